@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Set up this checkout and do one thing with it. Needs Python 3.10 or newer and its standard library.
+
+    python3 run.py demo     compile a pattern, prove its promises, run attention on it, check it against dense attention
+    python3 run.py test     the tests
+
+The first call makes a virtual environment in .venv and installs into it; later calls start at once. Everything after
+the task's name is passed on: `python3 run.py test tests/spec -x`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+
+
+@dataclass(frozen=True)
+class Task:
+    about: str
+    extra: str  # of pyproject.toml; empty: what a user of patterncc installs
+    commands: tuple[tuple[str, ...], ...]  # run by the environment's Python, as `python ARGUMENTS`
+
+
+WORKERS = str(min(os.cpu_count() or 1, 8))
+PYTEST = ("-m", "pytest", "-q", "-n", WORKERS)
+
+TASKS = {
+    "demo": Task("compile, prove, run and check a pattern", "", (("examples/demo.py",),)),
+    "test": Task("the tests: 2 cores, no GPU", "test", (PYTEST,)),
+    "slow": Task("the exhaustive tests", "test", ((*PYTEST, "-m", "slow"),)),
+    "gpu": Task("the tests that need a GPU", "test", (("-m", "pytest", "-q", "-m", "gpu"),)),
+    "peers": Task("comparisons with other libraries", "test,peers", ((*PYTEST, "-m", "peers"),)),
+    "lint": Task("ruff: style and format", "dev", (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"))),
+    "types": Task("pyright, strict", "dev", (("-m", "pyright"),)),
+    "setup": Task("the environment with everything a contributor needs", "dev", ()),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the task that the first argument names; the exit code of its first command that fails, else 0."""
+    if not arguments or arguments[0] not in TASKS:
+        width = max(map(len, TASKS))
+        listing = "\n".join(f"    {name:{width}}  {task.about}" for name, task in TASKS.items())
+        print(f"usage: python3 run.py TASK [ARGUMENTS]\n\n{listing}", file=sys.stderr)
+        return 0 if arguments in (["-h"], ["--help"]) else 2
+    task = TASKS[arguments[0]]
+    install(task.extra)
+    for command in task.commands:
+        code = subprocess.call([str(PYTHON), *command, *arguments[1:]], cwd=ROOT)
+        if code:
+            return code
+    return 0
+
+
+def install(extra: str) -> None:
+    """Leave .venv with this checkout installed in it, editable, with `extra`'s packages; done before, do nothing."""
+    needs = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
+    digest = hashlib.sha256(needs).hexdigest()
+    stamp = VENV / f"installed-{extra.replace(',', '-') or 'base'}"
+    if stamp.exists() and stamp.read_text() == digest:
+        return
+    if not PYTHON.exists():
+        print(f"making a virtual environment in {VENV.name}", file=sys.stderr)
+        if subprocess.call([sys.executable, "-m", "venv", str(VENV)]):
+            sys.exit("run.py: this Python cannot make virtual environments (Debian, Ubuntu: install python3-venv)")
+    what = f".[{extra}]" if extra else "."
+    print(f"installing {what} with constraints.txt; the first time this fetches torch, some 200 MB", file=sys.stderr)
+    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    if code := subprocess.call([*pip, "--constraint", "constraints.txt", "--editable", what], cwd=ROOT):
+        sys.exit(code)
+    stamp.write_text(digest)
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 10):  # noqa: UP036, pyproject.toml cannot say it to a Python that has not read it
+        sys.exit("run.py: patterncc needs Python 3.10 or newer; this is " + sys.version.split()[0])
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""What every test stands on: an own cache, Triton's interpreter, poisoned memory, goldens that must be asked for.
+
+Markers say which hardware a test needs: none; `interpret`, Triton's interpreter on the CPU; `gpu`, a GPU.
+
+Triton decides once, while it is imported, whether its own functions are interpreted. So this file imports it in
+interpreting mode, except in a run for the GPU (`-m gpu`). Afterwards TRITON_INTERPRET is not set, and generated
+packages take their CPU path; within a test marked `interpret` it is set, and they take the kernels. Subprocesses see
+no TRITON_INTERPRET either: that is where a test compiles for a real target.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden from what is now made")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    cache = tempfile.mkdtemp(prefix="patterncc-tests-")
+    os.environ["PATTERNCC_CACHE_DIR"] = cache  # one for each worker: nothing is read from, or left in, the user's
+    config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
+    if HAS_TRITON and not for_gpu(config):
+        interpret_triton()
+
+
+def for_gpu(config: pytest.Config) -> bool:
+    expression = config.getoption("markexpr") or ""
+    return "gpu" in expression and "not gpu" not in expression
+
+
+def interpret_triton() -> None:
+    """Import triton so that every kernel decorated in this process is interpreted; leave the environment as it was."""
+    os.environ["TRITON_INTERPRET"] = "1"
+    import triton.language  # noqa: F401
+    from triton import knobs
+
+    knobs.runtime.interpret = True  # holds whatever the environment says later
+    del os.environ["TRITON_INTERPRET"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    missing = {
+        "gpu": "no GPU run: ask for it with -m gpu" if not for_gpu(config) else gpu_missing(),
+        "interpret": "a GPU run interprets nothing" if for_gpu(config) else None if HAS_TRITON else "no triton here",
+    }
+    for item in items:
+        for marker, reason in missing.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def gpu_missing() -> str | None:
+    import torch
+
+    return None if torch.cuda.is_available() else "torch sees no GPU"
+
+
+@pytest.fixture(autouse=True)
+def _kernels_on_request(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("interpret"):
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether the run was asked to rewrite the goldens: only after what is written has passed its other checks."""
+    return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that torch hands out uninitialised holds NaN, or for integers the smallest one: reading it shows."""
+    import torch
+
+    def poison(make):  # type: ignore[no-untyped-def]
+        def made(*args, **kwargs):  # type: ignore[no-untyped-def]
+            tensor = make(*args, **kwargs)
+            if tensor.is_floating_point() or tensor.is_complex():
+                return tensor.fill_(float("nan"))
+            return tensor if tensor.dtype is torch.bool else tensor.fill_(torch.iinfo(tensor.dtype).min)
+
+        return made
+
+    for place, name in (
+        (torch, "empty"),
+        (torch, "empty_like"),
+        (torch, "empty_strided"),
+        (torch.Tensor, "new_empty"),
+        (torch.Tensor, "new_empty_strided"),
+    ):
+        monkeypatch.setattr(place, name, poison(getattr(place, name)))
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of this test alone."""
+    monkeypatch.setenv("PATTERNCC_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"

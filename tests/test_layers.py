@@ -1,0 +1,112 @@
+"""The import order is the folder list: each part imports what stands to its left, and torch only where tensors are."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "patterncc"
+TEMPLATES = PACKAGE.parent / "codegen_templates"
+
+ORDER = ("errors", "spec", "ir", "passes", "analysis", "pictures", "codegen", "runtime", "pipeline", "cli")
+MAY_IMPORT = {part: set(ORDER[: place + 1]) for place, part in enumerate(ORDER)} | {
+    "reference": {"errors", "spec", "reference"},  # the independent witness: no pass, no IR
+    "kernels": {"errors", "runtime", "kernels"},  # `from patterncc.kernels import NAME`: what is compiled already
+    "__init__": set(ORDER),  # names a user imports
+    "__main__": set(ORDER),
+}
+WITHOUT_TENSORS = (
+    "errors",
+    "spec",
+    "ir",
+    "passes",
+    "analysis",
+    "pictures",
+)  # neither at module level nor in a function
+TENSORS = {"torch", "triton"}
+
+
+def parts() -> Iterator[tuple[str, Path]]:
+    for file in sorted(PACKAGE.rglob("*.py")):
+        yield file.relative_to(PACKAGE).parts[0].removesuffix(".py"), file
+
+
+def imports(file: Path, *, top_level: bool = False) -> Iterator[str]:
+    """The absolute names of the modules that a file imports, at module level only or anywhere."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    skipped = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda) if top_level else ()
+    stack: list[ast.AST] = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            stack += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{origin(file, node)}.{alias.name}" for alias in node.names)
+        if not isinstance(node, skipped):
+            stack += ast.iter_child_nodes(node)
+
+
+def origin(file: Path, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    folder = file.parents[node.level - 1]
+    return ".".join((*folder.relative_to(PACKAGE.parent).parts, *filter(None, [node.module])))
+
+
+def test_every_part_is_in_the_table() -> None:
+    assert {part for part, _ in parts()} <= set(MAY_IMPORT), "a new part: say in the table where it stands"
+
+
+@pytest.mark.parametrize("part", sorted({part for part, _ in parts()}))
+def test_parts_import_what_stands_to_their_left(part: str) -> None:
+    for name, file in parts():
+        if name != part:
+            continue
+        for module in imports(file):
+            if module.startswith("patterncc."):
+                target = module.split(".")[1]
+                known = target in MAY_IMPORT  # `from patterncc import __version__` names no part
+                assert not known or target in MAY_IMPORT[part], f"{file.relative_to(PACKAGE)} imports {module}"
+            assert module.split(".")[0] != "codegen_templates", f"{file}: templates are read as text, not imported"
+            if part in WITHOUT_TENSORS:
+                assert module.split(".")[0] not in TENSORS, f"{file.relative_to(PACKAGE)} imports {module}"
+
+
+def test_the_walk_sees_what_it_should(tmp_path: Path) -> None:
+    """Negative control: each form of import is found, and one in a function is not at top level."""
+    folder = tmp_path / "patterncc" / "ir"
+    folder.mkdir(parents=True)
+    file = PACKAGE / "ir" / "no_such_file.py"
+    node = ast.parse("from ..passes import x").body[0]
+    assert isinstance(node, ast.ImportFrom)
+    assert origin(file, node) == "patterncc.passes"
+    text = "import a.b\nfrom c import d\ndef f():\n    import torch\nif TYPE_CHECKING:\n    import e\n"
+    (folder / "x.py").write_text(text)
+    assert sorted(imports(folder / "x.py")) == ["a.b", "c.d", "torch"]
+    assert sorted(imports(folder / "x.py", top_level=True)) == ["a.b", "c.d"]
+
+
+def test_templates_import_torch_triton_and_each_other_only() -> None:
+    allowed = {"torch", "triton", "codegen_templates"} | sys.stdlib_module_names
+    for file in sorted(TEMPLATES.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert node.level == 1, f"{file.name}: a generated package is one folder"
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+                assert {name.split(".")[0] for name in names} <= allowed, f"{file.name}: {ast.unparse(node)}"
+
+
+def test_the_command_line_starts_light() -> None:
+    heavy = ("torch", "triton", "numpy", "pydantic", "yaml")
+    script = f"import sys, patterncc.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
