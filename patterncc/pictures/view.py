@@ -1,0 +1,170 @@
+"""What a picture shows of a pattern, as plain numbers: panels, coverage counts, live keys, row weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import inf
+
+from patterncc.analysis.parts import row_parts
+from patterncc.errors import Diagnostic, UsageError
+from patterncc.ir.layout import KEY, Classes, Layout, Term
+
+MOST_ROWS = 1024  # more cells than a picture has pixels; past it drawing takes seconds
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One layout to draw, and the heads that have it."""
+
+    title: str
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class LayerClass:
+    """Layers whose heads have the same layouts."""
+
+    layers: tuple[int, ...]
+    of: tuple[int, ...]  # [head] -> class
+
+
+def layer_classes(classes: Classes) -> tuple[LayerClass, ...]:
+    """The layers of a pattern, equal ones together, in the order of their first layers."""
+    together: dict[tuple[int, ...], list[int]] = {}
+    for layer, of in enumerate(classes.of):
+        together.setdefault(of, []).append(layer)
+    return tuple(LayerClass(tuple(layers), of) for of, layers in together.items())
+
+
+def panels_of(classes: Classes, layer: int | None, head: int | None) -> tuple[Panel, ...]:
+    """The classes of a pattern, of one layer or of one head, each with a title that says whose layout it is."""
+    check_choice(classes, layer, head)
+    if head is not None:
+        layer = layer or 0
+        return (Panel(f"layer {layer}, head {head}", classes.layout(layer, head)),)
+    panels: dict[int, str] = {}
+    for shared in layer_classes(classes) if layer is None else [LayerClass((layer,), classes.of[layer])]:
+        heads: dict[int, list[int]] = {}
+        for h, number in enumerate(shared.of):
+            heads.setdefault(number, []).append(h)
+        for number, members in heads.items():
+            where = f", {spell('layer', shared.layers)}" if classes.layers > 1 else ""
+            text = ("all heads" if len(members) == classes.heads > 1 else spell("head", members)) + where
+            panels[number] = f"{panels[number]}; {text}" if number in panels else text
+    return tuple(Panel(title, classes.layouts[number]) for number, title in panels.items())
+
+
+def facts(classes: Classes) -> str:
+    """The numbers of a pattern in one line."""
+    several = f" on {classes.kv_heads} KV heads" if classes.kv_heads != classes.heads else ""
+    layers = f", {classes.layers} layers" if classes.layers > 1 else ""
+    count = f"{classes.heads} head{'s' * (classes.heads > 1)}{several}{layers}"
+    return f"{count}, blocks of {classes.block} tokens, {'causal' if classes.causal else 'not causal'}"
+
+
+def check_choice(classes: Classes, layer: int | None, head: int | None) -> None:
+    """A usage error when the pattern has no such layer or head."""
+    for word, number, count in (("layer", layer, classes.layers), ("head", head, classes.heads)):
+        if number is not None and not 0 <= number < count:
+            raise usage_error(f"{classes.name} has no {word} {number}", f"its {word}s are 0 to {count - 1}")
+
+
+def check_rows(rows: int) -> int:
+    """`rows`, or a usage error when so many cannot be drawn."""
+    if not 1 <= rows <= MOST_ROWS:
+        raise usage_error(f"cannot draw {rows} rows", f"a picture shows 1 to {MOST_ROWS} rows")
+    return rows
+
+
+def usage_error(message: str, help: str) -> UsageError:
+    return UsageError((Diagnostic(message, None, None, help),))
+
+
+def coverage(classes: Classes, of: Iterable[int], rows: int) -> list[list[int]]:
+    """How many heads keep each block at least in part: [row][column]."""
+    heads: dict[int, int] = {}
+    for number in of:
+        heads[number] = heads.get(number, 0) + 1
+    counts = [[0] * rows for _ in range(rows)]
+    for number, weight in heads.items():
+        layout = classes.layouts[number]
+        for i, line in enumerate(counts):
+            found = row_parts(layout, i, rows, causal=classes.causal, block=classes.block)
+            counts[i] = [count + weight * (part > 0) for count, part in zip(line, found, strict=True)]
+    return counts
+
+
+def row_weights(layout: Layout, rows: int, *, causal: bool, block: int) -> list[int]:
+    """How many columns each row keeps at least in part."""
+    return [
+        sum(map(bool, row_parts(layout, i, i + 1 if causal else rows, causal=causal, block=block))) for i in range(rows)
+    ]
+
+
+def live_tokens(layouts: Iterable[Layout], rows: int, block: int) -> list[int]:
+    """How many key tokens a KV head must hold after each row, for query heads with these layouts: those that the
+    row's last token or any later one may attend. Causal patterns only.
+
+    >>> live_tokens([Layout.parse("d<2 | j%4==0")], 6, block=1), live_tokens([Layout.parse("window 3,1 tokens")], 3, block=2)
+    ([1, 2, 2, 3, 3, 3], [2, 3, 3])
+    """
+    layouts = tuple(layouts)
+    before = max((layout.window[0] for layout in layouts if layout.window), default=0)
+    sink = max((layout.sink for layout in layouts), default=0)
+    last = [max((last_row(layout, j) for layout in layouts), default=-1) for j in range(rows)]
+    live = []
+    for i in range(rows):
+        end, held = (i + 1) * block, 0
+        for j in range(i + 1):
+            first = min(max(sink - j * block, 0), block)  # the block's first tokens, by the sink
+            newest = min(max((j + 1) * block - max(end - before, 0), 0), block)  # its last ones, by the window
+            held += block if last[j] >= i else min(first + newest, block)
+        live.append(held)
+    return live
+
+
+def last_row(layout: Layout, j: int) -> float:
+    """The last row that keeps column j whole: inf when rows without end do, -1 when none does."""
+    rows = [_last_row(term, j) for term in layout.terms]
+    rows += [inf] if layout.random else []
+    if mask := layout.mask:
+        bits = ((i, *divmod(i * mask.columns + j, 8)) for i in range(mask.rows) if j < mask.columns)
+        rows += [i for i, byte, bit in bits if mask.bits[byte] >> (7 - bit) & 1]
+    return max(rows, default=-1)
+
+
+def _last_row(term: Term, j: int) -> float:
+    if not (term.j_from or 0) <= j < (inf if term.j_to is None else term.j_to):
+        return -1
+    first = max(j, term.i_from or 0, j + (term.d_from or 0))
+    end = min(inf if term.i_to is None else term.i_to, inf if term.d_to is None else j + term.d_to)
+    if term.anchor == KEY or end == inf:
+        ends = end - 1 >= first and (term.anchor != KEY or (j - term.offset) % term.every < term.width)
+        return end - 1 if ends else -1
+    fitting = (i for i in range(int(end) - 1, first - 1, -1) if (i - j - term.offset) % term.every < term.width)
+    return next(fitting, -1)
+
+
+def spell(word: str, numbers: Iterable[int], most: int = 4) -> str:
+    """A list of heads or layers, short.
+
+    >>> spell("head", [3]), spell("head", [0, 1, 2, 5]), spell("layer", range(0, 32, 2))
+    ('head 3', 'heads 0-2, 5', 'layers 0, 2, 4, …, 30')
+    """
+    spans = [
+        f"{first}-{last}" if last > first + 1 else f"{first}, {last}" if last > first else str(first)
+        for first, last in _runs(numbers)
+    ]
+    if len(spans) > most:
+        spans = [*spans[: most - 1], "…", spans[-1]]
+    return f"{word}{'s' if len(spans) > 1 or not spans[0].isdigit() else ''} {', '.join(spans)}"
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    numbers = sorted(numbers)
+    start = 0
+    for k in range(1, len(numbers) + 1):
+        if k == len(numbers) or numbers[k] != numbers[k - 1] + 1:
+            yield numbers[start], numbers[k - 1]
+            start = k
