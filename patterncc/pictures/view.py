@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 
 from patterncc.analysis.parts import row_parts
-from patterncc.errors import Diagnostic, UsageError
+from patterncc.errors import UsageError
 from patterncc.ir.layout import KEY, Classes, Layout, Term
 
 MOST_ROWS = 1024  # more cells than a picture has pixels; past it drawing takes seconds
@@ -15,10 +15,15 @@ MOST_ROWS = 1024  # more cells than a picture has pixels; past it drawing takes 
 
 @dataclass(frozen=True)
 class Panel:
-    """One layout to draw, and the heads that have it."""
+    """One layout to draw, the heads that have it, and in which layers they do (empty: in the only one)."""
 
-    title: str
+    heads: str
+    layers: str
     layout: Layout
+
+    @property
+    def title(self) -> str:
+        return ", ".join(filter(None, (self.heads, self.layers)))
 
 
 @dataclass(frozen=True)
@@ -41,18 +46,23 @@ def panels_of(classes: Classes, layer: int | None, head: int | None) -> tuple[Pa
     """The classes of a pattern, of one layer or of one head, each with a title that says whose layout it is."""
     check_choice(classes, layer, head)
     if head is not None:
-        layer = layer or 0
-        return (Panel(f"layer {layer}, head {head}", classes.layout(layer, head)),)
-    panels: dict[int, str] = {}
+        where = f"layer {layer or 0}" if classes.layers > 1 else ""
+        return (Panel(f"head {head}", where, classes.layout(layer or 0, head)),)
+    found: dict[int, list[tuple[str, str]]] = {}  # class -> heads and layers that have it
     for shared in layer_classes(classes) if layer is None else [LayerClass((layer,), classes.of[layer])]:
-        heads: dict[int, list[int]] = {}
+        members: dict[int, list[int]] = {}
         for h, number in enumerate(shared.of):
-            heads.setdefault(number, []).append(h)
-        for number, members in heads.items():
-            where = f", {spell('layer', shared.layers)}" if classes.layers > 1 else ""
-            text = ("all heads" if len(members) == classes.heads > 1 else spell("head", members)) + where
-            panels[number] = f"{panels[number]}; {text}" if number in panels else text
-    return tuple(Panel(title, classes.layouts[number]) for number, title in panels.items())
+            members.setdefault(number, []).append(h)
+        where = spell("layer", shared.layers) if classes.layers > 1 else ""
+        for number, heads in members.items():
+            who = "all heads" if len(heads) == classes.heads > 1 else spell("head", heads)
+            found.setdefault(number, []).append((who, where))
+    return tuple(_panel(titles, classes.layouts[number]) for number, titles in found.items())
+
+
+def _panel(titles: list[tuple[str, str]], layout: Layout) -> Panel:
+    who, where = titles[0]
+    return Panel(who, f"{where}; and others" if len(titles) > 1 else where, layout)
 
 
 def facts(classes: Classes) -> str:
@@ -67,18 +77,14 @@ def check_choice(classes: Classes, layer: int | None, head: int | None) -> None:
     """A usage error when the pattern has no such layer or head."""
     for word, number, count in (("layer", layer, classes.layers), ("head", head, classes.heads)):
         if number is not None and not 0 <= number < count:
-            raise usage_error(f"{classes.name} has no {word} {number}", f"its {word}s are 0 to {count - 1}")
+            raise UsageError(f"{classes.name} has no {word} {number}", f"its {word}s are 0 to {count - 1}")
 
 
 def check_rows(rows: int) -> int:
     """`rows`, or a usage error when so many cannot be drawn."""
     if not 1 <= rows <= MOST_ROWS:
-        raise usage_error(f"cannot draw {rows} rows", f"a picture shows 1 to {MOST_ROWS} rows")
+        raise UsageError(f"cannot draw {rows} rows", f"a picture shows 1 to {MOST_ROWS} rows")
     return rows
-
-
-def usage_error(message: str, help: str) -> UsageError:
-    return UsageError((Diagnostic(message, None, None, help),))
 
 
 def coverage(classes: Classes, of: Iterable[int], rows: int) -> list[list[int]]:
@@ -106,8 +112,10 @@ def live_tokens(layouts: Iterable[Layout], rows: int, block: int) -> list[int]:
     """How many key tokens a KV head must hold after each row, for query heads with these layouts: those that the
     row's last token or any later one may attend. Causal patterns only.
 
-    >>> live_tokens([Layout.parse("d<2 | j%4==0")], 6, block=1), live_tokens([Layout.parse("window 3,1 tokens")], 3, block=2)
-    ([1, 2, 2, 3, 3, 3], [2, 3, 3])
+    >>> live_tokens([Layout.parse("d<2 | j%4==0")], 6, block=1)
+    [1, 2, 3, 3, 3, 3]
+    >>> live_tokens([Layout.parse("window 3,1 tokens")], 3, block=2)
+    [2, 3, 3]
     """
     layouts = tuple(layouts)
     before = max((layout.window[0] for layout in layouts if layout.window), default=0)
