@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, fields
+from itertools import groupby
 
 KEY, QUERY = "j", "i-j"  # what a residue is counted from: the key block, or the distance
 
@@ -52,10 +53,8 @@ class Term:
         >>> Term(d_to=2).keeps(5, 4), Term(d_to=2).keeps(5, 3)
         (True, False)
         """
-        inside = all(
-            (low is None or low <= x) and (high is None or x < high)
-            for x, low, high in ((i - j, self.d_from, self.d_to), (j, self.j_from, self.j_to), (i, self.i_from, self.i_to))
-        )
+        ranges = ((i - j, self.d_from, self.d_to), (j, self.j_from, self.j_to), (i, self.i_from, self.i_to))
+        inside = all((low is None or low <= x) and (high is None or x < high) for x, low, high in ranges)
         return inside and ((j if self.anchor == KEY else i - j) - self.offset) % self.every < self.width
 
     def __str__(self) -> str:
@@ -92,7 +91,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Random:
-    """`blocks` columns a row, drawn by `patterncc.ir.draw`."""
+    """`blocks` columns a row, drawn by the rule in `patterncc.ir.draw`."""
 
     blocks: int
     seed: int
@@ -100,7 +99,8 @@ class Random:
 
 @dataclass(frozen=True)
 class Mask:
-    """An explicit block mask: `bits` is row-major, packed eight to a byte, first column in the highest bit."""
+    """An explicit block mask, kept[i][j]; past its end nothing is kept. `bits` are its rows one after the other,
+    eight to a byte, the first in the highest bit; only the last byte is padded."""
 
     rows: int
     columns: int
@@ -144,9 +144,21 @@ class Layout:
         return Layout(tuple(terms), **parts)  # type: ignore[arg-type]
 
 
+Layouts = tuple[tuple[Layout, ...], ...]  # [layer][head]
+
+
 @dataclass(frozen=True)
 class Classes:
-    """A whole pattern: one layout a class, and the class of every head of every layer."""
+    """A whole pattern: one layout a class, and the class of every head of every layer.
+
+    >>> near, all = Layout.parse("d<16"), Layout.parse("all")
+    >>> print(Classes("demo", 64, True, 128, 4, 2, (near, all), of=((1, 1, 1, 1), (0, 0, 1, 1))))
+    demo: block 64, causal, head_dim 128, heads 4, kv_heads 2
+    class 0: d<16
+    class 1: all
+    layers 0: 1*4
+    layers 1: 0*2 1*2
+    """
 
     name: str
     block: int
@@ -168,6 +180,38 @@ class Classes:
 
     def layout(self, layer: int, head: int) -> Layout:
         return self.layouts[self.of[layer][head]]
+
+    def __str__(self) -> str:
+        sizes = f"head_dim {self.head_dim}, heads {self.heads}, kv_heads {self.kv_heads}"
+        lines = [f"{self.name}: block {self.block}, {'causal' if self.causal else 'not causal'}, {sizes}"]
+        lines += [f"class {k}: {layout}" for k, layout in enumerate(self.layouts)]
+        first = 0
+        for row, same in groupby(self.of):
+            last = first + sum(1 for _ in same) - 1
+            runs = [(k, sum(1 for _ in run)) for k, run in groupby(row)]
+            span = f"{first}-{last}" if last > first else f"{first}"
+            lines.append(f"layers {span}: " + " ".join(f"{k}*{n}" if n > 1 else f"{k}" for k, n in runs))
+            first = last + 1
+        return "\n".join(lines)
+
+    @staticmethod
+    def parse(text: str) -> Classes:
+        """Read back what `str` printed."""
+        head, *lines = text.splitlines()
+        found = re.fullmatch(r"(\w+): block (\d+), (not )?causal, head_dim (\d+), heads (\d+), kv_heads (\d+)", head)
+        if not found:
+            raise ValueError(f"not the first line of classes: {head!r}")
+        block, head_dim, heads, kv_heads = (int(found[n]) for n in (2, 4, 5, 6))
+        parts = [line.split(": ", 1) for line in lines]
+        layouts = tuple(Layout.parse(rest) for key, rest in parts if key.startswith("class "))
+        of: list[tuple[int, ...]] = []
+        for key, rest in parts:
+            if key.startswith("layers "):
+                first, _, last = key.removeprefix("layers ").partition("-")
+                runs = (run.partition("*") for run in rest.split())
+                row = tuple(int(k) for k, _, n in runs for _ in range(int(n or 1)))
+                of += [row] * (int(last or first) - int(first) + 1)
+        return Classes(found[1], block, not found[3], head_dim, heads, kv_heads, layouts, tuple(of))
 
 
 def _range_text(name: str, low: int | None, high: int | None) -> str:

@@ -1,0 +1,104 @@
+"""A rectangle of a layout as booleans: whether row i keeps column j. For what arithmetic cannot say."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patterncc.ir.layout import KEY, Layout, Mask, Random, Term
+
+_SEED, _ROW, _DRAW = (np.uint64(x) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_30, _27, _31, _1 = (np.uint64(x) for x in (30, 27, 31, 1))
+
+
+def bitmap(
+    layout: Layout, rows: range, columns: range, *, causal: bool, drawn: NDArray[np.int64] | None = None
+) -> NDArray[np.bool_]:
+    """Which of the given rows keep which of the given columns: [len(rows), len(columns)].
+
+    The layout's parts given in tokens are not looked at: see `patterncc.ir.tokens.touched`. `drawn` are the columns
+    that `draw_rows` gave for these rows, where the caller has them already.
+
+    >>> bitmap(Layout.parse("d<1 | j%3==0"), range(4, 6), range(6), causal=True).astype(int).tolist()
+    [[1, 0, 0, 1, 1, 0], [1, 0, 0, 1, 0, 1]]
+    """
+    keep = np.zeros((len(rows), len(columns)), dtype=np.bool_)
+    i = np.arange(rows.start, rows.stop)[:, None]  # [rows, 1]
+    j = np.arange(columns.start, columns.stop)[None, :]  # [1, columns]
+    for term in layout.terms:
+        _add_term(keep, term, i, j)
+    if layout.mask:
+        _add_mask(keep, layout.mask, rows, columns)
+    if layout.random:
+        drawn = draw_rows(layout.random, i[:, 0]) if drawn is None else drawn
+        inside = (drawn >= columns.start) & (drawn < columns.stop)
+        keep[np.nonzero(inside)[0], drawn[inside] - columns.start] = True
+    if causal:
+        keep &= j <= i
+    return keep
+
+
+def draw_rows(random: Random, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`patterncc.ir.draw.draw` of many rows at once: [len(rows), blocks], unsorted, -1 where a row draws fewer.
+
+    >>> draw_rows(Random(blocks=3, seed=0), np.array([-1, 1, 100])).tolist()
+    [[-1, -1, -1], [0, 1, -1], [51, 16, 100]]
+    """
+    drawn = np.full((len(rows), random.blocks), -1, dtype=np.int64)
+    for k in range(random.blocks):
+        top = rows + (1 - random.blocks + k)
+        column = ((_mix(random.seed, rows, k) >> _1) % np.maximum(top + 1, 1).astype(np.uint64)).astype(np.int64)
+        again = (drawn[:, :k] == column[:, None]).any(axis=1)
+        drawn[:, k] = np.where(again, top, column)
+    few = rows + 1 <= random.blocks
+    first = np.arange(random.blocks)[None, :]
+    drawn[few] = np.where(first <= rows[few, None], first, -1)
+    return drawn
+
+
+def _mix(seed: int, rows: NDArray[np.int64], k: int) -> NDArray[np.uint64]:
+    with np.errstate(over="ignore"):
+        z = np.uint64(seed) * _SEED + rows.astype(np.uint64) * _ROW + np.uint64(k) * _DRAW
+        z = (z ^ (z >> _30)) * _ROW
+        z = (z ^ (z >> _27)) * _DRAW
+    return z ^ (z >> _31)
+
+
+def _add_term(keep: NDArray[np.bool_], term: Term, i: NDArray[np.int64], j: NDArray[np.int64]) -> None:
+    """Set what a term keeps, looking only at the part of the rectangle that its bounds leave."""
+    rows = slice(*np.searchsorted(i[:, 0], _bounds(term.i_from, term.i_to)))
+    i = i[rows]
+    if not len(i):
+        return
+    near = None if term.d_from is None else i[-1, 0] - term.d_from + 1
+    far = None if term.d_to is None else i[0, 0] - term.d_to + 1
+    low, high = _bounds(term.j_from, term.j_to), _bounds(far, near)
+    columns = slice(*np.searchsorted(j[0], (max(low[0], high[0]), min(low[1], high[1]))))
+    j = j[:, columns]
+    kept: NDArray[np.bool_] = np.ones((1, 1), dtype=np.bool_)
+    if term.every > 1:
+        x = j if term.anchor == KEY else i - j
+        kept = (x - term.offset) % term.every < term.width
+    if term.d_from is not None:
+        kept = kept & (j <= i - term.d_from)
+    if term.d_to is not None:
+        kept = kept & (j > i - term.d_to)
+    keep[rows, columns] |= kept
+
+
+def _bounds(low: int | None, high: int | None) -> tuple[int, int]:
+    far = np.iinfo(np.int64).max
+    return -far if low is None else low, far if high is None else high
+
+
+def _add_mask(keep: NDArray[np.bool_], mask: Mask, rows: range, columns: range) -> None:
+    low, high = max(rows.start, 0), min(rows.stop, mask.rows)
+    left, right = max(columns.start, 0), min(columns.stop, mask.columns)
+    if low >= high or left >= right:
+        return
+    first, last = low * mask.columns, high * mask.columns  # bits
+    packed = np.frombuffer(mask.bits, dtype=np.uint8)[first // 8 : -(-last // 8)]
+    bits = np.unpackbits(packed)[first % 8 :][: last - first].reshape(-1, mask.columns)
+    keep[low - rows.start : high - rows.start, left - columns.start : right - columns.start] |= bits[
+        :, left:right
+    ].astype(np.bool_)

@@ -1,0 +1,66 @@
+"""Write a layout out as a table: for every row, the columns of which it keeps any token pair."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from patterncc.debug import traced
+from patterncc.ir.bitmap import bitmap
+from patterncc.ir.closed import Band, ClosedForm
+from patterncc.ir.layout import KEY, Layout
+from patterncc.ir.runs import Run, hits, table_of_runs
+from patterncc.ir.table import Table
+from patterncc.ir.tokens import touched
+from patterncc.passes.closed_form import closed_form
+
+CELLS = 1 << 22  # of a bitmap held at a time
+
+
+@traced
+def lower_table(layout: Layout, *, causal: bool, block: int, rows: int, columns: int) -> Table:
+    """The columns of rows 0..rows-1, in rising order.
+
+    Of a sequence whose last block is ragged, rows and columns count it: the first token of each block is enough to
+    decide whether any token pair is kept.
+
+    >>> print(lower_table(Layout.parse("d<2 | j%4==1"), causal=True, block=64, rows=8, columns=8))
+    0: 0
+    1: 0 1
+    2: 1 2
+    3: 1-3
+    4: 1 3 4
+    5: 1 4 5
+    6: 1 5 6
+    7: 1 5-7
+    """
+    layout = touched(layout, causal=causal, block=block)
+    form = closed_form(layout, causal)
+    if form:
+        return table_of_runs(_runs(form, causal, rows, columns), rows)
+    pointers = np.zeros(rows + 1, dtype=np.int64)
+    parts = [np.zeros(0, dtype=np.int32)]
+    height = max(1, CELLS // max(1, columns))
+    for low in range(0, rows, height):
+        keep = bitmap(layout, range(low, min(low + height, rows)), range(columns), causal=causal)
+        pointers[low + 1 : low + 1 + len(keep)] = np.count_nonzero(keep, axis=1)
+        parts.append(np.nonzero(keep)[1].astype(np.int32))
+    return Table(np.cumsum(pointers), np.concatenate(parts))
+
+
+def _runs(form: ClosedForm, causal: bool, rows: int, columns: int) -> list[Run]:
+    """The sink, then the bands from the farthest distance to the nearest: columns rise."""
+    i = np.arange(rows)
+    limit = np.minimum(i + 1, columns) if causal else np.full(rows, columns)
+    sink = min(form.sink, columns)
+    runs = [Run(np.arange(sink), 0 * i, limit)]
+    for band in reversed(form.bands):
+        low = np.maximum(sink, i - band.d_to + 1) if band.d_to is not None else np.full(rows, sink)
+        high = np.minimum(limit, i - band.d_from + 1) if band.d_from is not None else limit
+        runs.append(_band_run(band, i, low, high, rows, columns))
+    return runs
+
+
+def _band_run(band: Band, i: np.ndarray, low: np.ndarray, high: np.ndarray, rows: int, columns: int) -> Run:
+    if band.anchor == KEY:
+        return Run(hits(band, 0, columns), low, high)
+    return Run(-hits(band, 1 - columns, rows)[::-1], low, high, shift=i)  # j = i - d

@@ -1,0 +1,43 @@
+"""Give heads whose layouts are equal one class, over all layers, so that each is lowered and stored once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from patterncc.debug import traced
+from patterncc.ir.layout import Classes, Layout, Layouts
+
+if TYPE_CHECKING:
+    from patterncc.spec import Pattern
+
+
+@traced
+def merge_heads(pattern: Pattern, layouts: Layouts) -> Classes:
+    """Classes numbered in the order in which layers and heads first use them.
+
+    >>> from types import SimpleNamespace
+    >>> pattern = SimpleNamespace(name="demo", block=64, causal=True, head_dim=128, heads=3, kv_heads=1)
+    >>> a, b = Layout.parse("d<16 | j%4==0"), Layout.parse("all")
+    >>> print(merge_heads(pattern, ((a, a, b), (b, b, b))))
+    demo: block 64, causal, head_dim 128, heads 3, kv_heads 1
+    class 0: d<16 | j%4==0
+    class 1: all
+    layers 0: 0*2 1
+    layers 1: 1*3
+    """
+    numbers: dict[Layout, int] = {}
+    known: dict[int, int] = {}  # by identity: equal layouts are mostly one object, and hashing one is slow
+    for layer in layouts:
+        for layout in layer:
+            if id(layout) not in known:
+                known[id(layout)] = numbers.setdefault(layout, len(numbers))
+    return Classes(
+        name=pattern.name,
+        block=pattern.block,
+        causal=pattern.causal,
+        head_dim=pattern.head_dim,
+        heads=pattern.heads,
+        kv_heads=pattern.kv_heads,
+        layouts=tuple(numbers),
+        of=tuple(tuple([known[id(layout)] for layout in layer]) for layer in layouts),
+    )

@@ -1,0 +1,79 @@
+"""Write each layout in its shortest form, and give one class to those that then say the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from patterncc.debug import traced
+from patterncc.ir.layout import Classes, Layout, Mask, Term
+from patterncc.ir.terms import contains, simplify
+from patterncc.ir.tokens import ceil_div, whole_terms
+from patterncc.passes.closed_form import closed_form
+
+
+@traced
+def normalise(classes: Classes) -> Classes:
+    """The same meaning: terms sorted, none inside another, no part that the others make idle, no two classes alike.
+
+    >>> a, b = Layout.parse("16<=d & j%16==3 | d<9 | 4<=d<16"), Layout.parse("d<16 | j%16==3 | window 64,1 tokens")
+    >>> print(normalise(Classes("demo", 64, True, 128, 2, 1, (a, b), ((0, 1),))))
+    demo: block 64, causal, head_dim 128, heads 2, kv_heads 1
+    class 0: d<16 | j%16==3
+    layers 0: 0*2
+    """
+    numbers: dict[object, int] = {}
+    layouts: list[Layout] = []
+    renumbered: list[int] = []
+    for layout in classes.layouts:
+        layout = normal_layout(layout, causal=classes.causal, block=classes.block)
+        form = closed_form(replace(layout, random=None, mask=None), classes.causal)
+        meaning = (form or layout.terms, layout.window, layout.sink, layout.random, layout.mask)
+        if meaning not in numbers:
+            numbers[meaning] = len(layouts)
+            layouts.append(layout)
+        renumbered.append(numbers[meaning])
+    of = tuple(tuple([renumbered[k] for k in row]) for row in classes.of)
+    return replace(classes, layouts=tuple(layouts), of=of)
+
+
+def normal_layout(layout: Layout, *, causal: bool, block: int) -> Layout:
+    """One layout in its shortest form.
+
+    >>> print(normal_layout(Layout.parse("window 130,1 tokens | sink 70 tokens"), causal=True, block=64))
+    d<2 | j<1 | window 130,1 tokens | sink 70 tokens
+    """
+    terms = simplify(layout.terms + whole_terms(layout, causal=causal, block=block), causal=causal)
+    if terms == (Term(),):
+        return Layout(terms)
+    window = layout.window and _window(layout.window, terms, causal, block)
+    sink = layout.sink
+    if any(contains(term, Term(j_from=sink // block, j_to=ceil_div(sink, block))) for term in terms):
+        sink = 0
+    random = layout.random if layout.random and layout.random.blocks else None
+    return Layout(terms, window, sink, random, layout.mask and _mask(layout.mask, causal))
+
+
+def _window(window: tuple[int, int], terms: tuple[Term, ...], causal: bool, block: int) -> tuple[int, int] | None:
+    """The window without a side all of whose blocks are kept whole; None when neither side is left."""
+    before, after = window
+    back = Term(d_from=None if causal else 0, d_to=ceil_div(before - 1, block) + 1)
+    ahead = Term(d_from=-ceil_div(after - 1, block), d_to=1)
+    behind_kept = any(contains(term, back) for term in terms)
+    ahead_kept = causal or any(contains(term, ahead) for term in terms)
+    if behind_kept and ahead_kept:
+        return None
+    return 1 if behind_kept else before, 1 if ahead_kept else after
+
+
+def _mask(mask: Mask, causal: bool) -> Mask | None:
+    """The mask without what the causal cut drops anyway and without empty rows and columns at its end."""
+    bits = np.unpackbits(np.frombuffer(mask.bits, np.uint8), count=mask.rows * mask.columns)
+    kept = bits.reshape(mask.rows, mask.columns)
+    kept = np.tril(kept) if causal else kept
+    rows, columns = np.flatnonzero(kept.any(axis=1)), np.flatnonzero(kept.any(axis=0))
+    if not len(rows):
+        return None
+    kept = kept[: rows[-1] + 1, : columns[-1] + 1]
+    return Mask(*kept.shape, np.packbits(kept).tobytes())
