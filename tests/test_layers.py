@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "patterncc"
 TEMPLATES = PACKAGE.parent / "codegen_templates"
 
-ORDER = ("errors", "spec", "ir", "passes", "analysis", "pictures", "codegen", "runtime", "pipeline", "cli")
+ORDER = ("errors", "spec", "ir", "debug", "passes", "analysis", "pictures", "codegen", "runtime", "pipeline", "cli")
 MAY_IMPORT = {part: set(ORDER[: place + 1]) for place, part in enumerate(ORDER)} | {
     "reference": {"errors", "spec", "reference"},  # the independent witness: no pass, no IR
     "kernels": {"errors", "runtime", "kernels"},  # `from patterncc.kernels import NAME`: what is compiled already
@@ -27,7 +27,7 @@ WITHOUT_TENSORS = (
     "passes",
     "analysis",
     "pictures",
-)  # neither at module level nor in a function
+)  # not in a function either
 TENSORS = {"torch", "triton"}
 
 

@@ -1,0 +1,99 @@
+"""Windows as the transformers library itself applies them: tiny models with the real layer schedules and windows.
+
+A model with random weights is run with eager attention; where a weight is positive, the library let the query see the
+key. Scores of such a model are near zero, so no positive weight underflows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from patterncc import reference, spec
+
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.peers
+
+PATTERNS = Path(__file__).parents[2] / "patterns"
+TINY = {"hidden_size": 16, "intermediate_size": 16, "vocab_size": 32, "num_attention_heads": 1, "head_dim": 16}
+
+
+def mistral() -> Any:
+    config = transformers.MistralConfig(**TINY, num_key_value_heads=1, num_hidden_layers=1, sliding_window=4096)
+    return transformers.MistralModel._from_config(config, attn_implementation="eager")
+
+
+def gemma3() -> Any:
+    config = transformers.Gemma3TextConfig(
+        **TINY,
+        num_key_value_heads=1,
+        num_hidden_layers=34,
+        sliding_window=1024,
+        layer_types=["full_attention" if layer % 6 == 5 else "sliding_attention" for layer in range(34)],
+    )
+    return transformers.Gemma3TextModel._from_config(config, attn_implementation="eager")
+
+
+def gpt_oss() -> Any:
+    config = transformers.GptOssConfig(
+        **TINY,
+        num_key_value_heads=1,
+        num_hidden_layers=24,
+        sliding_window=128,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+    )
+    return transformers.GptOssModel._from_config(config, attn_implementation="eager")
+
+
+def modern_bert() -> Any:
+    sizes = {key: value for key, value in TINY.items() if key != "head_dim"}
+    config = transformers.ModernBertConfig(
+        **sizes, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2
+    )
+    return transformers.ModernBertModel._from_config(config, attn_implementation="eager")
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "length"),
+    [
+        ("mistral_7b", mistral, 4200),
+        ("gemma3", gemma3, 1100),
+        ("gpt_oss", gpt_oss, 300),
+        ("bert_local", modern_bert, 200),
+    ],
+)
+def test_the_window_is_the_librarys(name: str, make: Callable[[], Any], length: int) -> None:
+    pattern = spec.load(PATTERNS / f"{name}.yaml")
+    torch.manual_seed(0)
+    model = make().eval()
+    with torch.no_grad():
+        output = model(torch.randint(3, 32, (1, length)), output_attentions=True)
+    sees = [weights[0, 0] > 0 for weights in output.attentions]
+    assert len(sees) == pattern.layers or name == "mistral_7b"
+    for layer, seen in enumerate(sees):
+        assert torch.equal(seen, reference.mask(pattern, layer, 0, length, length)), f"layer {layer}"
+
+
+def test_a_window_off_by_one_is_seen() -> None:
+    """Negative control."""
+    text = (PATTERNS / "gpt_oss.yaml").read_text().replace("128 tokens", "129 tokens")
+    pattern = spec.loads(text)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        seen = gpt_oss().eval()(torch.randint(3, 32, (1, 200)), output_attentions=True).attentions[0][0, 0] > 0
+    assert not torch.equal(seen, reference.mask(pattern, 0, 0, 200, 200))
+
+
+def test_sizes_are_the_librarys_defaults() -> None:
+    """Where the library's default configuration is the model's, the file states the same sizes."""
+    for name, config in (("mistral_7b", transformers.MistralConfig()), ("bert_local", transformers.ModernBertConfig())):
+        pattern = spec.load(PATTERNS / f"{name}.yaml")
+        assert pattern.heads == config.num_attention_heads
+        assert pattern.kv_heads == getattr(config, "num_key_value_heads", config.num_attention_heads)
+        assert pattern.layers == config.num_hidden_layers
+        assert pattern.head_dim == config.hidden_size // config.num_attention_heads

@@ -1,0 +1,105 @@
+"""Every shipped pattern: it says where it comes from, keeps its promises, compiles, runs right, and draws itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+import yaml
+
+import patterncc
+from patterncc import reference, spec
+from tests.command_line import patterncc_json, patterncc_text
+
+FOLDER = Path(__file__).parent.parent / "patterns"
+FILES = sorted(FOLDER.glob("*.yaml"))
+NAMES = [file.stem for file in FILES]
+
+# Long enough to leave the longest window, and never a multiple of a block.
+LENGTHS = {
+    "mistral_7b": 4191,
+    "a_shape": 4203,
+    "streaming_llm": 2077,
+    "gemma3": 1093,
+    "phi3_small": 1637,
+    "ranges": 1637,
+}
+OTHERS = 901
+
+
+def test_the_gallery_is_there() -> None:
+    """Not an empty folder: the tests below would pass on nothing."""
+    assert {"demo", "phi3_small", "s2_strided", "s2_hybrid", "mistral_7b", "bigbird", "bert_local"} <= set(NAMES)
+
+
+def test_the_schema_is_current() -> None:
+    stored = json.loads((FOLDER / "pattern.schema.json").read_text())
+    assert stored == spec.schema(), "write it anew: patterncc schema > patterns/pattern.schema.json"
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_it_says_what_it_is(file: Path) -> None:
+    text = file.read_text()
+    modeline, *_ = text.splitlines()
+    assert modeline == "# yaml-language-server: $schema=pattern.schema.json"
+    assert "# Source: " in text or file.stem == "demo"
+    pattern = spec.load(file)
+    assert pattern.name == file.stem
+    assert pattern.about.endswith(".")
+    assert len(pattern.about) < 120
+    assert pattern.promises
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_an_editor_accepts_it(file: Path) -> None:
+    schema = json.loads((FOLDER / "pattern.schema.json").read_text())
+    document = yaml.safe_load(file.read_text())
+    jsonschema.validate(document, schema)
+    with pytest.raises(jsonschema.ValidationError):  # negative control
+        jsonschema.validate(document | {"shard": []}, schema)
+
+
+def test_promises_are_proved() -> None:
+    proofs = patterncc_json("verify", "promises")
+    assert {proof["name"] for proof in proofs} == set(NAMES)
+    for proof in proofs:
+        assert proof["results"]
+        for result in proof["results"]:
+            assert result["holds"] is True, (proof["name"], result)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_draws_itself(name: str) -> None:
+    drawing = patterncc_text("show", name)
+    assert name in drawing
+    assert len(drawing.splitlines()) > 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_attention_is_dense_attention_under_the_mask(name: str, poisoned: None) -> None:
+    """One KV head's query heads, in the first and the last layer of each kind, forward and backward, in float32.
+
+    The reference is fp64. Errors are those of float32 sums of up to 4203 products of order one: 2e-6 relative by norm
+    leaves a factor of four over what is seen.
+    """
+    pattern = spec.load(FOLDER / f"{name}.yaml")
+    package = patterncc.load(name)
+    group = pattern.heads // pattern.kv_heads
+    length = LENGTHS.get(name, OTHERS)
+    for layer, first in sorted({(0, 0), (pattern.layers - 1, pattern.heads - group)}):
+        torch.manual_seed(layer)
+        shapes = ((group, length), (1, length), (1, length))
+        q, k, v = (torch.randn(1, heads, n, pattern.head_dim, requires_grad=True) for heads, n in shapes)
+        exact = [tensor.detach().double().requires_grad_() for tensor in (q, k, v)]
+        out = package.attention(q, k, v, layer=layer, head_offset=first)
+        expected, _ = reference.attention(pattern, *exact, layer=layer, head_offset=first)
+        weight = torch.randn_like(out)
+        out.backward(weight)
+        expected.backward(weight.double())
+        pairs = [(out, expected), *((mine.grad, true.grad) for mine, true in zip((q, k, v), exact, strict=True))]
+        for mine, true in pairs:
+            assert mine is not None and true is not None
+            assert (mine - true).norm() <= 2e-6 * true.norm()
