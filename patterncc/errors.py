@@ -1,0 +1,154 @@
+"""What a person sees who made a mistake: where it is, the line itself, what was expected, and how to mend it.
+
+    patterns/phi3.yaml:9:13: offset 9 must be below the stride, 8
+      9 |     offset: 9
+        |             ^
+      help: offsets are taken modulo the stride; did you mean 1?
+"""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+MOST_SHOWN = 50  # mistakes of one file that are written out; the rest are counted
+LINE_WIDTH = 100  # columns of a source line that are shown
+TAB_WIDTH = 4
+
+_BOLD, _RED, _BLUE, _RESET = "\x1b[1m", "\x1b[31m", "\x1b[34m", "\x1b[0m"
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """A place in a text: line and columns count characters from 1; `end` is the column after the last one."""
+
+    line: int
+    column: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One mistake: what was expected, where, and a hint."""
+
+    message: str
+    file: str | None = None
+    span: Span | None = None
+    help: str | None = None
+    source_line: str | None = None
+
+    def render(self, color: bool = False) -> str:
+        """The mistake in the form of this file's docstring, without a final newline.
+
+        >>> print(Diagnostic("block is 60", "a.yaml", Span(3, 8, 10), source_line="block: 60").render())
+        a.yaml:3:8: block is 60
+          3 | block: 60
+            |        ^^
+        """
+        bold, red, blue, reset = (_BOLD, _RED, _BLUE, _RESET) if color else ("", "", "", "")
+        place = "" if self.file is None else clean(self.file)
+        place += f":{self.span.line}:{self.span.column}" if self.span else ""
+        lines = [f"{bold}{place}{': ' if place else ''}{reset}{clean(self.message)}"]
+        if self.span and self.source_line is not None:
+            number = str(self.span.line)
+            shown, before, marked = _excerpt(self.source_line, self.span)
+            lines.append(f"  {blue}{number} |{reset} {shown}".rstrip())
+            lines.append(f"  {blue}{' ' * len(number)} |{reset} {' ' * before}{red}{'^' * marked}{reset}")
+        if self.help:
+            lines.append(f"  {bold}help:{reset} {clean(self.help)}")
+        return "\n".join(lines)
+
+
+class PatternError(Exception):
+    """All mistakes of one pattern file, sorted by position."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        ordered = sorted(diagnostics, key=lambda d: (d.file or "", d.span or Span(0, 0, 0)))
+        self.diagnostics: tuple[Diagnostic, ...] = tuple(ordered)
+        super().__init__(self.diagnostics)
+
+    def render(self, color: bool = False) -> str:
+        """Every mistake, an empty line between them; beyond `MOST_SHOWN` they are only counted."""
+        shown = [d.render(color) for d in self.diagnostics[:MOST_SHOWN]]
+        left = len(self.diagnostics) - len(shown)
+        shown += [f"and {left} more mistake{'s' if left > 1 else ''}"] if left else []
+        return "\n\n".join(shown)
+
+    def __str__(self) -> str:
+        return self.render()
+
+
+class UsageError(PatternError):
+    """A wrong value on the command line, or a wrong argument of a function that a person calls."""
+
+    def __init__(self, message: str, help: str | None = None) -> None:
+        super().__init__([Diagnostic(message, help=help)])
+
+    def __reduce__(self) -> tuple[type[UsageError], tuple[str, str | None]]:
+        only = self.diagnostics[0]
+        return UsageError, (only.message, only.help)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """The known word closest to `word`, or None when none is close.
+
+    >>> did_you_mean("ofset", ["heads", "offset", "stride"])
+    'offset'
+    """
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word[:64].lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None
+
+
+def clean(text: str) -> str:
+    r"""`text` on one line, with nothing in it that moves a terminal's cursor or turns its direction.
+
+    >>> clean("a\x1b[2Jb\n")
+    'a\\x1b[2Jb\\n'
+    """
+    return "".join(c if not _hides(c) else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def quote(text: str, most: int = 40) -> str:
+    """`text` between backquotes, cut when long: how messages name what the file says."""
+    return f"`{clean(text if len(text) <= most else text[: most - 3] + '...')}`"
+
+
+def _hides(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _excerpt(line: str, span: Span) -> tuple[str, int, int]:
+    """The part of a line to show, the columns before the mark, and the mark's width."""
+    start, end = span.column - 1, max(span.end - 1, span.column)
+    first = 0
+    if _width(line) > LINE_WIDTH:
+        first = max(0, start - LINE_WIDTH * 3 // 5) if start > LINE_WIDTH * 3 // 4 else 0
+        last = first
+        columns = 0
+        while last < len(line) and (columns := columns + _width(line[last])) <= LINE_WIDTH:
+            last += 1
+        shown = ("..." if first else "") + _displayed(line[first:last]) + ("..." if last < len(line) else "")
+        end = min(end, last)
+    else:
+        shown = _displayed(line)
+    before = _width(line[first:start]) + (3 if first else 0) + max(0, start - len(line))
+    return shown, before, max(1, _width(line[start:end]))
+
+
+def _displayed(text: str) -> str:
+    return "".join(" " * TAB_WIDTH if c == "\t" else "\N{REPLACEMENT CHARACTER}" if _hides(c) else c for c in text)
+
+
+def _width(text: str) -> int:
+    """Terminal columns that `_displayed(text)` takes."""
+    return sum(
+        TAB_WIDTH if c == "\t"
+        else 1 if _hides(c)
+        else 0 if unicodedata.category(c) in ("Mn", "Me")
+        else 2 if unicodedata.east_asian_width(c) in ("W", "F")
+        else 1
+        for c in text
+    )  # fmt: skip

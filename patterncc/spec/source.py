@@ -1,0 +1,292 @@
+"""YAML text → plain data and a place for every key and value.
+
+Reads the events of PyYAML's pure parser (its C parser dies of deep nesting, and disagrees with the pure one),
+without recursion, in bounded time and memory. What YAML allows and a pattern file does not (anchors, aliases,
+merge keys, tags, several documents, duplicate keys, scalars with two readings) is collected, not raised:
+`BAD` stands where such a value stood, and everything else of the file can still be checked.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from patterncc.errors import Diagnostic, Span, quote
+from patterncc.spec.scalars import AmbiguousScalar, plain_scalar
+
+LARGEST_FILE = 2**20  # bytes
+LONGEST_SCALAR = 4096  # characters
+DEEPEST = 24  # lists and mappings within each other
+MOST_NODES = 50_000
+
+Path = tuple[str | int, ...]
+
+
+class Bad:
+    """What stands in the data for a value that was refused; a mistake about it has been noted."""
+
+    def __repr__(self) -> str:
+        return "BAD"
+
+
+BAD: Any = Bad()
+
+
+@dataclass
+class Document:
+    """A file's text, its data, where each key and value stands (as [start, end) in the text), and its mistakes."""
+
+    text: str
+    file: str
+    data: Any = BAD
+    keys: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    values: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+
+    def note(self, at: tuple[int, int] | None, message: str, help: str | None = None) -> None:
+        """Collect a mistake at a stretch of the text."""
+        if at is None:
+            self.diagnostics.append(Diagnostic(message, self.file, None, help))
+            return
+        start = min(at[0], len(self.text))
+        first = max(self.text.rfind(c, 0, start) for c in "\n\r") + 1
+        stop = min((i for i in (self.text.find(c, start) for c in "\n\r") if i >= 0), default=len(self.text))
+        before = self.text[:first]
+        line = before.count("\n") + before.count("\r") - before.count("\r\n") + 1
+        end = max(start + 1, min(at[1], stop))
+        span = Span(line, start - first + 1, end - first + 1)
+        self.diagnostics.append(Diagnostic(message, self.file, span, help, self.text[first:stop]))
+
+    def place(self, path: Path, *, key: bool = False, inside: tuple[int, int] | None = None) -> tuple[int, int] | None:
+        """Where the value at `path` stands, or its key, or a stretch of its text; of an outer value when it has none."""
+        while path not in self.values and path:
+            path = path[:-1]
+        if key and path in self.keys:
+            return self.keys[path]
+        at = self.values.get(path)
+        if at and inside:
+            value = self.at(path)
+            found = self.text.find(value, *at) if isinstance(value, str) else -1
+            if found >= 0:
+                return found + inside[0], found + max(inside[1], inside[0] + 1)
+        return at
+
+    def at(self, path: Path) -> Any:
+        """The data at `path`."""
+        value = self.data
+        for step in path:
+            value = value[step]
+        return value
+
+    def line_of(self, path: Path) -> int:
+        """The line on which the value at `path` begins, from 1."""
+        at = self.place(path) or (0, 0)
+        return len(re.findall(r"\r\n|\n|\r", self.text[: at[0]])) + 1
+
+
+@dataclass
+class _Open:
+    """A list or mapping that has begun and not ended. `path` is None inside what is thrown away."""
+
+    data: dict[str, Any] | list[Any]
+    path: Path | None
+    start: int
+    key: str | None = None  # the key whose value comes next
+    awaits_value: bool = False
+    is_key: bool = False
+
+
+class _Stop(Exception):
+    """Reading cannot go on; the mistake has been noted."""
+
+
+def read_source(text: str, file: str) -> Document:
+    """The document in `text`; every mistake of reading it is in its `diagnostics`.
+
+    >>> document = read_source("heads: 8\\nshards: [{heads: all}]", "a.yaml")
+    >>> document.data, document.text[slice(*document.values["shards", 0, "heads"])]
+    ({'heads': 8, 'shards': [{'heads': 'all'}]}, 'all')
+    """
+    text = text.removeprefix("\ufeff")
+    document = Document(text, file)
+    if len(text) > LARGEST_FILE or len(text.encode("utf-8", "surrogatepass")) > LARGEST_FILE:
+        document.note(None, f"the file is larger than {LARGEST_FILE} bytes", "a pattern is a page of text")
+        return document
+    loader: Any = None
+    try:
+        loader = yaml.SafeLoader(text)
+        _read_events(loader, document)
+    except yaml.reader.ReaderError as error:
+        at = int(error.position)
+        code = ord(text[at]) if at < len(text) else 0
+        document.note((at, at + 1), f"the character U+{code:04X} may not stand in a YAML file", "remove it")
+    except yaml.MarkedYAMLError as error:
+        _note_syntax(error, document)
+    except (ValueError, OverflowError):  # an escape such as "\UFFFFFFFF"
+        at = loader.get_mark().index if loader else 0
+        document.note((at, at + 1), "this escape sequence names no character")
+    except _Stop:
+        pass
+    return document
+
+
+def _read_events(loader: Any, document: Document) -> None:
+    stack: list[_Open] = []
+    nodes = documents = 0
+    while loader.check_event():
+        event = loader.get_event()
+        start, end = event.start_mark.index, event.end_mark.index
+        if isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            if documents > 1:
+                document.note((start, end), "a second document begins here", "a file holds one pattern; remove `---`")
+                raise _Stop
+        if isinstance(event, yaml.CollectionEndEvent):
+            closed = stack.pop()
+            stop = len(document.text[:start].rstrip()) if event.start_mark.index == end else end
+            if closed.path is not None:
+                document.values[closed.path] = (closed.start, max(stop, closed.start + 1))
+            if closed.is_key:
+                stack[-1].key, stack[-1].awaits_value = None, True
+            continue
+        if not isinstance(event, yaml.NodeEvent):
+            continue
+        nodes += 1
+        if nodes > MOST_NODES:
+            document.note((start, end), f"the file holds more than {MOST_NODES} keys and values")
+            raise _Stop
+        value = _value(event, document, start, end)
+        collection = isinstance(event, yaml.CollectionStartEvent)
+        if collection and len(stack) == DEEPEST:
+            document.note((start, start + 1), f"more than {DEEPEST} lists and mappings within each other")
+            raise _Stop
+        parent = stack[-1] if stack else None
+        if parent and isinstance(parent.data, dict) and not parent.awaits_value:
+            if collection:
+                document.note((start, start + 1), "a key must be a word", "text with braces or brackets needs quotes")
+                stack.append(_Open(value, None, start, is_key=True))
+            else:
+                _take_key(parent, event, value, document, start, end)
+            continue
+        path = _put(parent, value, document)
+        if path is not None:
+            document.values[path] = (start, end)
+        if collection:
+            stack.append(_Open(value, path, start))
+    if document.data is None or documents == 0:
+        document.data = BAD
+        document.note(None, "the file is empty", "begin with `pattern: 1`, then name, heads, shards")
+    elif isinstance(document.data, (str, int, list)):
+        document.note(document.values[()], "a pattern file is a mapping of keys to values", "begin with `pattern: 1`")
+        document.data = BAD
+
+
+def _value(event: Any, document: Document, start: int, end: int) -> Any:
+    """The event's value; refusals are noted and give BAD."""
+    if isinstance(event, yaml.AliasEvent):
+        document.note(
+            (start, end),
+            f"aliases such as {quote('*' + event.anchor)} are not allowed",
+            "write the value out; text that begins with * needs quotes",
+        )
+        return BAD
+    if event.anchor is not None:
+        name = "&" + event.anchor
+        document.note((start, start + len(name)), f"anchors such as {quote(name)} are not allowed", "remove it")
+    if event.tag is not None:
+        document.note((start, start + 1), f"tags such as {quote(_tag(event.tag))} are not allowed", "remove it")
+    if isinstance(event, yaml.MappingStartEvent):
+        return {}
+    if isinstance(event, yaml.SequenceStartEvent):
+        return []
+    text: str = event.value
+    if len(text) > LONGEST_SCALAR:
+        document.note((start, end), f"{len(text)} characters in one value; the most is {LONGEST_SCALAR}")
+        return BAD
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        document.note((start, end), "half of a surrogate pair is not a character", "write the character itself")
+        return BAD
+    if event.style or event.tag is not None:  # quoted, literal or folded: text
+        return text
+    try:
+        return plain_scalar(text)
+    except AmbiguousScalar as error:
+        document.note((start, end), error.message, error.help)
+        return BAD
+
+
+def _tag(tag: str) -> str:
+    return tag.replace("tag:yaml.org,2002:", "!!")
+
+
+def _take_key(parent: _Open, event: Any, value: Any, document: Document, start: int, end: int) -> None:
+    """Remember the key whose value comes next; a key that is refused has its value thrown away."""
+    parent.awaits_value, parent.key = True, None
+    if isinstance(event, yaml.AliasEvent):
+        return
+    name: str = event.value
+    if isinstance(value, Bad) and not event.style and len(name) <= LONGEST_SCALAR and name.isprintable():
+        document.diagnostics.pop()  # `on:` is a key that nobody knows, which the model says better
+    elif isinstance(value, Bad):
+        return
+    if name == "<<" and not event.style:
+        document.note((start, end), "merge keys are not allowed", "write the keys out")
+    elif parent.path is not None and parent.path + (name,) in document.keys:
+        first = document.keys[parent.path + (name,)][0]
+        line = len(re.findall(r"\r\n|\n|\r", document.text[:first])) + 1
+        document.note((start, end), f"key {quote(name)} is given twice; first on line {line}", "remove one of the two")
+    else:
+        parent.key = name
+        if parent.path is not None:
+            document.keys[parent.path + (name,)] = (start, end)
+
+
+def _put(parent: _Open | None, value: Any, document: Document) -> Path | None:
+    """Put a value where it belongs; its path, or None when it is thrown away."""
+    if parent is None:
+        document.data = value
+        return ()
+    if isinstance(parent.data, list):
+        parent.data.append(value)
+        return None if parent.path is None else parent.path + (len(parent.data) - 1,)
+    key, parent.key, parent.awaits_value = parent.key, None, False
+    if key is None:
+        return None
+    parent.data[key] = value
+    return None if parent.path is None else parent.path + (key,)
+
+
+# What PyYAML says → what a person needs. The first pattern that is found decides; `{}` is its first group.
+_SYNTAX = (
+    (r"found character '\\t'", "a tab; YAML indents and separates with spaces", "replace it with spaces"),
+    (r"found character (?:'|\")(.)", "no value begins with `{}`", "put the value in quotes"),
+    ("mapping values are not allowed", "a `:` where none is expected", "text that holds `: ` needs quotes; a key needs a line"),
+    ("could not find expected ':'", "this key has no `:` after it", "write `key: value`"),
+    ("sequence entries are not allowed", "a list entry where none is expected", "begin the list on a line of its own"),
+    ("expected <block end>, but found '-'", "a `-` among keys", "indent it below the key whose list it belongs to"),
+    ("expected <block end>", "this does not fit what stands before it", "check the indentation, and quotes around text"),
+    (r"expected ',' or '\]'", "this list is not closed", "a `,` or `]` is missing"),
+    (r"expected ',' or '\}'", "this mapping is not closed", "a `,` or `}}` is missing"),
+    ("unexpected end of stream", "a quote is opened and never closed", "close it"),
+    ("unexpected document separator", "a quote is opened and never closed", "close it"),
+    ("unknown escape character", "this escape sequence is not known", "write `\\\\` for a backslash, or use single quotes"),
+    ("expected escape sequence", "this escape sequence is not complete", "write `\\\\` for a backslash, or use single quotes"),
+    ("undefined tag handle", "tags are not allowed", "text that begins with ! needs quotes"),
+)  # fmt: skip
+
+
+def _note_syntax(error: yaml.MarkedYAMLError, document: Document) -> None:
+    mark = error.problem_mark or error.context_mark
+    at = (mark.index, mark.index + 1) if mark else None
+    problem = f"{error.problem or error.context}"
+    for pattern, message, help in _SYNTAX:
+        if found := re.search(pattern, problem):
+            if "never closed" in message and error.context_mark:
+                at = (error.context_mark.index, error.context_mark.index + 1)
+            group = found[1] if found.groups() else ""
+            document.note(at, message.format(group), help.format(group))
+            return
+    document.note(at, f"not YAML: {problem}", "see the examples in `patterns/`")
