@@ -1,0 +1,199 @@
+"""Whole pictures of a pattern: what stands where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from patterncc.analysis.parts import KINDS, density, parts_of, row_parts
+from patterncc.analysis.picture import telling_rows
+from patterncc.ir.layout import Classes, Layout
+from patterncc.pictures.palette import FIELD, INK, QUIET, count_colour, part_colour
+from patterncc.pictures.plots import live_plot, weights_plot
+from patterncc.pictures.scene import Box, Cells, Label, Scene, cut, wrap
+from patterncc.pictures.view import (
+    LayerClass,
+    Panel,
+    check_choice,
+    check_rows,
+    coverage,
+    facts,
+    layer_classes,
+    panels_of,
+    spell,
+)
+
+WIDTH, MARGIN, GUTTER = 960, 32, 24
+ROOM = WIDTH - 2 * MARGIN
+MOST_PANELS, MOST_UNIONS = 32, 6
+
+
+def figure(
+    classes: Classes,
+    *,
+    layer: int | None = None,
+    head: int | None = None,
+    union: bool = False,
+    rows: int | None = None,
+    about: str = "",
+) -> Scene:
+    """A scene of one head, of the coverage counts (`union`), or of all classes with coverage, live keys and weights."""
+    check_choice(classes, layer, head)
+    shown = check_rows(rows or telling_rows(classes.layouts, classes.block))
+    scene = Scene(WIDTH, 0, f"The attention pattern {classes.name}", about or facts(classes))
+    y = _header(scene, classes, about, shown)
+    chosen = [shared for shared in layer_classes(classes) if layer is None or layer in shared.layers]
+    if head is not None:
+        y = _one_head(scene, classes, panels_of(classes, layer, head)[0], shown, y)
+    elif union:
+        y = _unions(scene, classes, chosen, layer, shown, y)
+    else:
+        y = _panels(scene, classes, panels_of(classes, layer, None), shown, y)
+        y = _summary(scene, classes, chosen, layer, shown, y + 40)
+    scene.height = round(y + MARGIN - 6)
+    return scene
+
+
+def _header(scene: Scene, classes: Classes, about: str, rows: int) -> float:
+    scene.add(Label(MARGIN, 50, cut(classes.name, 24, ROOM, bold=True), 24, INK, bold=True))
+    y = 52.0
+    for line in wrap(about, 14, ROOM):
+        y += 21
+        scene.add(Label(MARGIN, y, line, 14, INK))
+    y += 21
+    extent = f"{rows} × {rows} blocks: query rows down, key columns across"
+    scene.add(Label(MARGIN, y, cut(f"{facts(classes)}. {extent}", 12, ROOM), 12, QUIET))
+    return y + 28
+
+
+def _panels(scene: Scene, classes: Classes, panels: Sequence[Panel], rows: int, y: float) -> float:
+    """Small multiples, and under them the legend."""
+    drawn = panels[:MOST_PANELS]
+    across = next(n for n in (4, 5, 6, 8) if len(drawn) <= 2 * n or n == 8)
+    side = (ROOM - GUTTER * (across - 1)) / across
+    for k, panel in enumerate(drawn):
+        x, top = MARGIN + k % across * (side + GUTTER), y + k // across * (side + 52)
+        share = density(panel.layout, rows, causal=classes.causal, block=classes.block)
+        notes = " · ".join(filter(None, (panel.layers, f"{share:.1%} kept")))
+        scene.add(
+            Label(x, top, cut(panel.heads, 12, side, bold=True), 12, INK, bold=True),
+            Label(x, top + 15, cut(notes, 11, side), 11, QUIET),
+            Cells(x, top + 23, side / rows, part_cells(panel.layout, classes, rows)),
+        )
+    y += -(-len(drawn) // across) * (side + 52) + 2
+    x = _legend(scene, [panel.layout for panel in panels], y)
+    if len(panels) > len(drawn):
+        scene.add(Label(x, y, f"and {len(panels) - len(drawn)} more classes", 12, QUIET))
+    return y
+
+
+def _one_head(scene: Scene, classes: Classes, panel: Panel, rows: int, y: float) -> float:
+    """One large drawing; beside it why blocks are kept, and how the head's memory and work grow."""
+    side, left = 460, MARGIN + 460 + 40
+    share = density(panel.layout, rows, causal=classes.causal, block=classes.block)
+    scene.add(
+        Label(MARGIN, y, panel.title, 13, INK, bold=True),
+        Cells(MARGIN, y + 14, side / rows, part_cells(panel.layout, classes, rows)),
+        Label(left, y, f"{share:.1%} of token pairs kept, by", 13, INK, bold=True),
+    )
+    line = y + 26
+    for part in parts_of(panel.layout)[:7]:
+        rule = cut(part.text, 13, WIDTH - MARGIN - left - 100)
+        scene.add(
+            Box(left, line - 10, 11, 11, part_colour(part.kind, part.whole), 2),
+            Label(left + 20, line, part.kind if part.whole else f"{part.kind} *", 13, INK),
+            Label(left + 92, line, rule, 13, QUIET),
+        )
+        line += 21
+    if not all(part.whole for part in parts_of(panel.layout)):
+        scene.add(Label(left + 20, line, "* blocks kept in part, exact to the token", 11, QUIET))
+        line += 21
+    plots, room = (live_plot, weights_plot) if classes.causal else (weights_plot,), y + 14 + side - line - 8
+    for k, plot in enumerate(plots):
+        height = room / len(plots)
+        plot(scene, classes, [(panel.layout,)], rows, left, line + 16 + k * height, WIDTH - MARGIN - left, height - 16)
+    return y + 14 + side
+
+
+def _unions(
+    scene: Scene, classes: Classes, chosen: Sequence[LayerClass], layer: int | None, rows: int, y: float
+) -> float:
+    drawn = chosen[:MOST_UNIONS]
+    across = min(len(drawn), 3)
+    side = 520 if across == 1 else (ROOM - GUTTER * (across - 1)) / across
+    for k, shared in enumerate(drawn):
+        x, top = MARGIN + k % across * (side + GUTTER), y + k // across * (side + 64)
+        _union(scene, classes, shared, layer, rows, x, top, side)
+    y += -(-len(drawn) // across) * (side + 64)
+    if len(chosen) > len(drawn):
+        scene.add(Label(MARGIN, y, f"and {len(chosen) - len(drawn)} more kinds of layer", 12, QUIET))
+    return y
+
+
+def _union(
+    scene: Scene,
+    classes: Classes,
+    shared: LayerClass,
+    layer: int | None,
+    rows: int,
+    x: float,
+    y: float,
+    side: float,
+) -> None:
+    """One heat map: how many heads keep each block. Its legend lists the counts that occur."""
+    counts = coverage(classes, shared.of, rows)
+    ends = [i + 1 if classes.causal else rows for i in range(rows)]
+    cells = [[count_colour(c, classes.heads) for c in line[:end]] for line, end in zip(counts, ends, strict=True)]
+    seen = sorted({c for line, end in zip(counts, ends, strict=True) for c in line[:end]})
+    where = spell("layer", shared.layers if layer is None else [layer])
+    title = "How many heads keep a block" + (f", {where}" if classes.layers > 1 else "")
+    scene.add(
+        Label(x, y, cut(title, 12, side, bold=True), 12, INK, bold=True),
+        Cells(x, y + 10, side / rows, cells),
+    )
+    place, step = x, max(1, -(-len(seen) // 8))
+    for count in sorted({*seen[::step], seen[-1]}):
+        text = "none" if count == 0 else str(count)
+        scene.add(
+            Box(place, y + side + 18, 11, 11, count_colour(count, classes.heads), 2),
+            Label(place + 16, y + side + 28, text, 11, QUIET),
+        )
+        place += 30 + 7 * len(text)
+
+
+def _summary(
+    scene: Scene, classes: Classes, chosen: Sequence[LayerClass], layer: int | None, rows: int, y: float
+) -> float:
+    """Coverage of the commonest layers that are not dense, live keys, and row weights, side by side."""
+    telling = max(chosen, key=lambda shared: (len(set(shared.of)), len(shared.layers)))
+    side = (ROOM - 2 * 40) / 3
+    _union(scene, classes, telling, layer, rows, MARGIN, y, side)
+    columns = iter((MARGIN + side + 40, MARGIN + 2 * (side + 40)))
+    if classes.causal:
+        size = classes.group
+        groups = [tuple(classes.layouts[c] for c in telling.of[g : g + size]) for g in range(0, classes.heads, size)]
+        live_plot(scene, classes, groups, rows, next(columns), y, side, side + 10)
+    heads = [(classes.layouts[number],) for number in telling.of]
+    weights_plot(scene, classes, heads, rows, next(columns), y, side, side + 10)
+    return y + side + 32
+
+
+def part_cells(layout: Layout, classes: Classes, rows: int) -> list[list[str | None]]:
+    """The colour of every block of a layout: [row][column], None where causality forbids."""
+    colours = [FIELD, *(part_colour(part.kind, part.whole) for part in parts_of(layout))]
+    cells: list[list[str | None]] = []
+    for i in range(rows):
+        numbers = row_parts(layout, i, rows, causal=classes.causal, block=classes.block)
+        cells.append([colours[number] for number in numbers[: i + 1 if classes.causal else rows]])
+    return cells
+
+
+def _legend(scene: Scene, layouts: Iterable[Layout], y: float) -> float:
+    """A line of swatches; gives the place after it."""
+    parts = {(part.kind, part.whole) for layout in layouts for part in parts_of(layout)}
+    entries = [(kind, part_colour(kind, True)) for kind in KINDS if (kind, True) in parts]
+    entries += [(f"{kind}, in part", part_colour(kind, False)) for kind in KINDS if (kind, False) in parts]
+    x = float(MARGIN)
+    for word, colour in [*entries, ("not kept", FIELD)]:
+        scene.add(Box(x, y - 10, 12, 12, colour, 2), Label(x + 18, y, word, 12, QUIET))
+        x += 42 + 6.4 * len(word)
+    return x
