@@ -1,0 +1,39 @@
+"""How much work a proof may cost, and what is said when that does not suffice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+class Undecided(Exception):
+    """A search gave up: nothing below `decided` (in the units of the search) is a solution; `known` is one, though
+    perhaps not the smallest (None: none was found)."""
+
+    def __init__(self, decided: int, known: Any = None) -> None:
+        super().__init__(decided, known)
+        self.decided = decided
+        self.known = known
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of one search. They bound time and memory, never the truth of an answer.
+
+    sieve: integers marked off in one Boolean array (bytes of memory)
+    scan: integers looked at for a smallest solution, times the moduli that rule them out
+    nodes: branches of one covering search
+    cells: boxes of one search in the plane
+    rows: block rows of random parts that are drawn and looked at
+    side: blocks along a side of the box in which layers are composed
+    """
+
+    sieve: int = 1 << 18
+    scan: int = 1 << 28
+    nodes: int = 20_000
+    cells: int = 50_000
+    rows: int = 512
+    side: int = 6_000
+
+
+DEFAULT = Budget()

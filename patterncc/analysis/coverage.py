@@ -1,0 +1,71 @@
+"""Whether some head attends every token pair, for every length.
+
+Coverage at a scope holds when the union over its heads is the whole causal triangle (the square when not causal): `layer`
+over the heads of a layer, `group` over the query heads of each KV head, `model` over all heads of all layers. Which
+pairs exist at length N is t, u < N; a pair that no head keeps is missing at every length that has it. So coverage for
+every length is coverage of all pairs, which `search` decides with one piece: everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from patterncc.analysis.answer import Answer
+from patterncc.analysis.budget import Budget
+from patterncc.analysis.scopes import kv_groups, layer_classes, layouts
+from patterncc.analysis.search import first_pair
+from patterncc.analysis.union import everything, union
+from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
+from patterncc.ir.layout import Classes, Layout, Term
+
+SCOPES = ("layer", "group", "model")
+
+
+def covered(kept: Iterable[Layout], causal: bool, block: int, budget: Budget) -> Answer:
+    """Whether the layouts together keep every token pair; else the smallest that they miss."""
+    return first_pair(((Term(), everything(causal)),), union(kept), causal, block, budget)
+
+
+def coverage(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...]:
+    """One verdict a layer class (a single one for the model)."""
+    if scope == "model":
+        everything_kept = dict.fromkeys(layout for row in dict.fromkeys(classes.of) for layout in _of(classes, row))
+        answer = covered(everything_kept, classes.causal, classes.block, budget)
+        return (_verdict(classes, scope, tuple(range(classes.layers)), answer, tuple(range(classes.heads))),)
+    verdicts = []
+    known: dict[frozenset[Layout], Answer] = {}
+    for layers in layer_classes(classes):
+        groups = [tuple(range(classes.heads))] if scope == "layer" else list(kv_groups(classes))
+        worst: tuple[Answer, tuple[int, ...]] | None = None
+        for heads in groups:
+            key = frozenset(layouts(classes, layers[0], heads))
+            if key not in known:
+                known[key] = covered(key, classes.causal, classes.block, budget)
+            if worst is None or _order(known[key]) < _order(worst[0]):
+                worst = known[key], heads
+        assert worst is not None
+        verdicts.append(_verdict(classes, scope, layers, *worst))
+    return tuple(verdicts)
+
+
+def _of(classes: Classes, row: tuple[int, ...]) -> tuple[Layout, ...]:
+    return tuple(classes.layouts[k] for k in dict.fromkeys(row))
+
+
+def _order(answer: Answer) -> tuple[int, tuple[int, int], float]:
+    """Failures first, the smallest witness first of all; then the undecided."""
+    return (0 if answer.pair else 1, answer.pair or (0, 0), answer.settled)
+
+
+def _verdict(
+    classes: Classes, scope: str, layers: tuple[int, ...], answer: Answer, heads: tuple[int, ...]
+) -> Verdict:
+    note = {
+        True: "every token pair is kept by some head",
+        False: "no head keeps this pair",
+        None: "random and mask parts, or the budget, leave this open: no pair is missing up to there",
+    }[answer.holds]
+    if scope == "group" and answer.pair:
+        note = f"no query head of KV head {heads[0] // classes.group} keeps this pair"
+    witness = at_tokens(answer.pair, classes.block) if answer.pair else None
+    return Verdict("coverage", scope, layers, answer.holds, proof_of(answer), witness, note, heads=heads if witness else ())

@@ -1,0 +1,78 @@
+"""Random and mask parts, which only looking decides: block rows as Boolean arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from patterncc.analysis.residues import INFINITY
+from patterncc.analysis.union import Span, Union
+from patterncc.ir.draw import draw
+from patterncc.ir.layout import KEY, Mask, Random, Term
+
+CHUNK = 1 << 20  # block pairs held in memory at a time
+
+
+def keeps(part: Term | Random | Mask, i: np.ndarray, columns: int) -> np.ndarray:
+    """Which of the columns 0 .. columns-1 the part keeps whole in the (consecutive) rows i: bool [rows, columns]."""
+    if isinstance(part, Term):
+        return _term(part, i[:, None], np.arange(columns)[None, :])
+    kept = np.zeros((len(i), columns), bool)
+    if isinstance(part, Random):
+        for k, row in enumerate(i.tolist()):
+            kept[k, [j for j in draw(row, part.blocks, part.seed) if j < columns]] = True
+        return kept
+    rows = bits(part)[i[0] : i[-1] + 1, :columns]
+    kept[: rows.shape[0], : rows.shape[1]] = rows
+    return kept
+
+
+def bits(mask: Mask) -> np.ndarray:
+    """The mask as bool [rows, columns]."""
+    flat = np.unpackbits(np.frombuffer(mask.bits, np.uint8), count=mask.rows * mask.columns)
+    return flat.reshape(mask.rows, mask.columns).astype(bool)
+
+
+def kept_whole(union: Union, i: np.ndarray, columns: int) -> np.ndarray:
+    """The blocks that the union keeps whole, in the rows i: bool [rows, columns]."""
+    kept = np.zeros((len(i), columns), bool)
+    for part in (*union.terms, *union.randoms, *union.masks):
+        kept |= keeps(part, i, columns)
+    return kept
+
+
+def first_in_rows(
+    pieces: tuple[tuple[Term | Random | Mask, Span], ...], other: Union, causal: bool, block: int, rows: int, columns: int
+) -> tuple[int, int] | None:
+    """The smallest token pair of block rows < rows, columns < columns that a piece keeps and `other` does not."""
+    height = max(1, CHUNK // max(columns, 1))
+    for low in range(0, rows, height):
+        i = np.arange(low, min(low + height, rows))
+        left = ~kept_whole(other, i, columns)
+        candidates = []
+        for part, span in pieces:
+            whole = keeps(part, i, columns) & left
+            for rest in other.rest(causal):
+                both = span.meet(rest)
+                if both.empty:
+                    continue
+                found = whole & keeps(both.touched(block), i, columns)
+                at = np.flatnonzero(found.any(1))
+                if at.size:
+                    row = int(at[0])
+                    candidates.append(both.smallest(low + row, int(np.argmax(found[row])), block))
+        if candidates:
+            return min(candidates)
+    return None
+
+
+def _term(term: Term, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    d = i - j
+    kept = np.ones(d.shape, bool)
+    for x, low, high in ((d, term.d_from, term.d_to), (j, term.j_from, term.j_to), (i, term.i_from, term.i_to)):
+        if low is not None:
+            kept &= x >= low
+        if high is not None and high != INFINITY:
+            kept &= x < high
+    if term.width < term.every:
+        kept &= ((j if term.anchor == KEY else d) - term.offset) % term.every < term.width
+    return kept

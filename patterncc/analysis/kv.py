@@ -1,0 +1,162 @@
+"""S2-Attention's condition on KV caches: a token once dropped is never taken up again, for every length.
+
+For u <= t < t', attends(t', u) implies attends(t, u); per head, and over the union of a KV head's query heads, which is
+what its cache must hold. Decided at tokens: windows (0 <= t - u < before) and sinks are monotone by themselves, so the
+later pair is kept by a block term, and the earlier one lies in the token span that windows and sinks leave.
+
+Theorem (return). In a box of earlier block pairs that no bound cuts, not kept means j in A and d in D (`plane`); a term
+keeps the later pair (i', j), i' = j + d', when its bounds hold and j or d' is in its residue. For a column j, the earliest
+gap is i = max(i0, j + d0), moved on to the next d in D, and the earliest return is the first i' > i within the term.
+Without query residues both only move up as j does, so the smallest column for which they exist gives the smallest
+(i', j). With them, i' - j is constant from the column on at which the bounds on i and i' no longer matter, so the columns
+are tried in order up to there. A column exists for all this iff it lies in a range given by the bounds (below) and in A.
+The smallest tokens are t' = i' B and u = max(j B, sink): the gap holds some t for that u, by the lemma of `union`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from patterncc.analysis.answer import Answer, first
+from patterncc.analysis.box import INFINITY, Box, box_of
+from patterncc.analysis.budget import Budget, Undecided
+from patterncc.analysis.extent import extent
+from patterncc.analysis.finite import keeps, kept_whole
+from patterncc.analysis.plane import cut, meeting
+from patterncc.analysis.residues import Arc, arcs_of, complement, first_free
+from patterncc.analysis.scopes import kv_groups, layer_classes, layouts
+from patterncc.analysis.union import Span, Union, union
+from patterncc.analysis.verdict import Verdict, Witness, proof_of
+from patterncc.ir.layout import KEY, Classes, Layout, Term
+
+SCOPES = ("head", "group")
+
+
+def kv(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...]:
+    """One verdict a layer class: the smallest return, over heads or over KV heads' groups."""
+    known: dict[frozenset[Layout], Answer] = {}
+    verdicts = []
+    for layers in layer_classes(classes):
+        groups = kv_groups(classes) if scope == "group" else ((h,) for h in range(classes.heads))
+        found: list[tuple[Answer, tuple[int, ...]]] = []
+        for heads in groups:
+            key = frozenset(layouts(classes, layers[0], heads))
+            if key not in known:
+                known[key] = first_return(key, classes.causal, classes.block, budget)
+            found.append((known[key], heads))
+        failing = [(answer.pair, heads) for answer, heads in found if answer.pair]
+        pair, heads = min(failing) if failing else (None, ())
+        answer = Answer(pair, min(answer.settled for answer, _ in found))
+        witness = None
+        note = "what a row has dropped, no later row takes up again"
+        if pair:
+            t, u = pair
+            witness = Witness(t // classes.block, u // classes.block, t, u)
+            who = f"head {heads[0]}" if scope == "head" else f"KV head {heads[0] // classes.group}"
+            note = f"{who} attends this key again after a row that did not ({len(failing)} of {len(found)} fail)"
+        elif answer.holds is None:
+            note = "no key is taken up again up to there"
+        verdicts.append(Verdict("kv", scope, layers, answer.holds, proof_of(answer), witness, note, heads=heads))
+    return tuple(verdicts)
+
+
+def first_return(kept: frozenset[Layout], causal: bool, block: int, budget: Budget) -> Answer:
+    """The smallest (later query token, key token) at which the union takes a key up again."""
+    whole = union(kept)
+    before = whole.window[0] if whole.window else 0
+    gap = Span(lag_from=max(before, 0), key_from=whole.sink)
+    if whole.opaque:
+        return _looked_at(whole, gap, block, budget)
+    answers = []
+    for box, key, query in _gaps(box_of(gap.touched(block)).tight(), whole.terms, budget):
+        for term in whole.terms:
+            try:
+                pair = _return(box, key, query, term, budget)
+            except Undecided as stop:
+                answers.append(Answer(settled=stop.decided * block))
+                continue
+            if pair:
+                answers.append(Answer((pair[0] * block, max(pair[1] * block, whole.sink))))
+    return first(answers)
+
+
+def _gaps(region: Box, terms: frozenset[Term], budget: Budget):
+    """The region's boxes that no bound cuts and no term keeps whole: (box, key arcs, query arcs)."""
+    stack = [] if region.empty else [(region, tuple((box_of(t), t) for t in terms))]
+    opened = 0
+    while stack:
+        box, candidates = stack.pop()
+        opened += 1
+        if opened > budget.cells:
+            raise Undecided(0)
+        active = meeting(box, candidates)
+        if active is None:
+            continue
+        parts = cut(box, active)
+        if parts is None:
+            arcs = [[(t.every, t.offset, t.width) for _, t in active if (t.anchor == KEY) is key] for key in (True, False)]
+            yield box, arcs_of(arcs[0]), arcs_of(arcs[1])
+        else:
+            stack += [(part.tight(), active) for part in parts if not part.tight().empty]
+
+
+def _return(
+    gap: Box, key: frozenset[Arc], query: frozenset[Arc], term: Term, budget: Budget
+) -> tuple[int, int] | None:
+    """The smallest (later row, column): the column has a gap in the box, and the term keeps it in the later row."""
+    later = box_of(term)
+    d0, e0 = max(gap.d0, 0), max(later.d0, 1)  # the gap's distances start at d0, the return's at e0
+    residue: frozenset[Arc] = frozenset()
+    if term.width < term.every:
+        rest = complement((term.every, term.offset, term.width))
+        assert rest is not None
+        residue = frozenset((rest,))
+        if term.anchor == KEY:
+            key, residue = key | residue, frozenset()
+    low = max(gap.j0, later.j0, gap.i0 - gap.d1 + 1, later.i0 - later.d1 + 1, gap.i0 + 1 - later.d1 + 1)
+    high = min(gap.j1, later.j1, gap.i1 - d0, later.i1 - e0, later.i1 - d0 - 1)
+    if low >= high or d0 + 1 >= later.d1 or gap.i0 + 1 >= later.i1:
+        return None
+    free_from = max(gap.i0 - d0, later.i0 - e0, low)  # from here on rows' lower bounds do not matter
+    best: tuple[int, int] | None = None
+    j = first_free(key, int(low), high, budget)
+    tried = 0
+    while j is not None:
+        if best is not None and max(j + d0 + 1, j + e0, later.i0, gap.i0 + 1) > best[0]:
+            break
+        d = first_free(query, int(max(d0, gap.i0 - j)), min(gap.d1, gap.i1 - j), budget)
+        if d is not None:
+            start = int(max(d + 1, e0, later.i0 - j))
+            e = first_free(residue, start, min(later.d1, later.i1 - j), budget)
+            if e is not None and (best is None or (j + e, j) < best):
+                best = j + e, j
+        if j >= free_from and (best is not None or gap.i1 == later.i1 == INFINITY):
+            break
+        tried += 1
+        if tried > budget.cells:
+            raise Undecided(int(j))
+        j = first_free(key, j + 1, high, budget)
+    return best
+
+
+def _looked_at(whole: Union, gap: Span, block: int, budget: Budget) -> Answer:
+    """Row by row, which columns have had a gap so far; random parts up to the budget, masks until they end.
+
+    With masks alone a box of side 2 S + 3 P, S the largest bound and P a common period, decides: beyond it, a return moves
+    to an earlier one by a period, as in `plane`.
+    """
+    bound, period = extent(whole)
+    need = 2 * bound + 3 * period
+    side = min(need, budget.rows if whole.randoms else 8 * budget.rows)
+    dropped = np.zeros(side, bool)
+    touched = gap.touched(block)
+    for low in range(0, side, 256):
+        i = np.arange(low, min(low + 256, side))
+        kept = kept_whole(whole, i, side)
+        missing = ~kept & keeps(touched, i, side)
+        for k, row in enumerate(i.tolist()):
+            again = kept[k, :row] & dropped[:row]
+            if again.any():
+                return Answer((row * block, max(int(np.argmax(again)) * block, whole.sink)))
+            dropped[: row + 1] |= missing[k, : row + 1]
+    return Answer() if side == need and not whole.randoms else Answer(settled=side * block)

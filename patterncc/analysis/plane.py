@@ -1,0 +1,191 @@
+"""The smallest block pair that a region holds and no term keeps.
+
+Theorem (plane). Let each term be bounds on i - j, j, i and at most one residue, of j or of i - j. Split the region at the
+terms' bounds. In a box that no bound cuts, the pairs that no term keeps are { (i, j) : j in A, i - j in D }, A the columns
+outside every active key arc, D the distances outside every active query arc. They are found exactly, for every length:
+there is such a pair iff there is one with i below the bounds' sum plus the arcs' periods.
+Proof. In such a box a term's bounds hold everywhere (active) or nowhere (inactive). A pair is kept iff an active term's
+residue holds, and each of those speaks of j alone or of i - j alone: not kept is a product. Its smallest pair is
+(min A + min D, min A) unless the row's range forbids it; `_smallest` treats that. A and D are periodic (`residues`).
+
+The search is best first by the smallest row of a box, so a box below which a witness is known is never opened.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from itertools import count
+from math import lcm
+
+import numpy as np
+
+from patterncc.analysis.box import INFINITY, Box, box_of
+from patterncc.analysis.budget import Budget, Undecided
+from patterncc.analysis.residues import Arc, arcs_of, complement, first_free, held, last_free, merge
+from patterncc.ir.layout import KEY, Term
+
+Pair = tuple[int, int]  # (row, column)
+
+
+def first_outside(region: Term, terms: Iterable[Term], budget: Budget) -> Pair | None:
+    """The smallest (row, column) that the region keeps and no term does; None: it is proved that there is none.
+
+    Raises Undecided(row, known): no such pair lies in a row before `row`; `known` is one, or None.
+
+    >>> terms = [Term(d_to=16)] + [Term(every=16, offset=g) for g in range(8)]
+    >>> first_outside(Term(d_from=0), terms, Budget())
+    (24, 8)
+    """
+    key, query = _asked(region)
+    if key is None or query is None:
+        return None
+    start = box_of(region).tight()
+    number = count()  # a heap compares ties by the next entry: boxes have no order
+    heap = [] if start.empty else [(start.i0, next(number), start, tuple((box_of(t), t) for t in set(terms)))]
+    best: Pair | None = None
+    doubt: float = INFINITY  # rows before this one are settled
+    opened = 0
+    while heap and heap[0][0] <= min(INFINITY if best is None else best[0], doubt):
+        row, _, box, candidates = heapq.heappop(heap)
+        opened += 1
+        if opened > budget.cells:
+            doubt = min(doubt, row)
+            break
+        active = meeting(box, candidates)
+        if active is None:
+            continue
+        parts = cut(box, active)
+        if parts is not None:
+            for part in parts:
+                part = part.tight()
+                if not part.empty:
+                    heapq.heappush(heap, (part.i0, next(number), part, active))
+            continue
+        keys = key | arcs_of((t.every, t.offset, t.width) for _, t in active if t.anchor == KEY)
+        queries = query | arcs_of((t.every, t.offset, t.width) for _, t in active if t.anchor != KEY)
+        try:
+            found = _smallest(box, keys, queries, budget)
+        except Undecided as stop:
+            doubt, found = min(doubt, stop.decided), stop.known
+        if found is not None and (best is None or found < best):
+            best = found
+    if best is not None and best[0] < doubt or doubt == INFINITY:
+        return best
+    raise Undecided(int(doubt), best)
+
+
+def _asked(region: Term) -> tuple[frozenset[Arc] | None, frozenset[Arc] | None]:
+    """The region's own residue, as arcs that rule out the rest. None: it keeps nothing."""
+    if region.width >= region.every:
+        return frozenset(), frozenset()
+    if region.width <= 0:
+        return None, None
+    rest = complement((region.every, region.offset, region.width))
+    arcs = frozenset(() if rest is None else (rest,))
+    return (arcs, frozenset()) if region.anchor == KEY else (frozenset(), arcs)
+
+
+def meeting(box: Box, candidates: tuple[tuple[Box, Term], ...]) -> tuple[tuple[Box, Term], ...] | None:
+    """The terms that meet the box; None when one of them keeps all of it."""
+    active = []
+    for bounds, term in candidates:
+        if term.width > 0 and not box.meet(bounds).empty:
+            if term.width >= term.every and box.within(bounds):
+                return None
+            active.append((bounds, term))
+    return tuple(active)
+
+
+def cut(box: Box, active: tuple[tuple[Box, Term], ...]) -> tuple[Box, Box] | None:
+    """The box in two, at the middle bound that cuts it; None when no bound does."""
+    d, j, i = set(), set(), set()
+    for bounds, _ in active:
+        d.update(x for x in (bounds.d0, bounds.d1) if box.d0 < x < box.d1)
+        j.update(x for x in (bounds.j0, bounds.j1) if box.j0 < x < box.j1)
+        i.update(x for x in (bounds.i0, bounds.i1) if box.i0 < x < box.i1)
+    most = max(d, j, i, key=len)
+    if not most:
+        return None
+    x = sorted(most)[len(most) // 2]
+    b = box
+    if most is d:
+        return Box(b.d0, x, b.j0, b.j1, b.i0, b.i1), Box(x, b.d1, b.j0, b.j1, b.i0, b.i1)
+    if most is j:
+        return Box(b.d0, b.d1, b.j0, x, b.i0, b.i1), Box(b.d0, b.d1, x, b.j1, b.i0, b.i1)
+    return Box(b.d0, b.d1, b.j0, b.j1, b.i0, x), Box(b.d0, b.d1, b.j0, b.j1, x, b.i1)
+
+
+def _smallest(box: Box, key: frozenset[Arc], query: frozenset[Arc], budget: Budget) -> Pair | None:
+    """The smallest pair of a tight box with j outside the key arcs and i - j outside the query arcs.
+
+    Row i0 is tried first. After it, the smallest column (only key arcs) or distance (only query arcs) that comes
+    into sight as the row grows decides: what row i0 saw and did not take can only go out of sight.
+    """
+    i0, j0, d0 = int(box.i0), int(box.j0), box.d0
+    if not query:
+        j = _bounded(first_free, key, int(max(j0, i0 - box.d1 + 1)), min(box.j1, i0 - d0 + 1), budget, i0)
+        if j is not None:
+            return i0, j
+        if d0 == -INFINITY:
+            return None
+        j = _lifted(key, int(max(j0, i0 - d0 + 1)), box.j1, budget, lambda j: (j + int(d0), j))
+        return (j + int(d0), j) if j is not None and j + d0 < box.i1 else None
+    if not key:
+        low, high = max(d0, i0 - box.j1 + 1), int(min(box.d1, i0 - j0 + 1))
+        d = _bounded(last_free, query, low, high, budget, i0)
+        if d is not None:
+            return i0, i0 - d
+        d = _lifted(query, int(max(d0, i0 - j0 + 1)), box.d1, budget, lambda d: (d + j0, j0))
+        return (d + j0, j0) if d is not None and d + j0 < box.i1 else None
+    if d0 != -INFINITY:
+        j = _lifted(key, j0, box.j1, budget, lambda j: None, int(d0))
+        d = None if j is None else _lifted(query, int(d0), box.d1, budget, lambda d: None, j)
+        if j is None or d is None or j + d >= box.i1:
+            return None
+        if j + d >= i0:
+            return j + d, j
+    return _both(box, key, query, budget)
+
+
+def _bounded(search, arcs: frozenset[Arc], low, high, budget: Budget, row: int) -> int | None:
+    """A search within row `row`: when it gives up, the rows before that one are settled."""
+    if low >= high:
+        return None
+    try:
+        return search(arcs, low, high, budget)
+    except Undecided as stop:
+        known = stop.known
+        raise Undecided(row, None if known is None else (row, known if search is first_free else row + known)) from None
+
+
+def _lifted(arcs: frozenset[Arc], low: int, high: float, budget: Budget, pair, lift: int | None = None) -> int | None:
+    """`first_free`, its Undecided turned into pairs and rows."""
+    try:
+        return first_free(arcs, low, high, budget)
+    except Undecided as stop:
+        row = stop.decided + lift if lift is not None else pair(stop.decided)[0]
+        raise Undecided(row, None if stop.known is None else pair(stop.known)) from None
+
+
+def _both(box: Box, key: frozenset[Arc], query: frozenset[Arc], budget: Budget) -> Pair | None:
+    """`_smallest` row by row, when both residues and the row's lower bound matter.
+
+    With periods P of the columns and Q of the distances, a solution in row i >= i0 + P + Q yields one in an earlier row:
+    either its column is >= j0 + P, or its distance is >= d0 + Q, and lowering that by the period keeps row and bounds.
+    Within a row the question has period lcm(P, Q) in j.
+    """
+    keys, queries = merge(key), merge(query)
+    if keys is None or queries is None:
+        return None
+    P, Q = lcm(*(m for m, _ in keys)), lcm(*(m for m, _ in queries))
+    i0 = int(box.i0)
+    if lcm(P, Q) > budget.sieve:
+        raise Undecided(i0)
+    for i in range(i0, int(min(box.i1, i0 + P + Q))):
+        low = int(max(box.j0, i - box.d1 + 1))
+        j = np.arange(low, int(min(box.j1, i - box.d0 + 1, low + lcm(P, Q))))
+        free = ~held(keys, j) & ~held(queries, i - j)
+        if free.any():
+            return i, int(j[np.argmax(free)])
+    return None

@@ -1,0 +1,101 @@
+"""Prove a property of a pattern, for every length: the one entry to all proofs.
+
+Which verdicts decide (the exit code of `patterncc verify`, and whether a compile goes on):
+
+* `promises`: every verdict, since only what the file promises is proved.
+* a property by name: those at its deciding scopes. For coverage that is the scope which the file promises, and `layer`
+  without a promise: a layer whose heads together miss old tokens is what people look for, while most good patterns
+  miss pairs within a group. For kv: the promised scope, else `head`. The other scopes are reported all the same.
+* `all`: what the file promises. The other properties are information: a sliding window is not broken by having no
+  far context.
+An undecided verdict decides like a failure only where it was promised: nobody may rely on what is not proved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+from patterncc.analysis import coverage as _coverage
+from patterncc.analysis import kv as _kv
+from patterncc.analysis.budget import DEFAULT, Budget
+from patterncc.analysis.rows import rows
+from patterncc.analysis.verdict import Verdict
+from patterncc.ir.layout import Classes
+
+Proof = Callable[[Classes, Budget], tuple[Verdict, ...]]
+SCOPES: dict[str, tuple[str, ...]] = {"coverage": _coverage.SCOPES, "rows": ("head",), "kv": _kv.SCOPES}
+PROPERTIES = (*SCOPES, "promises", "all")
+
+
+def verify(
+    classes: Classes,
+    property: str,
+    scopes: Iterable[str] | None = None,
+    budget: Budget | None = None,
+    promises: Mapping[str, Any] | None = None,
+) -> tuple[Verdict, ...]:
+    """The verdicts on a property, one a layer class and scope; on `promises` or `all`, of several properties.
+
+    `scopes` limits coverage and kv to some of their scopes; `promises` is the file's (None: non-empty rows only).
+    """
+    limits = budget or DEFAULT
+    if property == "promises":
+        return prove_promises(classes, promises, limits)
+    verdicts: list[Verdict] = []
+    for name in SCOPES if property == "all" else (property,):
+        for scope in SCOPES[name]:
+            if scopes is None or scope in scopes:
+                verdicts += prove(classes, name, scope, limits)
+    return tuple(verdicts)
+
+
+def prove(classes: Classes, property: str, scope: str, budget: Budget = DEFAULT) -> tuple[Verdict, ...]:
+    """The verdicts on one property at one scope, with the time they took."""
+    start = perf_counter()
+    verdicts = {
+        "coverage": lambda: _coverage.coverage(classes, scope, budget),
+        "rows": lambda: rows(classes, budget),
+        "kv": lambda: _kv.kv(classes, scope, budget),
+    }[property]()
+    each = (perf_counter() - start) / max(len(verdicts), 1)
+    return tuple(replace(verdict, seconds=each) for verdict in verdicts)
+
+
+def prove_promises(
+    classes: Classes, promises: Mapping[str, Any] | None, budget: Budget = DEFAULT
+) -> tuple[Verdict, ...]:
+    """What the file promises; without the key `promises`, that no row is empty."""
+    verdicts: list[Verdict] = []
+    for name, value in (promises if promises is not None else {"rows": "nonempty"}).items():
+        for scope in promised_scopes(name, value):
+            verdicts += prove(classes, name, scope, budget)
+    return tuple(verdicts)
+
+
+def promised_scopes(name: str, value: Any) -> tuple[str, ...]:
+    """The scopes that a promise speaks of.
+
+    >>> promised_scopes("coverage", "layer"), promised_scopes("kv", "monotone"), promised_scopes("kv", "group")
+    (('layer',), ('head',), ('group',))
+    """
+    values = value if isinstance(value, list | tuple) else [value]
+    named = tuple(v for v in values if v in SCOPES[name])
+    return named or SCOPES[name][:1]
+
+
+def failed(
+    verdicts: Iterable[Verdict], property: str, promises: Mapping[str, Any] | None = None
+) -> tuple[Verdict, ...]:
+    """The verdicts that make `verify` fail, by the rule above."""
+    promised = promises if promises is not None else {"rows": "nonempty"}
+    bad = []
+    for verdict in verdicts:
+        kept = verdict.property in promised
+        scopes = promised_scopes(verdict.property, promised.get(verdict.property))
+        decides = property == "promises" or (verdict.scope in scopes and (property != "all" or kept))
+        if decides and (verdict.holds is False or (verdict.holds is None and kept)):
+            bad.append(verdict)
+    return tuple(bad)
