@@ -1,3 +1,31 @@
-"""A compiler for sparse attention patterns: YAML in, a proved and importable kernel package out."""
+"""A compiler for sparse attention patterns: one YAML file in, a proved and importable kernel package out.
 
+    patterncc.compile("pattern.yaml")      compile it, prove its promises; the package's path and digest
+    patterncc.load("pattern.yaml")         the same, imported: its `attention(q, k, v)` runs
+    from patterncc.kernels import demo     what was compiled on this machine, by name
+
+Importing this module imports nothing else: torch, pydantic and the compiler come with the first call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from patterncc.errors import PatternError
+    from patterncc.pipeline import compile, load
+
+__all__ = ["PatternError", "__version__", "compile", "load"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PatternError":
+        from patterncc.errors import PatternError
+
+        return PatternError
+    if name in ("compile", "load"):
+        from patterncc import pipeline
+
+        return getattr(pipeline, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
