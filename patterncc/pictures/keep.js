@@ -30,6 +30,16 @@ function firstPart(pattern, klass, i, j) {
   return -1;
 }
 
+/** The first part of every block of the first `rows` rows and columns: [row * rows + column]. */
+function classGrid(pattern, klass, rows) {
+  const cells = new Int16Array(rows * rows).fill(-1);
+  for (let i = 0; i < rows; i++) {
+    const end = pattern.causal ? i + 1 : rows;
+    for (let j = 0; j < end; j++) cells[i * rows + j] = firstPart(pattern, klass, i, j);
+  }
+  return cells;
+}
+
 /** The columns that row i draws: Floyd's sampling over 64-bit hashes of (seed, i, k). */
 function drawn(part, i) {
   part.rowsDrawn ??= new Map();
@@ -85,4 +95,40 @@ function ranges(columns) {
     k = end + 1;
   }
   return texts.join(" ");
+}
+
+/** Key tokens that a KV head with these classes must hold after each row: those that its last token or any later one
+ *  may attend. */
+function liveTokens(pattern, classes, rows) {
+  const parts = classes.flatMap((klass) => pattern.classes[klass].parts), { block } = pattern;
+  const before = Math.max(0, ...parts.filter((part) => part.type === "window").map((part) => part.before));
+  const sink = Math.max(0, ...parts.filter((part) => part.type === "sink").map((part) => part.count));
+  const last = Array.from({ length: rows }, (_, j) => Math.max(-1, ...parts.map((part) => lastRow(part, j))));
+  const clip = (x) => Math.min(Math.max(x, 0), block);
+  return Array.from({ length: rows }, (_, i) => {
+    let held = 0;
+    for (let j = 0; j <= i; j++) {
+      const inPart = clip(sink - j * block) + clip((j + 1) * block - Math.max((i + 1) * block - before, 0));
+      held += last[j] >= i ? block : Math.min(inPart, block);
+    }
+    return held;
+  });
+}
+
+/** The last row in which a part keeps column j whole: Infinity when rows without end do, -1 when none does. */
+function lastRow(part, j) {
+  if (part.type === "random") return Infinity;
+  if (part.type === "mask") {
+    for (let i = part.rows - 1; i >= j; i--) if (j < part.columns && maskBit(part, i * part.columns + j)) return i;
+    return -1;
+  }
+  if (part.type !== "term" || !within(j, part.j_from, part.j_to)) return -1;
+  const first = Math.max(j, part.i_from ?? 0, j + (part.d_from ?? 0));
+  const end = Math.min(part.i_to ?? Infinity, part.d_to === null ? Infinity : j + part.d_to);
+  if (part.anchor === "j" || end === Infinity) {
+    const reads = part.anchor !== "j" || mod(j - part.offset, part.every) < part.width;
+    return reads && end - 1 >= first ? end - 1 : -1;
+  }
+  for (let i = end - 1; i >= first; i--) if (mod(i - j - part.offset, part.every) < part.width) return i;
+  return -1;
 }

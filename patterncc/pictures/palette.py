@@ -8,6 +8,7 @@ from __future__ import annotations
 
 PAPER, FIELD, INK, QUIET, RULE = "#ffffff", "#eef0f3", "#1f2733", "#667080", "#c9ced6"
 NIGHT_PAPER, NIGHT_FIELD, NIGHT_INK, NIGHT_QUIET = "#14181f", "#262c36", "#e6e9ee", "#97a1b0"
+NIGHT_RULE, NIGHT_ACCENT = "#3b4452", "#77aadd"
 
 PARTS = {
     "dense": "#8793a3",

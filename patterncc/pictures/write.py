@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from patterncc.analysis.picture import telling_rows
 from patterncc.errors import UsageError, did_you_mean
 from patterncc.ir.layout import Classes
 from patterncc.pictures.figure import figure
+from patterncc.pictures.svg import svg
+from patterncc.pictures.view import check_choice, check_rows
 
 SUFFIXES = (".svg", ".png", ".html")
 
@@ -28,10 +31,16 @@ def write(
         near = did_you_mean(suffix, SUFFIXES)
         hint = f"; did you mean {near}?" if near else ""
         raise UsageError(f"cannot draw {path.name!r}", f"a picture ends in {', '.join(SUFFIXES)}{hint}")
+    if suffix == ".html":
+        from patterncc.pictures.html import html
+
+        check_choice(classes, layer, head)
+        shown = check_rows(rows or telling_rows(classes.layouts, classes.block))
+        text = html(classes, rows=shown, about=about, layer=layer or 0, head=None if union else head)
+        path.write_text(text, encoding="utf-8", newline="\n")
+        return path
     scene = figure(classes, layer=layer, head=head, union=union, rows=rows, about=about)
     if suffix == ".svg":
-        from patterncc.pictures.svg import svg
-
         path.write_text(svg(scene), encoding="utf-8", newline="\n")
     else:
         from patterncc.pictures.png import png
