@@ -1,0 +1,173 @@
+"""Lowering: from a pattern to something that a kernel can walk. Each figure comes from a process of its own, so that its
+peak memory is its own. Peers do the same work for the same pattern."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+PATIENCE_S = 60.0  # a peer that takes longer is cut off, and its cell says so
+
+WAYS = ("closed form", "table", "dense bitmap to CSR", "create_block_mask", "create_block_mask, compiled", "from_kv_blocks")
+SIZES = {  # tokens for which a way is tried
+    "closed form": (8192, 65536, 1 << 20, 1 << 24),
+    "table": (8192, 65536, 1 << 20),
+    "dense bitmap to CSR": (8192, 65536),
+    "create_block_mask": (2048, 4096),
+    "create_block_mask, compiled": (8192,),
+    "from_kv_blocks": (8192, 65536),
+}
+SHAPES = ((8, 128), (32, 64), (32, 16), (128, 64))  # heads, block
+
+
+def run() -> Iterator[dict[str, object]]:
+    """One row a way, length, number of heads and block."""
+    for way in WAYS:
+        for heads, block in SHAPES if way in ("closed form", "table") else SHAPES[1:2]:
+            for tokens in SIZES[way]:
+                if way == "table" and tokens // block > 16384:
+                    continue  # the table itself would not fit in memory
+                yield {"what": way, "heads": heads, "block": block, "tokens": tokens, **_child(way, heads, block, tokens)}
+
+
+def growth(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    """The exponent of time against tokens, fitted between the smallest and the largest length of each way."""
+    found = []
+    for way in WAYS:
+        times = {r["tokens"]: r["seconds"] for r in rows if r["what"] == way and (r["heads"], r["block"]) == SHAPES[1] and r.get("seconds")}
+        if len(times) >= 2:
+            low, high = min(times), max(times)  # type: ignore[type-var]
+            exponent = math.log(times[high] / times[low]) / math.log(high / low)  # type: ignore[operator]
+            found.append({"what": way, "tokens": [low, high], "exponent": round(exponent, 2)})
+    return found
+
+
+def _child(way: str, heads: int, block: int, tokens: int) -> dict[str, object]:
+    command = [sys.executable, "-m", "benchmarks.lowering", way, str(heads), str(block), str(tokens)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        return {"note": f"stopped after {PATIENCE_S:.0f} s"}
+    if done.returncode:
+        return {"note": (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1][:120]}
+    return json.loads(done.stdout)
+
+
+def _measure(way: str, heads: int, block: int, tokens: int) -> dict[str, object]:
+    """Seconds, and bytes of the result and of the peak above what importing took. Runs in the child."""
+    import resource
+    import time
+
+    build = {
+        "closed form": _closed,
+        "table": _table,
+        "dense bitmap to CSR": _bitmap,
+        "create_block_mask": _flex,
+        "create_block_mask, compiled": _flex_compiled,
+        "from_kv_blocks": _flex_from_blocks,
+    }[way](heads, block, tokens)
+    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    size = build()
+    seconds = time.perf_counter() - begin
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return {"seconds": round(seconds, 6), "bytes": size, "peak_bytes": peak}
+
+
+def _classes(heads: int, block: int):  # noqa: ANN202 - the child's own
+    from benchmarks.patterns import strided
+    from patterncc.passes.merge_heads import merge_heads
+    from patterncc.passes.normalise import normalise
+    from patterncc.passes.resolve_heads import resolve_heads
+    from patterncc.spec import loads
+
+    pattern = loads(strided(name="lowered", heads=heads, stride=16, local=1024 // block, block=block))
+    return lambda: normalise(merge_heads(pattern, resolve_heads(pattern)))
+
+
+def _closed(heads: int, block: int, tokens: int):  # noqa: ANN202
+    """From the checked pattern to the plan: the length does not occur."""
+    from patterncc.passes.choose_plan import choose_plan
+
+    classes = _classes(heads, block)
+    classes()  # the first call also imports
+    return lambda: len(str(choose_plan(classes())))
+
+
+def _table(heads: int, block: int, tokens: int):  # noqa: ANN202
+    from patterncc.passes.lower_table import lower_table
+
+    classes, rows = _classes(heads, block)(), tokens // block
+
+    def build() -> int:
+        size = 0
+        for layout in classes.layouts:
+            table = lower_table(layout, causal=True, block=block, rows=rows, columns=rows)
+            size += table.pointers.nbytes + table.columns.nbytes
+        return size
+
+    return build
+
+
+def _kept(heads: int, rows: int, block: int):  # noqa: ANN202
+    """The same pattern as a dense block mask, bool [heads, rows, rows]."""
+    import numpy as np
+
+    h, i, j = np.ogrid[:heads, :rows, :rows]
+    return (j <= i) & ((i - j < 1024 // block) | ((j - h) % 16 == 0))
+
+
+def _bitmap(heads: int, block: int, tokens: int):  # noqa: ANN202
+    import numpy as np
+
+    def build() -> int:
+        mask = _kept(heads, tokens // block, block)
+        counts = mask.sum(2, dtype=np.int32)
+        columns = np.nonzero(mask)[2].astype(np.int32)
+        return counts.nbytes + columns.nbytes
+
+    return build
+
+
+def _flex(heads: int, block: int, tokens: int, compiled: bool = False):  # noqa: ANN202
+    import torch
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def rule(b, h, q, k):  # noqa: ANN001, ANN202
+        i, j = q // block, k // block
+        return (q >= k) & ((i - j < 1024 // block) | ((j - h) % 16 == 0))
+
+    make = torch.compile(create_block_mask) if compiled else create_block_mask
+    if compiled:
+        make(rule, None, heads, tokens, tokens, device="cpu", BLOCK_SIZE=block)  # compiling is not counted
+    return lambda: _size(make(rule, None, heads, tokens, tokens, device="cpu", BLOCK_SIZE=block))
+
+
+def _flex_compiled(heads: int, block: int, tokens: int):  # noqa: ANN202
+    return _flex(heads, block, tokens, compiled=True)
+
+
+def _flex_from_blocks(heads: int, block: int, tokens: int):  # noqa: ANN202
+    import torch
+    from torch.nn.attention.flex_attention import BlockMask
+
+    def build() -> int:
+        kept = torch.from_numpy(_kept(heads, tokens // block, block))[None]
+        counts = kept.sum(-1, dtype=torch.int32)
+        indices = torch.argsort(kept.to(torch.int8), dim=-1, descending=True, stable=True).to(torch.int32)
+        return _size(BlockMask.from_kv_blocks(counts, indices, BLOCK_SIZE=block))
+
+    return build
+
+
+def _size(mask) -> int:  # noqa: ANN001
+    names = ("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_kv_indices")
+    names += ("q_num_blocks", "q_indices", "full_q_num_blocks", "full_q_indices")
+    tensors = [getattr(mask, name) for name in names]
+    return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(sys.argv[1], *map(int, sys.argv[2:]))))

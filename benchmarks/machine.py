@@ -1,0 +1,52 @@
+"""What the figures were measured on, and on which versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+
+
+def describe() -> dict[str, object]:
+    """Processor, memory, accelerator and versions: everything that a reader needs to place a figure."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "accelerator": _accelerator(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "triton", "numpy")},
+    }
+
+
+def _processor() -> str:
+    """Its name, and the widest vector instructions that matter to matrix products."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+    values = {name.strip(): value.strip() for name, value in fields.items()}
+    flags = values.get("flags", "").split()
+    wide = [name for name, flag in (("AVX-512", "avx512f"), ("AMX", "amx_tile")) if flag in flags]
+    return ", ".join([values.get("model name", platform.machine()), *wide])
+
+
+def _memory_gib() -> float | None:
+    if not hasattr(os, "sysconf"):
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+
+
+def _accelerator() -> str | None:
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

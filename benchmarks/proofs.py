@@ -1,0 +1,59 @@
+"""Proofs: time against heads, strides and how coprime they are; and the hard covers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+from benchmarks.timing import alternate
+from patterncc.analysis.verify import prove
+from patterncc.ir.layout import Classes, Layout, Term
+
+LOCAL = 16
+STRIDES = {
+    "8": (8,),
+    "16": (16,),
+    "64": (64,),
+    "7, 11, 13, 16": (7, 11, 13, 16),
+    "8, 16, 32, 64": (8, 16, 32, 64),
+    "8 to 64, all different": tuple(range(8, 65)),
+}
+
+
+def run() -> Iterator[dict[str, object]]:
+    """One row a family and number of heads: the time of the proof of coverage by a layer, and its verdict."""
+    for (name, strides), heads in product(STRIDES.items(), (8, 32, 128)):
+        yield _row(f"strides {name}", _strided(strides, heads))
+    for primes in ((7,), (7, 11), (7, 11, 13), (7, 11, 13, 17), (7, 11, 13, 17, 19)):
+        cover = nested_cover(primes)
+        yield _row("exact cover", _classes(cover))
+        yield _row("exact cover less one class", _classes(cover[:-1]))
+
+
+def nested_cover(primes: tuple[int, ...]) -> list[Layout]:
+    """A window each, and residue classes that cover the integers exactly: those of 8 but one, which is split by the
+    first prime, of which one is split by the next, and so on."""
+    modulus, residue = 8, 7
+    found = [(8, r) for r in range(7)]
+    for prime in primes:
+        finer = [(modulus * prime, residue + modulus * n) for n in range(prime)]
+        modulus, residue = finer.pop()
+        found += finer
+    return [Layout((Term(d_to=LOCAL), Term(every=m, offset=r))) for m, r in [*found, (modulus, residue)]]
+
+
+def _strided(strides: tuple[int, ...], heads: int) -> Classes:
+    chosen = [(strides[h % len(strides)], h // len(strides)) for h in range(heads)]
+    return _classes([Layout((Term(d_to=LOCAL), Term(every=s, offset=n % s))) for s, n in chosen])
+
+
+def _classes(layouts: list[Layout]) -> Classes:
+    distinct = tuple(dict.fromkeys(layouts))
+    of = tuple(distinct.index(layout) for layout in layouts)
+    return Classes("proved", 64, True, 64, len(of), len(of), distinct, (of,))
+
+
+def _row(name: str, classes: Classes) -> dict[str, object]:
+    (verdict,) = prove(classes, "coverage", "layer")
+    times = alternate({"proof": lambda: prove(classes, "coverage", "layer")}, runs=5, limit_s=5)
+    return {"what": name, "heads": classes.heads, "holds": verdict.holds, **times["proof"].json()}

@@ -1,0 +1,56 @@
+"""Start-up: what a person waits for before anything happens. Each run is a process of its own."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+from benchmarks.timing import sample
+
+COMMANDS = {
+    "--help": ["--help"],
+    "verify coverage phi3_small": ["verify", "coverage", "phi3_small"],
+    "compile s2_hybrid, second time": ["compile", "s2_hybrid"],
+    "compile s2_hybrid, forced": ["compile", "s2_hybrid", "--force"],
+}
+IN_PROCESS = """
+import time
+import torch, triton
+import patterncc
+begin = time.perf_counter()
+patterncc.load("s2_hybrid")
+print(time.perf_counter() - begin)
+"""
+
+
+def run(runs: int = 5) -> Iterator[dict[str, object]]:
+    """One row a command, and one each for a first and a second `patterncc.load` once torch is imported."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "PATTERNCC_CACHE_DIR": folder}
+        for name, arguments in COMMANDS.items():
+            wall, cpu = [], []
+            for turn in range(runs + 1):  # the first fills the file cache and is not counted
+                seconds = _process([sys.executable, "-m", "patterncc", *arguments], environment)
+                if turn:
+                    wall.append(seconds[0])
+                    cpu.append(seconds[1])
+            yield {"what": name, **sample(wall, cpu).json()}
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "PATTERNCC_CACHE_DIR": folder}
+        for name in ("load, first time", "load, second time"):
+            command = [sys.executable, "-c", IN_PROCESS]
+            printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+            yield {"what": name, **sample([float(printed)], [float(printed)]).json()}
+
+
+def _process(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Wall and CPU seconds of a process that must end well."""
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
