@@ -1,16 +1,26 @@
-"""The algebra of terms: when one contains another, and the shortest way to write a union of them."""
+"""The algebra of terms: when one contains another, and the shortest way to write a union of them.
+
+Inside this file a term is a box, its ranges of d, j and i with infinite ends, and a wheel, (every, offset, width,
+anchor): plain tuples, because a pattern may have thousands of layouts with thousands of terms.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
-from itertools import product
 from math import gcd, inf
 
 from patterncc.ir.layout import KEY, Term
 from patterncc.ir.tokens import empty
 
-AXES = ("d", "j", "i")
+Span = tuple[float, float]  # low <= x < high
+Box = tuple[Span, ...]  # of d, j, i
+Wheel = tuple[int, int, int, str]
+Rule = tuple[Box, Wheel]
+
+AXES = D, J, I = range(3)
+LINE: Span = (-inf, inf)
+SPACE: Box = (LINE, LINE, LINE)
+FULL: Wheel = (1, 0, 1, KEY)
 
 
 def simplify(terms: Iterable[Term], *, causal: bool) -> tuple[Term, ...]:
@@ -21,14 +31,15 @@ def simplify(terms: Iterable[Term], *, causal: bool) -> tuple[Term, ...]:
     ['d<16', 'j%2==0', 'j%16==3']
     """
     now = {_clipped(term, causal) for term in terms if not empty(term, causal)}
-    before: set[Term] = set()
+    before: set[Rule] = set()
     while now != before:
         before = now
-        now = _join_residues(now)
+        lists = {rule for rule in now if _is_list(rule)}
+        rules = _join_residues(now - lists)
         for axis in AXES:
-            now = _join_ranges(now, axis)
-        now = _absorb(now)
-    return tuple(sorted(now, key=_order))
+            rules = _join_ranges(rules, axis)
+        now = _absorb(rules, _join_ranges(_join_ranges(lists, J), I))
+    return tuple(_term(rule) for rule in sorted(now, key=_order))
 
 
 def contains(outer: Term, inner: Term) -> bool:
@@ -37,109 +48,113 @@ def contains(outer: Term, inner: Term) -> bool:
     >>> contains(Term.parse("j%4 in 0:3"), Term.parse("d<9 & j%2==0")), contains(Term.parse("d<9"), Term.parse("j<1"))
     (True, False)
     """
-    return all(_covers(outer, inner, axis) for axis in AXES) and _residues_contain(outer, inner)
+    return _contains(_rule(outer), _rule(inner))
 
 
-def _residues_contain(outer: Term, inner: Term) -> bool:
-    """x mod inner.every in its residues implies x mod outer.every in its: decided modulo their gcd."""
-    if outer.every == 1:
-        return True
-    common = gcd(outer.every, inner.every)
-    gap = outer.every - outer.width  # residues that outer leaves out, from offset + width on
-    if inner.every == 1 or inner.anchor != outer.anchor or inner.width >= common or gap >= common:
-        return False
-    gap_from = outer.offset + outer.width
-    return (gap_from - inner.offset) % common >= inner.width and (inner.offset - gap_from) % common >= gap
-
-
-def _clipped(term: Term, causal: bool) -> Term:
-    """Without the bounds and residues that exclude nothing, the offset reduced."""
-    if term.width >= term.every:
-        term = replace(term, every=1, offset=0, width=1, anchor=KEY)
-    return replace(
-        term,
-        offset=term.offset % term.every,
-        d_from=None if causal and (term.d_from or 0) <= 0 else term.d_from,
-        j_from=None if (term.j_from or 0) <= 0 else term.j_from,
+def _contains(outer: Rule, inner: Rule) -> bool:
+    return _wheel_contains(outer[1], inner[1]) and all(
+        low <= start and stop <= high for (low, high), (start, stop) in zip(outer[0], inner[0], strict=True)
     )
 
 
-def _join_residues(terms: set[Term]) -> set[Term]:
-    """Terms that differ only in offset and width: their residues joined, their period reduced."""
-    groups: dict[Term, list[Term]] = {}
-    for term in terms:
-        groups.setdefault(replace(term, offset=0, width=1), []).append(term)
-    joined: set[Term] = set()
-    for key, group in groups.items():
-        if len(group) == 1 or key.every == 1:
-            joined.update(group)
-            continue
-        every, runs = _shortest_period(key.every, _joined_runs(key.every, group))
-        for offset, width in runs:
-            whole = width >= every
-            joined.add(
-                replace(key, every=1, anchor=KEY) if whole else replace(key, every=every, offset=offset, width=width)
-            )
+def _wheel_contains(outer: Wheel, inner: Wheel) -> bool:
+    """x mod every in inner's residues implies x mod every in outer's: decided modulo the gcd of both."""
+    if outer[0] == 1 or outer == inner:
+        return True
+    every, offset, width, anchor = outer
+    common = gcd(every, inner[0])
+    gap_from, gap = offset + width, every - width  # the residues that outer leaves out
+    if inner[0] == 1 or inner[3] != anchor or inner[2] >= common or gap >= common:
+        return False
+    return (gap_from - inner[1]) % common >= inner[2] and (inner[1] - gap_from) % common >= gap
+
+
+def _clipped(term: Term, causal: bool) -> Rule:
+    """Without the bounds and residues that exclude nothing, the offset reduced."""
+    (d, j, i), (every, offset, width, anchor) = _rule(term)
+    d = (-inf if causal and d[0] <= 0 else d[0], d[1])
+    j = (-inf if j[0] <= 0 else j[0], j[1])
+    return (d, j, i), FULL if width >= every else (every, offset % every, width, anchor)
+
+
+def _is_list(rule: Rule) -> bool:
+    """Some rows, or some columns, and no other condition: `globals` gives thousands of these."""
+    (d, j, i), wheel = rule
+    return wheel == FULL and d == LINE and (j == LINE) != (i == LINE)
+
+
+def _join_residues(rules: Iterable[Rule]) -> set[Rule]:
+    """Rules that differ only in offset and width: their residues joined, their period reduced."""
+    groups: dict[tuple[Box, int, str], list[Wheel]] = {}
+    for box, wheel in rules:
+        groups.setdefault((box, wheel[0], wheel[3]), []).append(wheel)
+    joined: set[Rule] = set()
+    for (box, every, anchor), wheels in groups.items():
+        period, runs = every, [wheel[1:3] for wheel in wheels]
+        if len(wheels) > 1:
+            period, runs = _shortest_period(every, _joined_runs(every, runs))
+        joined |= {(box, FULL if width >= period else (period, offset, width, anchor)) for offset, width in runs}
     return joined
 
 
-def _joined_runs(every: int, group: list[Term]) -> list[tuple[int, int]]:
+def _joined_runs(every: int, runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Disjoint (offset, width) of a union of residues, none touching the next, going around at `every`."""
-    spans = [(t.offset, min(t.offset + t.width, every)) for t in group]
-    spans += [(0, t.offset + t.width - every) for t in group if t.offset + t.width > every]
-    runs = _union([(float(low), float(high)) for low, high in spans])
-    cyclic = [(int(low), int(high - low)) for low, high in runs]
-    if len(cyclic) > 1 and cyclic[0][0] == 0 and sum(cyclic[-1]) == every:
-        offset, width = cyclic.pop()
-        cyclic[0] = (offset, width + cyclic[0][1])
-    return cyclic
+    spans = [(offset, min(offset + width, every)) for offset, width in runs]
+    spans += [(0, offset + width - every) for offset, width in runs if offset + width > every]
+    joined = [(int(low), int(high - low)) for low, high in _union(spans)]
+    if len(joined) > 1 and joined[0][0] == 0 and sum(joined[-1]) == every:
+        offset, width = joined.pop()
+        joined[0] = (offset, width + joined[0][1])
+    return joined
 
 
 def _shortest_period(every: int, runs: list[tuple[int, int]]) -> tuple[int, list[tuple[int, int]]]:
-    """The smallest period of the same residues: n runs can repeat only q times within it where q divides n."""
+    """The smallest period of the same residues: what repeats q times has a multiple of q runs."""
     q = 2
     while q <= len(runs):
         shift = every // q
         if every % q == 0 and {((offset + shift) % every, width) for offset, width in runs} == set(runs):
-            every, runs = shift, [run for run in runs if run[0] < shift]
+            every, runs = shift, [(offset % shift, width) for offset, width in runs if offset < shift]
         else:
             q += 1
     return every, runs
 
 
-def _join_ranges(terms: set[Term], axis: str) -> set[Term]:
-    """Terms that differ only in one range: overlapping and adjacent ranges joined."""
-    groups: dict[Term, list[tuple[float, float]]] = {}
-    for term in terms:
-        groups.setdefault(_with(term, axis, -inf, inf), []).append(_range(term, axis))
-    return {_with(key, axis, *span) for key, spans in groups.items() for span in _union(spans)}
+def _join_ranges(rules: Iterable[Rule], axis: int) -> set[Rule]:
+    """Rules that differ only in one range: overlapping and adjacent ranges joined."""
+    groups: dict[Rule, list[Span]] = {}
+    for box, wheel in rules:
+        groups.setdefault((_with(box, axis, LINE), wheel), []).append(box[axis])
+    return {(_with(box, axis, span), wheel) for (box, wheel), spans in groups.items() for span in _union(spans)}
 
 
-def _absorb(terms: set[Term]) -> set[Term]:
-    """Each term widened over what another already keeps beside it; then those inside another left out."""
-    if Term() in terms:
-        return {Term()}
-    # Single rows and columns (globals) can be thousands; only "all" contains them, and each other is joined already.
-    lists = {t for t in terms if t.every == 1 and (t.d_from, t.d_to) == (None, None)}
-    rules = {_widened(term, terms - lists) for term in terms - lists}
-    bounded = {t for t in rules if (t.j_from, t.j_to, t.i_from, t.i_to) != (None,) * 4}
-    others = [(inner, rules | lists if inner in bounded else rules) for inner in rules]
-    kept = {inner for inner, outers in others if not any(o != inner and contains(o, inner) for o in outers)}
-    return kept | lists
+def _absorb(rules: set[Rule], lists: set[Rule]) -> set[Rule]:
+    """Each rule widened over what another already keeps beside it; then those inside another left out."""
+    if (SPACE, FULL) in rules | lists:
+        return {(SPACE, FULL)}
+    ordered = sorted(rules, key=_order)
+    wide = {_widened(rule, ordered) for rule in ordered}
+    kept = set(lists)  # no rule contains a list: that would take a rule without conditions
+    for inner in wide:
+        others = wide if inner[0][J] == inner[0][I] == LINE else wide | lists
+        if not any(outer != inner and _contains(outer, inner) for outer in others):
+            kept.add(inner)
+    return kept
 
 
-def _widened(term: Term, others: set[Term]) -> Term:
-    for axis, other in product(AXES, sorted(others, key=_order)):
-        low, high = _range(term, axis)
-        start, stop = _range(other, axis)
-        beside = start <= high and low <= stop and (start < low or stop > high)
-        if beside and contains(_with(other, axis, -inf, inf), _with(term, axis, -inf, inf)):
-            term = _with(term, axis, min(low, start), max(high, stop))
-    return term
+def _widened(rule: Rule, others: list[Rule]) -> Rule:
+    box, wheel = rule
+    for axis in AXES:
+        for other, turning in others if box[axis] != LINE else ():
+            (low, high), (start, stop) = box[axis], other[axis]
+            beside = start <= high and low <= stop and (start < low or stop > high)
+            if beside and _contains((_with(other, axis, LINE), turning), (_with(box, axis, LINE), wheel)):
+                box = _with(box, axis, (min(low, start), max(high, stop)))
+    return box, wheel
 
 
-def _union(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    joined: list[tuple[float, float]] = []
+def _union(spans: Iterable[Span]) -> list[Span]:
+    joined: list[Span] = []
     for low, high in sorted(spans):
         if joined and low <= joined[-1][1]:
             joined[-1] = (joined[-1][0], max(joined[-1][1], high))
@@ -148,21 +163,26 @@ def _union(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return joined
 
 
-def _covers(outer: Term, inner: Term, axis: str) -> bool:
-    (low, high), (start, stop) = _range(outer, axis), _range(inner, axis)
-    return low <= start and stop <= high
+def _with(box: Box, axis: int, span: Span) -> Box:
+    return (*box[:axis], span, *box[axis + 1 :])
 
 
-def _range(term: Term, axis: str) -> tuple[float, float]:
-    low, high = getattr(term, f"{axis}_from"), getattr(term, f"{axis}_to")
-    return -inf if low is None else low, inf if high is None else high
+def _order(rule: Rule) -> tuple[int, str, Box, int, int]:
+    box, (every, offset, width, anchor) = rule
+    return every, anchor, box, offset, width
 
 
-def _with(term: Term, axis: str, low: float, high: float) -> Term:
-    bounds = {f"{axis}_from": None if low == -inf else int(low), f"{axis}_to": None if high == inf else int(high)}
-    return replace(term, **bounds)  # type: ignore[arg-type]
+def _rule(term: Term) -> Rule:
+    ends = ((term.d_from, term.d_to), (term.j_from, term.j_to), (term.i_from, term.i_to))
+    box = tuple((-inf if low is None else low, inf if high is None else high) for low, high in ends)
+    return box, (term.every, term.offset, term.width, term.anchor)
 
 
-def _order(term: Term) -> tuple[float | str, ...]:
-    ranges = [x for axis in AXES for x in _range(term, axis)]
-    return (term.every, term.anchor, *ranges, term.offset, term.width)
+def _term(rule: Rule) -> Term:
+    (d, j, i), wheel = rule
+    return Term(*_ends(d), *_ends(j), *_ends(i), *wheel)
+
+
+def _ends(span: Span) -> tuple[int | None, int | None]:
+    low, high = span
+    return None if low == -inf else int(low), None if high == inf else int(high)

@@ -12,6 +12,7 @@ from patterncc.ir.layout import KEY, QUERY, Layout, Term
 from patterncc.ir.tokens import empty
 
 MOST_JOINED = 4096  # residues of a union, counted before its period is reduced
+CONTIGUOUS = 1, (0,), KEY
 
 
 def closed_form(layout: Layout, causal: bool) -> ClosedForm | None:
@@ -29,12 +30,14 @@ def closed_form(layout: Layout, causal: bool) -> ClosedForm | None:
     for term in layout.terms:
         if empty(term, causal):
             continue
-        if term == Term(j_from=term.j_from, j_to=term.j_to) and term.j_to is not None and (term.j_from or 0) <= 0:
-            sink = max(sink, term.j_to)
-        elif (term.j_to, term.i_from, term.i_to) != (None, None, None) or (term.j_from or 0) > 0:
+        if (term.i_from, term.i_to) != (None, None) or (term.j_from or 0) > 0:
             return None
-        else:
+        if term.j_to is None:
             terms.append(term)
+        elif term.width >= term.every and term.d_to is None and _reaches_diagonal(term, causal):
+            sink = max(sink, term.j_to)
+        else:
+            return None
     bands: list[Band] = []
     for low, high in _intervals(terms, causal):
         here = [term for term in terms if _covers(term, low, high)]
@@ -52,8 +55,12 @@ def closed_form(layout: Layout, causal: bool) -> ClosedForm | None:
 def _intervals(terms: Sequence[Term], causal: bool) -> list[tuple[int | None, int | None]]:
     """The pieces of the line of distances within which no term begins or ends."""
     ends = set(chain.from_iterable((term.d_from, term.d_to) for term in terms)) - {None}
-    cuts: list[int | None] = sorted(end for end in ends if end is not None and not (causal and end <= 0))
+    cuts = sorted(end for end in ends if end is not None and not (causal and end <= 0))
     return list(zip([0 if causal else None, *cuts], [*cuts, None], strict=True))
+
+
+def _reaches_diagonal(term: Term, causal: bool) -> bool:
+    return term.d_from is None or (causal and term.d_from <= 0)
 
 
 def _covers(term: Term, low: int | None, high: int | None) -> bool:
@@ -64,15 +71,17 @@ def _covers(term: Term, low: int | None, high: int | None) -> bool:
 def _wheel(terms: Sequence[Term]) -> tuple[int, tuple[int, ...], str] | None:
     """(every, residues, anchor) of a union of terms; None when no one list of residues says it."""
     if any(term.width >= term.every for term in terms):
-        return 1, (0,), KEY
-    sides = {anchor: _residues([t for t in terms if t.anchor == anchor]) for anchor in (KEY, QUERY)}
-    found = [(*side, anchor) for anchor, side in sides.items() if side is None or side[1]]
-    if any(side is not None and side[0] == 1 and side[1] for side in sides.values()):
-        return 1, (0,), KEY
-    if len(found) > 1 or None in sides.values():
-        return None
-    every, residues, anchor = found[0] if found else (1, (), KEY)
-    return (every, residues, anchor) if len(residues) <= MOST_RESIDUES else None
+        return CONTIGUOUS
+    wheels: list[tuple[int, tuple[int, ...], str] | None] = []
+    for anchor in (KEY, QUERY):
+        if same := [term for term in terms if term.anchor == anchor]:
+            every, residues = _residues(same) or (0, ())
+            if every == 1:
+                return CONTIGUOUS
+            wheels.append((every, residues, anchor) if 0 < len(residues) <= MOST_RESIDUES else None)
+    if not wheels:
+        return 1, (), KEY
+    return wheels[0] if len(wheels) == 1 else None
 
 
 def _residues(terms: Sequence[Term]) -> tuple[int, tuple[int, ...]] | None:

@@ -75,5 +75,5 @@ def _mask(mask: Mask, causal: bool) -> Mask | None:
     rows, columns = np.flatnonzero(kept.any(axis=1)), np.flatnonzero(kept.any(axis=0))
     if not len(rows):
         return None
-    kept = kept[: rows[-1] + 1, : columns[-1] + 1]
-    return Mask(*kept.shape, np.packbits(kept).tobytes())
+    height, width = int(rows[-1]) + 1, int(columns[-1]) + 1
+    return Mask(height, width, np.packbits(kept[:height, :width]).tobytes())

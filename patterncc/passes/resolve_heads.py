@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from patterncc.debug import traced
 from patterncc.ir.layout import KEY, QUERY, Layout, Layouts, Mask, Random, Term
@@ -62,8 +63,13 @@ def _layout(shard: Resolved, *, causal: bool, block: int) -> Layout:
         in_tokens,
         terms=tuple(terms),
         random=Random(*shard.random) if shard.random else None,
-        mask=None if shard.mask is None else Mask(*shard.mask.shape, np.packbits(shard.mask).tobytes()),
+        mask=None if shard.mask is None else _mask(shard.mask),
     )
+
+
+def _mask(kept: NDArray[np.bool_]) -> Mask:
+    rows, columns = kept.shape
+    return Mask(rows, columns, np.packbits(kept).tobytes())
 
 
 def _stride_terms(stride: ResolvedStride, causal: bool) -> list[Term]:

@@ -1,0 +1,109 @@
+"""Normalising keeps the meaning, has nothing left to do the second time, and finds equal layouts equal."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patterncc.ir.layout import KEY, Classes, Layout, Term
+from patterncc.ir.terms import contains, simplify
+from patterncc.passes.normalise import normal_layout, normalise
+from tests.strategies import layouts, terms
+from tests.witness import kept_blocks, kept_tokens
+
+BLOCK = 3
+
+
+def one(*given_layouts: Layout, causal: bool = True) -> Classes:
+    heads = len(given_layouts)
+    return Classes("drawn", BLOCK, causal, 16, heads, heads, given_layouts, (tuple(range(heads)),))
+
+
+@given(layouts(), st.booleans())
+def test_same_tokens(layout: Layout, causal: bool) -> None:
+    normal = normal_layout(layout, causal=causal, block=BLOCK)
+    for length in (1, 17, 40):
+        sizes = {"causal": causal, "block": BLOCK}
+        np.testing.assert_array_equal(kept_tokens(normal, length, **sizes), kept_tokens(layout, length, **sizes))
+
+
+@given(st.lists(terms(), max_size=6))
+def test_same_blocks_before_the_diagonal_too(some: list[Term]) -> None:
+    """Not causal, at rows below 0 as well: those of queries that lie before the first key."""
+    rows = range(-12, 25)
+    before, after = Layout(tuple(some)), Layout(simplify(some, causal=False))
+    np.testing.assert_array_equal(kept_blocks(after, rows, 25), kept_blocks(before, rows, 25))
+
+
+@given(layouts(), st.booleans())
+def test_second_time_changes_nothing(layout: Layout, causal: bool) -> None:
+    classes = normalise(one(layout, causal=causal))
+    assert normalise(classes) == classes
+    assert Classes.parse(str(classes)) == classes
+
+
+@given(layouts(), st.booleans(), st.randoms(use_true_random=False))
+def test_rewriting_shares_a_class(layout: Layout, causal: bool, chance: random.Random) -> None:
+    """Terms shuffled, repeated, cut in two along a range or a residue, offsets and widths turned full circle."""
+    rewritten: list[Term] = []
+    for term in layout.terms:
+        rewritten += chance.choice([_repeat, _cut_distance, _cut_residue, _circle])(term, chance)
+    chance.shuffle(rewritten)
+    other = replace(layout, terms=tuple(rewritten))
+    assert normalise(one(layout, other, causal=causal)).of == ((0, 0),)
+
+
+def _repeat(term: Term, chance: random.Random) -> list[Term]:
+    return [term] * chance.randint(1, 3)
+
+
+def _cut_distance(term: Term, chance: random.Random) -> list[Term]:
+    low, high = -20 if term.d_from is None else term.d_from, 20 if term.d_to is None else term.d_to
+    if low >= high:
+        return [term]
+    cut = chance.randint(low, high)
+    return [replace(term, d_to=cut), replace(term, d_from=chance.randint(low, cut))]
+
+
+def _cut_residue(term: Term, chance: random.Random) -> list[Term]:
+    if term.width == 1:
+        every = term.every * 2
+        return [replace(term, every=every), replace(term, every=every, offset=term.offset + term.every)]
+    return [replace(term, width=1), replace(term, offset=(term.offset + 1) % term.every, width=term.width - 1)]
+
+
+def _circle(term: Term, chance: random.Random) -> list[Term]:
+    if term.every == 1:
+        return [replace(term, every=5, width=5, anchor=KEY, offset=chance.randint(0, 4))]
+    return [term, replace(term, d_from=(term.d_from or 0) + 1, width=1)]
+
+
+@given(terms(), terms())
+def test_containing_is_sound(outer: Term, inner: Term) -> None:
+    if contains(outer, inner):
+        rows = range(-12, 40)
+        inside, outside = kept_blocks(Layout((inner,)), rows, 40), kept_blocks(Layout((outer,)), rows, 40)
+        assert not (inside & ~outside).any()
+
+
+@given(st.integers(2, 12), st.integers(2, 12), st.data())
+def test_containing_residues_is_complete(every: int, other: int, data: st.DataObject) -> None:
+    residues = [
+        Term(every=e, offset=data.draw(st.integers(0, e - 1)), width=data.draw(st.integers(1, e - 1)))
+        for e in (every, other)
+    ]
+    outer, inner = residues
+    truth = all(outer.keeps(0, j) for j in range(every * other) if inner.keeps(0, j))
+    assert contains(outer, inner) == truth
+
+
+def test_thousands_of_rows_and_columns() -> None:
+    scattered = [Term(j_from=3 * n, j_to=3 * n + 1) for n in range(4096)]
+    scattered += [Term(i_from=2 * n, i_to=2 * n + 1) for n in range(4096)]
+    assert len(simplify([*scattered, Term(d_to=4)], causal=True)) == 8193
+    joined = [Term(j_from=n, j_to=n + 1) for n in reversed(range(4096))]
+    assert simplify(joined, causal=True) == (Term(j_to=4096),)
