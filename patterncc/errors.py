@@ -1,9 +1,9 @@
 """What a person sees who made a mistake: where it is, the line itself, what was expected, and how to mend it.
 
-    patterns/phi3.yaml:9:13: offset 9 must be below the stride, 8
-      9 |     offset: 9
-        |             ^
-      help: offsets are taken modulo the stride; did you mean 1?
+patterns/phi3.yaml:9:13: offset 9 must be below the stride, 8
+  9 |     offset: 9
+    |             ^
+  help: offsets are taken modulo the stride; did you mean 1?
 """
 
 from __future__ import annotations

@@ -61,8 +61,7 @@ def claim(selectors: Sequence[tuple[Path, Selector]], count: int, what: str, rep
             if owner.setdefault(number, n) != n:
                 twice.setdefault(owner[number], []).append(number)
         for other, shared in twice.items():
-            verb = "is" if len(shared) == 1 else "are"
-            report(path, f"{named(what, shared)} {verb} claimed twice", None, earlier=selectors[other][0])
+            report(path, f"{named(what, shared)} claimed twice", None, earlier=selectors[other][0])
     left = tuple(number for number in range(count) if number not in owner)
     rests = [n for n, (_, selector) in enumerate(selectors) if selector is not BAD and selector.word == "rest"]
     for n in rests[1:]:
@@ -78,5 +77,5 @@ def claim(selectors: Sequence[tuple[Path, Selector]], count: int, what: str, rep
 
 
 def named(what: str, numbers: Sequence[int]) -> str:
-    """`head 3`, or `heads 3-5, 7`."""
-    return _named(what, numbers)
+    """`head 3 is`, or `heads 3-5, 7 are`."""
+    return f"{what} {numbers[0]} is" if len(numbers) == 1 else f"{what}s {compress(numbers)} are"

@@ -58,7 +58,7 @@ class Expression:
     def parse(text: str) -> Expression:
         """Read an expression.
 
-        >>> Expression.parse("h % 4 + 16 * l").evaluate(h=6, g=1, l=2)
+        >>> Expression.parse("h % 4 + 16 * l").evaluate(6, 1, 2)
         34
         """
         if len(text) > LONGEST:
@@ -76,9 +76,9 @@ class Expression:
         tree = _tree(body, indent, names, 0)
         return Expression(text.strip(), frozenset(names), tree)
 
-    def evaluate(self, h: int, g: int, l: int) -> int:
-        """The value for query head h, KV head g, layer l; raises ExpressionError where there is none."""
-        return _evaluate(self.tree, {"h": h, "g": g, "l": l})
+    def evaluate(self, head: int, kv_head: int, layer: int) -> int:
+        """The value at (h, g, l); raises ExpressionError where there is none."""
+        return _evaluate(self.tree, {"h": head, "g": kv_head, "l": layer})
 
     def __str__(self) -> str:
         return self.text
@@ -96,7 +96,7 @@ def _check_tokens(text: str) -> None:
         found = _TOKEN.match(text, at)
         token = found[0] if found else text[at]
         end = at + len(token)
-        if found is None or token.isspace() and token.strip(" ") or not token.isascii():
+        if found is None or (token.isspace() and token.strip(" ")) or not token.isascii():
             raise ExpressionError(f"{quote(token)} does not belong in an expression", at, end, _GRAMMAR)
         if token == "/":
             raise ExpressionError("`/` does not give whole numbers", at, end, "write // to divide and round down")

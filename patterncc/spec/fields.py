@@ -1,8 +1,4 @@
-"""The kinds of value that a pattern file holds: how each is read, what is said when it is wrong, and its JSON Schema.
-
-Nothing is coerced: true is not 1, "3" is text (an expression where expressions are allowed), 3.0 is refused earlier.
-Each kind is one validator, so that one mistake gives one message. `BAD` passes: its mistake has been noted.
-"""
+"""Every kind of value that the language has: how it is read, what is said when it is wrong, and its JSON Schema."""
 
 from __future__ import annotations
 
@@ -13,27 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
-
 from patterncc.errors import did_you_mean, quote
 from patterncc.spec.expression import NAMES, Expression, ExpressionError
+from patterncc.spec.kinds import Kind, Schema, must_be, one_of, said
+from patterncc.spec.limits import BLOCKS, LONGEST_ABOUT, LONGEST_NAME, MOST_HEAD_DIM, MOST_HEADS, MOST_LAYERS
 from patterncc.spec.selector import Selector, SelectorError
 from patterncc.spec.source import BAD
 
-MOST_HEADS = MOST_LAYERS = 4096
-MOST_HEAD_DIM = 512
-MOST_SHARDS = 65536  # heads * layers
-MOST_BLOCKS = 2**27
-MOST_TOKENS = 2**31 - 1
-MOST_RANDOM = 256
-LARGEST_SEED = 2**31 - 1
-MOST_INDICES = 4096  # rows or columns of `globals`
-BLOCKS = (16, 32, 64, 128)
-LONGEST_NAME = 64
-LONGEST_ABOUT = 1000
-
-Schema = dict[str, Any]
 EXPRESSION_SCHEMA: Schema = {"type": "string", "pattern": r"^[hgl0-9+\-*/%() ]+$", "maxLength": 200}
 TOKENS_SCHEMA: Schema = {"type": "string", "pattern": r"^[hgl0-9+\-*/%() ]+ tokens?$", "maxLength": 220}
 SELECTOR_TEXT = r"[0-9]+( *- *[0-9]+)?|[0-9]* *: *[0-9]*( *: *[0-9]*)?"
@@ -56,16 +38,6 @@ SELECTOR_SCHEMA: Schema = {
 }
 
 
-def must_be(expected: str, help: str | None = None) -> PydanticCustomError:
-    """A wrong value, said as `<key> is <value>; it must be <expected>`."""
-    return PydanticCustomError("must_be", "{expected}", {"expected": expected, "help": help})
-
-
-def said(message: str, help: str | None = None, inside: tuple[int, int] | None = None) -> PydanticCustomError:
-    """A wrong value, in words of its own; `inside` marks columns of its text."""
-    return PydanticCustomError("said", "{message}", {"message": message, "help": help, "inside": inside})
-
-
 @dataclass(frozen=True)
 class Length:
     """So many blocks or tokens."""
@@ -80,20 +52,6 @@ class Indices:
 
     first: Expression
     last: Expression | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Kind:
-    """A kind of value: how to read it, and its JSON Schema. Annotates a field whose type is what `read` gives."""
-
-    read: Callable[[Any], Any]
-    schema: Schema
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(lambda value: BAD if value is BAD else self.read(value))
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
-        return dict(self.schema)
 
 
 def _whole(lowest: int, highest: int) -> Callable[[Any], int]:
@@ -146,7 +104,9 @@ def _name(value: Any) -> str:
         better = re.sub("[^A-Za-z0-9_]+", "_", value).strip("_")
         better = f"_{better}" if better[:1].isdigit() else better
         hint = f"; did you mean {better}?" if better and not keyword.iskeyword(better) else ""
-        raise must_be("a Python identifier of ASCII letters, digits and _", f"the generated module bears this name{hint}")
+        raise must_be(
+            "a Python identifier of ASCII letters, digits and _", f"the generated module bears this name{hint}"
+        )
     if keyword.iskeyword(value) or value.startswith("__"):
         what = "a keyword of Python" if keyword.iskeyword(value) else "a name that Python keeps for itself"
         raise said(f"name {quote(value)} is {what}", f"did you mean {value.strip('_').lower()}_pattern?")
@@ -220,26 +180,15 @@ def _selector(value: Any) -> Selector:
         return Selector.parse(value)
     except SelectorError as error:
         simple = value is None or isinstance(value, (bool, dict))
-        raise (must_be('all, rest, 3, [0, 5], "0-27" or "1::2"') if simple else said(error.message, error.help)) from None
+        raise (
+            must_be('all, rest, 3, [0, 5], "0-27" or "1::2"') if simple else said(error.message, error.help)
+        ) from None
 
 
 def _mask(value: Any) -> str:
     if not isinstance(value, str) or not value.endswith(".npy"):
         raise must_be("a file name that ends in .npy", "save the mask with numpy.save(name, array_of_bool)")
     return value
-
-
-def one_of(*words: str) -> Kind:
-    """One of a few words."""
-
-    def read(value: Any) -> str:
-        if value not in words or not isinstance(value, str):
-            close = did_you_mean(value, words) if isinstance(value, str) else None
-            raise must_be(" or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words),
-                          f"did you mean {close}?" if close else None)  # fmt: skip
-        return value
-
-    return Kind(read, {"enum": list(words)})
 
 
 def _reach(value: Any) -> int:
@@ -249,53 +198,6 @@ def _reach(value: Any) -> int:
     if type(value) is not int or not 1 <= value <= MOST_LAYERS:
         raise must_be(expected)
     return value
-
-
-@dataclass(frozen=True)
-class ListOf:
-    """A list with at least one and at most `most` items; `single`: a value alone counts as a list of one."""
-
-    example: str
-    most: int
-    single: bool = False
-
-    def read(self, value: Any, inner: Callable[[Any], Any]) -> Any:
-        if value is BAD:
-            return BAD
-        if self.single and not isinstance(value, (list, dict)):
-            return inner((value,))
-        if not isinstance(value, list):
-            hint = "begin each entry with `- `" if isinstance(value, dict) else None
-            raise must_be(f"a list such as {self.example}", hint)
-        if not value:
-            raise said("an empty list", f"write a list such as {self.example}, or leave the key out")
-        if len(value) > self.most:
-            raise said(f"a list of {len(value)} entries; the most is {self.most}")
-        return inner(tuple(value))
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_wrap_validator_function(self.read, handler(source))
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
-        array = {**handler(core), "minItems": 1}
-        return {"anyOf": [array["items"], array]} if self.single else array
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Keys and values: a model of its own."""
-
-    example: str
-
-    def read(self, value: Any, inner: Callable[[Any], Any]) -> Any:
-        if value is BAD:
-            return BAD
-        if not isinstance(value, dict):
-            raise must_be(f"keys and values, such as {self.example}")
-        return inner(value)
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_wrap_validator_function(self.read, handler(source))
 
 
 def _number_schemas(lowest: int) -> list[Schema]:
@@ -322,7 +224,9 @@ SINK = Kind(_length, {"anyOf": [*_number_schemas(0), TOKENS_SCHEMA]})
 INDEX = Kind(_index, {"anyOf": [*_number_schemas(0), {"type": "string", "pattern": "^ *[0-9]+ *- *[0-9]+ *$"}]})
 SELECTOR = Kind(_selector, SELECTOR_SCHEMA)
 MASK = Kind(_mask, {"type": "string", "pattern": r"\.npy$"})
-REACH = Kind(_reach, {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[1-9][0-9]* layers?$"}]})
+REACH = Kind(
+    _reach, {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[1-9][0-9]* layers?$"}]}
+)
 ANCHOR = one_of("key", "query")
 COVERAGE = one_of("layer", "group", "model")
 ROWS = one_of("nonempty")

@@ -11,7 +11,11 @@ def json_schema() -> dict[str, Any]:
     """JSON Schema, draft 2020-12: every key with its description; no unknown keys. What it cannot say
     (which heads are claimed, divisors, offsets below their stride) is left to `load`."""
     schema = _tidy(Pattern.model_json_schema(by_alias=True))
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "A patterncc pattern, version 1"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "A patterncc pattern, version 1",
+    }
 
 
 def _tidy(node: Any) -> Any:

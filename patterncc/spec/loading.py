@@ -9,9 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from patterncc.errors import Diagnostic, PatternError, did_you_mean, quote
+from patterncc.spec.limits import LARGEST_FILE
 from patterncc.spec.model import Pattern, keys_of
 from patterncc.spec.resolve import resolve
-from patterncc.spec.source import BAD, LARGEST_FILE, Document, Path, read_source
+from patterncc.spec.source import BAD, Document, Path, read_source
 
 # What people write who come from somewhere else.
 _ELSEWHERE = {
@@ -151,7 +152,9 @@ def _walk(data: Any, loc: tuple[str | int, ...]) -> tuple[Path, str | None]:
     """The path in the file that pydantic's `loc` stands for, and the last step if the file does not have it."""
     path: list[str | int] = []
     for n, step in enumerate(loc):
-        if isinstance(data, dict) and step in data or isinstance(data, list) and isinstance(step, int) and step < len(data):
+        if (isinstance(data, dict) and step in data) or (
+            isinstance(data, list) and isinstance(step, int) and step < len(data)
+        ):
             data = data[step]
             path.append(step)
         elif n == len(loc) - 1 and isinstance(data, dict) and isinstance(step, str) and step not in ("length", "sides"):
@@ -166,7 +169,7 @@ def _owner(path: Path) -> str | None:
 def _unknown_key(key: str, path: Path) -> tuple[str, str]:
     owner = _owner(path[:-1])
     known = keys_of(owner)
-    close = did_you_mean(key, known) or (_ELSEWHERE.get(key.lower()) if _ELSEWHERE.get(key.lower()) in known else None)
+    close = did_you_mean(key, known) or next((word for word in known if word == _ELSEWHERE.get(key.lower())), None)
     if close:
         return f"unknown key {quote(key)}", f"did you mean {close}?"
     place = f" in {owner}" if owner else ""
@@ -203,5 +206,3 @@ def _unreadable(error: OSError | ValueError, file: FilePath, name: str) -> Diagn
         close = did_you_mean(file.name, others)
         help = f"did you mean {folder / close}?" if close else None
     return Diagnostic(f"cannot be read: {reason}", name, help=help)
-
-

@@ -8,11 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from patterncc.errors import did_you_mean, quote
+from patterncc.spec.limits import LARGEST_MASK
 
 if TYPE_CHECKING:
     import numpy as np
-
-LARGEST_MASK = 64 * 2**20  # bytes
 
 
 class MaskError(Exception):
@@ -56,7 +55,9 @@ def _inside(name: str, folder: Path) -> Path:
     except (OSError, RuntimeError) as error:
         raise MaskError(f"{quote(name, 80)} cannot be followed: {type(error).__name__}") from None
     if root != path and root not in path.parents:
-        raise MaskError(f"{quote(name, 80)} leads out of the pattern's folder", "symbolic links may not leave it either")
+        raise MaskError(
+            f"{quote(name, 80)} leads out of the pattern's folder", "symbolic links may not leave it either"
+        )
     return path
 
 

@@ -9,10 +9,12 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, T
 from typing_extensions import TypedDict
 
 from patterncc.spec import fields as f
+from patterncc.spec import limits
 from patterncc.spec.expression import Expression
-from patterncc.spec.fields import Keys, Length, ListOf
-from patterncc.spec.selector import Selector
+from patterncc.spec.fields import Length
+from patterncc.spec.kinds import Keys, ListOf
 from patterncc.spec.resolved import Resolved
+from patterncc.spec.selector import Selector
 
 if TYPE_CHECKING:
     from patterncc.spec.resolve import Resolution
@@ -20,10 +22,8 @@ if TYPE_CHECKING:
 SHARD_EXAMPLE = "`heads: all`"
 OFFSET = "Where a run begins, below {}; an expression is taken modulo it; a list cycles over the entry's heads."
 
-Offsets = Annotated[
-    tuple[Annotated[Expression, f.NUMBER], ...], ListOf("[0, 3, 5]", f.MOST_HEADS, single=True)
-]
-IndexList = Annotated[tuple[Annotated[f.Indices, f.INDEX], ...], ListOf("[0, 5-7]", f.MOST_INDICES)]
+Offsets = Annotated[tuple[Annotated[Expression, f.NUMBER], ...], ListOf("[0, 3, 5]", limits.MOST_HEADS, single=True)]
+IndexList = Annotated[tuple[Annotated[f.Indices, f.INDEX], ...], ListOf("[0, 5-7]", limits.MOST_INDICES)]
 
 
 class Model(BaseModel):
@@ -70,7 +70,7 @@ class Globals(Model):
 class Random(Model):
     """Columns drawn anew for each row, the same on every machine and for every length."""
 
-    blocks: Annotated[Expression, f.POSITIVE] = Field(description=f"Columns a row, at most {f.MOST_RANDOM}.")
+    blocks: Annotated[Expression, f.POSITIVE] = Field(description=f"Columns a row, at most {limits.MOST_RANDOM}.")
     seed: Annotated[Expression | None, f.NUMBER] = Field(
         None, description="Seed of the draw; `h` gives each head its own. Default: 0."
     )
@@ -103,9 +103,9 @@ class Shard(Model):
     width: Annotated[Expression | None, f.POSITIVE] = Field(
         None, description="Blocks kept in each stride, at most all. Default: 1."
     )
-    strides: Annotated[tuple[Annotated[Stride, Keys("`every: 16`")], ...], ListOf("`- every: 16`", 256)] = Field(
-        (), description="Several strides, each with an anchor and a range of distances."
-    )
+    strides: Annotated[
+        tuple[Annotated[Stride, Keys("`every: 16`")], ...], ListOf("`- every: 16`", limits.MOST_STRIDES)
+    ] = Field((), description="Several strides, each with an anchor and a range of distances.")
     sink: Annotated[Length | None, f.SINK] = Field(None, description='The first blocks of the context, or "N tokens".')
     globals: Annotated[Globals | None, Keys("`columns: [0]`")] = Field(
         None, description="Rows that keep every column, columns that every row keeps."
@@ -118,7 +118,7 @@ class Shard(Model):
     )
 
 
-Shards = Annotated[tuple[Annotated[Shard, Keys(SHARD_EXAMPLE)], ...], ListOf(SHARD_EXAMPLE, f.MOST_HEADS)]
+Shards = Annotated[tuple[Annotated[Shard, Keys(SHARD_EXAMPLE)], ...], ListOf(SHARD_EXAMPLE, limits.MOST_HEADS)]
 
 
 class LayoutEntry(Model):
@@ -157,7 +157,8 @@ class Pattern(Model):
     about: Annotated[str, f.ABOUT] = Field("", description="One sentence on what the pattern is.")
     heads: Annotated[int, f.HEADS] = Field(description="Query heads of a layer.")
     kv_heads: Annotated[int, f.HEADS] = Field(
-        default_factory=lambda data: data["heads"], description="KV heads of a layer, a divisor of heads. Default: heads."
+        default_factory=lambda data: data["heads"],
+        description="KV heads of a layer, a divisor of heads. Default: heads.",
     )
     head_dim: Annotated[int, f.HEAD_DIM] = Field(128, description="Width of a head.")
     layers: Annotated[int, f.LAYERS] = Field(1, description="Layers of the model.")
@@ -168,7 +169,7 @@ class Pattern(Model):
         None, description="Layers in which every head keeps everything."
     )
     layouts: Annotated[
-        tuple[Annotated[LayoutEntry, Keys("`layers: 0-3`")], ...], ListOf("`- layers: 0-3`", f.MOST_LAYERS)
+        tuple[Annotated[LayoutEntry, Keys("`layers: 0-3`")], ...], ListOf("`- layers: 0-3`", limits.MOST_LAYERS)
     ] = Field((), description="Other shards for other layers.")
     promises: Annotated[Promises | None, Keys("{rows: nonempty}")] = Field(
         None, description="What must be proved on every compilation. Left out: {rows: nonempty}."

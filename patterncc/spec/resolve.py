@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from patterncc.errors import Diagnostic, PatternError
 from patterncc.spec.claims import Claims, Report, claim, named
-from patterncc.spec.evaluate import Entry
-from patterncc.spec.fields import MOST_SHARDS
+from patterncc.spec.entry import Entry
+from patterncc.spec.limits import MOST_SHARDS
 from patterncc.spec.resolved import DENSE, Resolved
 from patterncc.spec.source import BAD, Path
 
@@ -49,7 +49,7 @@ def resolve(pattern: Pattern, folder: FolderPath | None, report: Report) -> Reso
     for path, shards, chosen in plans:
         owners: dict[int, tuple[Entry, int]] = {}
         for n, shard, claimed in _heads(path, shards, heads, report):
-            entry = Entry(shard, path + (n,), claimed, pattern, folder, report)
+            entry = Entry(shard, (*path, n), claimed, pattern, folder, report)
             entry.check(chosen, group)
             owners |= {head: (entry, position) for position, head in enumerate(claimed or ())}
         of_head = [owners[head] for head in sorted(owners)]
@@ -63,9 +63,7 @@ def raising(path: Path, message: str, help: str | None = None, **_: object) -> N
     raise PatternError([Diagnostic(f"{'.'.join(map(str, path))}: {message}", help=help)])
 
 
-def _layers(
-    pattern: Pattern, layers: int, report: Report
-) -> list[tuple[Path, Sequence[Shard], tuple[int, ...]]]:
+def _layers(pattern: Pattern, layers: int, report: Report) -> list[tuple[Path, Sequence[Shard], tuple[int, ...]]]:
     """For each list of shards its path and its layers (none when that is not known); the other layers are dense."""
     selectors = [((("dense_layers",), pattern.dense_layers))] if pattern.dense_layers is not None else []
     layouts = pattern.layouts if pattern.layouts is not BAD else ()
@@ -82,10 +80,14 @@ def _layers(
         plans.append((("shards",), pattern.shards, left))
     elif known and claims.complete and claims.unclaimed and pattern.layouts is not BAD:
         if selectors:
-            message = f"{named('layer', claims.unclaimed)} {'is' if len(claims.unclaimed) == 1 else 'are'} claimed by nothing"
+            message = (
+                f"{named('layer', claims.unclaimed)} {'is' if len(claims.unclaimed) == 1 else 'are'} claimed by nothing"
+            )
             report((), message, "give them `shards`, or name them in `layouts` or `dense_layers`", key=True)
         else:
-            report((), "shards is missing", "write `shards:` and below it `- heads: all`, with what they keep", key=True)
+            report(
+                (), "shards is missing", "write `shards:` and below it `- heads: all`, with what they keep", key=True
+            )
     return plans
 
 
@@ -98,10 +100,9 @@ def _heads(
     known = [(n, shard) for n, shard in enumerate(shards) if shard is not BAD]
     if heads is BAD:
         return [(n, shard, None) for n, shard in known]
-    selectors = [(path + (n, "heads"), shard.heads) for n, shard in known]
+    selectors = [((*path, n, "heads"), shard.heads) for n, shard in known]
     claims = claim(selectors, heads, "head", report)
     if claims.unclaimed and claims.complete and len(known) == len(shards):
-        verb = "is" if len(claims.unclaimed) == 1 else "are"
-        report(path, f"{named('head', claims.unclaimed)} {verb} claimed by no entry",
+        report(path, f"{named('head', claims.unclaimed)} claimed by no entry",
                "name them in an entry, or add one with `heads: rest`", key=True)  # fmt: skip
     return [(n, shard, chosen) for (n, shard), chosen in zip(known, claims.chosen, strict=True)]

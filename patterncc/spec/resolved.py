@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResolvedStride:
-    """Columns with (x - offset) mod every < width, at distances from <= |i - j| < to; x is j ("key") or i - j ("query")."""
+    """Columns with (x - offset) mod every < width, at distances from <= |i - j| < to. x is j ("key") or i - j."""
 
     every: int
     offset: int = 0  # reduced: 0 <= offset < every

@@ -15,9 +15,9 @@ LONGEST_INTEGER = 20  # digits that are turned into a number at all; what each k
 Scalar = str | int | bool | None
 
 _WORDS: dict[str, Scalar] = {"": None, "~": None}
-_WORDS |= {spelled: None for spelled in ("null", "Null", "NULL")}
-_WORDS |= {spelled: True for spelled in ("true", "True", "TRUE")}
-_WORDS |= {spelled: False for spelled in ("false", "False", "FALSE")}
+_WORDS |= dict.fromkeys(("null", "Null", "NULL"))
+_WORDS |= dict.fromkeys(("true", "True", "TRUE"), True)
+_WORDS |= dict.fromkeys(("false", "False", "FALSE"), False)
 
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _SWITCH = re.compile(r"(?i:yes|no|on|off|y|n)")

@@ -15,12 +15,9 @@ from typing import Any
 import yaml
 
 from patterncc.errors import Diagnostic, Span, quote
+from patterncc.spec.limits import DEEPEST, LARGEST_FILE, LONGEST_SCALAR, MOST_NODES
 from patterncc.spec.scalars import AmbiguousScalar, plain_scalar
-
-LARGEST_FILE = 2**20  # bytes
-LONGEST_SCALAR = 4096  # characters
-DEEPEST = 24  # lists and mappings within each other
-MOST_NODES = 50_000
+from patterncc.spec.syntax import explain
 
 Path = tuple[str | int, ...]
 
@@ -61,7 +58,7 @@ class Document:
         self.diagnostics.append(Diagnostic(message, self.file, span, help, self.text[first:stop]))
 
     def place(self, path: Path, *, key: bool = False, inside: tuple[int, int] | None = None) -> tuple[int, int] | None:
-        """Where the value at `path` stands, or its key, or a stretch of its text; of an outer value when it has none."""
+        """Where the value at `path` stands, or its key, or a stretch of its text; without a place, its parent's."""
         while path not in self.values and path:
             path = path[:-1]
         if key and path in self.keys:
@@ -234,14 +231,14 @@ def _take_key(parent: _Open, event: Any, value: Any, document: Document, start: 
         return
     if name == "<<" and not event.style:
         document.note((start, end), "merge keys are not allowed", "write the keys out")
-    elif parent.path is not None and parent.path + (name,) in document.keys:
-        first = document.keys[parent.path + (name,)][0]
+    elif parent.path is not None and (*parent.path, name) in document.keys:
+        first = document.keys[(*parent.path, name)][0]
         line = len(re.findall(r"\r\n|\n|\r", document.text[:first])) + 1
         document.note((start, end), f"key {quote(name)} is given twice; first on line {line}", "remove one of the two")
     else:
         parent.key = name
         if parent.path is not None:
-            document.keys[parent.path + (name,)] = (start, end)
+            document.keys[(*parent.path, name)] = (start, end)
 
 
 def _put(parent: _Open | None, value: Any, document: Document) -> Path | None:
@@ -251,42 +248,16 @@ def _put(parent: _Open | None, value: Any, document: Document) -> Path | None:
         return ()
     if isinstance(parent.data, list):
         parent.data.append(value)
-        return None if parent.path is None else parent.path + (len(parent.data) - 1,)
+        return None if parent.path is None else (*parent.path, len(parent.data) - 1)
     key, parent.key, parent.awaits_value = parent.key, None, False
     if key is None:
         return None
     parent.data[key] = value
-    return None if parent.path is None else parent.path + (key,)
-
-
-# What PyYAML says → what a person needs. The first pattern that is found decides; `{}` is its first group.
-_SYNTAX = (
-    (r"found character '\\t'", "a tab; YAML indents and separates with spaces", "replace it with spaces"),
-    (r"found character (?:'|\")(.)", "no value begins with `{}`", "put the value in quotes"),
-    ("mapping values are not allowed", "a `:` where none is expected", "text that holds `: ` needs quotes; a key needs a line"),
-    ("could not find expected ':'", "this key has no `:` after it", "write `key: value`"),
-    ("sequence entries are not allowed", "a list entry where none is expected", "begin the list on a line of its own"),
-    ("expected <block end>, but found '-'", "a `-` among keys", "indent it below the key whose list it belongs to"),
-    ("expected <block end>", "this does not fit what stands before it", "check the indentation, and quotes around text"),
-    (r"expected ',' or '\]'", "this list is not closed", "a `,` or `]` is missing"),
-    (r"expected ',' or '\}'", "this mapping is not closed", "a `,` or `}}` is missing"),
-    ("unexpected end of stream", "a quote is opened and never closed", "close it"),
-    ("unexpected document separator", "a quote is opened and never closed", "close it"),
-    ("unknown escape character", "this escape sequence is not known", "write `\\\\` for a backslash, or use single quotes"),
-    ("expected escape sequence", "this escape sequence is not complete", "write `\\\\` for a backslash, or use single quotes"),
-    ("undefined tag handle", "tags are not allowed", "text that begins with ! needs quotes"),
-)  # fmt: skip
+    return None if parent.path is None else (*parent.path, key)
 
 
 def _note_syntax(error: yaml.MarkedYAMLError, document: Document) -> None:
-    mark = error.problem_mark or error.context_mark
-    at = (mark.index, mark.index + 1) if mark else None
     problem = f"{error.problem or error.context}"
-    for pattern, message, help in _SYNTAX:
-        if found := re.search(pattern, problem):
-            if "never closed" in message and error.context_mark:
-                at = (error.context_mark.index, error.context_mark.index + 1)
-            group = found[1] if found.groups() else ""
-            document.note(at, message.format(group), help.format(group))
-            return
-    document.note(at, f"not YAML: {problem}", "see the examples in `patterns/`")
+    message, help, at_context = explain(problem)
+    mark = (error.context_mark if at_context else error.problem_mark) or error.problem_mark or error.context_mark
+    document.note((mark.index, mark.index + 1) if mark else None, message, help)
