@@ -32,8 +32,12 @@ def parts_of(layout: Layout) -> tuple[Part, ...]:
 
     >>> [part.kind for part in parts_of(Layout.parse("d<2 | j%4==3 | j<1 | sink 20 tokens"))]
     ['local', 'stride', 'sink', 'sink']
+    >>> [part.kind for part in parts_of(Layout.parse("j<2 | 0<=i<2"))]  # the same rows and columns: not a sink
+    ['globals', 'globals']
     """
-    parts = [Part(kind_of(term), str(term)) for term in layout.terms]
+    rows = {(term.i_from or 0, term.i_to) for term in layout.terms if term.i_to is not None}
+    columns = {(0, term.j_to) for term in layout.terms if kind_of(term) == "sink"} & rows  # globals on both sides
+    parts = [Part("globals" if (0, term.j_to) in columns else kind_of(term), str(term)) for term in layout.terms]
     parts += [Part("random", str(Layout(random=layout.random)))] if layout.random else []
     parts += [Part("mask", f"mask {layout.mask.rows}x{layout.mask.columns}")] if layout.mask else []
     parts += [Part("local", str(Layout(window=layout.window)), whole=False)] if layout.window else []

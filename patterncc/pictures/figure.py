@@ -9,7 +9,7 @@ from patterncc.analysis.picture import telling_rows
 from patterncc.ir.layout import Classes, Layout
 from patterncc.pictures.palette import FIELD, INK, QUIET, count_colour, part_colour
 from patterncc.pictures.plots import live_plot, weights_plot
-from patterncc.pictures.scene import Box, Cells, Label, Scene, cut, wrap
+from patterncc.pictures.scene import Box, Cells, Label, Scene, cut, text_width, wrap
 from patterncc.pictures.view import (
     LayerClass,
     Panel,
@@ -38,16 +38,18 @@ def figure(
 ) -> Scene:
     """A scene of one head, of the coverage counts (`union`), or of all classes with coverage, live keys and weights."""
     check_choice(classes, layer, head)
-    shown = check_rows(rows or telling_rows(classes.layouts, classes.block))
+    panels = panels_of(classes, layer, head)
+    most = 192 if len(panels) < 4 else 96
+    shown = check_rows(rows or telling_rows([panel.layout for panel in panels], classes.block, most=most))
     scene = Scene(WIDTH, 0, f"The attention pattern {classes.name}", about or facts(classes))
     y = _header(scene, classes, about, shown)
     chosen = [shared for shared in layer_classes(classes) if layer is None or layer in shared.layers]
-    if head is not None:
-        y = _one_head(scene, classes, panels_of(classes, layer, head)[0], shown, y)
-    elif union:
+    if union and head is None:
         y = _unions(scene, classes, chosen, layer, shown, y)
+    elif len(panels) == 1:
+        y = _one(scene, classes, panels[0], shown, y)
     else:
-        y = _panels(scene, classes, panels_of(classes, layer, None), shown, y)
+        y = _panels(scene, classes, panels, shown, y)
         y = _summary(scene, classes, chosen, layer, shown, y + 40)
     scene.height = round(y + MARGIN - 6)
     return scene
@@ -68,7 +70,7 @@ def _header(scene: Scene, classes: Classes, about: str, rows: int) -> float:
 def _panels(scene: Scene, classes: Classes, panels: Sequence[Panel], rows: int, y: float) -> float:
     """Small multiples, and under them the legend."""
     drawn = panels[:MOST_PANELS]
-    across = next(n for n in (4, 5, 6, 8) if len(drawn) <= 2 * n or n == 8)
+    across = 3 if len(drawn) < 4 else next(n for n in (4, 5, 6, 8) if len(drawn) <= 2 * n or n == 8)
     side = (ROOM - GUTTER * (across - 1)) / across
     for k, panel in enumerate(drawn):
         x, top = MARGIN + k % across * (side + GUTTER), y + k // across * (side + 52)
@@ -77,7 +79,7 @@ def _panels(scene: Scene, classes: Classes, panels: Sequence[Panel], rows: int, 
         scene.add(
             Label(x, top, cut(panel.heads, 12, side, bold=True), 12, INK, bold=True),
             Label(x, top + 15, cut(notes, 11, side), 11, QUIET),
-            Cells(x, top + 23, side / rows, part_cells(panel.layout, classes, rows)),
+            Cells(x, top + 23, side / rows, part_cells(panel.layout, classes, rows), FIELD),
         )
     y += -(-len(drawn) // across) * (side + 52) + 2
     x = _legend(scene, [panel.layout for panel in panels], y)
@@ -86,13 +88,13 @@ def _panels(scene: Scene, classes: Classes, panels: Sequence[Panel], rows: int, 
     return y
 
 
-def _one_head(scene: Scene, classes: Classes, panel: Panel, rows: int, y: float) -> float:
+def _one(scene: Scene, classes: Classes, panel: Panel, rows: int, y: float) -> float:
     """One large drawing; beside it why blocks are kept, and how the head's memory and work grow."""
     side, left = 460, MARGIN + 460 + 40
     share = density(panel.layout, rows, causal=classes.causal, block=classes.block)
     scene.add(
         Label(MARGIN, y, panel.title, 13, INK, bold=True),
-        Cells(MARGIN, y + 14, side / rows, part_cells(panel.layout, classes, rows)),
+        Cells(MARGIN, y + 14, side / rows, part_cells(panel.layout, classes, rows), FIELD),
         Label(left, y, f"{share:.1%} of token pairs kept, by", 13, INK, bold=True),
     )
     line = y + 26
@@ -145,7 +147,7 @@ def _union(
     cells = [[count_colour(c, classes.heads) for c in line[:end]] for line, end in zip(counts, ends, strict=True)]
     seen = sorted({c for line, end in zip(counts, ends, strict=True) for c in line[:end]})
     where = spell("layer", shared.layers if layer is None else [layer])
-    title = "How many heads keep a block" + (f", {where}" if classes.layers > 1 else "")
+    title = "How many heads keep a block" + (f", {where}" if len(shared.layers) < classes.layers else "")
     scene.add(
         Label(x, y, cut(title, 12, side, bold=True), 12, INK, bold=True),
         Cells(x, y + 10, side / rows, cells),
@@ -195,5 +197,5 @@ def _legend(scene: Scene, layouts: Iterable[Layout], y: float) -> float:
     x = float(MARGIN)
     for word, colour in [*entries, ("not kept", FIELD)]:
         scene.add(Box(x, y - 10, 12, 12, colour, 2), Label(x + 18, y, word, 12, QUIET))
-        x += 42 + 6.4 * len(word)
+        x += 42 + text_width(word, 12)
     return x

@@ -49,7 +49,8 @@ def plot(
 
     def points(values: Sequence[float]) -> tuple[tuple[float, float], ...]:
         across, down = (right - left) / max(rows - 1, 1), (bottom - top) / most
-        return tuple((left + k * across, bottom - value * down) for k, value in enumerate(values))
+        bends = [k for k in range(rows) if k in (0, rows - 1) or values[k - 1] + values[k + 1] != 2 * values[k]]
+        return tuple((left + k * across, bottom - values[k] * down) for k in bends)
 
     total = sum(weights.values())
     mean = [sum(line[i] * weights[key] for key, line in lines.items()) / total for i in range(rows)]

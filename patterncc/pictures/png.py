@@ -82,7 +82,7 @@ def _cells(image: Image, cells: Cells) -> None:
             for j, colour in enumerate(line):
                 if colour:
                     x, y = cells.x + (j + cells.gap / 2) * cells.size, cells.y + (i + cells.gap / 2) * cells.size
-                    _box(image, x * SCALE, y * SCALE, side * SCALE, side * SCALE, 0.15 * side * SCALE, colour)
+                    _box(image, x * SCALE, y * SCALE, side * SCALE, side * SCALE, 0.13 * cells.size * SCALE, colour)
         return
     columns = max(map(len, cells.colours))
     grid = np.zeros((rows, columns, 4))

@@ -17,6 +17,7 @@ class Cells:
     y: float
     size: float  # of one square
     colours: Sequence[Sequence[str | None]]
+    base: str | None = None  # the colour of most squares, painted under all of them; rows then have no None
     gap: float = 0  # of a square, left empty between squares
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from patterncc.pictures.palette import PAPER, RULE
 from patterncc.pictures.scene import Area, Box, Cells, Label, Line, Scene, Shape, merged
 
 FONT = "system-ui,-apple-system,'Segoe UI','Helvetica Neue',Arial,sans-serif"
+ROUND = 0.13  # corner radius of squares that stand apart, in squares
 
 
 def svg(scene: Scene) -> str:
@@ -73,22 +74,50 @@ def _lines(shape: Shape) -> Iterator[str]:
 
 
 def _cells(cells: Cells) -> Iterator[str]:
-    """One path a colour, in units of a square: a rectangle is `M column row h width v height h -width z`."""
+    """Squares in units of a square: the base under all of them, then a path a colour."""
     place = f"translate({number(cells.x)} {number(cells.y)}) scale({cells.size:.4g})"
-    sharp = "" if cells.gap else ' shape-rendering="crispEdges"'
-    yield f'<g transform="{place}"{sharp}>'
     if cells.gap:
-        side, edge = 1 - cells.gap, cells.gap / 2
-        for i, line in enumerate(cells.colours):
-            for j, colour in enumerate(line):
-                if colour:
-                    where = f'x="{number(j + edge)}" y="{number(i + edge)}"'
-                    yield f'<rect {where} width="{number(side)}" height="{number(side)}" rx=".15" fill="{colour}"/>'
+        yield f'<g transform="{place}" stroke-width="{2 * ROUND:.4g}" stroke-linejoin="round">'
+        yield from _rounded(cells)
     else:
-        for colour, boxes in merged(cells.colours).items():
-            path = "".join(f"M{x} {y}h{width}v{height}h-{width}z" for x, y, width, height in boxes)
-            yield f'<path fill="{colour}" d="{path}"/>'
+        yield f'<g transform="{place}" shape-rendering="crispEdges" stroke-width="1">'
+        colours = cells.colours
+        if cells.base:
+            edge = "".join(f"H{len(line)}v1" for line in colours)
+            yield f'<path fill="{cells.base}" d="M0 0{edge}H0z"/>'
+            colours = [[None if colour == cells.base else colour for colour in line] for line in colours]
+        yield from _paths(colours)
     yield "</g>"
+
+
+def _rounded(cells: Cells) -> Iterator[str]:
+    """A path a colour for squares apart: each is a smaller one with a thick, round outline."""
+    edge = cells.gap / 2 + ROUND
+    side = number(1 - 2 * edge)
+    places: dict[str, list[tuple[int, int]]] = {}
+    for y, line in enumerate(cells.colours):
+        for x, colour in enumerate(line):
+            if colour:
+                places.setdefault(colour, []).append((x, y))
+    for colour, squares in sorted(places.items()):
+        (x, y), path = squares[0], f"M{number(squares[0][0] + edge)} {number(squares[0][1] + edge)}"
+        for right, down in squares:
+            path += f"m{right - x} {down - y}h{side}v{side}h-{side}z"
+            x, y = right, down
+        yield f'<path fill="{colour}" stroke="{colour}" d="{path}"/>'
+
+
+def _paths(colours: Sequence[Sequence[str | None]]) -> Iterator[str]:
+    """A path a colour: runs of several equal rows as filled boxes, single runs as strokes through their middle."""
+    for colour, boxes in merged(colours).items():
+        if fills := "".join(f"M{x} {y}h{w}v{h}h-{w}z" for x, y, w, h in boxes if h > 1):
+            yield f'<path fill="{colour}" d="{fills}"/>'
+        singles, pen = "", (0, 0)
+        for x, y, w, _ in sorted((box for box in boxes if box[3] == 1), key=lambda box: (box[1], box[0])):
+            singles += f"m{x - pen[0]} {y - pen[1]}h{w}" if singles else f"M{x} {y}.5h{w}"
+            pen = (x + w, y)
+        if singles:
+            yield f'<path stroke="{colour}" fill="none" d="{singles}"/>'
 
 
 def _path(points: tuple[tuple[float, float], ...]) -> str:

@@ -15,7 +15,7 @@ MOST_ROWS = 1024  # more cells than a picture has pixels; past it drawing takes 
 
 @dataclass(frozen=True)
 class Panel:
-    """One layout to draw, the heads that have it, and in which layers they do (empty: in the only one)."""
+    """One layout to draw, the heads that have it, and in which layers they do (empty: in all)."""
 
     heads: str
     layers: str
@@ -45,15 +45,16 @@ def layer_classes(classes: Classes) -> tuple[LayerClass, ...]:
 def panels_of(classes: Classes, layer: int | None, head: int | None) -> tuple[Panel, ...]:
     """The classes of a pattern, of one layer or of one head, each with a title that says whose layout it is."""
     check_choice(classes, layer, head)
+    kinds = layer_classes(classes)
     if head is not None:
-        where = f"layer {layer or 0}" if classes.layers > 1 else ""
+        where = f"layer {layer or 0}" if len(kinds) > 1 else ""
         return (Panel(f"head {head}", where, classes.layout(layer or 0, head)),)
     found: dict[int, list[tuple[str, str]]] = {}  # class -> heads and layers that have it
-    for shared in layer_classes(classes) if layer is None else [LayerClass((layer,), classes.of[layer])]:
+    for shared in kinds if layer is None else [LayerClass((layer,), classes.of[layer])]:
         members: dict[int, list[int]] = {}
         for h, number in enumerate(shared.of):
             members.setdefault(number, []).append(h)
-        where = spell("layer", shared.layers) if classes.layers > 1 else ""
+        where = spell("layer", shared.layers) if len(kinds) > 1 else ""
         for number, heads in members.items():
             who = "all heads" if len(heads) == classes.heads > 1 else spell("head", heads)
             found.setdefault(number, []).append((who, where))
