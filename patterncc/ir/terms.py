@@ -17,7 +17,7 @@ Box = tuple[Span, ...]  # of d, j, i
 Wheel = tuple[int, int, int, str]
 Rule = tuple[Box, Wheel]
 
-AXES = D, J, I = range(3)
+AXES = (D, J, I) = range(3)  # noqa: E741
 LINE: Span = (-inf, inf)
 SPACE: Box = (LINE, LINE, LINE)
 FULL: Wheel = (1, 0, 1, KEY)
@@ -132,24 +132,31 @@ def _absorb(rules: set[Rule], lists: set[Rule]) -> set[Rule]:
     """Each rule widened over what another already keeps beside it; then those inside another left out."""
     if (SPACE, FULL) in rules | lists:
         return {(SPACE, FULL)}
-    ordered = sorted(rules, key=_order)
-    wide = {_widened(rule, ordered) for rule in ordered}
+    near = sorted(rules, key=_order)  # sets have no order of their own, results must
+    wide = {_widened(rule, near if _is_free(rule) else [*near, *sorted(lists, key=_order)]) for rule in near}
     kept = set(lists)  # no rule contains a list: that would take a rule without conditions
     for inner in wide:
-        others = wide if inner[0][J] == inner[0][I] == LINE else wide | lists
-        if not any(outer != inner and _contains(outer, inner) for outer in others):
+        if not any(outer != inner and _contains(outer, inner) for outer in (wide if _is_free(inner) else wide | lists)):
             kept.add(inner)
     return kept
+
+
+def _is_free(rule: Rule) -> bool:
+    """Whether it is bound to no rows and no columns: then no list lies beside it, nor contains it."""
+    return rule[0][J] == rule[0][I] == LINE
 
 
 def _widened(rule: Rule, others: list[Rule]) -> Rule:
     box, wheel = rule
     for axis in AXES:
-        for other, turning in others if box[axis] != LINE else ():
-            (low, high), (start, stop) = box[axis], other[axis]
-            beside = start <= high and low <= stop and (start < low or stop > high)
-            if beside and _contains((_with(other, axis, LINE), turning), (_with(box, axis, LINE), wheel)):
-                box = _with(box, axis, (min(low, start), max(high, stop)))
+        before = LINE
+        while box[axis] not in (before, LINE):  # in whatever order the others come, until none widens it further
+            before = box[axis]
+            for other, turning in others:
+                (low, high), (start, stop) = box[axis], other[axis]
+                beside = start <= high and low <= stop and (start < low or stop > high)
+                if beside and _contains((_with(other, axis, LINE), turning), (_with(box, axis, LINE), wheel)):
+                    box = _with(box, axis, (min(low, start), max(high, stop)))
     return box, wheel
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,28 +18,35 @@ if TYPE_CHECKING:
 
 @traced
 def resolve_heads(pattern: Pattern) -> Layouts:
-    """[layer][head] -> Layout. Heads whose shards resolve to one object share one layout object.
+    r"""[layer][head] -> Layout; equal layouts are one object.
 
-    >>> from patterncc.spec.resolved import Resolved, ResolvedStride
-    >>> class Two:
-    ...     layers, heads, causal, block = 1, 2, True, 64
-    ...     def shard(self, layer, head):
-    ...         return Resolved(local=(16, 1), local_tokens=(100, 1), strides=(ResolvedStride(16, head),))
-    >>> print(*resolve_heads(Two())[0], sep="\\n")
-    d<16 | d<1 | j%16==0 | window 100,1 tokens
-    d<16 | d<1 | j%16==1 | window 100,1 tokens
+    >>> from patterncc.spec import loads
+    >>> keys = "pattern: 1, name: two, heads: 2, block: 64"
+    >>> pattern = loads(f"{{{keys}, shards: [{{heads: all, local: 100 tokens, stride: 16, offset: h}}]}}")
+    >>> print(*resolve_heads(pattern)[0], sep="\n")
+    d<1 | j%16==0 | window 100,1 tokens
+    d<1 | j%16==1 | window 100,1 tokens
     """
-    known: dict[int, tuple[Resolved, Layout]] = {}  # the shard is kept, so that its id stays its own
-    layers = []
-    for layer in range(pattern.layers):
-        row = []
-        for head in range(pattern.heads):
-            shard = pattern.shard(layer, head)
-            if id(shard) not in known:
-                known[id(shard)] = shard, _layout(shard, causal=pattern.causal, block=pattern.block)
-            row.append(known[id(shard)][1])
-        layers.append(tuple(row))
-    return tuple(layers)
+    known: dict[object, Layout] = {}
+    seen: dict[int, tuple[Resolved, Layout]] = {}  # the shard is kept, so that its id stays its own
+
+    def layout_of(shard: Resolved) -> Layout:
+        if id(shard) not in seen:
+            key = _key(shard)
+            if key not in known:
+                known[key] = _layout(shard, causal=pattern.causal, block=pattern.block)
+            seen[id(shard)] = shard, known[key]
+        return seen[id(shard)][1]
+
+    heads = range(pattern.heads)
+    return tuple(tuple([layout_of(pattern.shard(layer, head)) for head in heads]) for layer in range(pattern.layers))
+
+
+def _key(shard: Resolved) -> object:
+    """What two shards have in common when they are equal; masks are told apart by identity."""
+    strides = tuple([(s.every, s.offset, s.width, s.anchor, s.distance_from, s.distance_to) for s in shard.strides])
+    parts = (shard.dense, shard.local, shard.local_tokens, shard.sink, shard.sink_tokens, shard.random)
+    return parts, strides, shard.global_rows, shard.global_columns, id(shard.mask) if shard.mask is not None else None
 
 
 def _layout(shard: Resolved, *, causal: bool, block: int) -> Layout:
@@ -51,19 +57,18 @@ def _layout(shard: Resolved, *, causal: bool, block: int) -> Layout:
         before, after = shard.local
         terms.append(Term(d_from=None if causal else 1 - after, d_to=before))
     in_tokens = Layout(window=shard.local_tokens, sink=shard.sink_tokens)
-    whole = whole_terms(in_tokens, causal=causal, block=block)
-    terms += [term for term in whole if term.j_to is None]
+    terms += whole_terms(in_tokens, causal=causal, block=block)
     for stride in shard.strides:
         terms += _stride_terms(stride, causal)
     terms += [Term(j_to=shard.sink)] if shard.sink else []
-    terms += [term for term in whole if term.j_to is not None]
     terms += [Term(j_from=j, j_to=j + 1) for j in shard.global_columns]
     terms += [Term(i_from=i, i_to=i + 1) for i in shard.global_rows]
-    return replace(
-        in_tokens,
-        terms=tuple(terms),
-        random=Random(*shard.random) if shard.random else None,
-        mask=None if shard.mask is None else _mask(shard.mask),
+    return Layout(
+        tuple(terms),
+        shard.local_tokens,
+        shard.sink_tokens,
+        Random(*shard.random) if shard.random else None,
+        None if shard.mask is None else _mask(shard.mask),
     )
 
 
@@ -75,10 +80,13 @@ def _mask(kept: NDArray[np.bool_]) -> Mask:
 def _stride_terms(stride: ResolvedStride, causal: bool) -> list[Term]:
     """One term; two where the layout looks both ways and the stride begins away from the diagonal."""
     near, far = stride.distance_from, stride.distance_to
-    anchor = KEY if stride.anchor == "key" else QUERY
-    term = Term(every=stride.every, offset=stride.offset, width=min(stride.width, stride.every), anchor=anchor)
+    width, anchor = min(stride.width, stride.every), KEY if stride.anchor == "key" else QUERY
     if causal:
-        return [replace(term, d_from=near or None, d_to=far)]
-    if near == 0:
-        return [term if far is None else replace(term, d_from=1 - far, d_to=far)]
-    return [replace(term, d_from=near, d_to=far), replace(term, d_from=None if far is None else 1 - far, d_to=1 - near)]
+        ranges = [(near or None, far)]
+    elif near == 0:
+        ranges = [(None if far is None else 1 - far, far)]
+    else:
+        ranges = [(near, far), (None if far is None else 1 - far, 1 - near)]
+    return [
+        Term(low, high, every=stride.every, offset=stride.offset, width=width, anchor=anchor) for low, high in ranges
+    ]

@@ -1,0 +1,102 @@
+"""From pattern files over the whole language to tables, against the reference: every pass at once, at tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patterncc import reference
+from patterncc.ir.layout import Classes
+from patterncc.ir.plan import Plan
+from patterncc.ir.table import Table
+from patterncc.passes.choose_plan import choose_plan
+from patterncc.passes.lower_columns import lower_columns
+from patterncc.passes.lower_table import lower_table
+from patterncc.passes.merge_heads import merge_heads
+from patterncc.passes.normalise import normalise
+from patterncc.passes.resolve_heads import resolve_heads
+from patterncc.spec import Pattern, loads
+from tests.strategies import patterns
+from tests.witness import kept_blocks, kept_tokens, table_lists
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where drawn masks are written: their names say what is in them."""
+    return tmp_path_factory.mktemp("masks")
+
+
+def compiled(text: str, folder: Path) -> tuple[Pattern, Classes]:
+    pattern = loads(text, folder=folder)
+    return pattern, normalise(merge_heads(pattern, resolve_heads(pattern)))
+
+
+def heads_of_classes(classes: Classes) -> dict[int, tuple[int, int]]:
+    """For each class one (layer, head); the heads that share it were told equal by what the test then checks."""
+    return {k: (layer, head) for layer, row in enumerate(classes.of) for head, k in enumerate(row)}
+
+
+@given(data=st.data())
+def test_tables_are_the_reference(data: st.DataObject, folder: Path) -> None:
+    pattern, classes = compiled(data.draw(patterns(folder=folder)), folder)
+    length = data.draw(st.integers(1, 230))
+    blocks = -(-length // pattern.block)
+    sizes = {"causal": pattern.causal, "block": pattern.block, "rows": blocks, "columns": blocks}
+    tokens = np.arange(length)
+    expected: dict[int, list[list[int]]] = {}
+    for layer in range(pattern.layers):
+        for head in range(pattern.heads):
+            shard = pattern.shard(layer, head)
+            if id(shard) not in expected:
+                expected[id(shard)] = table_lists(reference.keeps(pattern, layer, head, tokens, tokens), pattern.block)
+    tables = [lower_table(layout, **sizes) for layout in classes.layouts]
+    for layer in range(pattern.layers):
+        for head in range(pattern.heads):
+            wanted = expected[id(pattern.shard(layer, head))]
+            assert tables[classes.of[layer][head]].tolist() == wanted
+    for layout, table in zip(classes.layouts, tables, strict=True):
+        inverse = lower_columns(layout, **sizes).tolist()
+        assert inverse == [[i for i in range(blocks) if j in table.row(i)] for j in range(blocks)]
+        assert Table.parse(str(table)) == table
+
+
+@given(data=st.data())
+def test_layouts_are_the_reference_at_tokens(data: st.DataObject, folder: Path) -> None:
+    pattern, classes = compiled(data.draw(patterns(folder=folder)), folder)
+    length = data.draw(st.integers(1, 130))
+    sizes = {"causal": pattern.causal, "block": pattern.block}
+    tokens = np.arange(length)
+    for layer, head in heads_of_classes(classes).values():
+        kept = kept_tokens(classes.layout(layer, head), length, **sizes)
+        np.testing.assert_array_equal(kept, reference.keeps(pattern, layer, head, tokens, tokens))
+
+
+@given(data=st.data())
+def test_plans_keep_and_say_everything(data: st.DataObject, folder: Path) -> None:
+    _, classes = compiled(data.draw(patterns(folder=folder)), folder)
+    plan = choose_plan(classes)
+    assert Plan.parse(str(plan)) == plan
+    assert Classes.parse(str(classes)) == classes
+    for layout, form in zip(classes.layouts, plan.closed, strict=True):
+        if form is not None:
+            rows, columns = range(14), 14
+            kept = kept_blocks(layout, rows, columns)
+            causal = np.tri(14, dtype=bool) if classes.causal else True
+            closed = np.array([[form.keeps(i, j) for j in range(columns)] for i in rows])
+            np.testing.assert_array_equal(kept & causal, closed & causal)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_rows_before_the_first_key(causal: bool) -> None:
+    """Queries may be more than keys: rows below 0 keep what their terms say, and nothing drawn, masked or global."""
+    parts = "local: 2, stride: 3, offset: 1, sink: 1, globals: {rows: [0, 2]}, random: {blocks: 2}"
+    text = f"{{pattern: 1, name: early, heads: 1, block: 16, causal: {str(causal).lower()}, shards: [{{heads: all, {parts}}}]}}"
+    pattern, classes = compiled(text, Path())
+    tokens = np.arange(-40, 96)
+    kept = reference.keeps(pattern, 0, 0, tokens, np.arange(96))
+    blocks = [[kept[max(16 * i + 40, 0) : 16 * i + 56, 16 * j : 16 * j + 16].any() for j in range(6)] for i in range(-3, 6)]
+    mine = kept_blocks(classes.layouts[0], range(-3, 6), 6)
+    assert (mine & (np.tri(9, 6, -3, dtype=bool) if causal else True)).tolist() == blocks
