@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
@@ -121,16 +122,22 @@ def live_tokens(layouts: Iterable[Layout], rows: int, block: int) -> list[int]:
     layouts = tuple(layouts)
     before = max((layout.window[0] for layout in layouts if layout.window), default=0)
     sink = max((layout.sink for layout in layouts), default=0)
-    last = [max((last_row(layout, j) for layout in layouts), default=-1) for j in range(rows)]
-    live = []
+    rows_of = (max((last_row(layout, j) for layout in layouts), default=-1) for j in range(rows))
+    last = [row if row >= j else -1 for j, row in enumerate(rows_of)]
+    ends = Counter(last)  # after row i as many columns fall away as have it as their last row
+    whole, live = 0, []
     for i in range(rows):
-        end, held = (i + 1) * block, 0
-        for j in range(i + 1):
-            first = min(max(sink - j * block, 0), block)  # the block's first tokens, by the sink
-            newest = min(max((j + 1) * block - max(end - before, 0), 0), block)  # its last ones, by the window
-            held += block if last[j] >= i else min(first + newest, block)
-        live.append(held)
+        whole += (last[i] >= i) - (ends[i - 1] if i else 0)
+        end = (i + 1) * block
+        sinks, newest = range(min(-(-sink // block), i + 1)), range(max(end - before, 0) // block, i + 1)
+        partial = {j for span in (sinks, newest) for j in span if last[j] < i}
+        live.append(whole * block + sum(_held(j, block, sink, max(end - before, 0)) for j in partial))
     return live
+
+
+def _held(j: int, block: int, sink: int, first: int) -> int:
+    """How many tokens of column j are among the first `sink` tokens or not before token `first`."""
+    return min(block, min(max(sink - j * block, 0), block) + min(max((j + 1) * block - first, 0), block))
 
 
 def last_row(layout: Layout, j: int) -> float:
