@@ -51,7 +51,9 @@ def run(folder: Path, *, backward: bool = False, turns: int = 5) -> Iterator[dic
 def _package(folder: Path, local: int, stride: int) -> ModuleType:
     import patterncc
 
-    text = strided(name=f"cpu_l{local}_s{stride}", heads=HEADS, stride=stride, local=local, head_dim=HEAD_DIM, block=BLOCK)
+    text = strided(
+        name=f"cpu_l{local}_s{stride}", heads=HEADS, stride=stride, local=local, head_dim=HEAD_DIM, block=BLOCK
+    )
     return patterncc.load(written(text, folder))
 
 
@@ -126,7 +128,7 @@ def _flex(tokens: int, local: int, stride: int) -> Callable[..., torch.Tensor]:
         tables.append(blocks.sum(-1, dtype=torch.int32)[None])
         tables.append(torch.argsort(blocks.to(torch.int8), dim=-1, descending=True, stable=True).to(torch.int32)[None])
 
-    def rule(b, h, q, k):  # noqa: ANN001, ANN202 - traced by torch
+    def rule(b, h, q, k):
         row, column = q // BLOCK, k // BLOCK
         return (q >= k) & ((row - column < local) | ((column - h) % stride == 0))
 

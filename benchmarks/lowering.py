@@ -1,5 +1,7 @@
-"""Lowering: from a pattern to something that a kernel can walk. Each figure comes from a process of its own, so that its
-peak memory is its own. Peers do the same work for the same pattern."""
+"""Lowering: from a pattern to something that a kernel can walk, by us and by peers.
+
+Each figure comes from a process of its own, so that its peak memory is its own.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ from collections.abc import Iterator, Sequence
 
 PATIENCE_S = 60.0  # a peer that takes longer is cut off, and its cell says so
 
-WAYS = ("closed form", "table", "dense bitmap to CSR", "create_block_mask", "create_block_mask, compiled", "from_kv_blocks")
+WAYS = (
+    "closed form",
+    "table",
+    "dense bitmap to CSR",
+    "create_block_mask",
+    "create_block_mask, compiled",
+    "from_kv_blocks",
+)
 SIZES = {  # tokens for which a way is tried
     "closed form": (8192, 65536, 1 << 20, 1 << 24),
     "table": (8192, 65536, 1 << 20),
@@ -30,14 +39,24 @@ def run() -> Iterator[dict[str, object]]:
             for tokens in SIZES[way]:
                 if way == "table" and tokens // block > 16384:
                     continue  # the table itself would not fit in memory
-                yield {"what": way, "heads": heads, "block": block, "tokens": tokens, **_child(way, heads, block, tokens)}
+                yield {
+                    "what": way,
+                    "heads": heads,
+                    "block": block,
+                    "tokens": tokens,
+                    **_child(way, heads, block, tokens),
+                }
 
 
 def growth(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
     """The exponent of time against tokens, fitted between the smallest and the largest length of each way."""
     found = []
     for way in WAYS:
-        times = {r["tokens"]: r["seconds"] for r in rows if r["what"] == way and (r["heads"], r["block"]) == SHAPES[1] and r.get("seconds")}
+        times = {
+            r["tokens"]: r["seconds"]
+            for r in rows
+            if r["what"] == way and (r["heads"], r["block"]) == SHAPES[1] and r.get("seconds")
+        }
         if len(times) >= 2:
             low, high = min(times), max(times)  # type: ignore[type-var]
             exponent = math.log(times[high] / times[low]) / math.log(high / low)  # type: ignore[operator]
@@ -76,7 +95,7 @@ def _measure(way: str, heads: int, block: int, tokens: int) -> dict[str, object]
     return {"seconds": round(seconds, 6), "bytes": size, "peak_bytes": peak}
 
 
-def _classes(heads: int, block: int):  # noqa: ANN202 - the child's own
+def _classes(heads: int, block: int):
     from benchmarks.patterns import strided
     from patterncc.passes.merge_heads import merge_heads
     from patterncc.passes.normalise import normalise
@@ -87,7 +106,7 @@ def _classes(heads: int, block: int):  # noqa: ANN202 - the child's own
     return lambda: normalise(merge_heads(pattern, resolve_heads(pattern)))
 
 
-def _closed(heads: int, block: int, tokens: int):  # noqa: ANN202
+def _closed(heads: int, block: int, tokens: int):
     """From the checked pattern to the plan: the length does not occur."""
     from patterncc.passes.choose_plan import choose_plan
 
@@ -96,7 +115,7 @@ def _closed(heads: int, block: int, tokens: int):  # noqa: ANN202
     return lambda: len(str(choose_plan(classes())))
 
 
-def _table(heads: int, block: int, tokens: int):  # noqa: ANN202
+def _table(heads: int, block: int, tokens: int):
     from patterncc.passes.lower_table import lower_table
 
     classes, rows = _classes(heads, block)(), tokens // block
@@ -111,7 +130,7 @@ def _table(heads: int, block: int, tokens: int):  # noqa: ANN202
     return build
 
 
-def _kept(heads: int, rows: int, block: int):  # noqa: ANN202
+def _kept(heads: int, rows: int, block: int):
     """The same pattern as a dense block mask, bool [heads, rows, rows]."""
     import numpy as np
 
@@ -119,7 +138,7 @@ def _kept(heads: int, rows: int, block: int):  # noqa: ANN202
     return (j <= i) & ((i - j < 1024 // block) | ((j - h) % 16 == 0))
 
 
-def _bitmap(heads: int, block: int, tokens: int):  # noqa: ANN202
+def _bitmap(heads: int, block: int, tokens: int):
     import numpy as np
 
     def build() -> int:
@@ -131,11 +150,11 @@ def _bitmap(heads: int, block: int, tokens: int):  # noqa: ANN202
     return build
 
 
-def _flex(heads: int, block: int, tokens: int, compiled: bool = False):  # noqa: ANN202
+def _flex(heads: int, block: int, tokens: int, compiled: bool = False):
     import torch
     from torch.nn.attention.flex_attention import create_block_mask
 
-    def rule(b, h, q, k):  # noqa: ANN001, ANN202
+    def rule(b, h, q, k):
         i, j = q // block, k // block
         return (q >= k) & ((i - j < 1024 // block) | ((j - h) % 16 == 0))
 
@@ -145,11 +164,11 @@ def _flex(heads: int, block: int, tokens: int, compiled: bool = False):  # noqa:
     return lambda: _size(make(rule, None, heads, tokens, tokens, device="cpu", BLOCK_SIZE=block))
 
 
-def _flex_compiled(heads: int, block: int, tokens: int):  # noqa: ANN202
+def _flex_compiled(heads: int, block: int, tokens: int):
     return _flex(heads, block, tokens, compiled=True)
 
 
-def _flex_from_blocks(heads: int, block: int, tokens: int):  # noqa: ANN202
+def _flex_from_blocks(heads: int, block: int, tokens: int):
     import torch
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -162,7 +181,7 @@ def _flex_from_blocks(heads: int, block: int, tokens: int):  # noqa: ANN202
     return build
 
 
-def _size(mask) -> int:  # noqa: ANN001
+def _size(mask) -> int:
     names = ("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_kv_indices")
     names += ("q_num_blocks", "q_indices", "full_q_num_blocks", "full_q_indices")
     tensors = [getattr(mask, name) for name in names]

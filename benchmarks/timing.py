@@ -23,7 +23,7 @@ class Sample:
 
 
 def alternate(calls: Mapping[str, Callable[[], object]], runs: int = 5, limit_s: float = 20.0) -> dict[str, Sample]:
-    """Run the calls in turn, A B A B …, after one turn that is not counted; stop early after `limit_s` and two turns."""
+    """Run the calls in turn, A B A B …, after one that is not counted; stop after `limit_s` once two turns are done."""
     for call in calls.values():
         call()
     wall: dict[str, list[float]] = {name: [] for name in calls}

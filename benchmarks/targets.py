@@ -1,0 +1,80 @@
+"""The targets, each with its figure and whether it is met; a target that nothing measured has no verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def cpu(results: Mapping[str, Rows]) -> list[dict[str, object]]:
+    """One row a target of the CPU suite."""
+    startup = {row["what"]: row["wall_s"] for row in results.get("startup", ())}
+    lowering = results.get("lowering", ())
+    proofs = results.get("proofs", ())
+    forward = [row for row in results.get("attention", ()) if row["direction"] == "forward"]
+    closed = [r for r in lowering if (r["what"], r["heads"], r["tokens"]) == ("closed form", 32, 1 << 20)]
+    table = [r for r in lowering if (r["what"], r["heads"], r["tokens"], r["block"]) == ("table", 32, 1 << 20, 64)]
+    far = [r for r in forward if r["tokens"] >= 4096]
+    return [
+        _below("start-up: --help, warm, seconds", startup.get("--help"), 0.15),
+        _below("YAML to importable package, seconds (torch imported)", startup.get("load, first time"), 0.3),
+        _below("the same a second time, seconds", startup.get("load, second time"), 0.05),
+        _below("lowering 32 heads, 1M tokens, closed form, seconds", _worst(max, closed, "seconds"), 0.010),
+        _below("the same, bytes", _worst(max, closed, "bytes"), 1e6),
+        _below("the same as a table, block 64, seconds", _worst(max, table, "seconds"), 2.0),
+        _below("slowest proof of the adversarial set, seconds", _worst(max, proofs, "wall_s"), 1.0),
+        *(
+            _above(
+                f"CPU forward, {dtype}, 4k to 32k: share of ideal, least", _least(far, dtype, "share_of_ideal"), goal
+            )
+            for dtype, goal in (("fp32", 0.8), ("bf16", 0.65))
+        ),
+        _above("CPU forward over compiled flex_attention, least", _worst(min, forward, "over_flex"), 1.0),
+        _above("CPU forward over dense, least", _worst(min, forward, "speedup"), 1.0),
+    ]
+
+
+def gpu(results: Mapping[str, Rows]) -> list[dict[str, object]]:
+    """One row a target of the GPU suite."""
+    rows = results.get("attention", ())
+    long = [r for r in rows if r.get("tokens", 0) >= 131072 and r.get("density", 1) <= 1 / 32]
+    decoding = results.get("decoding", ())
+    return [
+        _above(
+            "forward: share of the best dense kernel's FLOP/s, least",
+            _direction(rows, "forward", "share_of_dense"),
+            0.9,
+        ),
+        _above(
+            "backward: share of the best dense kernel's FLOP/s, least",
+            _direction(rows, "backward", "share_of_dense"),
+            0.9,
+        ),
+        _above("over FlexAttention, least", _worst(min, rows, "over_flex"), 1.3),
+        _above("over DKernel, least", _worst(min, rows, "over_dkernel"), 2.0),
+        _above("128k tokens, 1/32 or less: over dense flash attention", _worst(max, long, "speedup"), 25.3),
+        _above("decoding: share of the copy bandwidth, least", _worst(min, decoding, "share_of_bandwidth"), 0.8),
+    ]
+
+
+def _direction(rows: Rows, direction: str, field: str) -> float | None:
+    return _worst(min, [r for r in rows if r.get("direction") == direction], field)
+
+
+def _least(rows: Rows, dtype: str, field: str) -> float | None:
+    return _worst(min, [r for r in rows if r["dtype"] == dtype], field)
+
+
+def _worst(pick: Callable[[Iterable[float]], float], rows: Rows, field: str) -> float | None:
+    values = [row[field] for row in rows if row.get(field) is not None]
+    return pick(values) if values else None
+
+
+def _below(what: str, value: float | None, goal: float) -> dict[str, object]:
+    return {"target": what, "goal": f"< {goal:g}", "value": value, "met": None if value is None else value < goal}
+
+
+def _above(what: str, value: float | None, goal: float) -> dict[str, object]:
+    return {"target": what, "goal": f">= {goal:g}", "value": value, "met": None if value is None else value >= goal}
