@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from patterncc.ir.layout import KEY, Layout, Mask, Random, Term
+from patterncc.ir.table import Table, check_size
 
+CELLS = 1 << 22  # of a bitmap that a pass holds at a time
 _SEED, _ROW, _DRAW = (np.uint64(x) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _30, _27, _31, _1 = (np.uint64(x) for x in (30, 27, 31, 1))
 
@@ -36,6 +40,28 @@ def bitmap(
     if causal:
         keep &= j <= i
     return keep
+
+
+def table_of_bitmaps(bitmaps: Iterable[tuple[NDArray[np.bool_], int]]) -> Table:
+    """The table whose rows are those of the bitmaps, one after the other; each comes with the number of its first
+    column.
+
+    >>> print(table_of_bitmaps([(np.eye(2, dtype=bool), 0), (np.ones((1, 3), dtype=bool), 5)]))
+    0: 0
+    1: 1
+    2: 5-7
+    """
+    pointers, columns, entries = [np.zeros(1, dtype=np.int64)], [np.zeros(0, dtype=np.int32)], 0
+    for keep, first in bitmaps:
+        rows, width = keep.shape
+        found = np.flatnonzero(keep)
+        starts = np.arange(rows + 1) * width
+        ends = np.searchsorted(found, starts)
+        columns.append((found - np.repeat(starts[:-1] - first, np.diff(ends))).astype(np.int32))
+        pointers.append(entries + ends[1:])
+        entries += len(found)
+        check_size(0, 0, entries)
+    return Table(np.concatenate(pointers), np.concatenate(columns))
 
 
 def draw_rows(random: Random, rows: NDArray[np.int64]) -> NDArray[np.int64]:

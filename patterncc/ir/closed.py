@@ -46,19 +46,18 @@ class Band:
     @staticmethod
     def parse(text: str) -> Band:
         """Read back what `str` printed."""
-        bounds = r"(?:(?:(?P<low>-?\d+)<=)?d(?:<(?P<high>-?\d+))?)?(?: & )?"
-        residues = r"(?:(?P<x>j|\(i-j\))%(?P<every>\d+)(?:==(?P<only>\d+)| in \{(?P<many>[\d,]+)\}))?"
-        found = re.fullmatch(bounds + residues, "" if text == "all" else text)
-        if not found or not (text == "all" or text):
-            raise ValueError(f"not a band: {text!r}")
-        low, high, x, every = found["low"], found["high"], found["x"], found["every"]
-        return Band(
-            int(low) if low else None,
-            int(high) if high else None,
-            int(every or 1),
-            tuple(int(r) for r in (found["only"] or found["many"] or "0").split(",")),
-            x.strip("()") if x else KEY,
-        )
+        values: dict[str, int | str | tuple[int, ...] | None] = {"d_from": None, "d_to": None}
+        for condition in [] if text == "all" else text.split(" & "):
+            if found := re.fullmatch(r"(?:(-?\d+)<=)?d(?:<(-?\d+))?", condition):
+                low, high = found.groups()
+                values |= {"d_from": int(low) if low else None, "d_to": int(high) if high else None}
+            elif found := re.fullmatch(r"(j|\(i-j\))%(\d+)(?:==(\d+)| in \{([\d,]+)\})", condition):
+                x, every, only, many = found.groups()
+                residues = tuple(int(residue) for residue in (only or many).split(","))
+                values |= {"anchor": x.strip("()"), "every": int(every), "residues": residues}
+            else:
+                raise ValueError(f"not a condition: {condition!r}")
+        return Band(**values)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patterncc.ir.closed import Band
-from patterncc.ir.table import Table
+from patterncc.ir.table import Table, check_size
 
 CHUNK = 1 << 19  # entries written at a time: what is in flight stays in the processor's cache
 
@@ -44,6 +44,7 @@ def table_of_runs(runs: list[Run], rows: int) -> Table:
         shift[:, n] = moved
     pointers = np.zeros(rows + 1, dtype=np.int64)
     np.cumsum(count.sum(axis=1), out=pointers[1:])
+    check_size(rows, 0, int(pointers[-1]))
     columns = np.empty(pointers[-1], dtype=np.int32)
     values = np.concatenate([*steps, np.zeros(0, dtype=np.int64)]).astype(np.int32)
     shifted = any(run.shift is not None for run in runs)

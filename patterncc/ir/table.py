@@ -10,6 +10,11 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from patterncc.errors import UsageError
+
+MOST_ROWS = 2**24
+MOST_ENTRIES = 2**29  # 2 GiB of columns
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -70,6 +75,13 @@ class Table:
             spans = (span.partition("-") for span in found[2].split())
             rows.append([j for low, _, high in spans for j in range(int(low), int(high or low) + 1)])
         return Table.of(rows)
+
+
+def check_size(rows: int, columns: int, entries: int = 0) -> None:
+    """Raise UsageError for a table that no machine should be asked to hold."""
+    for size, what, most in ((max(rows, columns), "blocks", MOST_ROWS), (entries, "entries", MOST_ENTRIES)):
+        if size > most:
+            raise UsageError(f"a table of {size:,} {what}; the most is {most:,}", "take a shorter length")
 
 
 def _ranges(columns: NDArray[np.int32]) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+from numpy.typing import NDArray
 
 from patterncc.debug import traced
-from patterncc.ir.bitmap import bitmap, draw_rows
+from patterncc.ir.bitmap import CELLS, bitmap, draw_rows, table_of_bitmaps
 from patterncc.ir.closed import ClosedForm
 from patterncc.ir.layout import KEY, Layout
 from patterncc.ir.runs import Run, hits, table_of_runs
-from patterncc.ir.table import Table
+from patterncc.ir.table import Table, check_size
 from patterncc.ir.tokens import touched
 from patterncc.passes.closed_form import closed_form
-from patterncc.passes.lower_table import CELLS
 
 
 @traced
@@ -27,20 +29,23 @@ def lower_columns(layout: Layout, *, causal: bool, block: int, rows: int, column
     4: 4 5
     5: 5
     """
+    check_size(rows, columns)
     layout = touched(layout, causal=causal, block=block)
     form = closed_form(layout, causal)
     if form:
         return table_of_runs(_runs(form, causal, rows, columns), columns)
+    return table_of_bitmaps(_bitmaps(layout, causal, rows, columns))
+
+
+def _bitmaps(layout: Layout, causal: bool, rows: int, columns: int) -> Iterator[tuple[NDArray[np.bool_], int]]:
+    """Columns by the chunk, each with the rows that can keep them; what rows draw is drawn once."""
     drawn = draw_rows(layout.random, np.arange(rows)) if layout.random else None
-    pointers = np.zeros(columns + 1, dtype=np.int64)
-    parts = [np.zeros(0, dtype=np.int32)]
     width = max(1, CELLS // max(1, rows))
     for low in range(0, columns, width):
+        first = min(low, rows) if causal else 0
         span = range(low, min(low + width, columns))
-        keep = np.ascontiguousarray(bitmap(layout, range(rows), span, causal=causal, drawn=drawn).T)
-        pointers[low + 1 : low + 1 + len(keep)] = np.count_nonzero(keep, axis=1)
-        parts.append(np.nonzero(keep)[1].astype(np.int32))
-    return Table(np.cumsum(pointers), np.concatenate(parts))
+        some = None if drawn is None else drawn[first:]
+        yield bitmap(layout, range(first, rows), span, causal=causal, drawn=some).T, first
 
 
 def _runs(form: ClosedForm, causal: bool, rows: int, columns: int) -> list[Run]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+from numpy.typing import NDArray
 
 from patterncc.debug import traced
-from patterncc.ir.bitmap import bitmap
-from patterncc.ir.closed import Band, ClosedForm
+from patterncc.ir.bitmap import CELLS, bitmap, table_of_bitmaps
+from patterncc.ir.closed import ClosedForm
 from patterncc.ir.layout import KEY, Layout
 from patterncc.ir.runs import Run, hits, table_of_runs
-from patterncc.ir.table import Table
+from patterncc.ir.table import Table, check_size
 from patterncc.ir.tokens import touched
 from patterncc.passes.closed_form import closed_form
-
-CELLS = 1 << 22  # of a bitmap held at a time
 
 
 @traced
@@ -33,18 +34,20 @@ def lower_table(layout: Layout, *, causal: bool, block: int, rows: int, columns:
     6: 1 5 6
     7: 1 5-7
     """
+    check_size(rows, columns)
     layout = touched(layout, causal=causal, block=block)
     form = closed_form(layout, causal)
     if form:
         return table_of_runs(_runs(form, causal, rows, columns), rows)
-    pointers = np.zeros(rows + 1, dtype=np.int64)
-    parts = [np.zeros(0, dtype=np.int32)]
+    return table_of_bitmaps(_bitmaps(layout, causal, rows, columns))
+
+
+def _bitmaps(layout: Layout, causal: bool, rows: int, columns: int) -> Iterator[tuple[NDArray[np.bool_], int]]:
+    """Rows by the chunk, no wider than they can be."""
     height = max(1, CELLS // max(1, columns))
     for low in range(0, rows, height):
-        keep = bitmap(layout, range(low, min(low + height, rows)), range(columns), causal=causal)
-        pointers[low + 1 : low + 1 + len(keep)] = np.count_nonzero(keep, axis=1)
-        parts.append(np.nonzero(keep)[1].astype(np.int32))
-    return Table(np.cumsum(pointers), np.concatenate(parts))
+        high = min(low + height, rows)
+        yield bitmap(layout, range(low, high), range(min(columns, high) if causal else columns), causal=causal), 0
 
 
 def _runs(form: ClosedForm, causal: bool, rows: int, columns: int) -> list[Run]:
@@ -56,11 +59,8 @@ def _runs(form: ClosedForm, causal: bool, rows: int, columns: int) -> list[Run]:
     for band in reversed(form.bands):
         low = np.maximum(sink, i - band.d_to + 1) if band.d_to is not None else np.full(rows, sink)
         high = np.minimum(limit, i - band.d_from + 1) if band.d_from is not None else limit
-        runs.append(_band_run(band, i, low, high, rows, columns))
+        if band.anchor == KEY:
+            runs.append(Run(hits(band, 0, columns), low, high))
+        else:
+            runs.append(Run(-hits(band, 1 - columns, rows)[::-1], low, high, shift=i))  # j = i - d
     return runs
-
-
-def _band_run(band: Band, i: np.ndarray, low: np.ndarray, high: np.ndarray, rows: int, columns: int) -> Run:
-    if band.anchor == KEY:
-        return Run(hits(band, 0, columns), low, high)
-    return Run(-hits(band, 1 - columns, rows)[::-1], low, high, shift=i)  # j = i - d

@@ -23,6 +23,7 @@ from patterncc.spec import Pattern, loads
 from tests.strategies import patterns
 from tests.witness import kept_blocks, kept_tokens, table_lists
 
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where drawn masks are written: their names say what is in them."""
@@ -93,10 +94,12 @@ def test_plans_keep_and_say_everything(data: st.DataObject, folder: Path) -> Non
 def test_rows_before_the_first_key(causal: bool) -> None:
     """Queries may be more than keys: rows below 0 keep what their terms say, and nothing drawn, masked or global."""
     parts = "local: 2, stride: 3, offset: 1, sink: 1, globals: {rows: [0, 2]}, random: {blocks: 2}"
-    text = f"{{pattern: 1, name: early, heads: 1, block: 16, causal: {str(causal).lower()}, shards: [{{heads: all, {parts}}}]}}"
+    keys = f"pattern: 1, name: early, heads: 1, block: 16, causal: {str(causal).lower()}"
+    text = f"{{{keys}, shards: [{{heads: all, {parts}}}]}}"
     pattern, classes = compiled(text, Path())
     tokens = np.arange(-40, 96)
     kept = reference.keeps(pattern, 0, 0, tokens, np.arange(96))
-    blocks = [[kept[max(16 * i + 40, 0) : 16 * i + 56, 16 * j : 16 * j + 16].any() for j in range(6)] for i in range(-3, 6)]
+    rows = [kept[max(16 * i + 40, 0) : 16 * i + 56] for i in range(-3, 6)]
+    blocks = [[row[:, 16 * j : 16 * j + 16].any() for j in range(6)] for row in rows]
     mine = kept_blocks(classes.layouts[0], range(-3, 6), 6)
     assert (mine & (np.tri(9, 6, -3, dtype=bool) if causal else True)).tolist() == blocks

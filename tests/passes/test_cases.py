@@ -1,0 +1,108 @@
+"""Each pass by example: cases/<pass>.txt holds what goes in, a blank line, what comes out, a blank line, and so on.
+
+A line that begins with # is a title, or gives the values of other arguments: `# rows 6`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from patterncc.ir.layout import Classes, Layout
+from patterncc.passes.choose_plan import choose_plan
+from patterncc.passes.closed_form import closed_form
+from patterncc.passes.lower_columns import lower_columns
+from patterncc.passes.lower_table import lower_table
+from patterncc.passes.merge_heads import merge_heads
+from patterncc.passes.normalise import normal_layout, normalise
+from patterncc.passes.resolve_heads import resolve_heads
+from patterncc.spec import loads
+
+FOLDER = Path(__file__).parent / "cases"
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    title: str
+    options: dict[str, int]
+    before: str
+    after: str
+
+    @property
+    def sizes(self) -> dict[str, int | bool]:
+        given = {"causal": bool(self.options.get("causal", 1)), "block": self.options.get("block", 64)}
+        return given | {key: value for key, value in self.options.items() if key in ("rows", "columns")}
+
+
+def read(name: str) -> list[Case]:
+    paragraphs = (FOLDER / f"{name}.txt").read_text(encoding="utf-8").strip().split("\n\n")
+    assert len(paragraphs) % 2 == 0, f"{name}.txt: a case lacks what comes out"
+    cases = []
+    for before, after in zip(paragraphs[::2], paragraphs[1::2], strict=True):
+        lines = before.splitlines()
+        notes = [line[2:] for line in lines if line.startswith("# ")]
+        options = {
+            words[0]: int(words[1]) for note in notes if len(words := note.split()) == 2 and words[1].isdecimal()
+        }
+        title = next((note for note in notes if note.split()[0] not in options), "")
+        text = "\n".join(line for line in lines if not line.startswith("# "))
+        cases.append(Case(name, title, options, text, after))
+    return cases
+
+
+def of_heads(case: Case) -> str:
+    pattern = loads("pattern: 1\nname: case\n" + case.before)
+    layers = resolve_heads(pattern)
+    return "\n".join(f"{n}.{h}: {layout}" for n, row in enumerate(layers) for h, layout in enumerate(row))
+
+
+def of_layers(case: Case) -> str:
+    """Before: one line a layer, its heads' layouts between semicolons."""
+    layers = tuple(tuple(Layout.parse(head) for head in line.split("; ")) for line in case.before.splitlines())
+    heads = len(layers[0])
+    pattern = SimpleNamespace(name="case", block=64, causal=True, head_dim=64, heads=heads, kv_heads=1)
+    return str(merge_heads(pattern, layers))
+
+
+def of_normal(case: Case) -> str:
+    """One layout a line, or whole classes."""
+    if case.before.startswith("case:"):
+        return str(normalise(Classes.parse(case.before)))
+    layouts = map(Layout.parse, case.before.splitlines())
+    return "\n".join(str(normal_layout(layout, **case.sizes)) for layout in layouts)  # type: ignore[arg-type]
+
+
+def of_layouts(function: Callable[..., object]) -> Callable[[Case], str]:
+    def run(case: Case) -> str:
+        return "\n".join(str(function(Layout.parse(line), case)) for line in case.before.splitlines())
+
+    return run
+
+
+RUN: dict[str, Callable[[Case], str]] = {
+    "resolve_heads": of_heads,
+    "merge_heads": of_layers,
+    "normalise": of_normal,
+    "closed_form": of_layouts(lambda layout, case: closed_form(layout, case.sizes["causal"])),
+    "choose_plan": lambda case: str(choose_plan(Classes.parse(case.before))),
+    "lower_table": of_layouts(lambda layout, case: lower_table(layout, **case.sizes)),
+    "lower_columns": of_layouts(lambda layout, case: lower_columns(layout, **case.sizes)),
+}
+CASES = [case for name in RUN for case in read(name)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{case.name}: {case.title or n}" for n, case in enumerate(CASES)])
+def test_case(case: Case) -> None:
+    assert RUN[case.name](case) == case.after
+
+
+def test_every_pass_has_cases() -> None:
+    files = {path.stem for path in FOLDER.glob("*.txt")}
+    passes = {path.stem for path in Path("patterncc/passes").glob("*.py")} - {"__init__"}
+    assert files == passes == set(RUN)
+    assert len(CASES) >= 40
