@@ -1,0 +1,75 @@
+"""What callers may pass, checked where it comes in. Every message says what to change."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .pattern import BLOCK, HEAD_DIM, HEADS, KV_HEADS, LAYERS, NAME
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def check_layer(layer: int) -> None:
+    if not 0 <= layer < LAYERS:
+        raise ValueError(f"{NAME} has layers 0 to {LAYERS - 1}; layer={layer} is none of them")
+
+
+def check_heads(heads: int, kv_heads: int, head_offset: int) -> None:
+    """Local heads are a run of the pattern's, and their KV heads are all there."""
+    if head_offset < 0 or head_offset + heads > HEADS or heads == 0:
+        raise ValueError(
+            f"{NAME} has heads 0 to {HEADS - 1}; q has {heads} heads and head_offset={head_offset}. "
+            "head_offset is the first global query head present, under tensor parallelism rank * local heads"
+        )
+    share = HEADS // KV_HEADS
+    needed = (head_offset + heads - 1) // share - head_offset // share + 1
+    if kv_heads != needed:
+        raise ValueError(
+            f"heads {head_offset} to {head_offset + heads - 1} of {NAME} read {needed} KV heads ({share} query heads "
+            f"share one); k and v have {kv_heads}. Do not repeat k and v"
+        )
+
+
+def check_alike(**tensors: Tensor) -> None:
+    """One dtype, one device, the pattern's head_dim."""
+    for name, x in tensors.items():
+        if x.shape[-1] != HEAD_DIM:
+            raise ValueError(
+                f"{NAME} is compiled for head_dim {HEAD_DIM}; {name} has {x.shape[-1]}. "
+                "Set head_dim in the pattern's file and compile again"
+            )
+    dtypes = {x.dtype for x in tensors.values()}
+    if len(dtypes) > 1:
+        raise TypeError(f"{_names(tensors)} must have one dtype, not {_list(dtypes)}: cast them, or use torch.autocast")
+    if not dtypes <= set(DTYPES):
+        raise TypeError(f"{_names(tensors)} are {_list(dtypes)}; float32, float16 and bfloat16 are supported")
+    devices = {x.device for x in tensors.values()}
+    if len(devices) > 1:
+        raise ValueError(f"{_names(tensors)} must be on one device, not {_list(devices)}")
+
+
+def check_attention(q: Tensor, k: Tensor, v: Tensor, layer: int, head_offset: int, kv_start: int) -> None:
+    check_layer(layer)
+    if q.dim() != 4 or k.dim() != 4:
+        raise ValueError(
+            f"q is [batch, heads, q_len, head_dim], k and v are [batch, kv_heads, kv_len, head_dim]; "
+            f"got {list(q.shape)} and {list(k.shape)}"
+        )
+    if k.shape != v.shape:
+        raise ValueError(f"k and v must have one shape; got {list(k.shape)} and {list(v.shape)}")
+    if q.shape[0] != k.shape[0]:
+        raise ValueError(f"q has a batch of {q.shape[0]}, k and v of {k.shape[0]}")
+    check_alike(q=q, k=k, v=v)
+    check_heads(q.shape[1], k.shape[1], head_offset)
+    if kv_start % BLOCK:
+        raise ValueError(f"kv_start={kv_start} must be a multiple of the pattern's block, {BLOCK}")
+
+
+def _names(tensors: dict[str, Tensor]) -> str:
+    *first, last = tensors
+    return f"{', '.join(first)} and {last}"
+
+
+def _list(things: set) -> str:
+    return " and ".join(sorted(str(thing).removeprefix("torch.") for thing in things))

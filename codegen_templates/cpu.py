@@ -1,0 +1,109 @@
+"""Block-sparse attention on the CPU: gather the kept blocks, attend to them in dense pieces, merge the pieces.
+
+Time and memory go with the kept blocks: nothing is ever as large as queries times keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .cpu_attend import attend, attend_backward
+from .cpu_pieces import Place, Rows, Step, steps
+from .cpu_plan import Group, Span, plan
+from .pattern import BLOCK
+
+TOKENS_TOGETHER = 8192  # query tokens of a span, over all heads and sequences
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, *, layer: int, scale: float, head_offset: int, q_start: int, kv_start: int
+) -> tuple[Tensor, Tensor]:
+    """Output like q, and LSE [batch, heads, q_len], of q [batch, heads, q_len, dim], k and v [batch, kv_heads, kv_len,
+    dim], whose first tokens stand at q_start and kv_start."""
+    exact = torch.promote_types(q.dtype, torch.float32)
+    out = torch.empty_like(q)
+    lse = torch.empty(q.shape[:3], dtype=exact)
+    keys, values = Rows(k), Rows(v)
+    for group, span, batch in _pieces(q, k, layer, head_offset, q_start, kv_start):
+        place = Place(group, span, batch)
+        q_span, out_span, lse_span = place.read(q), place.room(out, exact), place.room(lse, exact)
+        if not span.covered:
+            out_span.zero_()
+            lse_span.fill_(float("-inf"))
+        for call, is_first in [*((call, True) for call in span.rest), *((call, False) for call in span.shared)]:
+            for step in steps(call, group, batch):
+                part = attend(step.read(q_span), keys.at(step), values.at(step), step.kept(), scale)
+                _merge(step, out_span, lse_span, *part, is_first)
+        place.write(out, out_span)
+        place.write(lse, lse_span)
+    return out, lse
+
+
+def backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    dout: Tensor,
+    dlse: Tensor | None,
+    *,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    q_start: int,
+    kv_start: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dq, dk and dv, each like its tensor. Half precision is multiplied and summed in fp32."""
+    exact = lse.dtype
+    dq = torch.empty_like(q)
+    blocks = -(-k.shape[2] // BLOCK)
+    dk, dv = (torch.zeros(*x.shape[:2], blocks, BLOCK * x.shape[3], dtype=exact) for x in (k, v))
+    keys, values = Rows(k), Rows(v)
+    for group, span, batch in _pieces(q, k, layer, head_offset, q_start, kv_start):
+        place = Place(group, span, batch)
+        spans = [place.read(x).to(exact) for x in (q, out, lse, dout)]
+        dlse_span = None if dlse is None else place.read(dlse)
+        dq_span = place.room(dq, exact).zero_()
+        for call in span.rest + span.shared:
+            for step in steps(call, group, batch):
+                rows = [step.read(x) for x in spans]
+                dlse_rows = None if dlse_span is None else step.read(dlse_span)
+                pieces = keys.at(step).to(exact), values.at(step).to(exact)
+                dq_rows, dk_keys, dv_keys = attend_backward(*pieces, *rows, dlse_rows, step.kept(), scale)
+                step.write(dq_span, dq_rows.add_(step.read(dq_span)))
+                step.add_keys(dk, dk_keys)
+                step.add_keys(dv, dv_keys)
+        place.write(dq, dq_span)
+    return dq, _like(k, dk), _like(v, dv)
+
+
+def _merge(step: Step, out: Tensor, lse: Tensor, out_part: Tensor, lse_part: Tensor, is_first: bool) -> None:
+    """Bring a part's result into that of the parts before it: the softmax over all of their keys."""
+    if is_first:
+        step.write(out, out_part)
+        step.write(lse, lse_part)
+        return
+    before = step.read(lse)
+    weight = torch.sigmoid(lse_part - before)  # of the part, which has keys for every query: its lse is finite
+    step.write(out, torch.lerp(step.read(out), out_part.to(out.dtype), weight[..., None]))
+    step.write(lse, torch.logaddexp(before, lse_part))
+
+
+def _like(x: Tensor, blocks: Tensor) -> Tensor:
+    """The sums of blocks [batch, kv_heads, blocks, BLOCK * dim], as a tensor like x."""
+    return torch.empty_like(x).copy_(blocks.unflatten(-1, (BLOCK, x.shape[3])).flatten(2, 3)[:, :, : x.shape[2]])
+
+
+def _pieces(
+    q: Tensor, k: Tensor, layer: int, head_offset: int, q_start: int, kv_start: int
+) -> Iterator[tuple[Group, Span, slice]]:
+    """What is worked on at a time: the units of a group, a span, and some sequences of the batch."""
+    for group in plan(layer, q.shape[1], head_offset, q_start, q.shape[2], kv_start, k.shape[2]):
+        for span in group.spans:
+            step = max(1, TOKENS_TOGETHER // (span.tokens * len(group.heads) * len(group.heads[0])))
+            for first in range(0, q.shape[0], step):
+                yield group, span, slice(first, min(first + step, q.shape[0]))

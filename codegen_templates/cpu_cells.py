@@ -1,0 +1,119 @@
+"""How the rows of one span keep their columns: a number a block, from which columns are peeled off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .layout import keeps, keeps_blocks, touches_blocks
+from .pattern import BLOCK, CAUSAL, CLASSES
+
+# A cell: not kept; kept whole; whole, but the last block's tokens end early; the diagonal of a causal row. From OTHER
+# on, kept in part: equal numbers have equal masks.
+NONE, WHOLE, TAIL, DIAGONAL, OTHER = range(5)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Query tiles of equal size, one after another in a span."""
+
+    first: int  # token, counted from the span's first one
+    tokens: int  # of a tile
+    count: int
+    row: int  # in which the first tile begins, counted from the cells' first row
+    rows: int  # of a tile
+    skip: int  # tokens of that row which lie before the tile
+
+
+def tiles(size: int, first: int, last: int) -> Iterator[Tiles]:
+    """Cut tokens first..last-1 at the multiples of `size`: a cut tile, the whole ones together, a cut tile."""
+    head, tail = min(last, -(-first // size) * size), max(first, last // size * size)
+    if head > tail:
+        head = tail = last
+    for start, stop in ((first, head), (head, tail), (tail, last)):
+        if start < stop:
+            tokens = min(size, stop - start)
+            row = start // BLOCK
+            rows = -(-(start + tokens) // BLOCK) - row
+            yield Tiles(start - first, tokens, (stop - start) // tokens, row - first // BLOCK, rows, start % BLOCK)
+
+
+@dataclass
+class Cells:
+    """The cells of some classes in one span."""
+
+    classes: list[int]
+    first_row: int
+    first_column: int
+    cells: Tensor  # int64 [classes, rows, columns]
+    cut_column: int  # which ends early, or -1
+    cut_keys: int  # by so many
+
+    @staticmethod
+    def of(classes: list[int], first: int, last: int, kv_start: int, kv_len: int) -> Cells:
+        """Of the query tokens first..last-1 and the keys that are there."""
+        rows = torch.arange(first // BLOCK, -(-last // BLOCK))
+        stop = -(-(kv_start + kv_len) // BLOCK)
+        stop = min(stop, int(rows[-1]) + 1) if CAUSAL else stop
+        columns = torch.arange(kv_start // BLOCK, max(stop, kv_start // BLOCK))
+        cells = torch.stack([_cells(klass, rows[:, None], columns[None, :]) for klass in classes])
+        cut_column, cut_keys = -1, -kv_len % BLOCK
+        if cut_keys and stop > (kv_start + kv_len) // BLOCK:
+            cut_column = len(columns) - 1
+            cells[..., -1][cells[..., -1] == WHOLE] = TAIL
+        return Cells(classes, int(rows[0]), kv_start // BLOCK, cells, cut_column, cut_keys)
+
+    def share(self, part: Tiles, least: int) -> Tensor:
+        """The columns that all rows of a tile keep whole, if they are `least` or more: bool [classes, tiles, columns].
+        They are kept no longer."""
+        cells = self._of(part)
+        shared = (cells == WHOLE).all(2)
+        shared &= shared.sum(-1, keepdim=True) >= least
+        cells[shared[:, :, None].expand_as(cells)] = NONE
+        return shared
+
+    def rest(self, part: Tiles) -> Tensor:
+        """All cells of these tiles: [classes, tiles, rows, columns]."""
+        return self._of(part)
+
+    def _of(self, part: Tiles) -> Tensor:
+        rows = self.cells[:, part.row : part.row + part.count * part.rows]
+        return rows.unflatten(1, (part.count, part.rows))
+
+    def masks(self, kinds: Tensor, row: Tensor, column: Tensor, klass: Tensor) -> tuple[Tensor, Tensor]:
+        """The mask of every kind of cell that occurs, bool [masks, BLOCK, BLOCK], and which one each cell has."""
+        known, mask_of = torch.unique(kinds, return_inverse=True)
+        masks = []
+        for kind in known.tolist():
+            at = (kinds == kind).flatten().nonzero()[0]
+            i, j, c = (int(x.expand_as(kinds).flatten()[at]) for x in (row, column, klass))
+            masks.append(self._mask(kind, i + self.first_row, j + self.first_column, self.classes[c]))
+        return torch.stack(masks), mask_of
+
+    def _mask(self, kind: int, i: int, j: int, klass: int) -> Tensor:
+        if kind <= TAIL:
+            return torch.full((BLOCK, BLOCK), kind != NONE)
+        tokens = torch.arange(BLOCK)
+        return keeps(klass, (i * BLOCK + tokens)[:, None], (j * BLOCK + tokens)[None, :])
+
+
+def _cells(klass: int, i: Tensor, j: Tensor) -> Tensor:
+    """How rows i [rows, 1] keep columns j [1, columns], whatever the length."""
+    window, sink = CLASSES[klass]["window"], CLASSES[klass]["sink"]
+    whole = keeps_blocks(klass, i, j)
+    part = touches_blocks(klass, i, j)
+    cells = torch.where(whole, WHOLE, NONE)
+    if window or sink:
+        # The mask depends on the distance, as far as the window and the diagonal see it, and on the sink's share.
+        reach = 2 + sum(-(-tokens // BLOCK) for tokens in window or ())
+        distance = (i - j).clamp(-reach, reach) + reach
+        sunk = (sink - j * BLOCK).clamp(0, BLOCK)
+        kind = (klass * (2 * reach + 1) + distance) * (BLOCK + 1) + sunk
+        cells = torch.where(part & ~whole, OTHER + kind, cells)
+    if CAUSAL:
+        cells = torch.where(i < j, NONE, cells)
+        cells = torch.where((i == j) & whole, DIAGONAL, cells)
+    return cells

@@ -1,0 +1,149 @@
+"""How a sequence is cut for the CPU: which query tokens meet which blocks in one dense attention call.
+
+A row's columns are peeled off from coarse to fine. Tiles of many rows take the columns that all of their rows keep
+whole: big matrix products without a mask. Smaller tiles take what their own rows share of the rest. The smallest take
+what is left, masked where a block is kept in part or by some of their rows only. So far progressions, windows and dense
+heads meet as big products, whatever rule they come from, and next to nothing is multiplied that is not kept.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .cpu_cells import NONE, TAIL, WHOLE, Cells, Tiles, tiles
+from .pattern import BLOCK, CLASS_OF, HEADS, KV_HEADS
+
+LEVELS = tuple(sorted({max(tokens, BLOCK) for tokens in (1024, 256, 64)}, reverse=True))  # tokens a query tile
+LEAST_SHARED = 256 // BLOCK  # columns: fewer than these are left to the next level
+TOGETHER = 8192  # query tokens, counted over heads, of the units that share a call
+
+
+@dataclass(frozen=True)
+class Call:
+    """One attention call: every item is one unit's tile of query tokens, with its own columns."""
+
+    tiles: Tiles
+    heads: int  # of a unit
+    units: Tensor  # [items]
+    tile: Tensor  # [items]
+    in_order: bool  # whether the items are all tiles of all units
+    columns: Tensor  # [items, n], counted from the first column present
+    keys: int  # so many of the n * BLOCK keys exist
+    masks: Tensor | None = None  # bool [masks, BLOCK, BLOCK]; None: nothing is masked
+    mask_of: Tensor | None = None  # [items, or 1 for all alike, rows, n]: each block's mask
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive query tokens, and the calls that make their output."""
+
+    first: int  # counted from the first query token
+    tokens: int
+    rest: tuple[Call, ...]  # of the last level: no token of a unit is in two of them
+    shared: tuple[Call, ...]
+    covered: bool  # whether every token of every unit is in the rest
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units, each the query heads of one KV head that share a class, and the spans of their sequence."""
+
+    heads: tuple[tuple[int, ...], ...]  # [unit][heads of the unit], counted from the first head present
+    kv_heads: Tensor  # [units]
+    spans: tuple[Span, ...] = field(repr=False)
+
+
+@functools.lru_cache(maxsize=64)
+def plan(
+    layer: int, heads: int, head_offset: int, q_start: int, q_len: int, kv_start: int, kv_len: int
+) -> tuple[Group, ...]:
+    """The calls of attention over these heads and tokens. Kept for the next layer and the next step."""
+    groups = []
+    for units in _units(layer, heads, head_offset):
+        spans = tuple(_spans([klass for _, klass, _ in units], len(units[0][2]), q_start, q_len, kv_start, kv_len))
+        kv_heads = torch.tensor([kv_head for kv_head, _, _ in units])
+        groups.append(Group(tuple(heads for _, _, heads in units), kv_heads, spans))
+    return tuple(groups)
+
+
+def _units(layer: int, heads: int, head_offset: int) -> Iterator[list[tuple[int, int, tuple[int, ...]]]]:
+    """Lists of units (KV head, class, query heads) of equal size, few enough to work on together."""
+    share = HEADS // KV_HEADS
+    units: dict[tuple[int, int], list[int]] = {}
+    for head in range(heads):
+        kv_head = (head + head_offset) // share - head_offset // share
+        units.setdefault((kv_head, CLASS_OF[layer][head + head_offset]), []).append(head)
+    for size in sorted({len(unit) for unit in units.values()}):
+        alike = [(kv_head, klass, tuple(unit)) for (kv_head, klass), unit in units.items() if len(unit) == size]
+        step = max(1, TOGETHER // (LEVELS[0] * size))
+        yield from (alike[n : n + step] for n in range(0, len(alike), step))
+
+
+def _spans(unit_classes: list[int], heads: int, q_start: int, q_len: int, kv_start: int, kv_len: int) -> Iterator[Span]:
+    classes = sorted(set(unit_classes))
+    class_of = torch.tensor([classes.index(klass) for klass in unit_classes])
+    for base in range(q_start // LEVELS[0] * LEVELS[0], q_start + q_len, LEVELS[0]):
+        first, last = max(q_start, base), min(q_start + q_len, base + LEVELS[0])
+        cells = Cells.of(classes, first, last, kv_start, kv_len)
+        shared = [
+            call
+            for size in LEVELS[:-1]
+            for part in tiles(size, first, last)
+            for call in _shared(cells, class_of, part, heads)
+        ]
+        rest = [call for part in tiles(LEVELS[-1], first, last) for call in _rest(cells, class_of, part, heads)]
+        covered = sum(len(call.units) * call.tiles.tokens for call in rest)
+        yield Span(
+            first - q_start, last - first, tuple(rest), tuple(shared), covered == (last - first) * len(unit_classes)
+        )
+
+
+def _shared(cells: Cells, class_of: Tensor, part: Tiles, heads: int) -> Iterator[Call]:
+    """Calls for the columns that all rows of a tile keep whole."""
+    for units, tile, columns in _alike(cells.share(part, LEAST_SHARED)[class_of]):
+        in_order = len(units) == len(class_of) * part.count
+        yield Call(part, heads, units, tile, in_order, columns, columns.shape[1] * BLOCK)
+
+
+def _rest(cells: Cells, class_of: Tensor, part: Tiles, heads: int) -> Iterator[Call]:
+    """Calls for all columns that are left, with masks where not every row keeps them whole."""
+    left = cells.rest(part)  # [classes, tiles, rows, columns]
+    for units, tile, columns in _alike((left != NONE).any(2)[class_of]):
+        kinds = left[class_of[units], tile].gather(-1, columns[:, None].expand(-1, part.rows, -1))  # [items, rows, n]
+        ends_early = columns[:, -1] == cells.cut_column
+        for chosen, alike in _alike_masks(kinds.flatten(1), ends_early):
+            keys = columns.shape[1] * BLOCK - (cells.cut_keys if ends_early[chosen[0]] else 0)
+            masks = mask_of = None
+            if ((kinds[chosen] != WHOLE) & (kinds[chosen] != TAIL)).any():
+                shown = chosen[:1] if alike else chosen
+                row = part.row + tile[shown, None, None] * part.rows + torch.arange(part.rows)[:, None]
+                masks, mask_of = cells.masks(
+                    kinds[shown], row, columns[shown, None], class_of[units[shown], None, None]
+                )
+            in_order = len(chosen) == len(class_of) * part.count
+            yield Call(part, heads, units[chosen], tile[chosen], in_order, columns[chosen], keys, masks, mask_of)
+
+
+def _alike(kept: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Of kept [units, tiles, columns]: the units, tiles and columns [items, n] that have equally many columns."""
+    counts = kept.sum(-1)
+    for count in counts.unique().tolist():
+        if count:
+            units, tile = (counts == count).nonzero(as_tuple=True)
+            yield units, tile, kept[units, tile].nonzero()[:, 1].view(-1, count)
+
+
+def _alike_masks(kinds: Tensor, ends_early: Tensor) -> Iterator[tuple[Tensor, bool]]:
+    """Items that have equal kinds [items, any], and True; where that would be many calls, all items, and False."""
+    for early in ends_early.unique():
+        items = (ends_early == early).nonzero()[:, 0]
+        patterns, pattern_of = torch.unique(kinds[items], dim=0, return_inverse=True)
+        if len(patterns) == 1 or 4 * len(patterns) <= len(items):
+            yield from ((items[pattern_of == pattern], True) for pattern in range(len(patterns)))
+        else:
+            yield items, False

@@ -1,0 +1,122 @@
+"""Attention as torch operators: checks, kernels or CPU path, gradients, shapes for the compiler."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from . import cpu
+from .checks import check_attention
+from .pattern import HEAD_DIM, NAME
+
+NAMESPACE = __package__.replace(".", "_")  # of the operators: one for each package, whatever the pattern's name
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    layer: int = 0,
+    scale: float | None = None,
+    return_lse: bool = False,
+    head_offset: int = 0,
+    q_start: int | None = None,
+    kv_start: int = 0,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Attention of q [batch, heads, q_len, head_dim] over k and v [batch, kv_heads, kv_len, head_dim]: like q.
+
+    With `return_lse` also the logarithms of the softmax sums, [batch, heads, q_len], fp32. Both are differentiable. A
+    query that keeps no key gives 0 and -inf. `scale` is head_dim**-0.5 unless given. `head_offset` is the first of the
+    pattern's query heads that is present in q. The keys stand at positions kv_start, kv_start + 1, … (a multiple of the
+    block) and the queries at q_start, q_start + 1, …, by default so that both end together. Under autocast q, k and v
+    are cast to its dtype.
+    """
+    q, k, v = _autocast(q, k, v)
+    check_attention(q, k, v, layer, head_offset, kv_start)
+    scale = HEAD_DIM**-0.5 if scale is None else float(scale)
+    q_start = kv_start + k.shape[2] - q.shape[2] if q_start is None else q_start
+    out, lse = _forward(q, k, v, layer, scale, head_offset, q_start, kv_start)
+    return (out, lse) if return_lse else out
+
+
+@torch.library.custom_op(f"{NAMESPACE}::attention", mutates_args=())
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, layer: int, scale: float, head_offset: int, q_start: int, kv_start: int
+) -> tuple[Tensor, Tensor]:
+    place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
+    with torch.autocast(q.device.type, enabled=False):
+        return _path(q).forward(q, k, v, **place)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::attention_backward", mutates_args=())
+def _backward(
+    dout: Tensor,
+    dlse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    q_start: int,
+    kv_start: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
+    with torch.autocast(q.device.type, enabled=False):
+        return _path(q).backward(q, k, v, out, lse, dout, dlse, **place)
+
+
+@_forward.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, *_place: object) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
+
+
+@_backward.register_fake
+def _(
+    dout: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *_rest: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN001
+    q, k, v, *ctx.place = inputs
+    ctx.save_for_backward(q, k, v, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:  # noqa: ANN001
+    q, k, v, out, lse = ctx.saved_tensors
+    dout = torch.zeros_like(out) if dout is None else dout
+    return *_backward(dout, dlse, q, k, v, out, lse, *ctx.place), None, None, None, None, None
+
+
+def _refuse(ctx, *_grads: Tensor) -> tuple:  # noqa: ANN001
+    raise NotImplementedError(f"{NAME}: attention has no second derivative; do not differentiate its gradient")
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+_backward.register_autograd(_refuse)
+
+
+def _path(q: Tensor):  # noqa: ANN202
+    """The module that computes: kernels for a GPU, and in Triton's interpreter where that is asked for; else the CPU's."""
+    if q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        return cpu
+    try:
+        from . import launch
+    except ImportError as error:
+        raise RuntimeError(f"{NAME}: attention on {q.device.type} needs triton, which cannot be imported") from error
+    return launch
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in tensors)
