@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from functools import singledispatch
 
-import numpy as np
-
 from patterncc.ir.closed import MOST_RESIDUES, ClosedForm
 from patterncc.ir.layout import KEY, QUERY, Classes, Layout
 from patterncc.ir.plan import FORMS, Plan
@@ -93,6 +91,8 @@ def _closed(form: ClosedForm) -> list[str]:
 
 @_problems.register
 def _table(table: Table) -> list[str]:
+    import numpy as np
+
     pointers, columns = table.pointers, table.columns
     if pointers.dtype != np.int64 or columns.dtype != np.int32:
         return ["pointers are not int64 or columns not int32"]

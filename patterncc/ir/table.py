@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from patterncc.errors import UsageError
+
+if TYPE_CHECKING:  # numpy comes with the first table: most patterns are compiled without any
+    import numpy as np
+    from numpy.typing import NDArray
 
 MOST_ROWS = 2**24
 MOST_ENTRIES = 2**29  # 2 GiB of columns
@@ -36,6 +38,8 @@ class Table:
     @staticmethod
     def of(rows: Iterable[Sequence[int]]) -> Table:
         """A table of the given lists."""
+        import numpy as np
+
         lists = list(rows)
         pointers = np.array([0, *accumulate(map(len, lists))], dtype=np.int64)
         return Table(pointers, np.array([column for row in lists for column in row], dtype=np.int32))
@@ -58,6 +62,8 @@ class Table:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Table):
             return NotImplemented
+        import numpy as np
+
         return np.array_equal(self.pointers, other.pointers) and np.array_equal(self.columns, other.columns)
 
     __hash__ = None  # type: ignore[assignment]
@@ -86,6 +92,8 @@ def check_size(rows: int, columns: int, entries: int = 0) -> None:
 
 def _ranges(columns: NDArray[np.int32]) -> str:
     """3 11 112-127: runs of three and more are written as ranges."""
+    import numpy as np
+
     if not len(columns):
         return ""
     cuts = np.flatnonzero(np.diff(columns) != 1) + 1

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from patterncc.debug import traced
 from patterncc.ir.layout import Classes, Layout, Mask, Term
 from patterncc.ir.terms import contains, simplify
@@ -69,6 +67,8 @@ def _window(window: tuple[int, int], terms: tuple[Term, ...], causal: bool, bloc
 
 def _mask(mask: Mask, causal: bool) -> Mask | None:
     """The mask without what the causal cut drops anyway and without empty rows and columns at its end."""
+    import numpy as np
+
     bits = np.unpackbits(np.frombuffer(mask.bits, np.uint8), count=mask.rows * mask.columns)
     kept = bits.reshape(mask.rows, mask.columns)
     kept = np.tril(kept) if causal else kept

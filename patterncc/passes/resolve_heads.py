@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from patterncc.debug import traced
 from patterncc.ir.layout import KEY, QUERY, Layout, Layouts, Mask, Random, Term
 from patterncc.ir.tokens import whole_terms
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from patterncc.spec import Pattern
     from patterncc.spec.resolved import Resolved, ResolvedStride
 
@@ -73,6 +73,8 @@ def _layout(shard: Resolved, *, causal: bool, block: int) -> Layout:
 
 
 def _mask(kept: NDArray[np.bool_]) -> Mask:
+    import numpy as np
+
     rows, columns = kept.shape
     return Mask(rows, columns, np.packbits(kept).tobytes())
 

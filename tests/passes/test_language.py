@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +105,20 @@ def test_rows_before_the_first_key(causal: bool) -> None:
     blocks = [[row[:, 16 * j : 16 * j + 16].any() for j in range(6)] for row in rows]
     mine = kept_blocks(classes.layouts[0], range(-3, 6), 6)
     assert (mine & (np.tri(9, 6, -3, dtype=bool) if causal else True)).tolist() == blocks
+
+
+def test_a_pattern_without_tables_needs_no_numpy() -> None:
+    """Importing it takes longer than all passes together."""
+    program = """
+import sys
+from patterncc.spec import load
+from patterncc.passes.choose_plan import choose_plan
+from patterncc.passes.merge_heads import merge_heads
+from patterncc.passes.normalise import normalise
+from patterncc.passes.resolve_heads import resolve_heads
+pattern = load("patterns/gemma3.yaml")
+plan = choose_plan(normalise(merge_heads(pattern, resolve_heads(pattern))))
+print(plan.form, sorted({"numpy", "torch", "triton"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "closed []\n"
