@@ -1,7 +1,8 @@
 """The colours of all pictures: apart for every common kind of colour blindness, calm on white and on black.
 
-The hues are Paul Tol's "vibrant" and "bright" schemes (personal.sron.nl/~pault, SRON/EPS/TN/09-002), one a key
-of the language. A block that is kept in part has its part's hue, half way to the paper.
+The hues are of Paul Tol's "vibrant", "bright" and "muted" schemes (SRON/EPS/TN/09-002), one a key of the language,
+lightened or darkened until a test found any two apart without red or green cones. A block that is kept in part has
+its part's hue, half way to the paper.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ NIGHT_PAPER, NIGHT_FIELD, NIGHT_INK, NIGHT_QUIET = "#14181f", "#262c36", "#e6e9e
 NIGHT_RULE, NIGHT_ACCENT = "#3b4452", "#77aadd"
 
 PARTS = {
-    "dense": "#8793a3",
+    "dense": "#667181",
     "local": "#4477aa",
     "stride": "#ee7733",
-    "sink": "#009988",
-    "globals": "#aa3377",
-    "random": "#ccbb44",
+    "sink": "#17a792",
+    "globals": "#882255",
+    "random": "#e0cf55",
     "mask": "#cc3311",
 }
 UNSEEN, NIGHT_UNSEEN = "#f6c7b6", "#a34e33"  # kept by no head

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import fcntl
 import json
 import os
 import shutil
-import subprocess
+import signal
+import struct
 import tempfile
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +37,17 @@ class Browser:
         self.requests: list[str] = []
         self._patience = patience
         self._folder = tempfile.TemporaryDirectory(prefix="patterncc-browser-", ignore_cleanup_errors=True)
-        here_in, there_out = os.pipe()
-        there_in, here_out = os.pipe()
-        script = f'exec "$@" 3<&{there_in} 4>&{there_out}'  # Chromium reads commands from 3 and answers on 4
+        here_in, there_out = map(_high, os.pipe())
+        there_in, here_out = map(_high, os.pipe())
         command = [binary, *SWITCHES, f"--user-data-dir={self._folder.name}", "about:blank"]
-        self._process = subprocess.Popen(
-            ["sh", "-c", script, "sh", *command],
-            pass_fds=(there_in, there_out),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(there_in)
-        os.close(there_out)
+        quiet = os.open(os.devnull, os.O_RDWR)
+        places = ((quiet, 0), (quiet, 1), (quiet, 2), (there_in, 3), (there_out, 4))  # it reads from 3, answers on 4
+        actions = [(os.POSIX_SPAWN_DUP2, ours, its) for ours, its in places]
+        self._process = os.posix_spawn(binary, command, os.environ, file_actions=actions, setpgroup=0)
+        for file in (quiet, there_in, there_out):
+            os.close(file)
         self._out, self._in = os.fdopen(here_out, "wb", buffering=0), os.fdopen(here_in, "rb", buffering=0)
-        self._watch = threading.Timer(patience, self._process.kill)  # a browser that hangs ends the pipe
+        self._watch = threading.Timer(patience, self._kill)  # a browser that hangs ends the pipe
         self._watch.start()
         self._number, self._rest, self._session = 0, b"", ""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -81,9 +82,16 @@ class Browser:
     def point(self, x: float, y: float) -> None:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
-    def screenshot(self) -> str:
-        """The page as PNG, base64."""
-        return self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+    def pixel(self, x: float, y: float) -> list[int]:
+        """The colour of one point of the window, as [red, green, blue]."""
+        area = {"x": int(x), "y": int(y), "width": 1, "height": 1, "scale": 1}
+        data = base64.b64decode(self.call("Page.captureScreenshot", clip=area)["data"])
+        body, at = b"", 8
+        while at < len(data):
+            (length,) = struct.unpack(">I", data[at : at + 4])
+            body += data[at + 8 : at + 8 + length] if data[at + 4 : at + 8] == b"IDAT" else b""
+            at += 12 + length
+        return list(zlib.decompress(body)[1:4])  # a PNG of one pixel: its filter has nothing to refer to
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One command of the DevTools protocol, and its answer; events before it are noted."""
@@ -101,11 +109,14 @@ class Browser:
 
     def close(self) -> None:
         self._watch.cancel()
-        self._process.kill()
-        self._process.wait()
+        self._kill()
+        os.waitpid(self._process, 0)
         self._out.close()
         self._in.close()
         self._folder.cleanup()
+
+    def _kill(self) -> None:
+        os.killpg(self._process, signal.SIGKILL)
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
@@ -123,3 +134,10 @@ class Browser:
             self.problems.append(json.dumps(content["exceptionDetails"]))
         elif method == "Log.entryAdded" or (method == "Runtime.consoleAPICalled" and content["type"] != "log"):
             self.problems.append(json.dumps(content))
+
+
+def _high(file: int) -> int:
+    """The same open file under a number that no place of the browser's has."""
+    moved = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(file)
+    return moved

@@ -1,0 +1,234 @@
+"""Picture files: read back by readers of their own, and found to say what the layouts say."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from patterncc.errors import UsageError
+from patterncc.ir.layout import Classes, Layout
+from patterncc.pictures import write
+from patterncc.pictures.figure import figure, part_cells
+from patterncc.pictures.html import html
+from patterncc.pictures.palette import FIELD, HEADS, PARTS, part_colour
+from patterncc.pictures.png import png, rgb
+from patterncc.pictures.scene import Cells, Scene, merged
+from patterncc.pictures.strokes import GLYPHS, strokes
+from patterncc.pictures.svg import svg
+from tests.pictures.made import everything, one_layer
+from tests.strategies import layouts
+
+NASTY = "</script><script>alert(1)</script> ]]> <img src=x onerror=alert(2)> & \" ' \u2028 \u202e \x00 é ∪"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def painted(group: ElementTree.Element, rows: int) -> list[list[str | None]]:
+    """The squares that a group of paths paints, pixel by pixel in their order: a small reader of SVG's path data."""
+    grid: list[list[str | None]] = [[None] * rows for _ in range(rows)]
+    for path in group:
+        stroke, colour = path.get("stroke"), path.get("stroke") or path.get("fill")
+        corners: list[tuple[float, float]] = []
+        x = y = 0.0
+        for command, text in re.findall(r"([MmHhVvz])([^MmHhVvz]*)", path.get("d", "")):
+            numbers = [float(n) for n in re.findall(r"-?\d*\.?\d+", text)]
+            if command in "Mm":
+                x, y = (numbers[0], numbers[1]) if command == "M" else (x + numbers[0], y + numbers[1])
+                corners = [(x, y)]
+                if stroke:
+                    continue
+            elif command in "Hh":
+                if stroke:
+                    for column in range(int(x), int(x + numbers[0])):
+                        grid[int(y)][column] = colour
+                x = numbers[0] if command == "H" else x + numbers[0]
+                corners.append((x, y))
+            elif command == "v":
+                y += numbers[0]
+                corners.append((x, y))
+            else:
+                fill(grid, corners, colour)
+                x, y = corners[0]
+    return grid
+
+
+def fill(grid: list[list[str | None]], corners: list[tuple[float, float]], colour: str | None) -> None:
+    """Even-odd: a square is inside when a ray to its left crosses an odd number of upright edges."""
+    edges = [(a, b) for a, b in zip(corners, [*corners[1:], corners[0]], strict=True) if a[0] == b[0]]
+    for row in range(len(grid)):
+        crossed = sorted(a[0] for a, b in edges if min(a[1], b[1]) < row + 0.5 < max(a[1], b[1]))
+        for left, right in zip(crossed[::2], crossed[1::2], strict=True):
+            for column in range(int(left), int(right)):
+                grid[row][column] = colour
+
+
+def pixels(data: bytes) -> NDArray[np.uint8]:
+    """A reader of the PNG that we write (RGB, filter 2), which checks every checksum."""
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    chunks, at = {}, 8
+    while at < len(data):
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        tag, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        assert struct.unpack(">I", data[at + 8 + length : at + 12 + length]) == (zlib.crc32(tag + body),)
+        chunks[tag] = body
+        at += 12 + length
+    width, height, depth, kind, *_ = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
+    assert (depth, kind) == (8, 2)
+    rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, 1 + 3 * width)
+    assert (rows[:, 0] == 2).all()
+    return np.cumsum(rows[:, 1:].reshape(height, width, 3), axis=0, dtype=np.uint8)
+
+
+def scene_of(cells: Cells, size: float) -> Scene:
+    scene = Scene(size, size, "t", "a")
+    scene.add(cells)
+    return scene
+
+
+@settings(max_examples=60)
+@given(layouts(), st.integers(1, 14), st.booleans())
+def test_svg_paints_the_layout(layout: Layout, rows: int, causal: bool) -> None:
+    classes = Classes("x", 16, causal, 64, 1, 1, (layout,), ((0,),))
+    cells = part_cells(layout, classes, rows)
+    for base in (FIELD, None):
+        root = ElementTree.fromstring(svg(scene_of(Cells(0, 0, 1, cells, base), rows)))
+        (group,) = root.findall(f"{SVG}g")
+        assert painted(group, rows) == [line + [None] * (rows - len(line)) for line in cells]
+
+
+@settings(max_examples=20, deadline=None)
+@given(layouts(), st.integers(1, 14), st.sampled_from([2.0, 3.3, 0.5]))
+def test_png_paints_the_layout(layout: Layout, rows: int, size: float) -> None:
+    classes = Classes("x", 16, False, 64, 1, 1, (layout,), ((0,),))
+    cells = part_cells(layout, classes, rows)
+    image = pixels(png(scene_of(Cells(0, 0, size, cells, FIELD), 50)))
+    assert image.shape == (100, 100, 3)
+    middle = [int((k + 0.5) * round(rows * size * 2) / rows) for k in range(rows)]
+    for i, line in enumerate(cells):
+        assert [tuple(image[middle[i], x]) for x in middle] == [rgb(colour or "") for colour in line]
+
+
+def test_squares_are_merged_into_few_boxes() -> None:
+    assert merged([["a", "a", None], ["a", "a", "b"], [None, "a", "b"]]) == {
+        "a": [(0, 0, 2, 2), (1, 2, 1, 1)],
+        "b": [(2, 1, 1, 2)],
+    }
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png", "html"])
+@pytest.mark.parametrize("choice", [{}, {"head": 1}, {"union": True}, {"layer": 0, "rows": 33}])
+def test_the_same_pattern_gives_the_same_bytes(suffix: str, choice: dict[str, int], tmp_path: Path) -> None:
+    first, second = (write(everything(), tmp_path / f"{n}.{suffix}", about="why", **choice) for n in "ab")
+    assert first.read_bytes() == second.read_bytes()
+    assert len(first.read_bytes()) > 2000
+
+
+@pytest.mark.parametrize("choice", [{}, {"head": 1}, {"union": True}])
+def test_what_people_write_stays_text_in_svg(choice: dict[str, int]) -> None:
+    text = svg(figure(everything(NASTY), about=NASTY, **choice))
+    root = ElementTree.fromstring(text)
+    assert {element.tag.removeprefix(SVG) for element in root.iter()} <= {
+        "svg", "title", "desc", "rect", "text", "path", "g",
+    }  # fmt: skip
+    assert "\x00" not in text and "\u202e" not in text
+
+
+class Tags(HTMLParser):
+    """Collects start tags, and the text of the data block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.data = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.found and self.found[-1][1].get("id") == "data":
+            self.data += data
+
+
+def test_what_people_write_stays_data_in_html() -> None:
+    plain, nasty = Tags(), Tags()
+    plain.feed(html(everything(), rows=8, about="why"))
+    nasty.feed(html(everything(NASTY), rows=8, about=NASTY))
+    assert [tag for tag, _ in nasty.found] == [tag for tag, _ in plain.found]
+    assert (json.loads(nasty.data)["name"], json.loads(nasty.data)["about"]) == (NASTY, NASTY)
+
+
+def test_the_page_asks_for_nothing() -> None:
+    page = Tags()
+    page.feed(html(everything(), rows=8, about="why"))
+    asked = {"src", "href", "action", "background", "data", "poster", "srcset"}
+    assert not [found for found in page.found if asked & set(found[1])]
+    policy = next(attributes["content"] for tag, attributes in page.found if "http-equiv" in attributes)
+    assert policy is not None and policy.startswith("default-src 'none'; script-src 'sha256-")
+
+
+@pytest.mark.parametrize(
+    ("name", "help"), [("a.pgn", "did you mean .png?"), ("a", "a picture ends in .svg, .png, .html")]
+)
+def test_unknown_suffix(name: str, help: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        write(everything(), tmp_path / name)
+    assert help in error.value.render()
+    assert not list(tmp_path.iterdir())
+
+
+def test_many_classes_are_counted_not_crammed(tmp_path: Path) -> None:
+    many = one_layer(*(f"d<2 | j%97=={k}" for k in range(97)))
+    text = write(many, tmp_path / "a.svg", rows=24).read_text(encoding="utf-8")
+    assert "and 65 more classes" in text
+    assert len(text) < 120_000
+
+
+def test_every_letter_of_a_name_and_of_our_words_is_drawn() -> None:
+    """All of printable ASCII; no stroke leaves the grid."""
+    for character in map(chr, range(32, 127)):
+        assert character in GLYPHS, character
+        drawn, advance = strokes(character)
+        assert all(0 <= x <= advance and 0 <= y <= 9 for stroke in drawn for x, y in stroke)
+
+
+def linear(colour: str) -> NDArray[np.float64]:
+    share = np.array(rgb(colour)) / 255
+    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+
+
+def lab(light: NDArray[np.float64]) -> NDArray[np.float64]:
+    """CIE L*a*b* (D65) of linear RGB: distances there are about what the eye sees."""
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ light
+    f = np.cbrt(np.maximum(xyz / [0.9505, 1, 1.089], 0.008856))
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+# Machado, Oliveira, Fernandes 2009: what is left of linear RGB without red, or without green, cones.
+BLINDNESS = {
+    "none": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protan": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.052]],
+    "deutan": [[0.3673, 0.8606, -0.228], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
+}
+
+
+@pytest.mark.parametrize("blindness", BLINDNESS)
+def test_colours_stay_apart(blindness: str) -> None:
+    """Any two parts, and every part and the empty field, differ by at least 13 in L*a*b* (2 to 3 is just visible)."""
+    colours = [*PARTS.values(), FIELD, *(part_colour(kind, False) for kind in ("local", "sink"))]
+    seen = [lab(np.clip(np.array(BLINDNESS[blindness]) @ linear(colour), 0, 1)) for colour in colours]
+    distances = {
+        (colours[a], colours[b]): round(float(np.linalg.norm(seen[a] - seen[b])), 1)
+        for a in range(len(seen)) for b in range(a)
+    }  # fmt: skip
+    assert not {pair: distance for pair, distance in distances.items() if distance < 13}
+    assert len(set(HEADS)) == len(HEADS)
