@@ -23,6 +23,7 @@ from patterncc.passes.resolve_heads import resolve_heads
 from patterncc.spec import loads
 
 FOLDER = Path(__file__).parent / "cases"
+ROOT = FOLDER.parents[2]
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,6 @@ def test_case(case: Case) -> None:
 
 def test_every_pass_has_cases() -> None:
     files = {path.stem for path in FOLDER.glob("*.txt")}
-    passes = {path.stem for path in Path("patterncc/passes").glob("*.py")} - {"__init__"}
+    passes = {path.stem for path in (ROOT / "patterncc/passes").glob("*.py")} - {"__init__"}
     assert files == passes == set(RUN)
     assert len(CASES) >= 40

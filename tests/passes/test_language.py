@@ -21,7 +21,7 @@ from patterncc.passes.lower_table import lower_table
 from patterncc.passes.merge_heads import merge_heads
 from patterncc.passes.normalise import normalise
 from patterncc.passes.resolve_heads import resolve_heads
-from patterncc.spec import Pattern, loads
+from patterncc.spec import Pattern, load, loads
 from tests.strategies import patterns
 from tests.witness import kept_blocks, kept_tokens, table_lists
 
@@ -107,6 +107,24 @@ def test_rows_before_the_first_key(causal: bool) -> None:
     assert (mine & (np.tri(9, 6, -3, dtype=bool) if causal else True)).tolist() == blocks
 
 
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted((ROOT / "patterns").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("lengths", [(1, 65, 1000), pytest.param((2049, 4097, 4223), marks=pytest.mark.slow)], ids=str)
+def test_shipped_patterns(path: Path, lengths: tuple[int, ...]) -> None:
+    pattern = load(path)
+    classes = normalise(merge_heads(pattern, resolve_heads(pattern)))
+    for length in lengths:
+        blocks = -(-length // pattern.block)
+        tokens = np.arange(length)
+        for k, (layer, head) in heads_of_classes(classes).items():
+            sizes = {"causal": pattern.causal, "block": pattern.block, "rows": blocks, "columns": blocks}
+            kept = reference.keeps(pattern, layer, head, tokens, tokens)
+            assert lower_table(classes.layouts[k], **sizes).tolist() == table_lists(kept, pattern.block)
+
+
 def test_a_pattern_without_tables_needs_no_numpy() -> None:
     """Importing it takes longer than all passes together."""
     program = """
@@ -120,5 +138,5 @@ pattern = load("patterns/gemma3.yaml")
 plan = choose_plan(normalise(merge_heads(pattern, resolve_heads(pattern))))
 print(plan.form, sorted({"numpy", "torch", "triton"} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "closed []\n"
