@@ -1,0 +1,8 @@
+"""The intermediate representation: frozen, printed and read back, checked between passes. In the order of lowering:
+
+    layout   which blocks a head keeps, as rules; classes of heads          (terms, tokens: what rules mean together)
+    closed   the index map as arithmetic                                    (draw: what a random part keeps)
+    table    the index map as arrays                                        (runs, bitmap: how tables are filled)
+    plan     the classes, their closed forms, and the form that kernels take
+    check    what must hold of each
+"""
