@@ -40,7 +40,7 @@ def _table(of: str, klass: int, rows: int, columns: int, device: str, first: int
 
 def _roomy(n: int) -> int:
     """A little more, so that a growing sequence rarely asks for a new table."""
-    step = max(16, 1 << max(n - 1, 1).bit_length() - 3)
+    step = max(16, 1 << max(n, 1).bit_length() >> 3)
     return -(-n // step) * step
 
 

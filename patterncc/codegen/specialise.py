@@ -86,7 +86,7 @@ def set_index_map(text: str, index_map: str) -> str:
         raise TemplateError("the template has no index map to replace")
     lines = text.split("\n")
     margin = " " * (len(lines[place[0] - 1]) - len(lines[place[0] - 1].lstrip()))
-    lines[slice(*place)] = [margin + line if line else "" for line in index_map.rstrip("\n").split("\n")]
+    lines[slice(*place)] = [margin + line if line else "" for line in index_map.split("\n")]
     return "\n".join(lines)
 
 

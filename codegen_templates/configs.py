@@ -1,0 +1,31 @@
+"""Tile sizes, warps and pipeline stages, chosen once for each kind of GPU: never by trying them out on a length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SHARED_BYTES = {"sm_80": 166912, "sm_86": 101376, "sm_90": 232448, "sm_100": 232448, "gfx942": 65536, "gfx950": 163840}
+
+
+@dataclass(frozen=True)
+class Config:
+    """How much a program does at once, and with what."""
+
+    rows: int  # of a tile of queries
+    keys: int  # of a tile of keys
+    warps: int
+    stages: int
+
+
+def family(arch: str) -> str:
+    """The GPUs that share configurations with `arch`: sm_86, sm_89 and sm_12x have little shared memory."""
+    if arch in SHARED_BYTES:
+        return arch
+    if arch.startswith("gfx"):
+        return "gfx950" if arch >= "gfx950" else "gfx942"
+    return {"sm_8": "sm_86", "sm_9": "sm_90", "sm_10": "sm_100", "sm_11": "sm_100"}.get(arch[:-1], "sm_86")
+
+
+def forward(arch: str, head_dim: int, item: int) -> Config:
+    """For the forward kernel; `item` is the size of a number in bytes."""
+    return Config(64, 64, 4, 2)
