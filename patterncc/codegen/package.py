@@ -1,0 +1,55 @@
+"""A generated package, before it is written anywhere."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from patterncc.codegen.manifest import FILE, Manifest, sha256
+
+
+@dataclass(frozen=True)
+class GeneratedPackage:
+    """The files of `<name>/` by name: sources, tables and masks. The manifest is made from them."""
+
+    name: str
+    source: str
+    options: Mapping[str, object]
+    sources: Mapping[str, bytes]
+
+    def __post_init__(self) -> None:
+        """Names end in paths and in sources: they are checked here too, whoever made them."""
+        check_name(self.name)
+        for name in self.sources:
+            if not re.fullmatch(r"[a-z_][a-z0-9_]*\.(py|bin)", name):
+                raise ValueError(f"not a file of a package: {name!r}")
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return Manifest(self.name, self.source, self.options, {n: sha256(d) for n, d in sorted(self.sources.items())})
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest
+
+    @cached_property
+    def files(self) -> Mapping[str, bytes]:
+        """Every file, manifest.json last."""
+        return {**dict(sorted(self.sources.items())), FILE: self.manifest.write()}
+
+
+def check_name(name: str) -> str:
+    """The name, if it may stand for a module; else ValueError.
+
+    >>> check_name("demo")
+    'demo'
+    >>> check_name("../demo")
+    Traceback (most recent call last):
+    ValueError: not a module's name: '../demo'
+    """
+    if not (name.isascii() and name.isidentifier()) or keyword.iskeyword(name):
+        raise ValueError(f"not a module's name: {name!r}")
+    return name

@@ -1,0 +1,30 @@
+"""What was compiled on this machine, by name: `from patterncc.kernels import demo`.
+
+The latest package compiled under the name; a shipped pattern is compiled if it was not yet.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+from patterncc.runtime.load import Finder
+
+if Finder not in sys.meta_path:
+    sys.meta_path.append(Finder)
+
+
+def __getattr__(name: str) -> ModuleType:
+    from patterncc.pipeline import load_compiled
+
+    module = None if name.startswith("_") else load_compiled(name)
+    if module is None:
+        raise AttributeError(f"no pattern {name!r} was compiled on this machine")
+    return module
+
+
+def __dir__() -> list[str]:
+    from patterncc.runtime.cache import Cache
+    from patterncc.runtime.gallery import shipped
+
+    return sorted({*shipped(), *(entry.name for entry in Cache.of_user().entries())})

@@ -1,0 +1,1 @@
+"""Packages on this machine: kept in a cache, exported, imported."""

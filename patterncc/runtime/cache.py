@@ -1,0 +1,259 @@
+"""The cache of compiled packages: an entry is whole or not there, whatever happens while it is written.
+
+    packages/<digest>/<name>/   an entry: the importable package
+    latest/<name>               the digest of the last one compiled under this name
+    seen/<key>                  the digest that this input gave before
+    tmp/                        what is being written, under the lock; anything else in it is rubbish
+    lock
+
+An entry's digest is over its content, so an entry is right when its hashes are.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from patterncc.codegen.manifest import FILE, Manifest, sha256
+from patterncc.codegen.package import GeneratedPackage, check_name
+from patterncc.errors import UsageError
+from patterncc.runtime.lock import locked
+
+BYTECODE = "__pycache__"  # what importing an entry leaves in it
+
+
+class CacheWarning(UserWarning):
+    """An entry was damaged; it is built again."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A package in the cache."""
+
+    name: str
+    digest: str
+    path: Path  # of the package, `…/<digest>/<name>`
+
+    def read(self) -> dict[str, bytes]:
+        """Its files, manifest included; ValueError saying what is wrong when they are not what was written."""
+        try:
+            data = (self.path / FILE).read_bytes()
+            manifest = Manifest.read(data)
+            if (manifest.name, manifest.digest) != (self.name, self.digest):
+                raise ValueError(f"{FILE} belongs to another package")
+            present = {path.name for path in self.path.iterdir()} - {FILE, BYTECODE}
+            if present != set(manifest.files):
+                raise ValueError(f"{', '.join(sorted(present ^ set(manifest.files)))}: missing, or not of the package")
+            files = {name: (self.path / name).read_bytes() for name in manifest.files}
+        except OSError as error:
+            raise ValueError(f"{Path(error.filename or self.path).name}: {error.strerror}") from error
+        for name, content in files.items():
+            if sha256(content) != manifest.files[name]:
+                raise ValueError(f"{name} was changed")
+        return {**files, FILE: data}
+
+    @property
+    def bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+
+    @property
+    def written(self) -> float:
+        """When, in seconds since 1970."""
+        return (self.path / FILE).stat().st_mtime
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The cache in a folder, by default the user's."""
+
+    root: Path
+
+    @staticmethod
+    def of_user() -> Cache:
+        """`$PATTERNCC_CACHE_DIR`, else where this system keeps such things."""
+        if given := os.environ.get("PATTERNCC_CACHE_DIR"):
+            return Cache(Path(given).absolute())
+        if sys.platform == "win32":
+            return Cache(
+                Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "patterncc" / "Cache"
+            )
+        if sys.platform == "darwin":
+            return Cache(Path.home() / "Library" / "Caches" / "patterncc")
+        given = os.environ.get("XDG_CACHE_HOME", "")
+        return Cache((Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "patterncc")
+
+    @property
+    def packages(self) -> Path:
+        return self.root / "packages"
+
+    def find(self, digest: str) -> Entry | None:
+        """The entry, if it is there and whole; a damaged one gives a warning."""
+        entry = self._entry(digest)
+        try:
+            if entry is not None:
+                entry.read()
+        except ValueError as error:
+            warnings.warn(f"{entry.path} is damaged: {error}; it is built again", CacheWarning, stacklevel=2)
+            return None
+        return entry
+
+    def latest(self, name: str) -> Entry | None:
+        """The entry compiled last under this name."""
+        digest = self._recall("latest", check_name(name))
+        return self.find(digest) if digest else None
+
+    def seen(self, key: str) -> Entry | None:
+        """The entry that this input gave before."""
+        digest = self._recall("seen", key)
+        return self.find(digest) if digest else None
+
+    def entries(self) -> list[Entry]:
+        """Every entry, whole or not, by name and then by age."""
+        digests = sorted(path.name for path in self.packages.iterdir()) if self.packages.is_dir() else []
+        found = [entry for entry in map(self._entry, digests) if entry is not None]
+        return sorted(found, key=lambda e: (e.name, (e.path.stat().st_mtime, e.digest)))
+
+    def store(self, package: GeneratedPackage) -> Entry:
+        """Write the package, unless a whole entry is there; UsageError when the disk does not take it."""
+        with self._writing():
+            present = self._entry(package.digest)
+            if present is None or not _is_whole(present):
+                target = self.packages / package.digest
+                with self._folder() as folder:
+                    (folder / "new").mkdir(mode=0o700)
+                    write_files(folder / "new" / package.name, package.files)
+                    if target.exists():
+                        target.rename(folder / "old")
+                    (folder / "new").rename(target)
+            return Entry(package.name, package.digest, self.packages / package.digest / package.name)
+
+    def remember(self, entry: Entry, key: str | None = None) -> None:
+        """Make the entry the latest of its name, and the answer to the input `key`, where that can be written."""
+        notes = {("latest", entry.name)} | ({("seen", key)} if key else set())
+        if missing := [note for note in notes if self._recall(*note) != entry.digest]:
+            try:
+                with self._writing(), self._folder() as folder:
+                    for place, name in missing:
+                        self._make(self.root / place)
+                        (folder / name).write_text(entry.digest, encoding="ascii")
+                        os.replace(folder / name, self.root / place / name)
+            except UsageError:
+                return
+
+    def clear(self, name: str | None = None) -> list[Entry]:
+        """Remove every entry, or those of a name; returns what went."""
+        gone = [entry for entry in self.entries() if name in (None, entry.name)]
+        if not self.root.is_dir():
+            return gone
+        with self._writing(), self._folder() as folder:
+            for n, entry in enumerate(gone):
+                entry.path.parent.rename(folder / f"{n}")
+            if name is None:
+                for n, path in enumerate((self.packages, self.root / "latest", self.root / "seen")):
+                    if path.is_dir():
+                        path.rename(folder / f"all-{n}")
+            else:
+                (self.root / "latest" / check_name(name)).unlink(missing_ok=True)
+        return gone
+
+    def _entry(self, digest: str) -> Entry | None:
+        folder = self.packages / digest
+        try:
+            names = [path.name for path in folder.iterdir()]
+        except OSError:
+            return None
+        return Entry(names[0], digest, folder / names[0]) if len(names) == 1 else Entry("?", digest, folder / "?")
+
+    def _recall(self, place: str, name: str) -> str | None:
+        try:
+            text = (self.root / place / name).read_text(encoding="ascii")
+        except (OSError, ValueError):
+            return None
+        return text if len(text) == 64 and set(text) <= set("0123456789abcdef") else None
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the lock over the cache's folders; what the system refuses becomes a UsageError."""
+        try:
+            self._make(self.root)
+            self._make(self.packages)
+            with locked(self.root / "lock"):
+                yield
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to the cache {self.root}: {error.strerror or error}",
+                "set PATTERNCC_CACHE_DIR to a folder that takes it, or free some space with `patterncc cache clear`",
+            ) from error
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        """A temporary folder. The lock is held, so whatever else lies there was left by a process that died."""
+        self._make(self.root / "tmp")
+        for left in (self.root / "tmp").iterdir():
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @staticmethod
+    def _make(folder: Path) -> None:
+        """Create the folder for its owner alone; another user's is refused, since what lies in it would run."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if hasattr(os, "geteuid") and folder.stat().st_uid not in (os.geteuid(), 0):
+            raise PermissionError(0, f"{folder} belongs to another user")
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """A new folder with these files."""
+    folder.mkdir(mode=0o700)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
+def export(entry: Entry, folder: Path) -> Path:
+    """Copy the package to `folder/<name>`, in the place of an earlier copy, but of nothing else."""
+    target = folder / entry.name
+    try:
+        if target.is_symlink() or (target.exists() and not _is_package(target)):
+            raise UsageError(
+                f"{target} exists and is no package of patterncc", "take another folder, or remove it first"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=f".{entry.name}-"))
+        try:
+            write_files(temporary / "new", entry.read())
+            (temporary / "new").chmod(stat.S_IMODE(folder.stat().st_mode))
+            if target.exists():
+                target.rename(temporary / "old")
+            (temporary / "new").rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
+    return target
+
+
+def _is_package(folder: Path) -> bool:
+    try:
+        Manifest.read((folder / FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _is_whole(entry: Entry) -> bool:
+    try:
+        entry.read()
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,45 @@
+"""Packages of the cache as modules, `patterncc.kernels.<name>_<start of the digest>`: two builds of one name may live
+in one process, and what they define can be pickled and found again in another."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from types import ModuleType
+
+from patterncc.runtime.cache import Cache, Entry
+
+PARENT = "patterncc.kernels"
+DIGITS = 12  # of the digest, in a module's name
+
+
+def module_name(entry: Entry) -> str:
+    return f"{PARENT}.{entry.name}_{entry.digest[:DIGITS]}"
+
+
+def load(entry: Entry) -> ModuleType:
+    """The imported package; the same module each time."""
+    return importlib.import_module(module_name(entry))
+
+
+class Finder:
+    """Finds the packages of the cache for Python's import; `patterncc.kernels` puts it on `sys.meta_path`."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        found = re.fullmatch(rf"{re.escape(PARENT)}\.(\w+)_([0-9a-f]{{{DIGITS}}})", name)
+        for entry in Cache.of_user().entries() if found else []:
+            if found and entry.name == found[1] and entry.digest.startswith(found[2]):
+                where = [str(entry.path)]
+                return spec_from_file_location(name, entry.path / "__init__.py", submodule_search_locations=where)
+        if name.startswith(f"{PARENT}.") and name.count(".") == PARENT.count(".") + 1:
+            short = name.rpartition(".")[2]
+            raise ImportError(
+                f"no pattern {short!r} was compiled on this machine, and none of this name is shipped: "
+                f"run `patterncc compile {short}.yaml`, or patterncc.load('{short}.yaml')",
+                name=name,
+            )
+        return None

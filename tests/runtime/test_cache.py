@@ -1,0 +1,267 @@
+"""An entry of the cache is whole or not there: killed writers, two writers, full disks, damage."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from patterncc.codegen.package import GeneratedPackage
+from patterncc.errors import UsageError
+from patterncc.runtime import cache as cache_module
+from patterncc.runtime.cache import Cache, CacheWarning, export
+
+
+def package(name: str = "demo", size: int = 1000, source: str = "pattern: 1\n") -> GeneratedPackage:
+    sources = {"__init__.py": b"X = 1\n", "table_0.bin": bytes(size), "ops.py": b"Y = 2\n"}
+    return GeneratedPackage(name, source, {"plan": None}, sources)
+
+
+@pytest.fixture
+def cache(fresh_cache: Path) -> Cache:
+    return Cache.of_user()
+
+
+def rubbish(cache: Cache) -> list[Path]:
+    return list((cache.root / "tmp").iterdir())
+
+
+def test_what_is_stored_is_found(cache: Cache) -> None:
+    entry = cache.store(package())
+    assert cache.find(package().digest) == entry == cache.store(package())
+    assert entry.path == cache.root / "packages" / entry.digest / "demo"
+    assert entry.read() == dict(package().files)
+    assert cache.find("0" * 64) is None
+    assert rubbish(cache) == []
+
+
+def test_equal_input_equal_bytes_and_any_change_another_digest() -> None:
+    assert package().files == package().files
+    made = [package(), package("other"), package(size=1001), package(source="pattern: 1 \n")]
+    assert len({p.digest for p in made}) == len(made)
+
+
+def test_the_latest_of_a_name_and_what_an_input_gave(cache: Cache) -> None:
+    first, second = cache.store(package()), cache.store(package(size=5))
+    cache.remember(first, "a" * 64)
+    cache.remember(second)
+    assert cache.latest("demo") == second and cache.seen("a" * 64) == first
+    assert cache.latest("other") is None and cache.seen("b" * 64) is None
+    assert [e.digest for e in cache.entries()] == [first.digest, second.digest]
+
+
+def test_folders_are_for_their_owner_alone(cache: Cache) -> None:
+    entry = cache.store(package())
+    for folder in (cache.root, cache.packages, entry.path.parent, entry.path):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "more", "manifest", "empty", "gone"])
+def test_a_damaged_entry_is_built_again(cache: Cache, damage: str) -> None:
+    entry = cache.store(package())
+    ops = entry.path / "ops.py"
+    if damage == "changed":
+        ops.write_bytes(b"Y = 3\n")
+    elif damage == "missing":
+        ops.unlink()
+    elif damage == "more":
+        (entry.path / "more.py").write_bytes(b"")
+    elif damage == "manifest":
+        text = (entry.path / "manifest.json").read_text()
+        (entry.path / "manifest.json").write_text(text.replace("pattern: 1", "pattern: 2"))
+    elif damage == "empty":
+        (entry.path / "manifest.json").write_bytes(b"")
+    else:
+        entry.path.rename(cache.root / "elsewhere")
+    with pytest.warns(CacheWarning, match="is built again"):
+        assert cache.find(entry.digest) is None
+    assert cache.store(package()) == entry
+    assert cache.find(entry.digest) == entry and rubbish(cache) == []
+
+
+def test_bytecode_is_no_damage(cache: Cache) -> None:
+    entry = cache.store(package())
+    (entry.path / "__pycache__").mkdir()
+    assert cache.find(entry.digest) == entry
+
+
+WRITER = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from patterncc.codegen.package import GeneratedPackage
+from patterncc.runtime.cache import Cache
+n = int(sys.argv[2])
+print("ready", flush=True)
+while True:
+    n += 1
+    sources = {f"f{k}.bin": os.urandom(2000) for k in range(8)} | {"__init__.py": f"N = {n}".encode()}
+    entry = Cache.of_user().store(GeneratedPackage("demo", str(n), {}, sources))
+    Cache.of_user().remember(entry)
+"""
+ROOT = str(Path(cache_module.__file__).parents[2])
+
+
+def writer(n: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-S", "-c", WRITER, ROOT, str(n)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_a_kill_at_any_moment_leaves_nothing_or_a_whole_entry(cache: Cache) -> None:
+    chance = random.Random(7)
+    for n in range(12):
+        process = writer(n * 1000)
+        time.sleep(chance.uniform(0, 0.03))
+        process.kill()
+        process.wait()
+    entries = cache.entries()
+    assert len(entries) > 5
+    for entry in entries:
+        entry.read()
+    latest = cache.latest("demo")
+    assert latest is not None
+    cache.store(package())  # whoever writes next sweeps
+    assert rubbish(cache) == []
+
+
+def test_the_kill_test_would_see_a_half_written_entry(cache: Cache) -> None:
+    """Negative control: without the temporary folder, files appear one by one, and reading such an entry fails."""
+    made = package()
+    folder = cache.packages / made.digest / "demo"
+    folder.mkdir(parents=True)
+    for count, (name, data) in enumerate(made.files.items()):
+        entry = cache.entries()[0]
+        assert count < len(made.files)
+        with pytest.raises(ValueError):
+            entry.read()
+        (folder / name).write_bytes(data)
+    assert cache.entries()[0].read()
+
+
+def test_two_writers_at_once(cache: Cache) -> None:
+    processes = [writer(0), writer(0), writer(5)]  # numbered alike: they write to the same names
+    time.sleep(0.5)
+    for process in processes:
+        process.kill()
+        process.wait()
+    for entry in cache.entries():
+        entry.read()
+
+
+def test_a_full_disk(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.store(package())
+    before = sorted(cache.root.rglob("*"))
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UsageError, match=r"cannot write to the cache .*: No space left on device") as raised:
+        cache.store(package(size=7))
+    assert "PATTERNCC_CACHE_DIR" in str(raised.value)
+    assert sorted(cache.root.rglob("*")) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
+def test_a_file_cut_by_a_limit(cache: Cache) -> None:
+    script = (
+        "import resource, sys\nsys.path.insert(0, sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "from patterncc.codegen.package import GeneratedPackage\nfrom patterncc.runtime.cache import Cache\n"
+        "Cache.of_user().store(GeneratedPackage('demo', '', {}, {'__init__.py': bytes(9000)}))"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", script, ROOT], capture_output=True, text=True)
+    assert "UsageError: cannot write to the cache" in done.stderr and "File too large" in done.stderr
+    assert cache.entries() == [] and rubbish(cache) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX")
+def test_a_folder_that_takes_no_writes(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = cache.store(package())
+    if os.geteuid() == 0:  # root writes anywhere: let the system say no
+        monkeypatch.setattr(cache_module, "locked", refuse)
+    for folder in (cache.root, cache.packages):
+        folder.chmod(0o500)
+    try:
+        assert cache.find(entry.digest) == entry  # reading needs no lock
+        cache.remember(entry, "a" * 64)  # and a note that cannot be taken is no error
+        with pytest.raises(UsageError, match="cannot write to the cache"):
+            cache.store(package(size=3))
+    finally:
+        for folder in (cache.root, cache.packages):
+            folder.chmod(0o700)
+
+
+def refuse(path: Path) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+
+def test_a_cache_where_a_file_stands(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write to the cache"):
+        Cache(tmp_path / "file").store(package())
+    assert Cache(tmp_path / "file").entries() == []
+
+
+def test_a_folder_of_another_user_is_refused(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.store(package())
+    monkeypatch.setattr(os, "geteuid", lambda: 4242, raising=False)
+    if cache.root.stat().st_uid == 0:
+        pytest.skip("root owns this folder, which is allowed")
+    with pytest.raises(UsageError, match="belongs to another user"):
+        cache.store(package(size=3))
+
+
+def test_clear(cache: Cache) -> None:
+    made = [cache.store(p) for p in (package(), package(size=9), package("other"))]
+    for entry in made:
+        cache.remember(entry)
+    assert {e.name for e in cache.clear("demo")} == {"demo"}
+    assert cache.latest("demo") is None and [e.name for e in cache.entries()] == ["other"]
+    assert len(cache.clear()) == 1 and cache.entries() == [] and cache.clear() == []
+    assert cache.store(package()) == made[0]
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("PATTERNCC_CACHE_DIR")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert Cache.of_user().root == tmp_path / "xdg" / "patterncc"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the specification says: ignore
+    assert Cache.of_user().root == tmp_path / ".cache" / "patterncc"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert Cache.of_user().root == tmp_path / "Library" / "Caches" / "patterncc"
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert Cache.of_user().root == tmp_path / "local" / "patterncc" / "Cache"
+
+
+def test_an_export_replaces_an_earlier_one_and_nothing_else(cache: Cache, tmp_path: Path) -> None:
+    entry, target = cache.store(package()), tmp_path / "out"
+    assert export(entry, target) == target / "demo"
+    changed = cache.store(package(size=2))
+    export(changed, target)
+    assert (target / "demo" / "table_0.bin").stat().st_size == 2 and [p.name for p in target.iterdir()] == ["demo"]
+    (target / "demo" / "manifest.json").write_text("{}")
+    with pytest.raises(UsageError, match="is no package of patterncc"):
+        export(entry, target)
+    assert (target / "demo" / "table_0.bin").stat().st_size == 2
+
+
+@pytest.mark.parametrize("name", ["../up", "a b", "class", "", "naïve", "a/b", "a\n"])
+def test_a_name_never_reaches_a_path_unchecked(cache: Cache, name: str) -> None:
+    with pytest.raises(ValueError):
+        package(name)
+    with pytest.raises(ValueError):
+        cache.latest(name)
+    with pytest.raises(ValueError):
+        GeneratedPackage("demo", "", {}, {name: b""})
