@@ -122,20 +122,19 @@ def _hides(character: str) -> bool:
 
 def _excerpt(line: str, span: Span) -> tuple[str, int, int]:
     """The part of a line to show, the columns before the mark, and the mark's width."""
-    start, end = span.column - 1, max(span.end - 1, span.column)
-    first = 0
-    if _width(line) > LINE_WIDTH:
-        first = max(0, start - LINE_WIDTH * 3 // 5) if start > LINE_WIDTH * 3 // 4 else 0
-        last = first
-        columns = 0
-        while last < len(line) and (columns := columns + _width(line[last])) <= LINE_WIDTH:
-            last += 1
-        shown = ("..." if first else "") + _displayed(line[first:last]) + ("..." if last < len(line) else "")
-        end = min(end, last)
-    else:
-        shown = _displayed(line)
-    before = _width(line[first:start]) + (3 if first else 0) + max(0, start - len(line))
-    return shown, before, max(1, _width(line[start:end]))
+    start = min(span.column - 1, len(line))
+    first, last, columns = 0, 0, 0
+    crowded = len(line) > LINE_WIDTH or _width(line) > LINE_WIDTH
+    if crowded and (start > LINE_WIDTH or _width(line[:start]) > LINE_WIDTH * 3 // 4):
+        first = last = start  # begin so far before the mark that it stands past the middle
+        while first and columns < LINE_WIDTH * 3 // 5:
+            first -= 1
+            columns += _width(line[first])
+    while last < len(line) and (columns := columns + _width(line[last])) <= LINE_WIDTH:
+        last += 1
+    shown = ("..." if first else "") + _displayed(line[first:last]) + ("..." if last < len(line) else "")
+    before = _width(line[first:start]) + (3 if first else 0) + span.column - 1 - start
+    return shown, before, max(1, _width(line[start : min(span.end - 1, last)]))
 
 
 def _displayed(text: str) -> str:

@@ -10,6 +10,7 @@ from patterncc.spec.claims import Report
 from patterncc.spec.evaluate import evaluate
 from patterncc.spec.expression import Expression
 from patterncc.spec.fields import Indices, Length
+from patterncc.spec.limits import MOST_WORK
 from patterncc.spec.masks import MaskError, read_mask
 from patterncc.spec.resolved import Resolved
 from patterncc.spec.source import BAD, Path
@@ -54,27 +55,38 @@ class Entry:
             self._shards[key] = evaluate(self, at, position)
         return self._shards[key]
 
+    def work(self, layers: int) -> int:
+        """What evaluating the entry for so many layers takes: 16 for each stride and each shard, 1 for each index."""
+        heads = len(self.heads or ())
+        shards = (heads if self._by_head or self._uses[0] or self._uses[1] else 1) * (layers if self._uses[2] else 1)
+        strides, ends = _known(self.written.strides), self.written.globals
+        indices = [] if ends is None or ends is BAD else [*_known(ends.rows), *_known(ends.columns)]
+        return shards * (16 + 16 * len(strides) + sum(item.count for item in _known(indices)))
+
     def check(self, layers: Sequence[int], group: int | None) -> None:
         """Report what is wrong with the entry in any of its heads and layers, each key's first mistake."""
         self._check_parts()
-        if not layers or not self.heads or group is None:
+        if self.work(len(layers)) > MOST_WORK:
+            message = f"too many different shards: {len(self.heads or ())} heads in {len(layers)} layers"
+            self._note((), message, "fewer strides or globals, or expressions over fewer of h, g and l", key=True)
+        elif not layers or not self.heads or group is None:
             evaluate(self, None, 0)
-            return
-        for layer in layers if self._uses[2] else layers[:1]:
-            for position, head in enumerate(self.heads):
-                self.shard(head, head // group, layer, position)
+        else:
+            for layer in layers if self._uses[2] else layers[:1]:
+                for position, head in enumerate(self.heads):
+                    self.shard(head, head // group, layer, position)
 
     def _check_parts(self) -> None:
         """Report parts that do not go together."""
         shard, given = self.written, self.written.model_fields_set
         parts = [part for part in PARTS if part in given]
-        if "dense" in given and shard.dense:
+        if shard.dense is True:
             for part in [*parts, *(part for part in ("offset", "width") if part in given)]:
                 help = f"remove {part}, or `dense: true`"
                 self._note((part,), "`dense: true` keeps everything and stands alone", help, key=True)
         elif not parts and not given & {"dense", "offset", "width"}:
             self._note((), "this entry keeps nothing", f"write one of dense, {', '.join(PARTS)}", key=True)
-        if "stride" not in given and not shard.dense:
+        if "stride" not in given and shard.dense is not True:
             for part in [part for part in ("offset", "width") if part in given]:
                 self._note((part,), f"{part} without a stride", "add `stride: N` to the entry", key=True)
         sides = shard.local

@@ -31,7 +31,7 @@ class _Evaluation:
     def shard(self) -> Resolved:
         """The parts as numbers. What was reported is left out; a file with a report never gets this far."""
         written = self._entry.written
-        if written.dense:
+        if written.dense is True:
             return DENSE
         local, local_tokens = self._local()
         sink = self._length(written.sink, ("sink",), 0) if written.sink else None

@@ -70,7 +70,7 @@ class Expression:
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             column = indent + max(0, (getattr(error, "offset", None) or 1) - 1)
             raise ExpressionError(
-                f"{quote(text)} is not a whole expression", min(column, len(text) - 1), column + 1, _GRAMMAR
+                f"{quote(text)} is not a complete expression", min(column, len(text) - 1), column + 1, _GRAMMAR
             ) from None
         names: set[str] = set()
         tree = _tree(body, indent, names, 0)

@@ -12,7 +12,16 @@ from typing import Any, Literal
 from patterncc.errors import did_you_mean, quote
 from patterncc.spec.expression import NAMES, Expression, ExpressionError
 from patterncc.spec.kinds import Kind, Schema, must_be, one_of, said
-from patterncc.spec.limits import BLOCKS, LONGEST_ABOUT, LONGEST_NAME, MOST_HEAD_DIM, MOST_HEADS, MOST_LAYERS
+from patterncc.spec.limits import (
+    BLOCKS,
+    LONGEST_ABOUT,
+    LONGEST_NAME,
+    MOST_HEAD_DIM,
+    MOST_HEADS,
+    MOST_INDICES,
+    MOST_LAYERS,
+)
+from patterncc.spec.scalars import LONGEST_INTEGER
 from patterncc.spec.selector import Selector, SelectorError
 from patterncc.spec.source import BAD
 
@@ -52,6 +61,12 @@ class Indices:
 
     first: Expression
     last: Expression | None = None
+
+    @property
+    def count(self) -> int:
+        """Numbers in the range, at most so many as are allowed."""
+        size = 1 if self.last is None else self.last.evaluate(0, 0, 0) - self.first.evaluate(0, 0, 0) + 1
+        return min(size, MOST_INDICES)
 
 
 def _whole(lowest: int, highest: int) -> Callable[[Any], int]:
@@ -152,13 +167,14 @@ def _length(value: Any) -> Length:
         return Length(Expression.constant(value))
     if not isinstance(value, str):
         raise must_be(expected)
-    if found := re.fullmatch(r"\s*(.*\S)\s+([A-Za-z]{2,})\s*", value):
+    if found := re.fullmatch(r"\s*(.*[\w)])\s+([A-Za-z]{2,})\s*", value):
         if found[2] in ("token", "tokens"):
-            return Length(parse_expression(found[1]), "tokens")
+            plain = found[1].isdecimal() and found[1].isascii() and len(found[1]) <= LONGEST_INTEGER
+            return Length(Expression.constant(int(found[1])) if plain else parse_expression(found[1]), "tokens")
         if found[2] in ("block", "blocks"):
             raise must_be(expected, f"a number without a unit is in blocks; write {found[1]}")
         close = did_you_mean(found[2], ["tokens", "token"])
-        raise must_be(expected, f'did you mean "{found[1]} {close}"?' if close else None)
+        raise must_be(expected, f'did you mean "{found[1]} {close}"?' if close else "lengths are in blocks or tokens")
     if found := re.fullmatch(r"\s*([0-9]+)(tokens?|t|tok)\s*", value):
         raise must_be(expected, f'did you mean "{found[1]} tokens"?')
     return Length(parse_expression(value))

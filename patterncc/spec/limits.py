@@ -4,10 +4,12 @@ LARGEST_FILE = 2**20  # bytes
 LONGEST_SCALAR = 4096  # characters
 DEEPEST = 24  # lists and mappings within each other
 MOST_NODES = 50_000  # keys and values
+MOST_MISTAKES = 1000  # collected of one file
 
 BLOCKS = (16, 32, 64, 128)
 MOST_HEADS = MOST_LAYERS = 4096
 MOST_SHARDS = 65536  # heads * layers
+MOST_WORK = 2**22  # see `Entry.work`: about 5 s, 200 MB
 MOST_HEAD_DIM = 512
 MOST_BLOCKS = 2**27
 MOST_TOKENS = 2**31 - 1

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from patterncc.errors import Diagnostic, PatternError, did_you_mean, quote
-from patterncc.spec.limits import LARGEST_FILE
+from patterncc.spec.limits import LARGEST_FILE, MOST_MISTAKES
 from patterncc.spec.model import Pattern, keys_of
 from patterncc.spec.resolve import resolve
 from patterncc.spec.source import BAD, Document, Path, read_source
@@ -82,8 +82,11 @@ class _Reporter:
             return
         self._reported.add(once)
         if earlier is not None:
-            message += f"; first on line {self._document.line_of(earlier)}"
+            at = self._document.place(earlier)
+            message += f"; first on line {self._document.line_at(at[0])}" if at else ""
         document = self._document
+        if key and path in document.incomplete:  # what is missing may be what was refused
+            return
         at = _of_key(document, path) if key else document.place(path, inside=inside)
         document.note(at, message, help)
 
@@ -108,8 +111,11 @@ def _validated(document: Document) -> Pattern | None:
         try:
             return Pattern.model_validate(document.data)
         except ValidationError as error:
-            for found in error.errors(include_url=False, include_input=False):
+            mistakes = error.errors(include_url=False, include_input=False)
+            for found in sorted(mistakes, key=lambda found: found["type"] == "missing")[:MOST_MISTAKES]:
                 _note_mistake(found, document, noted)
+            if len(mistakes) > MOST_MISTAKES:
+                return None
     return None
 
 
@@ -119,11 +125,12 @@ def _note_mistake(found: Any, document: Document, noted: set[Path]) -> None:
     kind = found["type"]
     if kind == "missing" and missing is not None:
         parent = document.at(path)
-        if (*path, missing) not in noted:
+        if (*path, missing) not in noted and path not in document.incomplete:
             owner = _owner(path)
             about = keys_of(owner)[missing]
             at = _of_key(document, path)
-            help = "begin with `pattern: 1`, the version of the language" if missing == "pattern" else about
+            about = about[0].lower() + about[1:] if about[1:2].islower() else about
+            help = "begin with `pattern: 1`, the version of the language" if missing == "pattern" else about.rstrip(".")
             document.note(at, f"{missing} is missing", help)
         parent[missing] = BAD
         noted.add((*path, missing))
@@ -132,8 +139,11 @@ def _note_mistake(found: Any, document: Document, noted: set[Path]) -> None:
         return
     key, parent = path[-1], document.at(path[:-1])
     if kind == "extra_forbidden":
-        message, help = _unknown_key(str(key), path)
+        message, help, meant = _unknown_key(str(key), path)
         document.note(document.place(path, key=True), message, help)
+        document.incomplete.add(path[:-1])
+        if meant is not None:
+            noted.add((*path[:-1], meant))
         del parent[key]
         return
     context = found.get("ctx", {})
@@ -166,18 +176,20 @@ def _owner(path: Path) -> str | None:
     return next((step for step in reversed(path) if isinstance(step, str)), None)
 
 
-def _unknown_key(key: str, path: Path) -> tuple[str, str]:
+def _unknown_key(key: str, path: Path) -> tuple[str, str, str | None]:
+    """Message, help, and the key that was probably meant."""
     owner = _owner(path[:-1])
     known = keys_of(owner)
-    close = did_you_mean(key, known) or next((word for word in known if word == _ELSEWHERE.get(key.lower())), None)
-    if close:
-        return f"unknown key {quote(key)}", f"did you mean {close}?"
+    familiar = _ELSEWHERE.get(key.lower(), key)
+    meant = did_you_mean(key, known) or (familiar if familiar in known else None)
+    if meant:
+        return f"unknown key {quote(key)}", f"did you mean {meant}?", meant
+    if owner is None and familiar in keys_of("shards"):
+        return f"unknown key {quote(key)} at the top of the file", f"{familiar} belongs in an entry of shards", None
     place = f" in {owner}" if owner else ""
-    if key in keys_of("shards") and owner is None:
-        return f"unknown key {quote(key)} at the top of the file", f"{key} belongs in an entry of shards"
-    if key in keys_of(None) and owner is not None:
-        return f"unknown key {quote(key)}{place}", f"{key} belongs at the top of the file"
-    return f"unknown key {quote(key)}{place}", f"known here: {', '.join(known)}"
+    if owner is not None and familiar in keys_of(None):
+        return f"unknown key {quote(key)}{place}", f"{familiar} belongs at the top of the file", None
+    return f"unknown key {quote(key)}{place}", f"known here: {', '.join(known)}", None
 
 
 def _shown(value: Any) -> str:
@@ -191,7 +203,7 @@ def _shown(value: Any) -> str:
 
 
 def _is(value: Any) -> str:
-    return "has no value" if value is None else f"is {_shown(value)}"
+    return "has no value" if value is None else "holds keys" if isinstance(value, dict) else f"is {_shown(value)}"
 
 
 def _unreadable(error: OSError | ValueError, file: FilePath, name: str) -> Diagnostic:

@@ -19,7 +19,6 @@ from patterncc.spec.selector import Selector
 if TYPE_CHECKING:
     from patterncc.spec.resolve import Resolution
 
-SHARD_EXAMPLE = "`heads: all`"
 OFFSET = "Where a run begins, below {}; an expression is taken modulo it; a list cycles over the entry's heads."
 
 Offsets = Annotated[tuple[Annotated[Expression, f.NUMBER], ...], ListOf("[0, 3, 5]", limits.MOST_HEADS, single=True)]
@@ -118,7 +117,7 @@ class Shard(Model):
     )
 
 
-Shards = Annotated[tuple[Annotated[Shard, Keys(SHARD_EXAMPLE)], ...], ListOf(SHARD_EXAMPLE, limits.MOST_HEADS)]
+Shards = Annotated[tuple[Annotated[Shard, Keys("`heads: all`")], ...], ListOf("`- heads: all`", limits.MOST_HEADS)]
 
 
 class LayoutEntry(Model):

@@ -80,9 +80,7 @@ def _layers(pattern: Pattern, layers: int, report: Report) -> list[tuple[Path, S
         plans.append((("shards",), pattern.shards, left))
     elif known and claims.complete and claims.unclaimed and pattern.layouts is not BAD:
         if selectors:
-            message = (
-                f"{named('layer', claims.unclaimed)} {'is' if len(claims.unclaimed) == 1 else 'are'} claimed by nothing"
-            )
+            message = f"{named('layer', claims.unclaimed)} claimed by nothing"
             report((), message, "give them `shards`, or name them in `layouts` or `dense_layers`", key=True)
         else:
             report(

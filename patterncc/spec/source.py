@@ -9,13 +9,14 @@ merge keys, tags, several documents, duplicate keys, scalars with two readings) 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from patterncc.errors import Diagnostic, Span, quote
-from patterncc.spec.limits import DEEPEST, LARGEST_FILE, LONGEST_SCALAR, MOST_NODES
+from patterncc.spec.limits import DEEPEST, LARGEST_FILE, LONGEST_SCALAR, MOST_MISTAKES, MOST_NODES
 from patterncc.spec.scalars import AmbiguousScalar, plain_scalar
 from patterncc.spec.syntax import explain
 
@@ -41,21 +42,36 @@ class Document:
     data: Any = BAD
     keys: dict[Path, tuple[int, int]] = field(default_factory=dict)
     values: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    incomplete: set[Path] = field(default_factory=set)  # mappings of which a refused key was left out
+    aliases: set[str] = field(default_factory=set)  # those noted
     diagnostics: list[Diagnostic] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._starts = [0, *(found.end() for found in re.finditer(r"\r\n|\n|\r", self.text))]
+        self._lines: dict[int, str] = {}
+
+    def line_at(self, index: int) -> int:
+        """The line that holds a character, from 1."""
+        return bisect_right(self._starts, index)
+
     def note(self, at: tuple[int, int] | None, message: str, help: str | None = None) -> None:
-        """Collect a mistake at a stretch of the text."""
+        """Collect a mistake at a stretch of the text; beyond `MOST_MISTAKES` they are dropped."""
+        if len(self.diagnostics) >= MOST_MISTAKES:
+            return
         if at is None:
             self.diagnostics.append(Diagnostic(message, self.file, None, help))
             return
         start = min(at[0], len(self.text))
-        first = max(self.text.rfind(c, 0, start) for c in "\n\r") + 1
-        stop = min((i for i in (self.text.find(c, start) for c in "\n\r") if i >= 0), default=len(self.text))
-        before = self.text[:first]
-        line = before.count("\n") + before.count("\r") - before.count("\r\n") + 1
-        end = max(start + 1, min(at[1], stop))
-        span = Span(line, start - first + 1, end - first + 1)
-        self.diagnostics.append(Diagnostic(message, self.file, span, help, self.text[first:stop]))
+        number = self.line_at(start)
+        first = self._starts[number - 1]
+        if number not in self._lines:  # a line is kept once, however many mistakes it holds
+            stop = self._starts[number] if number < len(self._starts) else len(self.text)
+            self._lines[number] = self.text[first:stop].rstrip("\r\n")
+        line = self._lines[number]
+        end = max(start + 1, min(at[1], first + len(line)))
+        self.diagnostics.append(
+            Diagnostic(message, self.file, Span(number, start - first + 1, end - first + 1), help, line)
+        )
 
     def place(self, path: Path, *, key: bool = False, inside: tuple[int, int] | None = None) -> tuple[int, int] | None:
         """Where the value at `path` stands, or its key, or a stretch of its text; without a place, its parent's."""
@@ -77,11 +93,6 @@ class Document:
         for step in path:
             value = value[step]
         return value
-
-    def line_of(self, path: Path) -> int:
-        """The line on which the value at `path` begins, from 1."""
-        at = self.place(path) or (0, 0)
-        return len(re.findall(r"\r\n|\n|\r", self.text[: at[0]])) + 1
 
 
 @dataclass
@@ -116,17 +127,19 @@ def read_source(text: str, file: str) -> Document:
     try:
         loader = yaml.SafeLoader(text)
         _read_events(loader, document)
+        return document
     except yaml.reader.ReaderError as error:
         at = int(error.position)
         code = ord(text[at]) if at < len(text) else 0
         document.note((at, at + 1), f"the character U+{code:04X} may not stand in a YAML file", "remove it")
     except yaml.MarkedYAMLError as error:
         _note_syntax(error, document)
-    except (ValueError, OverflowError):  # an escape such as "\UFFFFFFFF"
+    except (ValueError, OverflowError):  # an escape such as "\UFFFFFFFF", a version such as %YAML 1.111…
         at = loader.get_mark().index if loader else 0
-        document.note((at, at + 1), "this escape sequence names no character")
+        document.note((at, at + 1), "this escape sequence or version is out of range")
     except _Stop:
         pass
+    document.data = BAD  # part of a file says nothing about the whole
     return document
 
 
@@ -155,24 +168,26 @@ def _read_events(loader: Any, document: Document) -> None:
         if nodes > MOST_NODES:
             document.note((start, end), f"the file holds more than {MOST_NODES} keys and values")
             raise _Stop
-        value = _value(event, document, start, end)
         collection = isinstance(event, yaml.CollectionStartEvent)
         if collection and len(stack) == DEEPEST:
             document.note((start, start + 1), f"more than {DEEPEST} lists and mappings within each other")
             raise _Stop
         parent = stack[-1] if stack else None
-        if parent and isinstance(parent.data, dict) and not parent.awaits_value:
+        key = parent is not None and isinstance(parent.data, dict) and not parent.awaits_value
+        value = _value(event, document, start, end, key)
+        if parent and key:
             if collection:
                 document.note((start, start + 1), "a key must be a word", "text with braces or brackets needs quotes")
                 stack.append(_Open(value, None, start, is_key=True))
             else:
                 _take_key(parent, event, value, document, start, end)
             continue
-        path = _put(parent, value, document)
+        refused = collection and event.tag is not None
+        path = _put(parent, BAD if refused else value, document)
         if path is not None:
             document.values[path] = (start, end)
         if collection:
-            stack.append(_Open(value, path, start))
+            stack.append(_Open(value, None if refused else path, start))
     if document.data is None or documents == 0:
         document.data = BAD
         document.note(None, "the file is empty", "begin with `pattern: 1`, then name, heads, shards")
@@ -181,20 +196,21 @@ def _read_events(loader: Any, document: Document) -> None:
         document.data = BAD
 
 
-def _value(event: Any, document: Document, start: int, end: int) -> Any:
-    """The event's value; refusals are noted and give BAD."""
+def _value(event: Any, document: Document, start: int, end: int, key: bool) -> Any:
+    """The event's value; refusals are noted and give BAD. A key is its text, whatever it would be as a value."""
     if isinstance(event, yaml.AliasEvent):
-        document.note(
-            (start, end),
-            f"aliases such as {quote('*' + event.anchor)} are not allowed",
-            "write the value out; text that begins with * needs quotes",
-        )
+        message = f"aliases such as {quote('*' + event.anchor)} are not allowed"
+        if event.anchor not in document.aliases:  # once is enough
+            document.aliases.add(event.anchor)
+            document.note((start, end), message, "write the value out; text that begins with * needs quotes")
         return BAD
     if event.anchor is not None:
         name = "&" + event.anchor
         document.note((start, start + len(name)), f"anchors such as {quote(name)} are not allowed", "remove it")
     if event.tag is not None:
-        document.note((start, start + 1), f"tags such as {quote(_tag(event.tag))} are not allowed", "remove it")
+        found = re.compile(r"(?:&\S+\s+)?(![^\s,\[\]{}]*)").match(document.text, start)
+        at, tag = (found.span(1), found[1]) if found else ((start, end), event.tag)
+        document.note(at, f"tags such as {quote(tag)} are not allowed", "remove it")
     if isinstance(event, yaml.MappingStartEvent):
         return {}
     if isinstance(event, yaml.SequenceStartEvent):
@@ -206,7 +222,9 @@ def _value(event: Any, document: Document, start: int, end: int) -> Any:
     if any("\ud800" <= c <= "\udfff" for c in text):
         document.note((start, end), "half of a surrogate pair is not a character", "write the character itself")
         return BAD
-    if event.style or event.tag is not None:  # quoted, literal or folded: text
+    if event.tag is not None:
+        return BAD
+    if event.style or key:  # quoted, literal or folded: text
         return text
     try:
         return plain_scalar(text)
@@ -215,26 +233,19 @@ def _value(event: Any, document: Document, start: int, end: int) -> Any:
         return BAD
 
 
-def _tag(tag: str) -> str:
-    return tag.replace("tag:yaml.org,2002:", "!!")
-
-
 def _take_key(parent: _Open, event: Any, value: Any, document: Document, start: int, end: int) -> None:
     """Remember the key whose value comes next; a key that is refused has its value thrown away."""
     parent.awaits_value, parent.key = True, None
-    if isinstance(event, yaml.AliasEvent):
+    if value is BAD:
         return
-    name: str = event.value
-    if isinstance(value, Bad) and not event.style and len(name) <= LONGEST_SCALAR and name.isprintable():
-        document.diagnostics.pop()  # `on:` is a key that nobody knows, which the model says better
-    elif isinstance(value, Bad):
-        return
+    name: str = value
     if name == "<<" and not event.style:
         document.note((start, end), "merge keys are not allowed", "write the keys out")
+        document.incomplete.add(parent.path or ())
     elif parent.path is not None and (*parent.path, name) in document.keys:
         first = document.keys[(*parent.path, name)][0]
-        line = len(re.findall(r"\r\n|\n|\r", document.text[:first])) + 1
-        document.note((start, end), f"key {quote(name)} is given twice; first on line {line}", "remove one of the two")
+        message = f"key {quote(name)} is given twice; first on line {document.line_at(first)}"
+        document.note((start, end), message, "remove one of the two")
     else:
         parent.key = name
         if parent.path is not None:

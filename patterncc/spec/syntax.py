@@ -34,5 +34,5 @@ def explain(problem: str) -> tuple[str, str, bool]:
     for pattern, message, help in _SYNTAX:
         if found := re.search(pattern, problem):
             group = found[1] if found.groups() else ""
-            return message.format(group), help.format(group), "never closed" in message
+            return message.format(group), help.format(group), "closed" in message or "no `key" in message
     return f"not YAML: {problem}", "see the examples in `patterns/`", False
