@@ -52,6 +52,17 @@ class Box:
             min(self.i1, other.i1),
         ).tight()
 
+    def overlaps(self, other: Box) -> bool:
+        """Whether each of the three ranges meets the other's (some pair is in both, unless the ranges contradict)."""
+        return (
+            other.d0 < self.d1
+            and self.d0 < other.d1
+            and other.j0 < self.j1
+            and self.j0 < other.j1
+            and other.i0 < self.i1
+            and self.i0 < other.i1
+        )
+
     def within(self, other: Box) -> bool:
         """Whether every pair of this tight box is one of the other's."""
         return (

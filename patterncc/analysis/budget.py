@@ -23,7 +23,8 @@ class Budget:
     sieve: integers marked off in one Boolean array (bytes of memory)
     scan: integers looked at for a smallest solution, times the moduli that rule them out
     nodes: branches of one covering search
-    cells: boxes of one search in the plane
+    meetings: times that a term is held against a box, in one search of the plane
+    columns: columns tried one by one, where bounds on rows and query residues meet
     rows: block rows of random parts that are drawn and looked at
     side: blocks along a side of the box in which layers are composed
     """
@@ -31,7 +32,8 @@ class Budget:
     sieve: int = 1 << 18
     scan: int = 1 << 28
     nodes: int = 20_000
-    cells: int = 50_000
+    meetings: int = 1 << 20
+    columns: int = 10_000
     rows: int = 512
     side: int = 6_000
 

@@ -57,9 +57,7 @@ def _order(answer: Answer) -> tuple[int, tuple[int, int], float]:
     return (0 if answer.pair else 1, answer.pair or (0, 0), answer.settled)
 
 
-def _verdict(
-    classes: Classes, scope: str, layers: tuple[int, ...], answer: Answer, heads: tuple[int, ...]
-) -> Verdict:
+def _verdict(classes: Classes, scope: str, layers: tuple[int, ...], answer: Answer, heads: tuple[int, ...]) -> Verdict:
     note = {
         True: "every token pair is kept by some head",
         False: "no head keeps this pair",
@@ -68,4 +66,6 @@ def _verdict(
     if scope == "group" and answer.pair:
         note = f"no query head of KV head {heads[0] // classes.group} keeps this pair"
     witness = at_tokens(answer.pair, classes.block) if answer.pair else None
-    return Verdict("coverage", scope, layers, answer.holds, proof_of(answer), witness, note, heads=heads if witness else ())
+    return Verdict(
+        "coverage", scope, layers, answer.holds, proof_of(answer), witness, note, heads=heads if witness else ()
+    )

@@ -109,7 +109,7 @@ def _descend(gaps: Gaps, r: int, M: int, search: _Search) -> Uncovered:
 def _component(members: Gaps, open_moduli: list[int], r: int, M: int, search: _Search) -> Uncovered:
     """`_descend` for arcs whose open moduli are connected."""
     P = lcm(*open_moduli)
-    if P <= search.budget.sieve:
+    if search.budget.sieve >= P:
         return _listed(np.flatnonzero(~_marked(members, r, M, P)), P)
     p = _common_prime(open_moduli)
     if p > WIDE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import lcm
 
 from patterncc.analysis.union import Union
+from patterncc.ir.layout import KEY
 
 
 def extent(union: Union) -> tuple[int, int]:
@@ -21,3 +22,19 @@ def extent(union: Union) -> tuple[int, int]:
     for mask in union.masks:
         bounds += (mask.rows, mask.columns)
     return max(bounds), lcm(*(t.every for t in union.terms if t.width < t.every))
+
+
+def column_extent(union: Union) -> tuple[int, int]:
+    """The same of what does not move with a pair (i, j) -> (i + 1, j + 1): bounds of j and i, and key residues.
+
+    >>> from patterncc.analysis.union import union
+    >>> from patterncc.ir.layout import Layout
+    >>> column_extent(union([Layout.parse("d<16 | j%12==3 | (i-j)%8==0")]))
+    (0, 12)
+    """
+    bounds = [0]
+    for t in union.terms:
+        bounds += (abs(x) for x in (t.j_from, t.j_to, t.i_from, t.i_to) if x is not None)
+    for mask in union.masks:
+        bounds += (mask.rows, mask.columns)
+    return max(bounds), lcm(*(t.every for t in union.terms if t.width < t.every and t.anchor == KEY))

@@ -6,7 +6,7 @@ import numpy as np
 
 from patterncc.analysis.residues import INFINITY
 from patterncc.analysis.union import Span, Union
-from patterncc.ir.draw import draw
+from patterncc.ir.bitmap import draw_rows
 from patterncc.ir.layout import KEY, Mask, Random, Term
 
 CHUNK = 1 << 20  # block pairs held in memory at a time
@@ -15,11 +15,12 @@ CHUNK = 1 << 20  # block pairs held in memory at a time
 def keeps(part: Term | Random | Mask, i: np.ndarray, columns: int) -> np.ndarray:
     """Which of the columns 0 .. columns-1 the part keeps whole in the (consecutive) rows i: bool [rows, columns]."""
     if isinstance(part, Term):
-        return _term(part, i[:, None], np.arange(columns)[None, :])
+        return holds(part, i[:, None], np.arange(columns)[None, :])
     kept = np.zeros((len(i), columns), bool)
     if isinstance(part, Random):
-        for k, row in enumerate(i.tolist()):
-            kept[k, [j for j in draw(row, part.blocks, part.seed) if j < columns]] = True
+        drawn = draw_rows(part, i)
+        inside = (drawn >= 0) & (drawn < columns)
+        kept[np.nonzero(inside)[0], drawn[inside]] = True
         return kept
     rows = bits(part)[i[0] : i[-1] + 1, :columns]
     kept[: rows.shape[0], : rows.shape[1]] = rows
@@ -41,11 +42,16 @@ def kept_whole(union: Union, i: np.ndarray, columns: int) -> np.ndarray:
 
 
 def first_in_rows(
-    pieces: tuple[tuple[Term | Random | Mask, Span], ...], other: Union, causal: bool, block: int, rows: int, columns: int
+    pieces: tuple[tuple[Term | Random | Mask, Span], ...],
+    other: Union,
+    causal: bool,
+    block: int,
+    rows: int,
+    columns: int,
 ) -> tuple[int, int] | None:
     """The smallest token pair of block rows < rows, columns < columns that a piece keeps and `other` does not."""
-    height = max(1, CHUNK // max(columns, 1))
-    for low in range(0, rows, height):
+    low, height = 0, 16
+    while low < rows:
         i = np.arange(low, min(low + height, rows))
         left = ~kept_whole(other, i, columns)
         candidates = []
@@ -62,10 +68,12 @@ def first_in_rows(
                     candidates.append(both.smallest(low + row, int(np.argmax(found[row])), block))
         if candidates:
             return min(candidates)
+        low, height = low + height, min(4 * height, max(1, CHUNK // max(columns, 1)))
     return None
 
 
-def _term(term: Term, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+def holds(term: Term, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Whether the term keeps the block pairs (i, j), elementwise with broadcasting."""
     d = i - j
     kept = np.ones(d.shape, bool)
     for x, low, high in ((d, term.d_from, term.d_to), (j, term.j_from, term.j_to), (i, term.i_from, term.i_to)):

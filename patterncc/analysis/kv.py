@@ -22,8 +22,8 @@ from patterncc.analysis.box import INFINITY, Box, box_of
 from patterncc.analysis.budget import Budget, Undecided
 from patterncc.analysis.extent import extent
 from patterncc.analysis.finite import keeps, kept_whole
-from patterncc.analysis.plane import cut, meeting
-from patterncc.analysis.residues import Arc, arcs_of, complement, first_free
+from patterncc.analysis.plane import gaps
+from patterncc.analysis.residues import Arc, complement, first_free
 from patterncc.analysis.scopes import kv_groups, layer_classes, layouts
 from patterncc.analysis.union import Span, Union, union
 from patterncc.analysis.verdict import Verdict, Witness, proof_of
@@ -68,41 +68,22 @@ def first_return(kept: frozenset[Layout], causal: bool, block: int, budget: Budg
     if whole.opaque:
         return _looked_at(whole, gap, block, budget)
     answers = []
-    for box, key, query in _gaps(box_of(gap.touched(block)).tight(), whole.terms, budget):
-        for term in whole.terms:
-            try:
-                pair = _return(box, key, query, term, budget)
-            except Undecided as stop:
-                answers.append(Answer(settled=stop.decided * block))
-                continue
-            if pair:
-                answers.append(Answer((pair[0] * block, max(pair[1] * block, whole.sink))))
+    try:
+        for box, key, query in gaps(box_of(gap.touched(block)).tight(), whole.terms, budget):
+            for term in whole.terms:
+                try:
+                    pair = _return(box, key, query, term, budget)
+                except Undecided as stop:
+                    answers.append(Answer(settled=stop.decided * block))
+                    continue
+                if pair:
+                    answers.append(Answer((pair[0] * block, max(pair[1] * block, whole.sink))))
+    except Undecided:
+        answers.append(Answer(settled=0))
     return first(answers)
 
 
-def _gaps(region: Box, terms: frozenset[Term], budget: Budget):
-    """The region's boxes that no bound cuts and no term keeps whole: (box, key arcs, query arcs)."""
-    stack = [] if region.empty else [(region, tuple((box_of(t), t) for t in terms))]
-    opened = 0
-    while stack:
-        box, candidates = stack.pop()
-        opened += 1
-        if opened > budget.cells:
-            raise Undecided(0)
-        active = meeting(box, candidates)
-        if active is None:
-            continue
-        parts = cut(box, active)
-        if parts is None:
-            arcs = [[(t.every, t.offset, t.width) for _, t in active if (t.anchor == KEY) is key] for key in (True, False)]
-            yield box, arcs_of(arcs[0]), arcs_of(arcs[1])
-        else:
-            stack += [(part.tight(), active) for part in parts if not part.tight().empty]
-
-
-def _return(
-    gap: Box, key: frozenset[Arc], query: frozenset[Arc], term: Term, budget: Budget
-) -> tuple[int, int] | None:
+def _return(gap: Box, key: frozenset[Arc], query: frozenset[Arc], term: Term, budget: Budget) -> tuple[int, int] | None:
     """The smallest (later row, column): the column has a gap in the box, and the term keeps it in the later row."""
     later = box_of(term)
     d0, e0 = max(gap.d0, 0), max(later.d0, 1)  # the gap's distances start at d0, the return's at e0
@@ -133,7 +114,7 @@ def _return(
         if j >= free_from and (best is not None or gap.i1 == later.i1 == INFINITY):
             break
         tried += 1
-        if tried > budget.cells:
+        if tried > budget.columns:
             raise Undecided(int(j))
         j = first_free(key, j + 1, high, budget)
     return best

@@ -14,7 +14,7 @@ The search is best first by the smallest row of a box, so a box below which a wi
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import count
 from math import lcm
 
@@ -22,10 +22,11 @@ import numpy as np
 
 from patterncc.analysis.box import INFINITY, Box, box_of
 from patterncc.analysis.budget import Budget, Undecided
-from patterncc.analysis.residues import Arc, arcs_of, complement, first_free, held, last_free, merge
-from patterncc.ir.layout import KEY, Term
+from patterncc.analysis.residues import Arc, arcs_of, complement, fill, first_free, held, last_free, merge
+from patterncc.ir.layout import KEY, QUERY, Term
 
 Pair = tuple[int, int]  # (row, column)
+Candidates = tuple[tuple[Box, Term], ...]
 
 
 def first_outside(region: Term, terms: Iterable[Term], budget: Budget) -> Pair | None:
@@ -42,17 +43,21 @@ def first_outside(region: Term, terms: Iterable[Term], budget: Budget) -> Pair |
         return None
     start = box_of(region).tight()
     number = count()  # a heap compares ties by the next entry: boxes have no order
-    heap = [] if start.empty else [(start.i0, next(number), start, tuple((box_of(t), t) for t in set(terms)))]
+    heap = (
+        []
+        if start.empty
+        else [(start.i0, next(number), start, tuple((box_of(t), t) for t in set(terms) if t.width > 0))]
+    )
     best: Pair | None = None
     doubt: float = INFINITY  # rows before this one are settled
-    opened = 0
+    work = 0
     while heap and heap[0][0] <= min(INFINITY if best is None else best[0], doubt):
         row, _, box, candidates = heapq.heappop(heap)
-        opened += 1
-        if opened > budget.cells:
+        work += 1 + len(candidates)
+        if work > budget.meetings:
             doubt = min(doubt, row)
             break
-        active = meeting(box, candidates)
+        active = meeting(box, candidates, budget)
         if active is None:
             continue
         parts = cut(box, active)
@@ -62,17 +67,34 @@ def first_outside(region: Term, terms: Iterable[Term], budget: Budget) -> Pair |
                 if not part.empty:
                     heapq.heappush(heap, (part.i0, next(number), part, active))
             continue
-        keys = key | arcs_of((t.every, t.offset, t.width) for _, t in active if t.anchor == KEY)
-        queries = query | arcs_of((t.every, t.offset, t.width) for _, t in active if t.anchor != KEY)
         try:
-            found = _smallest(box, keys, queries, budget)
+            found = _smallest(box, key | _arcs(active, KEY), query | _arcs(active, QUERY), budget)
         except Undecided as stop:
             doubt, found = min(doubt, stop.decided), stop.known
         if found is not None and (best is None or found < best):
             best = found
-    if best is not None and best[0] < doubt or doubt == INFINITY:
+    if doubt == INFINITY or (best is not None and best[0] < doubt):
         return best
     raise Undecided(int(doubt), best)
+
+
+def gaps(region: Box, terms: Iterable[Term], budget: Budget) -> Iterator[tuple[Box, frozenset[Arc], frozenset[Arc]]]:
+    """The region's boxes that no bound cuts and no term keeps whole: (box, key arcs, query arcs)."""
+    stack = [] if region.empty else [(region, tuple((box_of(t), t) for t in terms if t.width > 0))]
+    work = 0
+    while stack:
+        box, candidates = stack.pop()
+        work += 1 + len(candidates)
+        if work > budget.meetings:
+            raise Undecided(0)
+        active = meeting(box, candidates, budget)
+        if active is None:
+            continue
+        parts = cut(box, active)
+        if parts is None:
+            yield box, _arcs(active, KEY), _arcs(active, QUERY)
+        else:
+            stack += [(part.tight(), active) for part in parts if not part.tight().empty]
 
 
 def _asked(region: Term) -> tuple[frozenset[Arc] | None, frozenset[Arc] | None]:
@@ -86,18 +108,31 @@ def _asked(region: Term) -> tuple[frozenset[Arc] | None, frozenset[Arc] | None]:
     return (arcs, frozenset()) if region.anchor == KEY else (frozenset(), arcs)
 
 
-def meeting(box: Box, candidates: tuple[tuple[Box, Term], ...]) -> tuple[tuple[Box, Term], ...] | None:
-    """The terms that meet the box; None when one of them keeps all of it."""
+def _arcs(active: Candidates, anchor: str) -> frozenset[Arc]:
+    return arcs_of((t.every, t.offset, t.width) for _, t in active if t.anchor == anchor)
+
+
+def meeting(box: Box, candidates: Candidates, budget: Budget) -> Candidates | None:
+    """The terms that may meet the box; None when those that keep it in all but residue keep every pair of it.
+
+    In a box that no bound cuts, ranges that overlap contain the box's: then every term returned is active throughout.
+    """
     active = []
+    arcs: dict[str, list[Arc]] = {KEY: [], QUERY: []}
     for bounds, term in candidates:
-        if term.width > 0 and not box.meet(bounds).empty:
-            if term.width >= term.every and box.within(bounds):
-                return None
+        if box.overlaps(bounds):
+            if box.within(bounds):
+                if term.width >= term.every:
+                    return None
+                arcs[term.anchor].append((term.every, term.offset, term.width))
             active.append((bounds, term))
+    for some in arcs.values():
+        if len(some) > 1 and fill(arcs_of(some), budget):
+            return None
     return tuple(active)
 
 
-def cut(box: Box, active: tuple[tuple[Box, Term], ...]) -> tuple[Box, Box] | None:
+def cut(box: Box, active: Candidates) -> tuple[Box, Box] | None:
     """The box in two, at the middle bound that cuts it; None when no bound does."""
     d, j, i = set(), set(), set()
     for bounds, _ in active:

@@ -20,7 +20,7 @@ from functools import lru_cache
 import numpy as np
 
 from patterncc.analysis.budget import Budget, Undecided
-from patterncc.analysis.covering import uncovered
+from patterncc.analysis.covering import Uncovered, uncovered
 
 Arc = tuple[int, int, int]  # (every, offset, width)
 Gaps = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]  # per modulus: its held ranges of residues, [start, stop)
@@ -139,7 +139,7 @@ def first_free(arcs: frozenset[Arc], low: int, high: float, budget: Budget) -> i
         count = int(min(count * 16, high - low))
     known = None
     try:
-        left = uncovered(gaps, budget)
+        left = _left(gaps, budget)
         if not left.classes:
             return None
         known = left.smallest(low)
@@ -148,6 +148,35 @@ def first_free(arcs: frozenset[Arc], low: int, high: float, budget: Budget) -> i
     except Undecided:
         pass  # not known whether there is a gap: look on, as far as the budget goes
     return _scan(gaps, low + count, high, known, budget)
+
+
+def fill(arcs: frozenset[Arc], budget: Budget) -> bool:
+    """Whether the arcs are proved to hold every integer; looks less far than `first_free` when they do not.
+
+    >>> fill(frozenset({(2, 0, 1), (4, 1, 1), (4, 3, 1)}), Budget())
+    True
+    """
+    gaps = merge(arcs)
+    if gaps is None:
+        return True
+    if _density(gaps) < 0.999 or _jump(gaps, 0, INFINITY) is not None:
+        return False
+    if not sieve(gaps, 0, min(budget.sieve, FIRST * 16)).all():
+        return False
+    try:
+        return not _left(gaps, budget).classes
+    except Undecided:
+        return False
+
+
+@lru_cache(maxsize=256)
+def _left(gaps: Gaps, budget: Budget) -> Uncovered:
+    return uncovered(gaps, budget)
+
+
+def _density(gaps: Gaps) -> float:
+    """The share of the integers that the arcs would hold if they were disjoint."""
+    return sum((stop - start) / every for every, ranges in gaps for start, stop in ranges)
 
 
 def last_free(arcs: frozenset[Arc], low: float, high: int, budget: Budget) -> int | None:

@@ -51,7 +51,9 @@ def rows(classes: Classes, budget: Budget) -> tuple[Verdict, ...]:
         elif answer.holds is None:
             note = "no row without a column up to there"
         verdicts.append(
-            Verdict("rows", "head", layers, answer.holds, proof_of(answer), witness, note, heads=(head,) if failing else ())
+            Verdict(
+                "rows", "head", layers, answer.holds, proof_of(answer), witness, note, heads=(head,) if failing else ()
+            )
         )
     return tuple(verdicts)
 

@@ -13,21 +13,31 @@ An undecided verdict decides like a failure only where it was promised: nobody m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 from patterncc.analysis import coverage as _coverage
 from patterncc.analysis import kv as _kv
+from patterncc.analysis.balance import balance
 from patterncc.analysis.budget import DEFAULT, Budget
+from patterncc.analysis.causal import causal
+from patterncc.analysis.reach import reach
 from patterncc.analysis.rows import rows
 from patterncc.analysis.verdict import Verdict
 from patterncc.ir.layout import Classes
 
-Proof = Callable[[Classes, Budget], tuple[Verdict, ...]]
-SCOPES: dict[str, tuple[str, ...]] = {"coverage": _coverage.SCOPES, "rows": ("head",), "kv": _kv.SCOPES}
+SCOPES: dict[str, tuple[str, ...]] = {
+    "coverage": _coverage.SCOPES,
+    "rows": ("head",),
+    "kv": _kv.SCOPES,
+    "reach": ("model",),
+    "causal": ("layer",),
+    "balance": ("layer",),
+}
 PROPERTIES = (*SCOPES, "promises", "all")
+DEFAULT_PROMISES: Mapping[str, Any] = {"rows": "nonempty"}
 
 
 def verify(
@@ -39,7 +49,7 @@ def verify(
 ) -> tuple[Verdict, ...]:
     """The verdicts on a property, one a layer class and scope; on `promises` or `all`, of several properties.
 
-    `scopes` limits coverage and kv to some of their scopes; `promises` is the file's (None: non-empty rows only).
+    `scopes` limits coverage and kv to some of their scopes (others have one); `promises` is the file's (None: non-empty rows only).
     """
     limits = budget or DEFAULT
     if property == "promises":
@@ -47,19 +57,30 @@ def verify(
     verdicts: list[Verdict] = []
     for name in SCOPES if property == "all" else (property,):
         for scope in SCOPES[name]:
-            if scopes is None or scope in scopes:
+            if scopes is None or scope in scopes or len(SCOPES[name]) == 1:
                 verdicts += prove(classes, name, scope, limits)
     return tuple(verdicts)
 
 
-def prove(classes: Classes, property: str, scope: str, budget: Budget = DEFAULT) -> tuple[Verdict, ...]:
-    """The verdicts on one property at one scope, with the time they took."""
+def prove(
+    classes: Classes, property: str, scope: str, budget: Budget = DEFAULT, within: int | None = None
+) -> tuple[Verdict, ...]:
+    """The verdicts on one property at one scope, with the time they took. `within`: reach in the first so many layers."""
     start = perf_counter()
-    verdicts = {
-        "coverage": lambda: _coverage.coverage(classes, scope, budget),
-        "rows": lambda: rows(classes, budget),
-        "kv": lambda: _kv.kv(classes, scope, budget),
-    }[property]()
+    if property == "coverage":
+        verdicts = _coverage.coverage(classes, scope, budget)
+    elif property == "kv":
+        verdicts = _kv.kv(classes, scope, budget)
+    elif property == "rows":
+        verdicts = rows(classes, budget)
+    elif property == "reach":
+        verdicts = reach(classes, budget, within)
+    elif property == "causal":
+        verdicts = causal(classes, budget)
+    elif property == "balance":
+        verdicts = balance(classes)
+    else:
+        raise ValueError(f"no property is called {property!r}: {', '.join(PROPERTIES)}")
     each = (perf_counter() - start) / max(len(verdicts), 1)
     return tuple(replace(verdict, seconds=each) for verdict in verdicts)
 
@@ -67,30 +88,34 @@ def prove(classes: Classes, property: str, scope: str, budget: Budget = DEFAULT)
 def prove_promises(
     classes: Classes, promises: Mapping[str, Any] | None, budget: Budget = DEFAULT
 ) -> tuple[Verdict, ...]:
-    """What the file promises; without the key `promises`, that no row is empty."""
+    """What the file promises; without the key `promises`, that no row is empty.
+
+    >>> from patterncc.ir.layout import Layout
+    >>> one = Classes("x", 64, True, 64, 1, 1, (Layout.parse("d<4"),), ((0,),))
+    >>> [(v.property, v.holds) for v in prove_promises(one, {"rows": "nonempty", "coverage": "layer"})]
+    [('rows', True), ('coverage', False)]
+    """
     verdicts: list[Verdict] = []
-    for name, value in (promises if promises is not None else {"rows": "nonempty"}).items():
+    for name, value in (DEFAULT_PROMISES if promises is None else promises).items():
         for scope in promised_scopes(name, value):
-            verdicts += prove(classes, name, scope, budget)
+            verdicts += prove(classes, name, scope, budget, int(value) if name == "reach" else None)
     return tuple(verdicts)
 
 
 def promised_scopes(name: str, value: Any) -> tuple[str, ...]:
     """The scopes that a promise speaks of.
 
-    >>> promised_scopes("coverage", "layer"), promised_scopes("kv", "monotone"), promised_scopes("kv", "group")
-    (('layer',), ('head',), ('group',))
+    >>> promised_scopes("coverage", "model"), promised_scopes("kv", "monotone"), promised_scopes("kv", "group")
+    (('model',), ('head',), ('group',))
     """
-    values = value if isinstance(value, list | tuple) else [value]
-    named = tuple(v for v in values if v in SCOPES[name])
-    return named or SCOPES[name][:1]
+    return (value,) if value in SCOPES[name] else SCOPES[name][:1]
 
 
 def failed(
     verdicts: Iterable[Verdict], property: str, promises: Mapping[str, Any] | None = None
 ) -> tuple[Verdict, ...]:
-    """The verdicts that make `verify` fail, by the rule above."""
-    promised = promises if promises is not None else {"rows": "nonempty"}
+    """The verdicts that make `verify` fail, by the rule above: exit code 1 iff there are any."""
+    promised = DEFAULT_PROMISES if promises is None else promises
     bad = []
     for verdict in verdicts:
         kept = verdict.property in promised

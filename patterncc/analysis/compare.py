@@ -1,0 +1,101 @@
+"""Whether two patterns keep the same token pairs, for every length; else the first pair each way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from patterncc.analysis.answer import INFINITY, Answer, first
+from patterncc.analysis.budget import DEFAULT, Budget
+from patterncc.analysis.causal import looks_ahead
+from patterncc.analysis.search import first_pair, pieces_of
+from patterncc.analysis.union import union
+from patterncc.analysis.verdict import Witness, at_tokens
+from patterncc.ir.layout import Classes, Layout
+
+
+@dataclass(frozen=True)
+class OnlyIn:
+    """A token pair that one of two patterns keeps, with the layer and the head that do."""
+
+    layer: int
+    head: int
+    witness: Witness
+
+    def to_json(self) -> dict[str, Any]:
+        return {"layer": self.layer, "head": self.head, **self.witness.to_json()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`equal` is None when undecided. Witnesses are smallest by (query token, key token), then layer and head."""
+
+    equal: bool | None
+    only_in_a: OnlyIn | None
+    only_in_b: OnlyIn | None
+    heads: tuple[tuple[int, int], ...] = ()  # the (layer, head) that differ
+    note: str = ""
+
+    @property
+    def subset(self) -> bool | None:
+        """Whether a keeps nothing that b does not."""
+        return False if self.only_in_a else True if self.equal is not None else None
+
+
+def beyond(a: Layout, b: Layout, causal: bool, block: int, budget: Budget = DEFAULT) -> Answer:
+    """The smallest token pair that layout a keeps and b does not."""
+    return first_pair(pieces_of(union([a]), causal), union([b]), causal, block, budget)
+
+
+def compare(a: Classes, b: Classes, budget: Budget = DEFAULT) -> Comparison:
+    """Head by head and layer by layer; heads and layers that only one pattern has are compared with nothing.
+
+    A causal and a non-causal pattern are compared as squares, the causal one cut. Different blocks make the patterns
+    different, even where they happen to keep the same tokens: no proof is tried.
+    """
+    if a.block != b.block:
+        return Comparison(
+            False, None, None, (), f"blocks of {a.block} against {b.block} tokens: not compared pair by pair"
+        )
+    known: dict[tuple[Layout, Layout], tuple[Answer, Answer]] = {}
+    differing: list[tuple[int, int]] = []
+    found: tuple[list[tuple[tuple[int, int], int, int]], ...] = ([], [])
+    settled = INFINITY
+    for layer in range(max(a.layers, b.layers)):
+        for head in range(max(a.heads, b.heads)):
+            pair = tuple(_layout(c, layer, head) for c in (a, b))
+            if pair not in known:
+                known[pair] = tuple(_one_way(x, y, p, q, budget) for x, y, p, q in ((a, b, *pair), (b, a, *pair[::-1])))
+            answers = known[pair]
+            if any(answer.pair for answer in answers):
+                differing.append((layer, head))
+            for side, answer in zip(found, answers, strict=True):
+                settled = min(settled, answer.settled)
+                side += [(answer.pair, layer, head)] if answer.pair else []
+    witnesses = [
+        OnlyIn(m[1], m[2], at_tokens(m[0], a.block)) if (m := min(side, default=None)) else None for side in found
+    ]
+    shape = [f"{x} {word} against {y}" for word, x, y in _shapes(a, b) if x != y]
+    equal = False if differing or shape else True if settled == INFINITY else None
+    notes = shape + ([] if settled == INFINITY else [f"undecided beyond {int(settled)} tokens"])
+    return Comparison(equal, *witnesses, tuple(differing), "; ".join(notes))
+
+
+def _layout(classes: Classes, layer: int, head: int) -> Layout:
+    return classes.layout(layer, head) if layer < classes.layers and head < classes.heads else Layout()
+
+
+def _one_way(a: Classes, b: Classes, kept: Layout, other: Layout, budget: Budget) -> Answer:
+    if a.causal == b.causal or a.causal:
+        return beyond(kept, other, a.causal, a.block, budget)
+    behind = beyond(kept, other, True, a.block, budget)
+    return first([looks_ahead(kept, a.block, budget), behind])  # b is causal: it keeps no pair ahead
+
+
+def _shapes(a: Classes, b: Classes) -> tuple[tuple[str, int, int], ...]:
+    return (
+        ("layers", a.layers, b.layers),
+        ("heads", a.heads, b.heads),
+        ("KV heads", a.kv_heads, b.kv_heads),
+        ("head dim", a.head_dim, b.head_dim),
+    )

@@ -1,0 +1,185 @@
+"""How many layers it takes until information can flow from every token to every later one, residual connections included.
+
+The layers are those of the pattern, from layer 0 up, each the union over its heads; the answer is the smallest n such
+that layers 0 .. n-1 connect every pair (not causal: every pair both ways, by tokens below the later one, so at every
+length). Else the smallest pair, by (query token, key token), that all layers together leave unconnected.
+
+One layer: coverage, exact at tokens. A layer that covers by itself ends the search. Windows alone: lags add up, exact at
+tokens (`_windows`). Otherwise causal layers are composed on blocks for every length (`compose`), twice where a window
+or a sink cuts through blocks: with the blocks kept whole, which proves what is connected, and with the blocks kept in
+part, which proves what is not. Between the two, single query tokens are followed back exactly (`backward`).
+Not causal: windows, layers with rows and columns that everything passes through (`across`), and looking at short lengths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from patterncc.analysis.across import Reached, across
+from patterncc.analysis.answer import Answer
+from patterncc.analysis.backward import sources
+from patterncc.analysis.budget import Budget, Undecided
+from patterncc.analysis.compose import first_unconnected
+from patterncc.analysis.extent import column_extent, extent
+from patterncc.analysis.plane import first_outside
+from patterncc.analysis.search import first_pair
+from patterncc.analysis.union import Span, Union, meet, union
+from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
+from patterncc.ir.layout import Classes, Layout, Term
+from patterncc.ir.tokens import touched_terms, whole_terms
+
+LOOK = 1 << 22  # token pairs followed back, layers times tokens squared over blocks
+
+
+def reach(classes: Classes, budget: Budget, within: int | None = None) -> tuple[Verdict, ...]:
+    """One verdict for the model; its value is the smallest number of layers. `within`: only the first so many layers."""
+    layers = tuple(range(min(classes.layers, within or classes.layers)))
+    kept = [union(classes.layouts[k] for k in dict.fromkeys(row)) for row in classes.of[: len(layers)]]
+    found = layers_to_reach(kept, classes.causal, classes.block, budget)
+    many = f"{len(kept)} layers" if len(kept) > 1 else "1 layer"
+    low, high = found.at_least, found.at_most
+    if high is not None:
+        exact = low == high
+        count = f"{high} layer{'s' if high > 1 else ''}" if exact else f"between {low} and {high} layers"
+        note = (
+            f"{count} {'brings' if high == 1 else 'bring'} every token to every {'later ' if classes.causal else ''}one"
+        )
+        return (Verdict("reach", "model", layers, True, proof_of(Answer()), None, note, high if exact else None),)
+    witness = at_tokens(found.answer.pair, classes.block) if found.answer.pair else None
+    leave, connect = ("leave", "connect") if len(kept) > 1 else ("leaves", "connects")
+    note = f"{many} {leave} this pair unconnected" if witness else f"open whether {many} {connect} every pair"
+    holds = False if witness else None
+    return (Verdict("reach", "model", layers, holds, proof_of(found.answer), witness, note),)
+
+
+def layers_to_reach(kept: list[Union], causal: bool, block: int, budget: Budget) -> Reached:
+    """How many of the layers it takes.
+
+    Random and mask parts count as not kept when they would connect, which is safe for "enough"; what may hang on them
+    is not claimed.
+    """
+    of = {layer: _alone(layer, causal, block, budget) for layer in dict.fromkeys(kept)}
+    alone = [of[layer] for layer in kept]
+    covering = next((n for n, answer in enumerate(alone, 1) if answer.holds), None)
+    if covering == 1:
+        return Reached(1, 1)
+    asked = kept[: covering or len(kept)]
+    plain = [replace(layer, randoms=frozenset(), masks=frozenset()) for layer in asked]
+    found = (_along if causal else across)(plain, block, budget)
+    if covering is not None and (found.at_most is None or found.at_most > covering):
+        found = Reached(min(found.at_least, covering), covering)
+    if not any(layer.opaque for layer in asked):
+        return found
+    least = 2 if alone[0].pair else 1
+    if len(kept) == 1:
+        return Reached(least, None, alone[0])
+    return Reached(
+        min(least, found.at_most or least), found.at_most, Answer(settled=0) if found.at_most is None else Answer()
+    )
+
+
+def _alone(layer: Union, causal: bool, block: int, budget: Budget) -> Answer:
+    """What one layer leaves unconnected: coverage, but for t = u, which the residual connection takes."""
+    spans = (Span(lag_from=1),) if causal else (Span(lag_from=1), Span(lag_to=0))
+    return first_pair(tuple((Term(), span) for span in spans), layer, causal, block, budget)
+
+
+def _along(kept: list[Union], block: int, budget: Budget) -> Reached:
+    """Causal layers."""
+    if (pair := _windows(kept, block)) is not None:
+        return Reached(len(kept) + 1, None, Answer(pair))
+    tokens = any(layer.window or layer.sink for layer in kept)
+    whole = [_terms(layer, block, whole_terms) for layer in kept]
+    some = [_terms(layer, block, touched_terms) for layer in kept] if tokens else whole
+    every = union([Layout(tuple(term for terms in (*whole, *some) for term in terms))])
+    far, near = extent(every), column_extent(every)
+    least, count = 1, 1
+    try:
+        while True:
+            count = min(4 * count, len(kept))
+            lower = first_unconnected(whole, count, far, near, budget)
+            upper = first_unconnected(some, count, far, near, budget) if tokens else lower
+            for n in range(least, count + 1):
+                answer = _decide(kept[:n], lower[n - 1], upper[n - 1], tokens, block, budget)
+                if answer.holds:
+                    return Reached(n, n)
+                if answer.holds is None:
+                    enough = next(
+                        (m for m in range(n, count + 1) if _surely(kept[:m], lower[m - 1], block, budget)), None
+                    )
+                    return Reached(n, enough, answer if enough is None else Answer())
+                least = n + 1
+            if count == len(kept):
+                return Reached(least, None, answer)
+    except Undecided:
+        return Reached(least, None, Answer(settled=0))
+
+
+def _surely(kept: list[Union], lower: tuple[int, int] | None, block: int, budget: Budget) -> bool:
+    return lower is None and _diagonal(kept, block, budget).holds is True
+
+
+def _decide(
+    kept: list[Union],
+    lower: tuple[int, int] | None,
+    upper: tuple[int, int] | None,
+    tokens: bool,
+    block: int,
+    budget: Budget,
+) -> Answer:
+    """The smallest token pair that these layers leave unconnected, found between the smallest block pairs of both bounds."""
+    if (pair := _windows(kept, block)) is not None:
+        return Answer(pair)
+    inside = _diagonal(kept, block, budget)
+    if lower is None and inside.pair is None:
+        return inside
+    pairs = [(lower[0] * block, lower[1] * block)] if lower else []
+    start = min(pairs + ([inside.pair] if inside.pair else []))
+    if not tokens:
+        return Answer(start, inside.settled)
+    t, work = start[0], 0
+    while work < LOOK and (upper is None or t <= upper[0] * block):
+        missing = ~sources(kept, t, block)
+        if missing.any():
+            return Answer((t, int(missing.argmax())))
+        work += len(kept) * (t + 1 + (t // block + 1) ** 2)
+        t += 1
+    return Answer((upper[0] * block, upper[1] * block) if upper else None, settled=t)
+
+
+def _terms(layer: Union, block: int, of_tokens) -> frozenset[Term]:
+    layout = Layout((), layer.window, layer.sink)
+    return layer.terms | frozenset(of_tokens(layout, causal=True, block=block))
+
+
+def _diagonal(kept: list[Union], block: int, budget: Budget) -> Answer:
+    """The smallest pair u < t within one block that no layer's whole blocks keep."""
+    if block == 1:
+        return Answer()
+    terms = frozenset(term for layer in kept for term in _terms(layer, block, whole_terms))
+    try:
+        found = first_outside(meet(Term(), Term(d_from=0, d_to=1)), terms, budget)
+    except Undecided as stop:
+        return Answer(settled=stop.decided * block)
+    return Answer((found[0] * block + 1, found[0] * block)) if found else Answer()
+
+
+def _windows(kept: list[Union], block: int) -> tuple[int, int] | None:
+    """The smallest unconnected pair when every layer keeps a token window and sinks (of tokens or blocks), and no other
+    blocks beyond the window.
+
+    A pair u <= t is connected iff some layer's sink holds u, or t - u is at most the sum of the windows' before - 1: a step
+    over a window moves by at most that, a token that is not a sink is only ever left by windows, and steps may stay.
+    """
+    lag = sink = 0
+    for layer in kept:
+        before = layer.window[0] if layer.window else 1
+        sink = max(sink, layer.sink)
+        for term in layer.terms:
+            if term.d_to is not None and term.d_to * block <= max(before, 0):
+                continue
+            if term.j_to is None or term != Term(j_to=term.j_to):
+                return None
+            sink = max(sink, term.j_to * block)
+        lag += before - 1
+    return sink + lag + 1, sink
