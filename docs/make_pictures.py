@@ -1,4 +1,4 @@
-"""Make the pictures in docs/pictures: one of every shipped pattern, and the README's. No arguments; run it anywhere."""
+"""Make docs/gallery.md and docs/pictures: a picture of every shipped pattern, and the README's. No arguments."""
 
 from __future__ import annotations
 
@@ -20,20 +20,36 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "pictures"
 NEAR = "#56657a"  # the window, the same for every head
 ROWS = 16
+INTRODUCTION = """\
+Every shipped pattern as `patterncc show NAME -o NAME.svg` draws it. Above, the layouts of its heads, one for each class
+of equal ones; below, how many heads of a layer keep each block (salmon: none), the keys that a KV head must hold as the
+context grows, and the key blocks that each row reads, both against dense attention. `patterncc show NAME -o NAME.html`
+makes a page in which you can point at a block and read why it is kept."""
 
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    for name, text in pictures():
-        (FOLDER / name).write_text(text, encoding="utf-8", newline="\n")
+    for name, text in files():
+        (ROOT / "docs" / name).write_text(text, encoding="utf-8", newline="\n")
 
 
-def pictures() -> Iterator[tuple[str, str]]:
-    """Every picture's file name and text."""
-    for file in sorted((ROOT / "patterns").glob("*.yaml")):
-        pattern = load(file)
-        yield f"{pattern.name}.svg", svg(figure(classes_of(pattern), about=pattern.about))
-    yield "readme.svg", svg(idea(classes_of(load(ROOT / "patterns" / "demo.yaml"))))
+def files() -> Iterator[tuple[str, str]]:
+    """Every file's name in docs/ and its text: the pictures, and the page that shows them."""
+    patterns = [load(file) for file in sorted((ROOT / "patterns").glob("*.yaml"))]
+    for pattern in patterns:
+        yield f"pictures/{pattern.name}.svg", svg(figure(classes_of(pattern), about=pattern.about))
+    demo = next(pattern for pattern in patterns if pattern.name == "demo")
+    yield "pictures/readme.svg", svg(idea(classes_of(demo)))
+    yield "gallery.md", gallery(patterns)
+
+
+def gallery(patterns: list[Pattern]) -> str:
+    """The page of all pictures, in Markdown."""
+    parts = ["# The shipped patterns", INTRODUCTION]
+    for pattern in patterns:
+        parts += [f"## {pattern.name}", f"[{pattern.name}.yaml](../patterns/{pattern.name}.yaml)"]
+        parts += [f"![{pattern.about}](pictures/{pattern.name}.svg)"]
+    return "\n\n".join(parts) + "\n"
 
 
 def classes_of(pattern: Pattern) -> Classes:

@@ -22,7 +22,7 @@ from patterncc.pictures.view import (
     spell,
 )
 
-WIDTH, MARGIN, GUTTER = 960, 32, 24
+WIDTH, MARGIN, GUTTER, WIDE = 960, 32, 24, 40
 ROOM = WIDTH - 2 * MARGIN
 MOST_PANELS, MOST_UNIONS = 32, 6
 
@@ -40,7 +40,7 @@ def figure(
     check_choice(classes, layer, head)
     panels = panels_of(classes, layer, head)
     most = 192 if len(panels) < 4 else 96
-    shown = check_rows(rows or telling_rows([panel.layout for panel in panels], classes.block, most=most))
+    shown = check_rows(rows or telling_rows([panel.layout for panel in panels], classes.block, least=32, most=most))
     scene = Scene(WIDTH, 0, f"The attention pattern {classes.name}", about or facts(classes))
     y = _header(scene, classes, about, shown)
     chosen = [shared for shared in layer_classes(classes) if layer is None or layer in shared.layers]
@@ -71,9 +71,10 @@ def _panels(scene: Scene, classes: Classes, panels: Sequence[Panel], rows: int, 
     """Small multiples, and under them the legend."""
     drawn = panels[:MOST_PANELS]
     across = 3 if len(drawn) < 4 else next(n for n in (4, 5, 6, 8) if len(drawn) <= 2 * n or n == 8)
-    side = (ROOM - GUTTER * (across - 1)) / across
+    gutter = WIDE if across == 3 else GUTTER
+    side = (ROOM - gutter * (across - 1)) / across
     for k, panel in enumerate(drawn):
-        x, top = MARGIN + k % across * (side + GUTTER), y + k // across * (side + 52)
+        x, top = MARGIN + k % across * (side + gutter), y + k // across * (side + 52)
         share = density(panel.layout, rows, causal=classes.causal, block=classes.block)
         notes = " · ".join(filter(None, (panel.layers, f"{share:.1%} kept")))
         scene.add(
@@ -167,9 +168,9 @@ def _summary(
 ) -> float:
     """Coverage of the commonest layers that are not dense, live keys, and row weights, side by side."""
     telling = max(chosen, key=lambda shared: (len(set(shared.of)), len(shared.layers)))
-    side = (ROOM - 2 * 40) / 3
+    side = (ROOM - 2 * WIDE) / 3
     _union(scene, classes, telling, layer, rows, MARGIN, y, side)
-    columns = iter((MARGIN + side + 40, MARGIN + 2 * (side + 40)))
+    columns = iter((MARGIN + side + WIDE, MARGIN + 2 * (side + WIDE)))
     if classes.causal:
         size = classes.group
         groups = [tuple(classes.layouts[c] for c in telling.of[g : g + size]) for g in range(0, classes.heads, size)]

@@ -41,7 +41,9 @@ def show_terminal(
     colour = console.is_terminal and not console.no_color and console.color_system is not None
     colour = colour and (console.encoding or "").lower().startswith("utf")
     across = 1 if head is not None else 3
-    shown = check_rows(rows or _fitting(telling_rows(classes.layouts, classes.block), console.width // across))
+    shown = check_rows(
+        rows or _fitting(telling_rows(classes.layouts, classes.block, least=24), console.width // across)
+    )
     console.print(Text(classes.name, "bold").append(f"  {facts(classes)}", "not bold dim"), soft_wrap=True)
     console.print(
         f"first {shown} rows (down) and columns (across): {shown * classes.block} tokens", style="dim", highlight=False

@@ -35,7 +35,7 @@ def write(
         from patterncc.pictures.html import html
 
         check_choice(classes, layer, head)
-        shown = check_rows(rows or telling_rows(classes.layouts, classes.block))
+        shown = check_rows(rows or telling_rows(classes.layouts, classes.block, least=32))
         text = html(classes, rows=shown, about=about, layer=layer or 0, head=None if union else head)
         path.write_text(text, encoding="utf-8", newline="\n")
         return path
