@@ -88,12 +88,12 @@ def column(slot, places, IS_FAR: tl.constexpr):
 
 
 @triton.jit
-def keeps(slot, i, j, t, u, rule):
-    """Whether query token t, of row i, keeps key token u, of the column j in this slot: but for causality."""
+def keeps(slot, i_first, i_last, j, t_first, t_last, u, rule):
+    """Whether one of the query tokens t_first..t_last, of rows i_first..i_last, keeps key token u, of the column j in
+    this slot: but for causality."""
     (residue,) = rule
-    d = i - j
-    keep = (d >= 2) & ((j - residue) % 4 == 0)
-    keep |= d < 2
+    keep = (j <= i_last - 2) & ((j - residue) % 4 == 0)
+    keep |= j > i_first - 2
     return keep
 
 
@@ -242,14 +242,20 @@ def attn_fwd(
     t_base += i_tile * BLOCK_Q
     o_m = tl.arange(0, BLOCK_Q * BLOCK_H)
     o_t = t_base + o_m % BLOCK_Q  # [BLOCK_M]
+    m_q = (o_t >= q_start) & (o_t < q_stop)
     p_group = groups + tl.program_id(1) * (2 + BLOCK_H)
     i_kv = tl.load(p_group)
-    i_head = tl.load(p_group + 2 + o_m // BLOCK_Q)  # [BLOCK_M]
-    m_q = (o_t >= q_start) & (o_t < q_stop) & (i_head >= 0)
+    if BLOCK_H == 1:
+        i_head = tl.load(p_group + 2).to(tl.int64)
+    else:
+        i_head = tl.load(p_group + 2 + o_m // BLOCK_Q).to(tl.int64)  # [BLOCK_M]
+        m_q &= i_head >= 0
 
     # the columns that they keep
-    i_first = tl.maximum(t_base, q_start) >> BLOCK_BITS
-    i_last = (tl.minimum(t_base + BLOCK_Q, q_stop) - 1) >> BLOCK_BITS
+    t_first = tl.maximum(t_base, q_start)
+    t_last = tl.minimum(t_base + BLOCK_Q, q_stop) - 1
+    i_first = t_first >> BLOCK_BITS
+    i_last = t_last >> BLOCK_BITS
     j_whole = kv_stop >> BLOCK_BITS
     j_stop = (kv_stop + BLOCK - 1) >> BLOCK_BITS
     if IS_CAUSAL:
@@ -263,7 +269,6 @@ def attn_fwd(
     tile_to = all_tiles * (i_split + 1) // splits
 
     i_row = (q_first + o_t - q_start).to(tl.int64)
-    i_head = i_head.to(tl.int64)
     p_q = q + (i_batch * s_qb + i_head * s_qh + i_row * s_qn) * ALIGN
     b_q = load_rows(p_q[:, None], m_q)  # [BLOCK_M, BLOCK_D]
     k += i_kv * s_kh * ALIGN
@@ -292,18 +297,21 @@ def attn_fwd(
         b_v = load_keys(v, row, s_vb * ALIGN, s_vn * ALIGN, None, BLOCK_N, PAGE, IS_GATHERED)
         b_out, b_max, b_sum = attend(b_q, b_k, b_v, None, b_out, b_max, b_sum, scale, PRECISION)
 
-    # edge tiles: the exact rule, and what no row keeps is not read
-    for tile in tl.range(tl.maximum(tile_from, far_tiles), tile_to):
+    # edge tiles: the exact rule
+    t = o_t[:, None]
+    i = i_first if BLOCK_Q <= BLOCK else t >> BLOCK_BITS
+    for tile in tl.range(tl.maximum(tile_from, far_tiles), tile_to, num_stages=2):
         x = tile * BLOCK_N + tl.arange(0, BLOCK_N)
         slot = x >> BLOCK_BITS
         j = column(slot, places, False)
         u = j * BLOCK + (x & (BLOCK - 1))
-        m_n = (slot < n_slots) & (u >= kv_start) & (u < kv_stop)
-        i = (o_t >> BLOCK_BITS)[:, None]
-        m_keep = keeps(slot[None, :], i, j[None, :], o_t[:, None], u[None, :], rule) & m_q[:, None] & m_n[None, :]
+        # a key that no row keeps is not read
+        m_n = keeps(slot, i_first, i_last, j, t_first, t_last, u, rule)
+        m_n &= (slot < n_slots) & (u >= kv_start) & (u < kv_stop)
+        m_keep = keeps(slot[None, :], i, i, j[None, :], t, t, u[None, :], rule) & m_q[:, None] & m_n[None, :]
         if IS_CAUSAL:
-            m_keep &= u[None, :] <= o_t[:, None]
-        m_n = tl.max(m_keep.to(tl.int32), 0) > 0
+            m_n &= u <= t_last
+            m_keep &= u[None, :] <= t
         row = rows(tl.where(m_n, u, kv_start), kv_start, pages, PAGE)
         b_k = load_keys(k, row, s_kb * ALIGN, s_kn * ALIGN, m_n, BLOCK_N, PAGE, True)
         b_v = load_keys(v, row, s_vb * ALIGN, s_vn * ALIGN, m_n, BLOCK_N, PAGE, True)

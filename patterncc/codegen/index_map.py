@@ -33,9 +33,8 @@ def forward_index_map(plan: Plan) -> str:
     >>> print(forward_index_map(plan).split('"'*3)[-1])
     <BLANKLINE>
         (residue,) = rule
-        d = i - j
-        keep = (d >= 4) & ((j - residue) % 8 == 0)
-        keep |= d < 4
+        keep = (j <= i_last - 4) & ((j - residue) % 8 == 0)
+        keep |= j > i_first - 4
         return keep
     """
     return table_map(plan) if plan.form == "table" else closed_map(plan)
@@ -61,8 +60,8 @@ def closed_map(plan: Plan) -> str:
     for pieces in padded([z.pieces for z in classes], NO_PIECE) or [(NO_PIECE,) * len(classes)]:
         low, high, every, residue = spans.say(pieces)
         zoning.far(
-            f"tl.maximum({start}, {moved('i_last', high)})" if high else start,
-            f"tl.minimum(j_whole, {moved('i_first', low)})" if low not in ("", "1"[:causal]) else "j_whole",
+            f"tl.maximum({start}, {less('i_last', high, 1)})" if high else start,
+            f"tl.minimum(j_whole, {less('i_first', low, 1)})" if low not in ("", "1"[:causal]) else "j_whole",
             every,
             residue,
         )
@@ -76,8 +75,8 @@ def closed_map(plan: Plan) -> str:
         low = ints.say("edge_low", [edge.low for edge in edges])
         high = ints.say("edge_high", [edge.high for edge in edges])
         zoning.edge(
-            f"tl.maximum({reach}, tl.minimum(j_whole, {moved('i_first', high)}))",
-            f"tl.minimum(j_whole, {moved('i_last', low)})",
+            f"tl.maximum({reach}, tl.minimum(j_whole, {less('i_first', high, 1)}))",
+            f"tl.minimum(j_whole, {less('i_last', low, 1)})",
         )
         reach = "high"
     zoning.edge(f"tl.maximum({reach}, j_whole)", "j_stop")
@@ -185,7 +184,7 @@ class Spans:
     def rule(self, pieces: Sequence[Piece]) -> str:
         """The condition on d and j."""
         low, high, every, residue = self.say(pieces)
-        conditions = [f"d >= {low}"] * bool(low) + [f"d < {high}"] * bool(high)
+        conditions = [f"j <= {less('i_last', low)}"] * bool(low) + [f"j > {less('i_first', high)}"] * bool(high)
         if every != "1":
             conditions.append(f"j % {every} == 0" if residue == "0" else f"(j - {residue}) % {every} == 0")
         return " & ".join(f"({c})" for c in conditions) if len(conditions) > 1 else "".join(conditions) or "u >= 0"
@@ -197,7 +196,8 @@ def token_rule(layouts: Sequence[Layout], ints: Integers, *, block: int, causal:
     if any(layout.window for layout in layouts):
         before = ints.say("before", [layout.window[0] if layout.window else NEVER for layout in layouts])
         after = ints.say("after", [layout.window[1] if layout.window else 0 for layout in layouts])
-        rule.append(f"t - u < {before}" if causal else f"(t - u < {before}) & (t - u > -{after})")
+        behind = f"u > {less('t_first', before)}"
+        rule.append(behind if causal else f"({behind}) & (u < t_last + {after})")
     if any(layout.sink % block for layout in layouts):
         rule.append(f"u < {ints.say('sink_tokens', [layout.sink for layout in layouts])}")
     return rule
@@ -215,15 +215,15 @@ def padded(rows: Sequence[tuple[T, ...]], filler: T, *, at_end: bool = True) -> 
     return list(zip(*full, strict=True))
 
 
-def moved(x: str, distance: str) -> str:
-    """x - distance + 1: the first column at a smaller distance.
+def less(x: str, distance: str, shift: int = 0) -> str:
+    """x - distance + shift.
 
-    >>> moved("i", "1"), moved("i", "5"), moved("i", "-1"), moved("i", "low")
-    ('i', 'i - 4', 'i + 2', 'i - low + 1')
+    >>> less("i", "0"), less("i", "5"), less("i", "5", 1), less("i", "-1"), less("i", "low", 1)
+    ('i', 'i - 5', 'i - 4', 'i + 1', 'i - low + 1')
     """
     if not distance.lstrip("-").isdigit():
-        return f"{x} - {distance} + 1"
-    shift = 1 - int(distance)
+        return f"{x} - {distance}" + f" + {shift}" * bool(shift)
+    shift -= int(distance)
     return x if not shift else f"{x} {'+' if shift > 0 else '-'} {abs(shift)}"
 
 
@@ -245,8 +245,9 @@ def column(slot, places, IS_FAR: tl.constexpr):
 
 
 @triton.jit
-def keeps(slot, i, j, t, u, rule):
-    """Whether query token t, of row i, keeps key token u, of the column j in this slot: but for causality."""
+def keeps(slot, i_first, i_last, j, t_first, t_last, u, rule):
+    """Whether one of the query tokens t_first..t_last, of rows i_first..i_last, keeps key token u, of the column j in
+    this slot: but for causality."""
 {rule}
 
 '''
@@ -255,8 +256,6 @@ def keeps(slot, i, j, t, u, rule):
 def write_map(plan: Plan, ints: Integers, zoning: Zoning, far: int, rule: list[str]) -> str:
     """The text of the functions."""
     rule = ["keep = " + rule[0], *("keep |= " + term for term in rule[1:]), "return keep"] if rule else ["return u < 0"]
-    if any(re.search(r"\bd\b", line) for line in rule):
-        rule.insert(0, "d = i - j")
     words = {word for line in rule for word in re.findall(r"\w+", line)}
     known = ints.names + [line.split(" = ")[0] for line in zoning.lines if line.startswith("row_residue")]
     used = [name for name in known if name in words]
@@ -325,8 +324,9 @@ def column(slot, places, IS_FAR: tl.constexpr):
 
 
 @triton.jit
-def keeps(slot, i, j, t, u, rule):
-    """Whether query token t, of row i, keeps key token u, of the column j in this slot: but for causality."""
+def keeps(slot, i_first, i_last, j, t_first, t_last, u, rule):
+    """Whether one of the query tokens t_first..t_last, of rows i_first..i_last, keeps key token u, of the column j in
+    this slot: but for causality."""
 {rule}
 
 '''

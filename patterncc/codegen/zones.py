@@ -13,7 +13,7 @@ from patterncc.ir.closed import ClosedForm
 from patterncc.ir.layout import KEY, QUERY, Layout
 
 FAR = 1 << 30  # no bound: more blocks than any sequence has, and i - FAR is still an int32
-NEVER = 1 - (1 << 31)  # t - u is never below it
+NEVER = -1024  # as `before`: u > t - before is then true for no u that a tile of tokens t may keep
 
 
 @dataclass(frozen=True)
