@@ -64,7 +64,7 @@ def _wheel_contains(outer: Wheel, inner: Wheel) -> bool:
     every, offset, width, anchor = outer
     common = gcd(every, inner[0])
     gap_from, gap = offset + width, every - width  # the residues that outer leaves out
-    if inner[0] == 1 or inner[3] != anchor or inner[2] >= common or gap >= common:
+    if inner[0] == 1 or inner[3] != anchor:
         return False
     return (gap_from - inner[1]) % common >= inner[2] and (inner[1] - gap_from) % common >= gap
 

@@ -38,9 +38,12 @@ def test_any_token_pair(layout: Layout, length: int, causal: bool) -> None:
 
 
 @given(layouts(closed=True), st.integers(0, 40), st.booleans())
+@example(Layout.parse("j<4 | 2<=d & (i-j)%3==1"), 40, True)
 def test_closed_layouts_at_every_length(layout: Layout, length: int, causal: bool) -> None:
     expected = table_lists(kept_tokens(layout, length, causal=causal, block=BLOCK), BLOCK)
-    assert tables(layout, length, causal)[0].tolist() == expected
+    by_row, by_column = tables(layout, length, causal)
+    assert by_row.tolist() == expected
+    assert by_column.tolist() == [[i for i, row in enumerate(expected) if j in row] for j in range(len(expected))]
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 5, 16]), st.booleans())
