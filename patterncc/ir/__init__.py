@@ -1,4 +1,6 @@
-"""The intermediate representation: frozen, printed and read back, checked between passes. In the order of lowering:
+"""The intermediate representation: frozen, printed and read back, checked between passes.
+
+In the order of lowering, and in brackets what it is made with:
 
     layout   which blocks a head keeps, as rules; classes of heads          (terms, tokens: what rules mean together)
     closed   the index map as arithmetic                                    (draw: what a random part keeps)
