@@ -84,12 +84,14 @@ def density(layout: Layout, rows: int, *, causal: bool, block: int) -> float:
     whole = sum(part.whole for part in parts_of(layout))
     kept = 0
     for i in range(rows):
-        for j, number in enumerate(row_parts(layout, i, rows, causal=causal, block=block)):
-            if 0 < number <= whole:
-                kept += _pairs(i - j, block, block, (0, 1), causal)
-            elif number:
-                sink = min(max(layout.sink - j * block, 0), block)
-                kept += _pairs(i - j, block, sink, layout.window or (0, 1), causal)
+        numbers = row_parts(layout, i, rows, causal=causal, block=block)
+        kept += (rows - numbers.count(0)) * block * block  # as if all were whole: less what some of them lack
+        lacking = {i} if numbers[i] else set()
+        if layout.window or layout.sink:
+            lacking |= {j for j, number in enumerate(numbers) if number > whole}
+        for j in lacking:
+            sink = min(max(layout.sink - j * block, 0), block) if numbers[j] > whole else block
+            kept -= block * block - _pairs(i - j, block, sink, layout.window or (0, 1), causal)
     tokens = rows * block
     return kept / (tokens * (tokens + 1) // 2 if causal else tokens * tokens)
 

@@ -7,6 +7,8 @@ its part's hue, half way to the paper.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 PAPER, FIELD, INK, QUIET, RULE = "#ffffff", "#eef0f3", "#1f2733", "#667080", "#c9ced6"
 NIGHT_PAPER, NIGHT_FIELD, NIGHT_INK, NIGHT_QUIET = "#14181f", "#262c36", "#e6e9ee", "#97a1b0"
 NIGHT_RULE, NIGHT_ACCENT = "#3b4452", "#77aadd"
@@ -40,6 +42,7 @@ def part_colour(kind: str, whole: bool, paper: str = PAPER) -> str:
     return PARTS[kind] if whole else mix(PARTS[kind], paper, 0.5)
 
 
+@lru_cache
 def count_colour(count: int, heads: int, night: bool = False) -> str:
     """The colour of a block that `count` of `heads` heads keep.
 

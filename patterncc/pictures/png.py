@@ -76,7 +76,6 @@ def _blend(image: Image, top: int, left: int, cover: NDArray[np.float64], colour
 
 
 def _cells(image: Image, cells: Cells) -> None:
-    rows = len(cells.colours)
     if cells.gap:
         side = cells.size * (1 - cells.gap)
         for i, line in enumerate(cells.colours):
@@ -86,12 +85,12 @@ def _cells(image: Image, cells: Cells) -> None:
                     _box(image, x * SCALE, y * SCALE, side * SCALE, side * SCALE, 0.13 * cells.size * SCALE, colour)
         return
     columns = max(map(len, cells.colours))
-    grid = np.zeros((rows, columns, 4), np.float32)
-    for i, line in enumerate(cells.colours):
-        for j, colour in enumerate(line):
-            if colour:
-                grid[i, j] = (*rgb(colour), 1)
-    grid[..., :3] *= grid[..., 3:]
+    numbers = {colour: n for n, colour in enumerate(dict.fromkeys(c for line in cells.colours for c in line if c), 1)}
+    values = np.array(
+        [(0, 0, 0, 0), *((*rgb(colour), 1) for colour in numbers)], np.float32
+    )  # [colours, RGB and share]
+    lines = [[numbers[c] if c else 0 for c in line] + [0] * (columns - len(line)) for line in cells.colours]
+    grid = values[np.array(lines)]
     top, left = round(cells.y * SCALE), round(cells.x * SCALE)
     for axis in (0, 1):  # each pixel is the mean of the squares it spans, or the one it lies in
         pixels = round(grid.shape[axis] * cells.size * SCALE)

@@ -91,16 +91,15 @@ def check_rows(rows: int) -> int:
 
 def coverage(classes: Classes, of: Iterable[int], rows: int) -> list[list[int]]:
     """How many heads keep each block at least in part: [row][column]."""
-    heads: dict[int, int] = {}
-    for number in of:
-        heads[number] = heads.get(number, 0) + 1
-    counts = [[0] * rows for _ in range(rows)]
-    for number, weight in heads.items():
+    import numpy as np
+
+    counts = np.zeros((rows, rows), np.int64)
+    for number, heads in Counter(of).items():
         layout = classes.layouts[number]
-        for i, line in enumerate(counts):
+        for i in range(rows):
             found = row_parts(layout, i, rows, causal=classes.causal, block=classes.block)
-            counts[i] = [count + weight * (part > 0) for count, part in zip(line, found, strict=True)]
-    return counts
+            counts[i] += heads * (np.array(found) > 0)
+    return counts.tolist()
 
 
 def row_weights(layout: Layout, rows: int, *, causal: bool, block: int) -> list[int]:
