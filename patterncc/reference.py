@@ -41,8 +41,8 @@ def attends(pattern: Pattern, layer: int, head: int, t: int, u: int) -> bool:
         or i in shard.global_rows
         or j in shard.global_columns
         or (shard.random is not None and j in drawn(shard.random[1], i, shard.random[0]))
-        or (shard.mask is not None and 0 <= i < shard.mask.shape[0] and j < shard.mask.shape[1] and bool(shard.mask[i, j]))
-    )  # fmt: skip
+        or (shard.mask is not None and _in_mask(shard.mask, i, j))
+    )
 
 
 def _on_stride(stride: ResolvedStride, i: int, j: int) -> bool:
@@ -51,6 +51,10 @@ def _on_stride(stride: ResolvedStride, i: int, j: int) -> bool:
         return False
     x = j if stride.anchor == "key" else i - j
     return (x - stride.offset) % stride.every < stride.width
+
+
+def _in_mask(mask: NDArray[np.bool_], i: int, j: int) -> bool:
+    return 0 <= i < mask.shape[0] and j < mask.shape[1] and bool(mask[i, j])
 
 
 @lru_cache(maxsize=2**16)

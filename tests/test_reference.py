@@ -22,7 +22,7 @@ def pattern_of(
 
 
 def kept_blocks(pattern: Pattern, rows: int) -> list[list[int]]:
-    """Columns that each row keeps whole, read off single token pairs (the first query of a row sees its own block's first key)."""
+    """Columns that each row keeps whole: the last query of a row sees the first key of its own block."""
     block = pattern.block
     pairs = itertools.product(range(rows), range(rows))
     kept = {(i, j) for i, j in pairs if reference.attends(pattern, 0, 0, i * block + block - 1, j * block)}
@@ -101,7 +101,8 @@ def test_mask_ends_where_its_file_ends(tmp_path) -> None:
 PARTS = st.lists(
     st.sampled_from(
         [
-            "local: 2", 'local: "21 tokens"', "stride: 3", "strides: [{every: 3, offset: h, anchor: query, from: 1, to: 5}]",
+            "local: 2", 'local: "21 tokens"', "stride: 3",
+            "strides: [{every: 3, offset: h, anchor: query, from: 1, to: 5}]",
             "sink: 1", 'sink: "3 tokens"', "globals: {rows: [1], columns: [2]}", "random: {blocks: 2, seed: h}",
         ]
     ), min_size=1, max_size=4, unique_by=lambda part: part.split(":")[0],

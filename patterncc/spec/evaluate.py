@@ -72,9 +72,9 @@ class _Evaluation:
         self._report(path, f"{name} is {value}{unit}{self._where(number)}; it must be {bound}")
         return None
 
-    def _where(self, *numbers: Expression) -> str:
+    def _where(self, *numbers: Expression | None) -> str:
         """At which head and layer, if that matters to any of the numbers."""
-        if self._at is None or not any(number.names for number in numbers):
+        if self._at is None or not any(number and number.names for number in numbers):
             return ""
         return " at h = {}, g = {}, l = {}".format(*self._at)
 
@@ -142,7 +142,7 @@ class _Evaluation:
         if written.distance_to is not None:
             high = self._number(written.distance_to, (*path, "to"), 1, limits.MOST_BLOCKS)
         if high is not None and high <= (low or 0):
-            where = self._where(*(e for e in (written.distance_from, written.distance_to) if e is not None))
+            where = self._where(written.distance_from, written.distance_to)
             self._report(
                 (*path, "to"), f"to {high} must be above from, {low}{where}", "the distances are from <= |i - j| < to"
             )

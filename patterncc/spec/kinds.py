@@ -73,6 +73,21 @@ class ListOf:
 
 
 @dataclass(frozen=True)
+class Given:
+    """Not the empty value, whatever else."""
+
+    expected: str
+
+    def read(self, value: Any, inner: Callable[[Any], Any]) -> Any:
+        if value is None:
+            raise must_be(self.expected)
+        return inner(value)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(self.read, handler(source))
+
+
+@dataclass(frozen=True)
 class Keys:
     """Keys and values: a model of its own."""
 

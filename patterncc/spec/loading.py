@@ -165,7 +165,7 @@ def _walk(data: Any, loc: tuple[str | int, ...]) -> tuple[Path, str | None]:
         if (isinstance(data, dict) and step in data) or (
             isinstance(data, list) and isinstance(step, int) and step < len(data)
         ):
-            data = data[step]
+            data = data[step]  # type: ignore[index]
             path.append(step)
         elif n == len(loc) - 1 and isinstance(data, dict) and isinstance(step, str) and step not in ("length", "sides"):
             return tuple(path), step

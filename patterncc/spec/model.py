@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
 from typing_extensions import TypedDict
@@ -12,7 +12,7 @@ from patterncc.spec import fields as f
 from patterncc.spec import limits
 from patterncc.spec.expression import Expression
 from patterncc.spec.fields import Length
-from patterncc.spec.kinds import Keys, ListOf
+from patterncc.spec.kinds import Given, Keys, ListOf
 from patterncc.spec.resolved import Resolved
 from patterncc.spec.selector import Selector
 
@@ -91,8 +91,8 @@ class Shard(Model):
         description='Query heads: all, rest, 3, [0, 5], "0-27" or "1::2" (start:stop:step).'
     )
     dense: Annotated[bool, f.DENSE] = Field(False, description="Keep everything; stands alone.")
-    local: Local = Field(
-        default=cast(Any, None),
+    local: Annotated[Local | None, Given('a whole number of blocks, or "N tokens"')] = Field(
+        None,
         description='The row\'s own block and those before it: blocks, "N tokens", or {before, after} if not causal.',
     )
     stride: Annotated[Expression | None, f.POSITIVE] = Field(
@@ -190,6 +190,11 @@ class Pattern(Model):
         return self._file
 
     @property
+    def folder(self) -> Path | None:
+        """Where the file's masks are looked for."""
+        return self._folder
+
+    @property
     def group(self) -> int:
         """Query heads that share one KV head."""
         return self.heads // self.kv_heads
@@ -202,6 +207,7 @@ class Pattern(Model):
             from patterncc.spec.resolve import raising, resolve
 
             self._resolution = resolve(self, self._folder, raising)
+            assert self._resolution is not None  # a mistake would have been raised
         return self._resolution.shard(layer, head)
 
 

@@ -48,8 +48,10 @@ HARM = {
     "products": HEAD + "shards:\n  - heads: all\n    local: " + "9999999999*" * 18 + "h\n",
     "powers": HEAD + "shards:\n  - heads: all\n    local: 9**9**9**9\n",
     "every head its own strides": MANY + f"  - {{heads: all, strides: [{','.join(['{every: h * 7 + l}'] * 256)}]}}\n",
-    "every head its own rows": MANY + f"  - {{heads: all, globals: {{rows: [{','.join(['0-4000'] * 4000)}, h + l]}}}}\n",
-    "every head its own mistake": MANY + "  - {heads: all, local: h - 100000, stride: l // (h - g), offset: [9, 9, 9]}\n",
+    "every head its own rows": MANY
+    + f"  - {{heads: all, globals: {{rows: [{','.join(['0-4000'] * 4000)}, h + l]}}}}\n",
+    "every head its own mistake": MANY
+    + "  - {heads: all, local: h - 100000, stride: l // (h - g), offset: [9, 9, 9]}\n",
     "a billion heads": HEAD.replace("heads: 8", "heads: 1000000000") + "shards:\n  - heads: all\n    local: h\n",
     "tokens beyond all": HEAD + f"shards:\n  - heads: all\n    local: {10**18} tokens\n    sink: {10**19} tokens\n",
     "larger than the largest": HEAD + "#" * 2**20,
