@@ -4,16 +4,17 @@ A pair exists from the length on that holds its later token, and must be connect
 
 Windows alone (`_lags`): a step moves by at most the layer's reach to either side, so lags add up; exact.
 
-Theorem (hub). If row c of layer a keeps every column and column c is kept by every row of a later layer b, then layers
-0 .. b connect every pair of which a token lies at or beyond block c. Proof. Such a pair (t, u) has the token k = c B below
-its length. In layer a, k takes u up; residual connections hold it until layer b, where t takes k up.
-The finitely many pairs before block c are composed one length at a time (`_unconnected`), and so is everything else up to
+Theorem (hub). If row c of layer a keeps every column and column c is kept by every row of a later layer b, then
+layers 0 .. b connect every pair of which a token lies at or beyond block c. Proof. Such a pair (t, u) has the token k
+= c B below its length. In layer a, k takes u up; residual connections hold it until layer b, where t takes k up. The
+finitely many pairs before block c are composed one length at a time (`_unconnected`), and so is everything else up to
 a few blocks: what that leaves unconnected is unconnected; what it connects beyond the theorem stays undecided.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from patterncc.analysis.union import Union
 from patterncc.ir.layout import Layout, Term
 from patterncc.ir.tokens import touched_terms, whole_terms
 
+OfTokens = Callable[..., tuple[Term, ...]]  # `whole_terms` or `touched_terms`
 BLOCKS = 40  # lengths that are composed one by one, in blocks
 
 
@@ -35,7 +37,7 @@ class Reached:
 
     at_least: int
     at_most: int | None
-    answer: Answer = Answer()
+    answer: Answer = field(default_factory=Answer)
 
 
 def across(kept: list[Union], block: int, budget: Budget) -> Reached:
@@ -142,6 +144,6 @@ def _beyond_window(layer: Union, block: int) -> bool:
     )
 
 
-def _terms(layer: Union, block: int, of_tokens) -> frozenset[Term]:
+def _terms(layer: Union, block: int, of_tokens: OfTokens) -> frozenset[Term]:
     layout = Layout((), layer.window, layer.sink)
     return layer.terms | frozenset(of_tokens(layout, causal=False, block=block))

@@ -31,7 +31,7 @@ def sources(layers: Sequence[Union], t: int, block: int) -> np.ndarray:
         busy = tiles.any(1)
         last = np.where(busy, block - 1 - np.argmax(tiles[:, ::-1], 1), -1)  # the latest token seen in each block
         whole = kept[layer]
-        below = (whole & busy[:, None] & (i[None, :] < i[:, None])).any(0)
+        below = np.any(whole & busy[:, None] & (i[None, :] < i[:, None]), axis=0)
         reached = np.repeat(below, block)[: t + 1]
         for b in np.flatnonzero(busy & whole.diagonal()):
             reached[b * block : b * block + last[b] + 1] = True

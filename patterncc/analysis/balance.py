@@ -11,7 +11,7 @@ LENGTH = 131_072  # tokens
 
 
 def balance(classes: Classes, limit: float | None = None, length: int = LENGTH) -> tuple[Verdict, ...]:
-    """One verdict a layer class; its value is max / mean over the heads at one length. Holds when it is at most `limit`."""
+    """One verdict a layer class; its value is max / mean over the heads at one length. Holds up to `limit`."""
     pairs = [token_pairs(layout, classes.causal, classes.block, length) for layout in classes.layouts]
     verdicts = []
     for layers in layer_classes(classes):

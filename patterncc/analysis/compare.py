@@ -63,9 +63,10 @@ def compare(a: Classes, b: Classes, budget: Budget = DEFAULT) -> Comparison:
     settled = INFINITY
     for layer in range(max(a.layers, b.layers)):
         for head in range(max(a.heads, b.heads)):
-            pair = tuple(_layout(c, layer, head) for c in (a, b))
+            pair = _layout(a, layer, head), _layout(b, layer, head)
             if pair not in known:
-                known[pair] = tuple(_one_way(x, y, p, q, budget) for x, y, p, q in ((a, b, *pair), (b, a, *pair[::-1])))
+                x, y = pair
+                known[pair] = _one_way(a, b, x, y, budget), _one_way(b, a, y, x, budget)
             answers = known[pair]
             if any(answer.pair for answer in answers):
                 differing.append((layer, head))
@@ -78,7 +79,7 @@ def compare(a: Classes, b: Classes, budget: Budget = DEFAULT) -> Comparison:
     shape = [f"{x} {word} against {y}" for word, x, y in _shapes(a, b) if x != y]
     equal = False if differing or shape else True if settled == INFINITY else None
     notes = shape + ([] if settled == INFINITY else [f"undecided beyond {int(settled)} tokens"])
-    return Comparison(equal, *witnesses, tuple(differing), "; ".join(notes))
+    return Comparison(equal, witnesses[0], witnesses[1], tuple(differing), "; ".join(notes))
 
 
 def _layout(classes: Classes, layer: int, head: int) -> Layout:

@@ -1,19 +1,20 @@
 """Which block pairs several causal layers connect, for every length.
 
-Layer relations R(i, j): row i keeps column j, or i = j (the residual connection). C_n = R_n-1 o ... o R_0: information flows
-from column j through n layers to row i.
+Layer relations R(i, j): row i keeps column j, or i = j (the residual connection). C_n = R_n-1 o ... o R_0:
+information flows from column j through n layers to row i.
 
-Theorem (layers). Let every bound of the relations be at most T, every stride divide P. Then for j >= T,
-C_n(i + P, j + P) = C_n(i, j), and for i - j >= D_n, C_n(i + P, j) = C_n(i, j), with D_1 = T and D_n+1 = D_n + 2 T + P.
-Proof. The first: a chain j <= k <= ... <= i moves by P as a whole, since all of its blocks are at least T. The second, by
-induction: C_n+1(i, j) iff some k has C_n(k, j) and R(i, k). Let i - j >= D_n+1 = D_n + 2 T + P.
-(=>) If i - k >= T, R(i + P, k) and k serves. Else k - j > D_n + T + P, so k >= T, hence R(i + P, k + P), and C_n(k + P, j):
-k + P serves. (<=) Let k serve (i + P, j). If i - k >= T, then R(i, k) and k serves. Else k - j > D_n + T + P, so
-k - P >= T and k - P - j >= D_n: k - P serves.
+Theorem (layers). Let every bound of the relations be at most T, every stride divide P. Then for j >= T, C_n(i + P, j
++ P) = C_n(i, j), and for i - j >= D_n, C_n(i + P, j) = C_n(i, j), with D_1 = T and D_n+1 = D_n + 2 T + P.
+Proof. The first: a chain j <= k <= ... <= i moves by P as a whole, since all of its blocks are at least T. The
+second, by induction: C_n+1(i, j) iff some k has C_n(k, j) and R(i, k). Let i - j >= D_n+1 = D_n + 2 T + P.
+(=>) If i - k >= T, R(i + P, k) and k serves. Else k - j > D_n + T + P, so k >= T, hence R(i + P, k + P), and C_n(k +
+P, j): k + P serves. (<=) Let k serve (i + P, j). If i - k >= T, then R(i, k) and k serves. Else k - j > D_n + T + P,
+so k - P >= T and k - P - j >= D_n: k - P serves.
 
-The first needs only what does not move with (i, j) -> (i + 1, j + 1): bounds on j and i, at most S <= T, and strides of
-columns, which divide Q | P. So the columns below S + Q and the distances below D_n + P decide C_n for every length. A column's rows are one integer,
-a bit a row; columns with equal relations move together, and runs of distances by doubling shifts.
+The first needs only what does not move with (i, j) -> (i + 1, j + 1): bounds on j and i, at most S <= T, and strides
+of columns, which divide Q | P. So the columns below S + Q and the distances below D_n + P decide C_n for every
+length. A column's rows are one integer, a bit a row; columns with equal relations move together, and runs of
+distances by doubling shifts.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Whether some head attends every token pair, for every length.
 
-Coverage at a scope holds when the union over its heads is the whole causal triangle (the square when not causal): `layer`
-over the heads of a layer, `group` over the query heads of each KV head, `model` over all heads of all layers. Which
-pairs exist at length N is t, u < N; a pair that no head keeps is missing at every length that has it. So coverage for
-every length is coverage of all pairs, which `search` decides with one piece: everything.
+Coverage at a scope holds when the union over its heads is the whole causal triangle (the square when not causal):
+`layer` over the heads of a layer, `group` over the query heads of each KV head, `model` over all heads of all layers.
+Which pairs exist at length N is t, u < N; a pair that no head keeps is missing at every length that has it. So
+coverage for every length is coverage of all pairs, which `search` decides with one piece: everything.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from patterncc.analysis.answer import Answer
 from patterncc.analysis.budget import Budget
+from patterncc.analysis.missing import missing
 from patterncc.analysis.scopes import kv_groups, layer_classes, layouts
 from patterncc.analysis.search import first_pair
 from patterncc.analysis.union import everything, union
@@ -58,14 +59,15 @@ def _order(answer: Answer) -> tuple[int, tuple[int, int], float]:
 
 
 def _verdict(classes: Classes, scope: str, layers: tuple[int, ...], answer: Answer, heads: tuple[int, ...]) -> Verdict:
-    note = {
-        True: "every token pair is kept by some head",
-        False: "no head keeps this pair",
-        None: "random and mask parts, or the budget, leave this open: no pair is missing up to there",
-    }[answer.holds]
-    if scope == "group" and answer.pair:
-        note = f"no query head of KV head {heads[0] // classes.group} keeps this pair"
+    who = f"query head of KV head {heads[0] // classes.group}" if scope == "group" else "head"
+    note = "every token pair is kept by some head"
+    if answer.pair:
+        of = layers if scope == "model" else layers[:1]
+        kept = dict.fromkeys(layout for layer in of for layout in layouts(classes, layer, heads))
+        gaps = "; ".join(str(gap) for gap in missing(kept, classes.causal, classes.block)[:3])
+        note = f"no {who} keeps this pair" + (f": {gaps}" if gaps else "")
+    elif answer.holds is None:
+        note = "random parts or the budget leave this open: no pair is missing up to there"
     witness = at_tokens(answer.pair, classes.block) if answer.pair else None
-    return Verdict(
-        "coverage", scope, layers, answer.holds, proof_of(answer), witness, note, heads=heads if witness else ()
-    )
+    heads = heads if witness else ()
+    return Verdict("coverage", scope, layers, answer.holds, proof_of(answer), witness, note, heads=heads)

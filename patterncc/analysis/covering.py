@@ -9,10 +9,11 @@ the Chinese remainder theorem one x agrees with x_c modulo L_c for all c, and x 
 So the cost is that of the largest component, not of the least common multiple of all strides: 7, 11, 13 and 16 cost
 7 + 11 + 13 + 16 residues, not 16,016.
 
-Theorem (descent). Among the integers x = r (mod M), membership in an arc of modulus m has period m / gcd(m, M) in
-(x - r) / M. So split on the prime that divides most of these open moduli, drop the arcs that no x = r (mod M) meets, and
+Theorem (descent). Among the integers x = r (mod M), membership in an arc of modulus m has period m / gcd(m, M) in (x
+- r) / M. So split on the prime that divides most of these open moduli, drop the arcs that no x = r (mod M) meets, and
 apply the components theorem again below.
-Proof. With x = r + M y, x mod m depends on M y mod m, whose period in y is m / gcd(m, M); a prime's residues are all cases.
+Proof. With x = r + M y, x mod m depends on M y mod m, whose period in y is m / gcd(m, M); a prime's residues are all
+cases.
 
 Covering by residue classes is co-NP-complete, so some system exceeds every budget; that is reported, not guessed.
 """

@@ -44,8 +44,8 @@ def exchanged_tokens(kept: tuple[Layout, ...], block: int, length: int, devices:
 def _columns(first: int, bound: int, period: int) -> tuple[np.ndarray, np.ndarray]:
     """Columns that stand for all of 0 .. first-1, and for how many each stands.
 
-    Columns j with bound <= j < first - bound are only seen at distances >= bound, so whether one of fixed rows keeps them
-    depends on j mod period.
+    Columns j with bound <= j < first - bound are only seen at distances >= bound, so whether one of fixed rows keeps
+    them depends on j mod period.
     """
     middle = first - 2 * bound
     if middle <= 2 * period:
@@ -75,5 +75,5 @@ def _needed(term: Term, j: np.ndarray, first: int, stop: int) -> np.ndarray:
 
 
 def _in_mask(mask: Mask, j: np.ndarray, first: int, stop: int) -> np.ndarray:
-    some = bits(mask)[first:stop].any(0)  # past the mask's last row: no row, so nothing
+    some = np.any(bits(mask)[first:stop], axis=0)  # past the mask's last row: no row, so nothing
     return (j < mask.columns) & some[np.minimum(j, mask.columns - 1)]

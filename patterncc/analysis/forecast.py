@@ -5,9 +5,10 @@ taken over all of it. Everything is counted exactly (`weights`, `live`); nothing
 
 density           kept token pairs / causal token pairs (square ones when not causal), mean over heads
 blocks            blocks of which any token pair is kept, summed over heads
-flops_forward     4 x head_dim per kept token pair: two products of a multiply and an add; backward: 10 x (five products)
+flops_forward     4 x head_dim per kept token pair: two products, each a multiply and an add; backward: 10 x (five)
 kv_bytes_dense    K and V of all tokens; kv_bytes_kept: of those that the newest token or a later one may attend
-                  (`live_tokens`), each KV head keeping the union of its query heads' needs: what the compact cache holds
+                  (`live_tokens`), each KV head keeping the union of its query heads' needs: what the compact cache
+                  holds
 kv_bytes_peak     the most that is ever live up to this length; kv_live_forever: the share of old blocks never dropped
 kv_bytes_read     K and V that decoding the last token read, each KV head's once
 table_bytes       the index map as a table: int32 columns and row pointers, once for each distinct head

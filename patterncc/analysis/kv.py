@@ -4,13 +4,14 @@ For u <= t < t', attends(t', u) implies attends(t, u); per head, and over the un
 what its cache must hold. Decided at tokens: windows (0 <= t - u < before) and sinks are monotone by themselves, so the
 later pair is kept by a block term, and the earlier one lies in the token span that windows and sinks leave.
 
-Theorem (return). In a box of earlier block pairs that no bound cuts, not kept means j in A and d in D (`plane`); a term
-keeps the later pair (i', j), i' = j + d', when its bounds hold and j or d' is in its residue. For a column j, the earliest
-gap is i = max(i0, j + d0), moved on to the next d in D, and the earliest return is the first i' > i within the term.
-Without query residues both only move up as j does, so the smallest column for which they exist gives the smallest
-(i', j). With them, i' - j is constant from the column on at which the bounds on i and i' no longer matter, so the columns
-are tried in order up to there. A column exists for all this iff it lies in a range given by the bounds (below) and in A.
-The smallest tokens are t' = i' B and u = max(j B, sink): the gap holds some t for that u, by the lemma of `union`.
+Theorem (return). In a box of earlier block pairs that no bound cuts, not kept means j in A and d in D (`plane`); a
+term keeps the later pair (i', j), i' = j + d', when its bounds hold and j or d' is in its residue. For a column j,
+the earliest gap is i = max(i0, j + d0), moved on to the next d in D, and the earliest return is the first i' > i
+within the term. Without query residues both only move up as j does, so the smallest column for which they exist gives
+the smallest (i', j). With them, i' - j is constant from the column on at which the bounds on i and i' no longer
+matter, so the columns are tried in order up to there. A column exists for all this iff it lies in a range given by
+the bounds (below) and in A. The smallest tokens are t' = i' B and u = max(j B, sink): the gap holds some t for that
+u, by the lemma of `union`.
 """
 
 from __future__ import annotations
@@ -39,13 +40,16 @@ def kv(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...]:
     for layers in layer_classes(classes):
         groups = kv_groups(classes) if scope == "group" else ((h,) for h in range(classes.heads))
         found: list[tuple[Answer, tuple[int, ...]]] = []
-        for heads in groups:
-            key = frozenset(layouts(classes, layers[0], heads))
+        for members in groups:
+            key = frozenset(layouts(classes, layers[0], members))
             if key not in known:
                 known[key] = first_return(key, classes.causal, classes.block, budget)
-            found.append((known[key], heads))
-        failing = [(answer.pair, heads) for answer, heads in found if answer.pair]
-        pair, heads = min(failing) if failing else (None, ())
+            found.append((known[key], members))
+        failing = [(answer.pair, members) for answer, members in found if answer.pair]
+        pair: tuple[int, int] | None = None
+        heads: tuple[int, ...] = ()
+        if failing:
+            pair, heads = min(failing)
         answer = Answer(pair, min(answer.settled for answer, _ in found))
         witness = None
         note = "what a row has dropped, no later row takes up again"
@@ -71,13 +75,13 @@ def first_return(kept: frozenset[Layout], causal: bool, block: int, budget: Budg
     try:
         for box, key, query in gaps(box_of(gap.touched(block)).tight(), whole.terms, budget):
             for term in whole.terms:
+                settled = INFINITY
                 try:
                     pair = _return(box, key, query, term, budget)
                 except Undecided as stop:
-                    answers.append(Answer(settled=stop.decided * block))
-                    continue
-                if pair:
-                    answers.append(Answer((pair[0] * block, max(pair[1] * block, whole.sink))))
+                    pair, settled = stop.known, stop.decided * block
+                tokens = (pair[0] * block, max(pair[1] * block, whole.sink)) if pair else None
+                answers.append(Answer(tokens, settled))
     except Undecided:
         answers.append(Answer(settled=0))
     return first(answers)
@@ -100,31 +104,33 @@ def _return(gap: Box, key: frozenset[Arc], query: frozenset[Arc], term: Term, bu
         return None
     free_from = max(gap.i0 - d0, later.i0 - e0, low)  # from here on rows' lower bounds do not matter
     best: tuple[int, int] | None = None
-    j = first_free(key, int(low), high, budget)
-    tried = 0
-    while j is not None:
-        if best is not None and max(j + d0 + 1, j + e0, later.i0, gap.i0 + 1) > best[0]:
-            break
-        d = first_free(query, int(max(d0, gap.i0 - j)), min(gap.d1, gap.i1 - j), budget)
-        if d is not None:
-            start = int(max(d + 1, e0, later.i0 - j))
-            e = first_free(residue, start, min(later.d1, later.i1 - j), budget)
-            if e is not None and (best is None or (j + e, j) < best):
-                best = j + e, j
-        if j >= free_from and (best is not None or gap.i1 == later.i1 == INFINITY):
-            break
-        tried += 1
-        if tried > budget.columns:
-            raise Undecided(int(j))
-        j = first_free(key, j + 1, high, budget)
-    return best
+    j = int(low) - 1
+    try:
+        for _ in range(budget.columns):
+            following = first_free(key, j + 1, high, budget)
+            if following is None:
+                return best
+            j = following
+            if best is not None and max(j + d0 + 1, j + e0, later.i0, gap.i0 + 1) > best[0]:
+                return best
+            d = first_free(query, int(max(d0, gap.i0 - j)), min(gap.d1, gap.i1 - j), budget)
+            if d is not None:
+                start = int(max(d + 1, e0, later.i0 - j))
+                e = first_free(residue, start, min(later.d1, later.i1 - j), budget)
+                if e is not None and (best is None or (j + e, j) < best):
+                    best = j + e, j
+            if j >= free_from and (best is not None or gap.i1 == later.i1 == INFINITY):
+                return best
+    except Undecided:
+        pass
+    raise Undecided(max(j, 0), best)  # later columns have later rows: nothing before row j is left
 
 
 def _looked_at(whole: Union, gap: Span, block: int, budget: Budget) -> Answer:
     """Row by row, which columns have had a gap so far; random parts up to the budget, masks until they end.
 
-    With masks alone a box of side 2 S + 3 P, S the largest bound and P a common period, decides: beyond it, a return moves
-    to an earlier one by a period, as in `plane`.
+    With masks alone a box of side 2 S + 3 P, S the largest bound and P a common period, decides: beyond it, a return
+    moves to an earlier one by a period, as in `plane`.
     """
     bound, period = extent(whole)
     need = 2 * bound + 3 * period

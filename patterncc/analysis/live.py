@@ -1,19 +1,20 @@
 """Which keys a KV head must still hold after so many tokens: what a compact cache keeps, exact at tokens.
 
-A key u < N is live after N tokens iff a query token t >= N - 1 of the KV head's query heads, the newest or a later one, may
-attend it. Let n be the block of token N - 1. A block part keeps column j for some row i >= n iff the last row that it keeps of the column is >= n:
-`last_rows`, by arithmetic. A window holds u >= N - before (for t = N - 1), a sink u < sink. Random rows may draw any
-column at any time, so a head with a random part keeps everything; a mask keeps nothing below its last row.
+A key u < N is live after N tokens iff a query token t >= N - 1 of the KV head's query heads, the newest or a later
+one, may attend it. Let n be the block of token N - 1. A block part keeps column j for some row i >= n iff the last
+row that it keeps of the column is >= n: `last_rows`, by arithmetic. A window holds u >= N - before (for t = N - 1), a
+sink u < sink. Random rows may draw any column at any time, so a head with a random part keeps everything; a mask
+keeps nothing below its last row.
 
-Theorem (growth). With every bound at most T and every stride dividing P, live(N + P B) = live(N) + c for N >= 2 T B, the same
-c >= 0 for all such N. Proof. Columns j <= n - T are only kept at distances >= T, where being kept is periodic: they are live
-iff they are kept forever, which for j >= T depends on j mod P. Columns j > n - T >= T move with n by a period. So rows
-0 .. 2 T + 2 P - 1 tell everything.
+Theorem (growth). With every bound at most T and every stride dividing P, live(N + P B) = live(N) + c for N >= 2 T B,
+the same c >= 0 for all such N. Proof. Columns j <= n - T are only kept at distances >= T, where being kept is
+periodic: they are live iff they are kept forever, which for j >= T depends on j mod P. Columns j > n - T >= T move
+with n by a period. So rows 0 .. 2 T + 2 P - 1 tell everything.
 
-Lemma (peak). While N stays in one block, live(N) is linear between the ends of the block and the three lengths at which
-the window's far end crosses a block's edge; so its largest value is at one of these.
-Proof. The live blocks do not change with N; a token more is live or not by its block or the window, and the token that the
-window drops is live by its block or not: both are constant between those lengths.
+Lemma (peak). While N stays in one block, live(N) is linear between the ends of the block and the three lengths at
+which the window's far end crosses a block's edge; so its largest value is at one of these.
+Proof. The live blocks do not change with N; a token more is live or not by its block or the window, and the token
+that the window drops is live by its block or not: both are constant between those lengths.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ FOREVER = 1 << 60
 class Live:
     """How many keys are live after N tokens, for any number of lengths.
 
-    last: the last row that keeps each column; FOREVER; -1: none. The columns are all, or the first ones: then the rest follows
-    from the growth by `period` blocks from row `start` on (period 0: all are there)
+    last: the last row that keeps each column; FOREVER; -1: none. The columns are all, or the first ones: then the
+    rest follows from the growth by `period` blocks from row `start` on (period 0: all are there)
     """
 
     last: np.ndarray

@@ -1,12 +1,13 @@
 """The smallest block pair that a region holds and no term keeps.
 
-Theorem (plane). Let each term be bounds on i - j, j, i and at most one residue, of j or of i - j. Split the region at the
-terms' bounds. In a box that no bound cuts, the pairs that no term keeps are { (i, j) : j in A, i - j in D }, A the columns
-outside every active key arc, D the distances outside every active query arc. They are found exactly, for every length:
-there is such a pair iff there is one with i below the bounds' sum plus the arcs' periods.
-Proof. In such a box a term's bounds hold everywhere (active) or nowhere (inactive). A pair is kept iff an active term's
-residue holds, and each of those speaks of j alone or of i - j alone: not kept is a product. Its smallest pair is
-(min A + min D, min A) unless the row's range forbids it; `_smallest` treats that. A and D are periodic (`residues`).
+Theorem (plane). Let each term be bounds on i - j, j, i and at most one residue, of j or of i - j. Split the region at
+the terms' bounds. In a box that no bound cuts, the pairs that no term keeps are { (i, j) : j in A, i - j in D }, A
+the columns outside every active key arc, D the distances outside every active query arc. They are found exactly, for
+every length: there is such a pair iff there is one with i below the bounds' sum plus the arcs' periods.
+Proof. In such a box a term's bounds hold everywhere (active) or nowhere (inactive). A pair is kept iff an active
+term's residue holds, and each of those speaks of j alone or of i - j alone: not kept is a product. Its smallest pair
+is (min A + min D, min A) unless the row's range forbids it; `_smallest` treats that. A and D are periodic
+(`residues`).
 
 The search is best first by the smallest row of a box, so a box below which a witness is known is never opened.
 """
@@ -14,7 +15,7 @@ The search is best first by the smallest row of a box, so a box below which a wi
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from math import lcm
 
@@ -164,14 +165,14 @@ def _smallest(box: Box, key: frozenset[Arc], query: frozenset[Arc], budget: Budg
             return i0, j
         if d0 == -INFINITY:
             return None
-        j = _lifted(key, int(max(j0, i0 - d0 + 1)), box.j1, budget, lambda j: (j + int(d0), j))
+        j = _lifted(key, int(max(j0, i0 - d0 + 1)), box.j1, budget, lambda j: (j + int(d0), j), int(d0))
         return (j + int(d0), j) if j is not None and j + d0 < box.i1 else None
     if not key:
         low, high = max(d0, i0 - box.j1 + 1), int(min(box.d1, i0 - j0 + 1))
         d = _bounded(last_free, query, low, high, budget, i0)
         if d is not None:
             return i0, i0 - d
-        d = _lifted(query, int(max(d0, i0 - j0 + 1)), box.d1, budget, lambda d: (d + j0, j0))
+        d = _lifted(query, int(max(d0, i0 - j0 + 1)), box.d1, budget, lambda d: (d + j0, j0), j0)
         return (d + j0, j0) if d is not None and d + j0 < box.i1 else None
     if d0 != -INFINITY:
         j = _lifted(key, j0, box.j1, budget, lambda j: None, int(d0))
@@ -183,7 +184,9 @@ def _smallest(box: Box, key: frozenset[Arc], query: frozenset[Arc], budget: Budg
     return _both(box, key, query, budget)
 
 
-def _bounded(search, arcs: frozenset[Arc], low, high, budget: Budget, row: int) -> int | None:
+def _bounded(
+    search: Callable[..., int | None], arcs: frozenset[Arc], low: float, high: float, budget: Budget, row: int
+) -> int | None:
     """A search within row `row`: when it gives up, the rows before that one are settled."""
     if low >= high:
         return None
@@ -194,21 +197,22 @@ def _bounded(search, arcs: frozenset[Arc], low, high, budget: Budget, row: int) 
         raise Undecided(row, None if known is None else (row, known if search is first_free else row + known)) from None
 
 
-def _lifted(arcs: frozenset[Arc], low: int, high: float, budget: Budget, pair, lift: int | None = None) -> int | None:
-    """`first_free`, its Undecided turned into pairs and rows."""
+def _lifted(
+    arcs: frozenset[Arc], low: int, high: float, budget: Budget, pair: Callable[[int], Pair | None], lift: int
+) -> int | None:
+    """`first_free`, its Undecided turned into pairs and rows: x lies in row x + lift."""
     try:
         return first_free(arcs, low, high, budget)
     except Undecided as stop:
-        row = stop.decided + lift if lift is not None else pair(stop.decided)[0]
-        raise Undecided(row, None if stop.known is None else pair(stop.known)) from None
+        raise Undecided(stop.decided + lift, None if stop.known is None else pair(stop.known)) from None
 
 
 def _both(box: Box, key: frozenset[Arc], query: frozenset[Arc], budget: Budget) -> Pair | None:
     """`_smallest` row by row, when both residues and the row's lower bound matter.
 
-    With periods P of the columns and Q of the distances, a solution in row i >= i0 + P + Q yields one in an earlier row:
-    either its column is >= j0 + P, or its distance is >= d0 + Q, and lowering that by the period keeps row and bounds.
-    Within a row the question has period lcm(P, Q) in j.
+    With periods P of the columns and Q of the distances, a solution in row i >= i0 + P + Q yields one in an earlier
+    row: either its column is >= j0 + P, or its distance is >= d0 + Q, and lowering that by the period keeps row and
+    bounds. Within a row the question has period lcm(P, Q) in j.
     """
     keys, queries = merge(key), merge(query)
     if keys is None or queries is None:

@@ -1,21 +1,22 @@
-"""How many layers it takes until information can flow from every token to every later one, residual connections included.
+"""How many layers it takes until information can flow from every token to every later one, residual paths included.
 
 The layers are those of the pattern, from layer 0 up, each the union over its heads; the answer is the smallest n such
 that layers 0 .. n-1 connect every pair (not causal: every pair both ways, by tokens below the later one, so at every
 length). Else the smallest pair, by (query token, key token), that all layers together leave unconnected.
 
-One layer: coverage, exact at tokens. A layer that covers by itself ends the search. Windows alone: lags add up, exact at
-tokens (`_windows`). Otherwise causal layers are composed on blocks for every length (`compose`), twice where a window
-or a sink cuts through blocks: with the blocks kept whole, which proves what is connected, and with the blocks kept in
-part, which proves what is not. Between the two, single query tokens are followed back exactly (`backward`).
-Not causal: windows, layers with rows and columns that everything passes through (`across`), and looking at short lengths.
+One layer: coverage, exact at tokens. A layer that covers by itself ends the search. Windows alone: lags add up, exact
+at tokens (`_windows`). Otherwise causal layers are composed on blocks for every length (`compose`), twice where a
+window or a sink cuts through blocks: with the blocks kept whole, which proves what is connected, and with the blocks
+kept in part, which proves what is not. Between the two, single query tokens are followed back exactly (`backward`).
+Not causal: windows, layers with rows and columns that everything passes through (`across`), and looking at short
+lengths.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from patterncc.analysis.across import Reached, across
+from patterncc.analysis.across import OfTokens, Reached, across
 from patterncc.analysis.answer import Answer
 from patterncc.analysis.backward import sources
 from patterncc.analysis.budget import Budget, Undecided
@@ -32,7 +33,7 @@ LOOK = 1 << 22  # token pairs followed back, layers times tokens squared over bl
 
 
 def reach(classes: Classes, budget: Budget, within: int | None = None) -> tuple[Verdict, ...]:
-    """One verdict for the model; its value is the smallest number of layers. `within`: only the first so many layers."""
+    """One verdict for the model; its value is the smallest number of layers. `within`: only the first so many."""
     layers = tuple(range(min(classes.layers, within or classes.layers)))
     kept = [union(classes.layouts[k] for k in dict.fromkeys(row)) for row in classes.of[: len(layers)]]
     found = layers_to_reach(kept, classes.causal, classes.block, budget)
@@ -93,7 +94,7 @@ def _along(kept: list[Union], block: int, budget: Budget) -> Reached:
     some = [_terms(layer, block, touched_terms) for layer in kept] if tokens else whole
     every = union([Layout(tuple(term for terms in (*whole, *some) for term in terms))])
     far, near = extent(every), column_extent(every)
-    least, count = 1, 1
+    least, count, answer = 1, 1, Answer(settled=0)
     try:
         while True:
             count = min(4 * count, len(kept))
@@ -127,7 +128,7 @@ def _decide(
     block: int,
     budget: Budget,
 ) -> Answer:
-    """The smallest token pair that these layers leave unconnected, found between the smallest block pairs of both bounds."""
+    """The smallest token pair that these layers leave unconnected, searched between both bounds' smallest."""
     if (pair := _windows(kept, block)) is not None:
         return Answer(pair)
     inside = _diagonal(kept, block, budget)
@@ -147,7 +148,7 @@ def _decide(
     return Answer((upper[0] * block, upper[1] * block) if upper else None, settled=t)
 
 
-def _terms(layer: Union, block: int, of_tokens) -> frozenset[Term]:
+def _terms(layer: Union, block: int, of_tokens: OfTokens) -> frozenset[Term]:
     layout = Layout((), layer.window, layer.sink)
     return layer.terms | frozenset(of_tokens(layout, causal=True, block=block))
 
@@ -168,8 +169,9 @@ def _windows(kept: list[Union], block: int) -> tuple[int, int] | None:
     """The smallest unconnected pair when every layer keeps a token window and sinks (of tokens or blocks), and no other
     blocks beyond the window.
 
-    A pair u <= t is connected iff some layer's sink holds u, or t - u is at most the sum of the windows' before - 1: a step
-    over a window moves by at most that, a token that is not a sink is only ever left by windows, and steps may stay.
+    A pair u <= t is connected iff some layer's sink holds u, or t - u is at most the sum of the windows' before - 1:
+    a step over a window moves by at most that, a token that is not a sink is only ever left by windows, and steps may
+    stay.
     """
     lag = sink = 0
     for layer in kept:

@@ -1,19 +1,19 @@
 """Whether every query token of every head attends something, for every length.
 
-Causal: every row keeps its own block's column, so that token 0 of each block attends itself. A token window holds t = u,
-so it is enough; a token sink is enough for the rows that it reaches; else some term must hold on the diagonal d = 0,
-which `plane` decides on the region 0 <= d < 1.
+Causal: every row keeps its own block's column, so that token 0 of each block attends itself. A token window holds t =
+u, so it is enough; a token sink is enough for the rows that it reaches; else some term must hold on the diagonal d =
+0, which `plane` decides on the region 0 <= d < 1.
 
 Not causal: at the shortest length that has query token t, the keys are 0 .. t. So every length gives every row a column
 iff each t attends some u <= t. A window or a token sink is enough (t = u, u = 0), and so is a term on the diagonal.
 Otherwise row i keeps a column of 0 .. i iff some term does; each term's rows with a column are found by arithmetic (the
 first member of its residue in the range that its bounds leave), and are periodic beyond the bounds:
 
-Lemma. If all finite bounds of a term are at most T and its `every` is s, then for i >= 2 T + 2 s row i keeps a column of
-0 .. i iff row i + s does.
+Lemma. If all finite bounds of a term are at most T and its `every` is s, then for i >= 2 T + 2 s row i keeps a column
+of 0 .. i iff row i + s does.
 Proof. Among the columns of row i, (i, j) -> (i + s, j + s) keeps d and residues, and bounds on j and i when j >= T;
-(i, j) -> (i + s, j) keeps j, i's bounds, a key residue, and a query residue too, since i - j changes by s; bounds on d
-stay when d >= T. For i >= 2 T + 2 s either j >= T + s or d >= T + s, so one of the moves and its inverse applies.
+(i, j) -> (i + s, j) keeps j, i's bounds, a key residue, and a query residue too, since i - j changes by s; bounds on
+d stay when d >= T. For i >= 2 T + 2 s either j >= T + s or d >= T + s, so one of the moves and its inverse applies.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ TILES = 1 << 14  # beyond, a tile is so small a share that the bound tells as mu
 
 def busiest(heads: Sequence[Weights], rows: int, processors: int) -> float:
     """The busiest processor's token pairs over the mean one's, each block row of each head a tile given to the least
-    loaded processor; for very many tiles the bound 1 + heaviest tile x processors / total, which no such schedule exceeds.
+    loaded processor; for very many tiles the bound 1 + heaviest tile x processors / total, which no such schedule
+    exceeds.
 
     >>> weights = Weights(np.array([1, 1]), np.array([6, 2]))
     >>> busiest([weights, weights], 2, 2)

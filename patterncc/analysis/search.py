@@ -1,13 +1,14 @@
 """The smallest token pair that some pieces keep and a union of layouts does not: coverage, subset and causality in one.
 
-A piece is a part and a span: the token pairs of the span in the blocks that the part keeps. A layout is the union of its
-pieces: each term with the whole triangle, everything with the window, and so on. What a union leaves of the token pairs
-is in turn at most two spans, in the blocks that none of its terms keeps (`union`). So the question splits into finitely
-many of the form "smallest pair in a region, kept by no term", which `plane` decides for every length.
+A piece is a part and a span: the token pairs of the span in the blocks that the part keeps. A layout is the union of
+its pieces: each term with the whole triangle, everything with the window, and so on. What a union leaves of the token
+pairs is in turn at most two spans, in the blocks that none of its terms keeps (`union`). So the question splits into
+finitely many of the form "smallest pair in a region, kept by no term", which `plane` decides for every length.
 
-Random and mask parts are looked at, block row by block row. Below the masks' last row and beyond their last column they
-keep nothing, so masks alone are decided for every length. Random parts never end: what the other parts alone prove holds
-for every length, what looking finds is a counterexample, and the rest is undecided beyond the rows looked at.
+Random and mask parts are looked at, block row by block row. Below the masks' last row and beyond their last column
+they keep nothing, so masks alone are decided for every length. Random parts never end: what the other parts alone
+prove holds for every length, what looking finds is a counterexample, and the rest is undecided beyond the rows looked
+at.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def _by_proof(
             asked = meet(meet(part, both.touched(block)), region)
             try:
                 found = first_outside(asked, other.terms, budget)
-                answers.append(Answer(both.smallest(*found, block)) if found else Answer())
+                answers.append(Answer(both.smallest(found[0], found[1], block)) if found else Answer())
             except Undecided as stop:
-                known = both.smallest(*stop.known, block) if stop.known else None
+                known = both.smallest(stop.known[0], stop.known[1], block) if stop.known else None
                 answers.append(Answer(known, settled=stop.decided * block))
     return first(answers) if answers else Answer(settled=INFINITY)

@@ -4,13 +4,13 @@ A block pair that no term keeps is still kept in part by token windows and sinks
 hold t = u, so a union of windows is the window of the largest `before` and the largest `after`; a union of sinks is the
 largest. So what a union of layouts leaves of such a block pair is u >= sink and (t - u >= before or t - u <= -after).
 
-Lemma (smallest tokens). Let S be the token pairs with a <= t - u < b and c <= u < e. The block pairs that hold a pair of S
-are exactly those with bounds on i - j, j and i (`touched`); the smallest pair of S in block pair (i, j) is
-t = max(i B, a + u0), u = max(u0, t - b + 1) with u0 = max(j B, c); and a smaller (i, j) has the smaller (t, u).
-Proof. Within the block pair, u ranges over [u0, min(j B + B, e)) and t over [i B, i B + B), so t - u takes every value from
-i B - min(j B + B, e) + 1 to i B + B - 1 - u0: it meets [a, b) iff the first is below b and the last at least a, which are the
-four linear bounds. The smallest t is at least i B and a + u0 (u is smallest for it), and attained. Rows are ordered as
-their tokens; within a row u0, hence t, grows with j.
+Lemma (smallest tokens). Let S be the token pairs with a <= t - u < b and c <= u < e. The block pairs that hold a pair
+of S are exactly those with bounds on i - j, j and i (`touched`); the smallest pair of S in block pair (i, j) is t =
+max(i B, a + u0), u = max(u0, t - b + 1) with u0 = max(j B, c); and a smaller (i, j) has the smaller (t, u).
+Proof. Within the block pair, u ranges over [u0, min(j B + B, e)) and t over [i B, i B + B), so t - u takes every
+value from i B - min(j B + B, e) + 1 to i B + B - 1 - u0: it meets [a, b) iff the first is below b and the last at
+least a, which are the four linear bounds. The smallest t is at least i B and a + u0 (u is smallest for it), and
+attained. Rows are ordered as their tokens; within a row u0, hence t, grows with j.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ class Union:
         """The token pairs that windows and sinks leave, where no term keeps the blocks.
 
         >>> union([Layout.parse("window 100,20 tokens | sink 4 tokens")]).rest(causal=False)
-        (Span(lag_from=100, lag_to=inf, key_from=4, key_to=inf), Span(lag_from=-inf, lag_to=-19, key_from=4, key_to=inf))
+        (Span(lag_from=100, lag_to=inf, key_from=4, key_to=inf), Span(lag_from=-inf, lag_to=-19, key_from=4,
+        key_to=inf))
         """
         universe = everything(causal).meet(Span(key_from=self.sink))
         if not self.window:

@@ -49,7 +49,8 @@ def verify(
 ) -> tuple[Verdict, ...]:
     """The verdicts on a property, one a layer class and scope; on `promises` or `all`, of several properties.
 
-    `scopes` limits coverage and kv to some of their scopes (others have one); `promises` is the file's (None: non-empty rows only).
+    `scopes` limits coverage and kv to some of their scopes (others have one); `promises` is the file's (None:
+    non-empty rows only).
     """
     limits = budget or DEFAULT
     if property == "promises":
@@ -65,7 +66,7 @@ def verify(
 def prove(
     classes: Classes, property: str, scope: str, budget: Budget = DEFAULT, within: int | None = None
 ) -> tuple[Verdict, ...]:
-    """The verdicts on one property at one scope, with the time they took. `within`: reach in the first so many layers."""
+    """The verdicts on one property at one scope, with the time they took. `within`: reach in so many layers."""
     start = perf_counter()
     if property == "coverage":
         verdicts = _coverage.coverage(classes, scope, budget)

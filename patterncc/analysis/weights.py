@@ -1,12 +1,12 @@
 """How much each block row of a head keeps: blocks, and token pairs, exactly.
 
 Theorem (weights). Causal; every bound of the parts at most T blocks, every stride dividing P. Then for rows i >= 2 T,
-w(i + P) = w(i) + g(i mod P), for kept blocks and for token pairs alike. So rows 0 .. 2 T + 2 P - 1 give the weight of every
-row, and the sum of any number of rows, in time that does not depend on the length.
-Proof. Split row i at j < T, d < T, and the middle. (i, j) -> (i + P, j) pairs off the first with row i + P (d >= T stays
-so), (i, j) -> (i + P, j + P) the second. In the middle whether a pair is kept depends on j mod P and d mod P only; row i + P
-has P more columns there, which together hold each residue of j once: what they add depends on i mod P.
-Random parts are drawn row by row and masks looked at, as far as the length goes.
+w(i + P) = w(i) + g(i mod P), for kept blocks and for token pairs alike. So rows 0 .. 2 T + 2 P - 1 give the weight of
+every row, and the sum of any number of rows, in time that does not depend on the length.
+Proof. Split row i at j < T, d < T, and the middle. (i, j) -> (i + P, j) pairs off the first with row i + P (d >= T
+stays so), (i, j) -> (i + P, j + P) the second. In the middle whether a pair is kept depends on j mod P and d mod P
+only; row i + P has P more columns there, which together hold each residue of j once: what they add depends on i mod
+P. Random parts are drawn row by row and masks looked at, as far as the length goes.
 
 A block that only a window or a sink touches is kept in part: at most two distances to either side, and one column.
 """
