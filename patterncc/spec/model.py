@@ -26,7 +26,7 @@ IndexList = Annotated[tuple[Annotated[f.Indices, f.INDEX], ...], ListOf("[0, 5-7
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True, defer_build=True)
 
 
 class Sides(Model):
@@ -203,12 +203,22 @@ class Pattern(Model):
         """What one head of one layer keeps, every expression evaluated. Equal heads may share one object."""
         if not (0 <= layer < self.layers and 0 <= head < self.heads):
             raise IndexError(f"layer {layer}, head {head} of {self.layers} layers, {self.heads} heads")
-        if self._resolution is None:
+        return self._resolved().shard(layer, head)
+
+    def shards_of(self, layer: int) -> tuple[Resolved, ...]:
+        """The shards of all heads of a layer; layers that do not differ share one tuple."""
+        if not 0 <= layer < self.layers:
+            raise IndexError(f"layer {layer} of {self.layers} layers")
+        return self._resolved().shards_of(layer)
+
+    def _resolved(self) -> Resolution:
+        # Read past pydantic's lookup of private attributes, which takes longer than all the rest.
+        private = self.__pydantic_private__ or {}
+        if private["_resolution"] is None:
             from patterncc.spec.resolve import raising, resolve
 
-            self._resolution = resolve(self, self._folder, raising)
-            assert self._resolution is not None  # a mistake would have been raised
-        return self._resolution.shard(layer, head)
+            private["_resolution"] = resolve(self, self._folder, raising)
+        return private["_resolution"]
 
 
 MODELS: dict[str | None, type[Model] | type[Promises]] = {
