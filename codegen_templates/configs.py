@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LEAST_SHARED = 512  # keys that are worth a program of their own
 SHARED_BYTES = {"sm_80": 166912, "sm_86": 101376, "sm_90": 232448, "sm_100": 232448, "gfx942": 65536, "gfx950": 163840}
 
 
@@ -26,6 +27,13 @@ def family(arch: str) -> str:
     return {"sm_8": "sm_86", "sm_9": "sm_90", "sm_10": "sm_100", "sm_11": "sm_100"}.get(arch[:-1], "sm_86")
 
 
-def forward(arch: str, head_dim: int, item: int) -> Config:
-    """For the forward kernel; `item` is the size of a number in bytes."""
+def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
+    """For the forward kernel: `item` is the size of a number in bytes, `rows` what there is for a tile."""
+    if arch == "interpreter":
+        return Config(max(16, min(rows, 64)), 64, 4, 2)
     return Config(64, 64, 4, 2)
+
+
+def splits(processors: int, tiles: int, keys: int) -> int:
+    """Programs that share the keys of one tile, so that few tiles still fill the device."""
+    return max(1, min(2 * processors // max(tiles, 1), keys // LEAST_SHARED, 64))

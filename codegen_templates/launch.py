@@ -1,23 +1,53 @@
-"""Launches of the kernels: which head goes first, the pattern's arrays on each device, grids."""
+"""Launches of the kernels, for what `ops.py` has checked."""
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import cache, wraps
 
 import torch
 
-from . import configs
+from . import arrays, configs
+from .combine import (
+    attn_combine,
+)
 from .configs import Config
 from .forward import (
-    CLASS_INTS,
     attn_fwd,
 )
-from .pattern import BLOCK, CLASS_OF, CLASSES, FORM, HEAD_DIM, HEADS, KV_HEADS, ROWS_PER_TILE_FREE
-from .tables import row_table
+from .pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
 
 LOG2_E = 1.4426950408889634
 
 
+@dataclass(frozen=True)
+class Requests:
+    """Where the queries and keys of each request are; lengths are of the longest when they are packed."""
+
+    count: int
+    q_len: int
+    kv_len: int
+    q_start: int = 0  # the position of the first query
+    kv_start: int = 0  # the position of the first key, a multiple of the block
+    q_starts: torch.Tensor | None = None  # packed: [count + 1] where each one's queries begin
+    kv_starts: torch.Tensor | None = None  # [count + 1] where its keys begin; when paged, [count] how many there are
+    pages: torch.Tensor | None = None  # [count, pages of the longest]
+
+
+def widened(launch):  # type: ignore[no-untyped-def]
+    """On the CPU bfloat16 is computed as float32: Triton's interpreter multiplies bfloat16 wrongly."""
+
+    @wraps(launch)
+    def widely(q, k, v, *args, **options):  # type: ignore[no-untyped-def]
+        if q.is_cuda or q.dtype != torch.bfloat16:
+            return launch(q, k, v, *args, **options)
+        out, lse = launch(q.float(), k.float(), v.float(), *args, **options)
+        return out.to(q.dtype), lse
+
+    return widely
+
+
+@widened
 def forward(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -36,9 +66,108 @@ def forward(
     """
     out = torch.empty_like(q)
     lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
-    place = {"q_len": q.shape[2], "kv_len": k.shape[2], "q_start": q_start, "kv_start": kv_start}
-    _forward(q, k, v, out, lse, layer, scale, head_offset, config, requests=q.shape[0], **place)
+    requests = Requests(q.shape[0], q.shape[2], k.shape[2], q_start, kv_start)
+    _forward(q, k, v, out, lse, requests, layer, scale, head_offset, config)
     return out, lse
+
+
+@widened
+def forward_varlen(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cu_seqlens_q: torch.Tensor,
+    cu_seqlens_k: torch.Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    *,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    config: Config | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output like q [total_q, heads, head_dim] and LSE [heads, total_q] of packed sequences, int32 [requests + 1]."""
+    count = len(cu_seqlens_q) - 1
+    out = torch.empty_like(q)
+    lse = torch.empty(q.shape[1], q.shape[0], dtype=torch.float32, device=q.device)
+    requests = Requests(count, max_seqlen_q, max_seqlen_k, q_starts=cu_seqlens_q, kv_starts=cu_seqlens_k)
+    tensors = [_unpacked(x, count) for x in (q, k, v, out)]
+    _forward(*tensors, lse.expand(count, -1, -1), requests, layer, scale, head_offset, config)
+    return out, lse
+
+
+@widened
+def forward_paged(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    query_start_loc: torch.Tensor,
+    *,
+    max_q_len: int,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    config: Config | None = None,
+    splits: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output like q [total_q, heads, head_dim] and LSE [heads, total_q]; caches [pages, page_size, kv_heads, head_dim].
+
+    Short queries take one tile with all heads of a KV head that are alike, and several programs share their keys.
+    """
+    count, kv_len = len(seq_lens), block_table.shape[1] * k_cache.shape[1]  # the lengths are known to the device alone
+    requests = Requests(count, max_q_len, kv_len, q_starts=query_start_loc, kv_starts=seq_lens, pages=block_table)
+    caches = k_cache.transpose(1, 2), v_cache.transpose(1, 2)
+    out = torch.empty_like(q)
+    lse = torch.empty(q.shape[1], q.shape[0], dtype=torch.float32, device=q.device)
+    if splits is None:
+        splits = configs.splits(processors(q.device), count * k_cache.shape[2] * max_q_len, kv_len)
+    if splits == 1:
+        tensors = _unpacked(q, count), *caches, _unpacked(out, count)
+        _forward(*tensors, lse.expand(count, -1, -1), requests, layer, scale, head_offset, config)
+        return out, lse
+    parts = torch.empty(splits, *q.shape, dtype=torch.float32, device=q.device)
+    lses = torch.empty(splits, *lse.shape, dtype=torch.float32, device=q.device)
+    tensors = _unpacked(q, count), *caches, _unpacked(parts, count)
+    _forward(*tensors, lses[:, None].expand(-1, count, -1, -1), requests, layer, scale, head_offset, config)
+    attn_combine[q.shape[:2]](
+        parts,
+        lses,
+        out,
+        lse,
+        splits,
+        *parts.stride()[:3],
+        *lses.stride()[:2],
+        *out.stride()[:2],
+        lse.stride(0),
+        SPLITS=1 << (splits - 1).bit_length(),
+        num_warps=4,
+        enable_fp_fusion=True,
+    )
+    return out, lse
+
+
+def decode(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    *,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    config: Config | None = None,
+    splits: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output like q [requests, q_len, heads, head_dim] and LSE [requests, heads, q_len]: the newest q_len tokens."""
+    count, q_len, heads, head_dim = q.shape
+    starts = query_starts(count, q_len, q.device)
+    options = {"layer": layer, "scale": scale, "head_offset": head_offset, "config": config, "splits": splits}
+    tokens = q.reshape(count * q_len, heads, head_dim)
+    out, lse = forward_paged(tokens, k_cache, v_cache, block_table, seq_lens, starts, max_q_len=q_len, **options)
+    return out.view(q.shape), lse.view(heads, count, q_len).transpose(0, 1)
 
 
 def _forward(
@@ -47,158 +176,93 @@ def _forward(
     v: torch.Tensor,
     out: torch.Tensor,
     lse: torch.Tensor,
+    requests: Requests,
     layer: int,
     scale: float,
     head_offset: int,
     config: Config | None,
-    *,
-    requests: int,
-    q_len: int,  # packed: the longest
-    kv_len: int,
-    q_start: int = 0,
-    kv_start: int = 0,
-    q_starts: torch.Tensor | None = None,
-    kv_starts: torch.Tensor | None = None,
-    pages: torch.Tensor | None = None,
-    splits: int = 1,
 ) -> None:
-    """Launch the kernel on views [batch or pages, heads, rows, head_dim]."""
-    if not requests or not q_len:
+    """Launch the kernel on views [batch or pages, heads, rows, head_dim]; `out` and `lse` may have [parts] before."""
+    q_len, q_start = requests.q_len, requests.q_start
+    if not requests.count or not q_len:
         return
     if scale < 0:  # a maximum of scores must be one of scaled scores
         q, scale = -q, -scale
-    result = out
-    if not q.is_cuda and q.dtype == torch.bfloat16:  # Triton's interpreter multiplies bfloat16 wrongly
-        q, k, v, out = q.float(), k.float(), v.float(), torch.empty_like(out, dtype=torch.float32)
-    config = config or configs.forward(arch(q.device), HEAD_DIM, q.element_size())
-    rows = config.rows if ROWS_PER_TILE_FREE else min(config.rows, BLOCK)
-    if q_starts is None:
-        tiles = -(-(q_start + q_len) // rows) - q_start // rows
+
+    classes = arrays.present(layer, head_offset, q.shape[1])
+    shared = arrays.group_size(classes)
+    wanted = 1 << (q_len - 1).bit_length()
+    config = config or configs.forward(arch(q.device), HEAD_DIM, q.element_size(), wanted * shared)
+    block_q = min(config.rows, wanted, config.rows if ROWS_PER_TILE_FREE else BLOCK)
+    block_h = max(min(config.rows // block_q, shared), 16 // block_q)
+
+    if requests.q_starts is None:
+        tiles = -(-(q_start + q_len) // block_q) - q_start // block_q
+        rows = q_start // BLOCK, -(-(q_start + q_len) // BLOCK)
     else:
-        tiles = q_len // rows + 2
-    heads = q.shape[1]
-    lowest = q_start // BLOCK if q_starts is None else min(0, kv_len - q_len) // BLOCK
-    pattern, columns, groups = arrays(
-        layer, head_offset, heads, 1, -(-(q_start + q_len) // BLOCK), -(-(kv_start + kv_len) // BLOCK), lowest, q.device
-    )
-    tensors = (q, k, v, out)
+        tiles = (q_len + block_q - 2) // block_q + 1
+        rows = -q_len // BLOCK, -(-requests.kv_len // BLOCK)
+    columns = -(-(requests.kv_start + requests.kv_len) // BLOCK)
+    pattern, entries, places = arrays.row_arrays(classes, rows, columns, q.device)
+    groups = arrays.head_groups(classes, places, block_h, q.device)
+
+    splits = out.shape[0] if out.dim() == 5 else 1
+    split_strides = (out.stride(0), lse.stride(0)) if out.dim() == 5 else (0, 0)
+    strides = [stride for x in (q, k, v, out) for stride in x.stride()[-4:-1]]
     align = 16 // q.element_size()
-    if any(stride % align for x in tensors for stride in x.stride()[:3]):
+    if any(stride % align for stride in strides):
         align = 1
-    attn_fwd[(tiles * splits, len(groups), requests)](
-        *tensors,
+    attn_fwd[(tiles * splits, len(groups), requests.count)](
+        q,
+        k,
+        v,
+        out,
         lse,
         groups,
         pattern,
-        columns,
-        q_starts,
-        kv_starts,
-        pages,
+        entries,
+        requests.q_starts,
+        requests.kv_starts,
+        requests.pages,
         scale * LOG2_E,
         q_len,
-        kv_len,
+        requests.kv_len,
         q_start,
-        kv_start,
-        *(stride // align for x in tensors for stride in x.stride()[:3]),
-        0,
-        *lse.stride()[:2],
-        0,
-        pages.stride(0) if pages is not None else 0,
+        requests.kv_start,
+        *(stride // align for stride in strides),
+        split_strides[0],
+        *lse.stride()[-3:-1],
+        split_strides[1],
+        0 if requests.pages is None else requests.pages.stride(0),
         splits,
-        BLOCK_Q=rows,
-        BLOCK_H=1,
+        BLOCK_Q=block_q,
+        BLOCK_H=block_h,
         BLOCK_N=config.keys,
-        PAGE=k.shape[2] if pages is not None else 0,
+        PAGE=0 if requests.pages is None else k.shape[2],
         ALIGN=align,
-        IS_PACKED=q_starts is not None,
-        IS_LOOKED_UP=FORM == "table" or pages is not None,
+        IS_PACKED=requests.q_starts is not None,
+        IS_LOOKED_UP=FORM == "table" or requests.pages is not None,
         STAGES=config.stages,
-        PRECISION="ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
+        PRECISION=precision(q),
         num_warps=config.warps,
         num_stages=config.stages,
         enable_fp_fusion=True,
     )
-    if out is not result:
-        result.copy_(out)
 
 
-def arrays(
-    layer: int, head_offset: int, heads: int, packed: int, rows: int, columns: int, first: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """What kernels read of the pattern: the classes' integers, or the tables of rows first..rows-1; and the heads."""
-    if FORM == "closed":
-        pattern, places = class_ints(device)
-        return pattern, None, head_groups(layer, head_offset, heads, packed, places, device)
-    classes = tuple(sorted(set(CLASS_OF[layer][head_offset : head_offset + heads])))
-    rows, columns, first = room(rows), room(columns), -room(-first)
-    pattern, entries, places = class_tables(classes, rows, columns, first, device)
-    return pattern, entries, head_groups(layer, head_offset, heads, packed, places, device)
+def _unpacked(x: torch.Tensor, count: int) -> torch.Tensor:
+    """A view [count, heads, rows, head_dim] of [rows, heads, head_dim]: every request sees all rows."""
+    return x.transpose(-3, -2).unsqueeze(-4).expand(*x.shape[:-3], count, -1, -1, -1)
 
 
-def room(n: int) -> int:
-    """A little more, so that a growing sequence rarely asks for other arrays."""
-    step = max(16, 1 << max(n, 1).bit_length() >> 3)
-    return -(-max(n, 0) // step) * step
+def precision(q: torch.Tensor) -> str:
+    """Of products of float32, as torch is set; others have one precision."""
+    return "tf32" if q.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest" else "ieee"
 
 
 @cache
-def class_ints(device: torch.device) -> tuple[torch.Tensor, tuple[tuple[int, int], ...]]:
-    """The classes' integers, and where each class has its own."""
-    width = len(CLASS_INTS[0])
-    numbers = torch.tensor([number for row in CLASS_INTS for number in row] or [0], dtype=torch.int32, device=device)
-    return numbers, tuple((klass, klass * width) for klass in range(len(CLASS_INTS)))
-
-
-@lru_cache(maxsize=8)
-def class_tables(
-    classes: tuple[int, ...], rows: int, columns: int, first: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, tuple[tuple[int, int], ...]]:
-    """A record of each row of each class (where its columns start, where those kept in part start, where they stop, and
-    the class's integers), all their columns, and where the record of a class's row 0 is."""
-    records, entries, taken = [], [], 0
-    for klass in classes:
-        pointers, whole, listed = row_table(klass, rows, columns, device, first)
-        pointers, whole = pointers[: rows - first + 1] + taken, whole[: rows - first]
-        same = [torch.full_like(pointers[1:], number) for number in CLASS_INTS[klass]]
-        records.append(torch.stack([pointers[:-1], pointers[:-1] + whole, pointers[1:], *same], 1))
-        entries.append(listed)
-        taken += len(listed)
-    width = 3 + len(CLASS_INTS[0])
-    places = tuple((klass, (n * (rows - first) - first) * width) for n, klass in enumerate(classes))
-    return torch.cat(records), torch.cat(entries), places
-
-
-@cache
-def head_groups(
-    layer: int,
-    head_offset: int,
-    heads: int,
-    packed: int,
-    places: tuple[tuple[int, int], ...],
-    device: torch.device,
-) -> torch.Tensor:
-    """[groups, 2 + packed] int32: KV head, the place of the class, query heads (-1: none); heavy classes first."""
-    share, place, members = HEADS // KV_HEADS, dict(places), {}
-    for head, klass in enumerate(CLASS_OF[layer][head_offset : head_offset + heads]):
-        members.setdefault((-weight(klass), head // share, klass), []).append(head)
-    groups = []
-    for (_, kv_head, klass), own in sorted(members.items()):
-        for n in range(0, len(own), packed):
-            part = own[n : n + packed]
-            groups.append([kv_head, place[klass], *part, *[-1] * (packed - len(part))])
-    return torch.tensor(groups, dtype=torch.int32, device=device)
-
-
-def weight(klass: int, row: int = 4096) -> float:
-    """About how many columns a row far down keeps."""
-    if CLASSES[klass]["closed"] is None:
-        return float(row_table(klass, 64, 64)[1][32:].float().mean()) * row / 64
-    sink, bands = CLASSES[klass]["closed"]
-    spans = (
-        (min(row, row if high is None else high) - max(low or 0, 0), every, residues)
-        for low, high, every, residues, _ in bands
-    )
-    return sink + sum(max(span, 0) * len(residues) / every for span, every, residues in spans)
+def query_starts(count: int, q_len: int, device: torch.device) -> torch.Tensor:
+    return torch.arange(0, (count + 1) * q_len, q_len, dtype=torch.int32, device=device)
 
 
 @cache
@@ -209,3 +273,8 @@ def arch(device: torch.device) -> str:
     if torch.version.hip:
         return torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
     return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+
+
+@cache
+def processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1

@@ -1,0 +1,99 @@
+"""What the kernels read of the pattern, on each device: integers of the classes or their tables, and the heads."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+
+import torch
+
+from .forward import CLASS_INTS
+from .pattern import CAUSAL, CLASS_OF, CLASSES, FORM, HEADS, KV_HEADS
+from .tables import row_table
+
+Places = tuple[tuple[int, int], ...]  # of each class, where what the kernels read of it begins
+
+
+def row_arrays(
+    classes: tuple[int, ...], rows: tuple[int, int], columns: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None, Places]:
+    """For rows `rows[0]` to `rows[1]`, what `forward.index_map` reads: `pattern` and `columns`."""
+    if FORM == "closed":
+        pattern, places = class_ints(device)
+        return pattern, None, places
+    first = 0 if CAUSAL else -room(-rows[0])  # causal rows below 0 keep nothing
+    return class_tables(classes, first, room(rows[1]), room(columns), device)
+
+
+@cache
+def class_ints(device: torch.device) -> tuple[torch.Tensor, Places]:
+    """The classes' integers, one class after the other."""
+    numbers = torch.tensor([number for row in CLASS_INTS for number in row] or [0], dtype=torch.int32, device=device)
+    return numbers, tuple((klass, klass * len(row)) for klass, row in enumerate(CLASS_INTS))
+
+
+@lru_cache(maxsize=16)
+def class_tables(
+    classes: tuple[int, ...], first: int, rows: int, columns: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, Places]:
+    """A record of every row from `first` on of every class, and all their columns.
+
+    A record says where the row's columns begin, where those that are kept in part begin, where they end, and then the
+    integers of its class. A class's place is that of row 0.
+    """
+    records, entries, taken = [], [], 0
+    for klass in classes:
+        pointers, whole, listed = row_table(klass, rows, columns, device, first)
+        pointers, whole = pointers[: rows - first + 1] + taken, whole[: rows - first]
+        same = [torch.full_like(pointers[1:], number) for number in CLASS_INTS[klass]]
+        records.append(torch.stack([pointers[:-1], pointers[:-1] + whole, pointers[1:], *same], 1))
+        entries.append(listed)
+        taken += len(listed)
+    width = 3 + len(CLASS_INTS[0])
+    places = tuple((klass, (n * (rows - first) - first) * width) for n, klass in enumerate(classes))
+    return torch.cat(records), torch.cat(entries), places
+
+
+@cache
+def head_groups(classes: tuple[int, ...], places: Places, size: int, device: torch.device) -> torch.Tensor:
+    """The heads in groups of one KV head and one class, those that keep most first: [groups, 2 + size] int32 with the
+    KV head, the place of the class and the query heads, -1 for none. `classes` are those of the heads present."""
+    share, place = HEADS // KV_HEADS, dict(places)
+    members: dict[tuple[float, int, int], list[int]] = {}
+    for head, klass in enumerate(classes):
+        members.setdefault((-weight(klass), head // share, klass), []).append(head)
+    groups = [
+        [kv_head, place[klass], *heads[n : n + size], *[-1] * (n + size - len(heads))]
+        for (_, kv_head, klass), heads in sorted(members.items())
+        for n in range(0, len(heads), size)
+    ]
+    return torch.tensor(groups, dtype=torch.int32, device=device)
+
+
+def group_size(classes: tuple[int, ...]) -> int:
+    """The most heads of one KV head and one class, as a power of two."""
+    share = HEADS // KV_HEADS
+    alike = [(head // share, klass) for head, klass in enumerate(classes)]
+    return 1 << (max(map(alike.count, set(alike))) - 1).bit_length()
+
+
+@cache
+def weight(klass: int, row: int = 4096) -> float:
+    """About how many columns a row far down keeps."""
+    if CLASSES[klass]["closed"] is None:
+        return row_table(klass, 64, 64)[1][32:].float().mean().item() * row / 64
+    sink, bands = CLASSES[klass]["closed"]
+    spans = [
+        (max(low or 0, 0), row if high is None else min(row, high), every, kept) for low, high, every, kept, _ in bands
+    ]
+    return sink + sum(max(high - low, 0) * len(kept) / every for low, high, every, kept in spans)
+
+
+def present(layer: int, head_offset: int, heads: int) -> tuple[int, ...]:
+    """The classes of the heads present."""
+    return tuple(CLASS_OF[layer][head_offset : head_offset + heads])
+
+
+def room(n: int) -> int:
+    """A little more, so that a growing sequence rarely asks for other tables."""
+    step = max(16, 1 << max(n, 1).bit_length() >> 3)
+    return -(-max(n, 0) // step) * step
