@@ -33,9 +33,10 @@ def forward(
         if not span.covered:
             out_span.zero_()
             lse_span.fill_(float("-inf"))
-        for call, is_first in [*((call, True) for call in span.rest), *((call, False) for call in span.shared)]:
-            for step in steps(call, group, batch):
-                part = attend(step.read(q_span), keys.at(step), values.at(step), step.kept(), scale)
+        for calls, is_first in ((span.rest, True), (span.shared, False)):
+            for step in (step for call in calls for step in steps(call, group, batch)):
+                queries = step.flat(step.read(q_span))
+                part = attend(queries, keys.at(step), values.at(step), step.kept(), scale)
                 _merge(step, out_span, lse_span, *part, is_first)
         place.write(out, out_span)
         place.write(lse, lse_span)
@@ -68,29 +69,33 @@ def backward(
         spans = [place.read(x).to(exact) for x in (q, out, lse, dout)]
         dlse_span = None if dlse is None else place.read(dlse)
         dq_span = place.room(dq, exact).zero_()
-        for call in span.rest + span.shared:
-            for step in steps(call, group, batch):
-                rows = [step.read(x) for x in spans]
-                dlse_rows = None if dlse_span is None else step.read(dlse_span)
-                pieces = keys.at(step).to(exact), values.at(step).to(exact)
-                dq_rows, dk_keys, dv_keys = attend_backward(*pieces, *rows, dlse_rows, step.kept(), scale)
-                step.write(dq_span, dq_rows.add_(step.read(dq_span)))
-                step.add_keys(dk, dk_keys)
-                step.add_keys(dv, dv_keys)
+        for step in (step for call in span.rest + span.shared for step in steps(call, group, batch)):
+            rows = [step.flat(step.read(x)) for x in spans]
+            dlse_rows = None if dlse_span is None else step.flat(step.read(dlse_span))
+            pieces = keys.at(step).to(exact), values.at(step).to(exact)
+            dq_rows, dk_keys, dv_keys = attend_backward(*pieces, *rows, dlse_rows, step.kept(), scale)
+            total = step.read(dq_span)
+            total += dq_rows.view(total.shape)
+            step.write(dq_span, total)
+            step.add_keys(dk, dk_keys)
+            step.add_keys(dv, dv_keys)
         place.write(dq, dq_span)
     return dq, _like(k, dk), _like(v, dv)
 
 
 def _merge(step: Step, out: Tensor, lse: Tensor, out_part: Tensor, lse_part: Tensor, is_first: bool) -> None:
     """Bring a part's result into that of the parts before it: the softmax over all of their keys."""
+    out_sum, lse_sum = step.read(out), step.read(lse)
+    out_part, lse_part = out_part.view(out_sum.shape), lse_part.view(lse_sum.shape)
     if is_first:
-        step.write(out, out_part)
-        step.write(lse, lse_part)
-        return
-    before = step.read(lse)
-    weight = torch.sigmoid(lse_part - before)  # of the part, which has keys for every query: its lse is finite
-    step.write(out, torch.lerp(step.read(out), out_part.to(out.dtype), weight[..., None]))
-    step.write(lse, torch.logaddexp(before, lse_part))
+        out_sum.copy_(out_part)
+        lse_sum.copy_(lse_part)
+    else:
+        weight = torch.sigmoid(lse_part - lse_sum)  # of the part, which has keys for every query: its lse is finite
+        out_sum.lerp_(out_part.to(out.dtype), weight[..., None])
+        torch.logaddexp(lse_sum, lse_part, out=lse_sum)
+    step.write(out, out_sum)
+    step.write(lse, lse_sum)
 
 
 def _like(x: Tensor, blocks: Tensor) -> Tensor:

@@ -17,10 +17,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kept: Tensor | None, scale: float) -
     """
     bias = None if kept is None else _bias(kept, q.dtype)
     if FUSED is not None:
-        out, lse = FUSED(
-            q[None], k[None], v[None], 0.0, False, attn_mask=None if bias is None else bias[None], scale=scale
-        )
-        out, lse = out[0], lse[0]
+        pieces = (x[:, None] for x in (q, k, v))
+        out, lse = FUSED(*pieces, 0.0, False, attn_mask=None if bias is None else bias[:, None], scale=scale)
+        out, lse = out[:, 0], lse[:, 0]
     else:
         scores = _scores(q, k, bias, scale)
         lse = scores.logsumexp(-1)
@@ -48,11 +47,9 @@ def attend_backward(
     lse = lse.masked_fill(lse == float("-inf"), 0.0)  # all of its scores are -inf too: their exponentials are 0
     bias = None if kept is None else _bias(kept, q.dtype)
     if FUSED_BACKWARD is not None and dlse is None:
-        mask = None if bias is None else bias[None]
-        grads = FUSED_BACKWARD(
-            dout[None], q[None], k[None], v[None], out[None], lse[None], 0.0, False, attn_mask=mask, scale=scale
-        )
-        return grads[0][0], grads[1][0], grads[2][0]
+        pieces = (x[:, None] for x in (dout, q, k, v, out, lse))
+        grads = FUSED_BACKWARD(*pieces, 0.0, False, attn_mask=None if bias is None else bias[:, None], scale=scale)
+        return grads[0][:, 0], grads[1][:, 0], grads[2][:, 0]
     p = _scores(q, k, bias, scale).sub_(lse[..., None]).exp_()
     delta = (out * dout).sum(-1, keepdim=True)
     if dlse is not None:

@@ -12,8 +12,8 @@ from torch import Tensor
 from .cpu_plan import Call, Group, Span
 from .pattern import BLOCK
 
-KEYS_TOGETHER = 1 << 16  # gathered for one step
-PAIRS_TOGETHER = 1 << 26  # of query and key in one step
+KEYS_TOGETHER = 1 << 13  # gathered for one step
+PAIRS_TOGETHER = 1 << 22  # of query and key in one step
 
 
 @dataclass(frozen=True)
@@ -57,24 +57,26 @@ class Step:
     kv_heads: Tensor  # [units]
     batch: slice
     items: slice
+    box: tuple[slice, slice] | None  # the units and tiles that these items are, if they are a box
 
     def read(self, x: Tensor) -> Tensor:
-        """What a span's tensor [batch, units, heads, tokens, …] holds for the items: [batch * items, heads * tokens, …]."""
+        """The items in a span's tensor [batch, units, heads, tokens, …]: [batch, items, heads, tokens, …], or [batch,
+        units, tiles, heads, tokens, …] of a box, as a view."""
         tiles = self._tiles(x)
-        part = tiles.flatten(1, 2) if self._is_all else tiles[:, self._units, self._tile]
-        return part.flatten(2, 3).flatten(0, 1)
+        return tiles[:, self._units, self._tile] if self.box is None else tiles[(slice(None), *self.box)]
 
     def write(self, x: Tensor, part: Tensor) -> None:
-        """Put back in x what has the form that `read` gives."""
-        tiles = self._tiles(x)
-        if self._is_all:
-            tiles.copy_(part.view(tiles.shape))
-        else:
-            part = part.to(x.dtype).view(tiles.shape[0], len(self._units), *tiles.shape[3:])
-            tiles[:, self._units, self._tile] = part
+        """Put back what `read` gave, where it was not a view."""
+        if self.box is None:
+            self._tiles(x)[:, self._units, self._tile] = part
+
+    def flat(self, part: Tensor) -> Tensor:
+        """What `read` gave, as pieces take it: [batch * items, heads * tokens, …]."""
+        shape = part.shape[4 if self.box is None else 5 :]
+        return part.reshape(-1, self.call.heads * self.call.tiles.tokens, *shape)
 
     def kept(self) -> Tensor | None:
-        """Which pairs of a query and a key of an item attend: bool [items or 1, heads * tokens, keys], or None for all."""
+        """Which queries of an item attend which keys: bool [items or 1, heads * tokens, keys], or None for all."""
         call, tiles = self.call, self.call.tiles
         if call.masks is None or call.mask_of is None:
             return None
@@ -95,7 +97,7 @@ class Step:
         return self.kv_heads[self._units]
 
     def add_keys(self, blocks: Tensor, part: Tensor) -> None:
-        """Add what is for the items' keys, [batch * items, keys, dim], to blocks [batch, kv_heads, blocks, BLOCK * dim]."""
+        """Add the items' part, [batch * items, keys, dim], to all keys, [batch, kv_heads, blocks, BLOCK * dim]."""
         _, kv_heads, count, _ = blocks.shape
         columns = self.call.columns[self.items]
         batch = torch.arange(self.batch.start, self.batch.stop)
@@ -103,10 +105,6 @@ class Step:
         if missing := columns.shape[1] * BLOCK - self.call.keys:
             part = torch.nn.functional.pad(part, (0, 0, 0, missing))
         blocks.view(-1, blocks.shape[-1]).index_add_(0, index, part.reshape(len(index), -1))
-
-    @property
-    def _is_all(self) -> bool:
-        return self.call.in_order and len(self._units) == len(self.call.units)
 
     @cached_property
     def _units(self) -> Tensor:
@@ -124,13 +122,32 @@ class Step:
 
 
 def steps(call: Call, group: Group, batch: slice) -> Iterator[Step]:
-    """Cut a call's items so that no step gathers too much."""
+    """Cut a call's items so that no step gathers too much: boxes into boxes."""
     sequences = batch.stop - batch.start
     pairs = call.keys * call.tiles.tokens * call.heads
-    most = min(KEYS_TOGETHER // call.keys, PAIRS_TOGETHER // pairs) // sequences
+    most = max(1, min(KEYS_TOGETHER // call.keys, PAIRS_TOGETHER // pairs) // sequences)
     items = len(call.units)
-    for first in range(0, items, max(1, most)):
-        yield Step(call, group.kv_heads, batch, slice(first, min(items, first + max(1, most))))
+    if call.box is None:
+        for first in range(0, items, most):
+            yield Step(call, group.kv_heads, batch, slice(first, min(items, first + most)), None)
+        return
+    units, tiles = call.box
+    if most >= len(tiles):
+        for first in range(0, len(units), most // len(tiles)):
+            some = units[first : first + most // len(tiles)]
+            part = slice(first * len(tiles), (first + len(some)) * len(tiles))
+            yield Step(call, group.kv_heads, batch, part, (_slice(some), _slice(tiles)))
+        return
+    for n, unit in enumerate(units):
+        for first in range(0, len(tiles), most):
+            some = tiles[first : first + most]
+            start = n * len(tiles) + first
+            box = slice(unit, unit + 1), _slice(some)
+            yield Step(call, group.kv_heads, batch, slice(start, start + len(some)), box)
+
+
+def _slice(run: range) -> slice:
+    return slice(run.start, run.stop)
 
 
 class Rows:
@@ -140,13 +157,17 @@ class Rows:
         if x.stride(3) != 1 or any(stride % x.shape[3] for stride in x.stride()[:3]):
             x = x.contiguous()
         self.strides = [stride // x.shape[3] for stride in x.stride()[:3]]
-        self.count = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, self.strides, strict=False))
-        self.rows = x.as_strided((self.count, x.shape[3]), (x.shape[3], 1))
+        count = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, self.strides, strict=False))
+        self.rows = x.as_strided((count, x.shape[3]), (x.shape[3], 1))
+        self.gathered = x.new_empty(0, x.shape[3])  # used again and again: fresh memory is slow
 
     def at(self, step: Step) -> Tensor:
-        """The rows of a step's keys: [batch * items, keys, dim]."""
+        """The rows of a step's keys: [batch * items, keys, dim], in memory that the next call takes over."""
         by_batch, by_head, by_token = self.strides
         items = step.tokens * by_token + (step.heads * by_head)[:, None]
         batch = torch.arange(step.batch.start, step.batch.stop) * by_batch
-        index = items + batch[:, None, None]
-        return self.rows.index_select(0, index.flatten()).view(-1, items.shape[1], self.rows.shape[1])
+        index = (items + batch[:, None, None]).flatten()
+        if len(self.gathered) < len(index):
+            self.gathered = self.gathered.new_empty(max(len(index), KEYS_TOGETHER), self.rows.shape[1])
+        rows = torch.index_select(self.rows, 0, index, out=self.gathered[: len(index)])
+        return rows.view(-1, items.shape[1], rows.shape[1])

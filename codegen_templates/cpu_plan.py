@@ -20,6 +20,7 @@ from .pattern import BLOCK, CLASS_OF, HEADS, KV_HEADS
 
 LEVELS = tuple(sorted({max(tokens, BLOCK) for tokens in (1024, 256, 64)}, reverse=True))  # tokens a query tile
 LEAST_SHARED = 256 // BLOCK  # columns: fewer than these are left to the next level
+MOST_BOXES = 3
 TOGETHER = 8192  # query tokens, counted over heads, of the units that share a call
 
 
@@ -31,7 +32,7 @@ class Call:
     heads: int  # of a unit
     units: Tensor  # [items]
     tile: Tensor  # [items]
-    in_order: bool  # whether the items are all tiles of all units
+    box: tuple[range, range] | None  # the units and tiles whose pairs, in order, are the items, if they are
     columns: Tensor  # [items, n], counted from the first column present
     keys: int  # so many of the n * BLOCK keys exist
     masks: Tensor | None = None  # bool [masks, BLOCK, BLOCK]; None: nothing is masked
@@ -105,45 +106,66 @@ def _spans(unit_classes: list[int], heads: int, q_start: int, q_len: int, kv_sta
 
 def _shared(cells: Cells, class_of: Tensor, part: Tiles, heads: int) -> Iterator[Call]:
     """Calls for the columns that all rows of a tile keep whole."""
-    for units, tile, columns in _alike(cells.share(part, LEAST_SHARED)[class_of]):
-        in_order = len(units) == len(class_of) * part.count
-        yield Call(part, heads, units, tile, in_order, columns, columns.shape[1] * BLOCK)
+    shared = cells.share(part, LEAST_SHARED)[class_of]  # [units, tiles, columns]
+    counts = shared.sum(-1)
+    for count in counts.unique().tolist():
+        for units, tile, box in _boxes(counts == count) if count else ():
+            columns = shared[units, tile].nonzero()[:, 1].view(-1, count)
+            yield Call(part, heads, units, tile, box, columns, count * BLOCK)
 
 
 def _rest(cells: Cells, class_of: Tensor, part: Tiles, heads: int) -> Iterator[Call]:
     """Calls for all columns that are left, with masks where not every row keeps them whole."""
     left = cells.rest(part)  # [classes, tiles, rows, columns]
-    for units, tile, columns in _alike((left != NONE).any(2)[class_of]):
-        kinds = left[class_of[units], tile].gather(-1, columns[:, None].expand(-1, part.rows, -1))  # [items, rows, n]
-        ends_early = columns[:, -1] == cells.cut_column
-        for chosen, alike in _alike_masks(kinds.flatten(1), ends_early):
-            keys = columns.shape[1] * BLOCK - (cells.cut_keys if ends_early[chosen[0]] else 0)
-            masks = mask_of = None
-            if ((kinds[chosen] != WHOLE) & (kinds[chosen] != TAIL)).any():
-                shown = chosen[:1] if alike else chosen
-                row = part.row + tile[shown, None, None] * part.rows + torch.arange(part.rows)[:, None]
-                masks, mask_of = cells.masks(
-                    kinds[shown], row, columns[shown, None], class_of[units[shown], None, None]
-                )
-            in_order = len(chosen) == len(class_of) * part.count
-            yield Call(part, heads, units[chosen], tile[chosen], in_order, columns[chosen], keys, masks, mask_of)
-
-
-def _alike(kept: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Of kept [units, tiles, columns]: the units, tiles and columns [items, n] that have equally many columns."""
-    counts = kept.sum(-1)
+    kept = (left != NONE).any(2)
+    counts = kept.sum(-1)  # [classes, tiles]
     for count in counts.unique().tolist():
-        if count:
-            units, tile = (counts == count).nonzero(as_tuple=True)
-            yield units, tile, kept[units, tile].nonzero()[:, 1].view(-1, count)
+        for some, alike in _alike(left, kept, counts == count, cells.cut_column) if count else ():
+            for units, tile, box in _boxes(some[class_of], keep_whole=not alike):
+                columns = kept[class_of[units], tile].nonzero()[:, 1].view(-1, count)
+                shown = slice(0, 1) if alike else slice(None)
+                kinds = left[class_of[units], tile][shown].gather(-1, columns[shown, None].expand(-1, part.rows, -1))
+                masks = mask_of = None
+                if ((kinds != WHOLE) & (kinds != TAIL)).any():
+                    row = part.row + tile[shown, None, None] * part.rows + torch.arange(part.rows)[:, None]
+                    masks, mask_of = cells.masks(kinds, row, columns[shown, None], class_of[units][shown, None, None])
+                cut = cells.cut_keys if columns[0, -1] == cells.cut_column else 0
+                yield Call(part, heads, units, tile, box, columns, count * BLOCK - cut, masks, mask_of)
 
 
-def _alike_masks(kinds: Tensor, ends_early: Tensor) -> Iterator[tuple[Tensor, bool]]:
-    """Items that have equal kinds [items, any], and True; where that would be many calls, all items, and False."""
-    for early in ends_early.unique():
-        items = (ends_early == early).nonzero()[:, 0]
-        patterns, pattern_of = torch.unique(kinds[items], dim=0, return_inverse=True)
-        if len(patterns) == 1 or 4 * len(patterns) <= len(items):
-            yield from ((items[pattern_of == pattern], True) for pattern in range(len(patterns)))
-        else:
-            yield items, False
+def _alike(left: Tensor, kept: Tensor, chosen: Tensor, cut_column: int) -> Iterator[tuple[Tensor, bool]]:
+    """Cut the chosen [classes, tiles] into those with equal masks, and True; where these would be many calls, into
+    those whose keys end alike, and False."""
+    classes, tile = chosen.nonzero(as_tuple=True)
+    columns = kept[classes, tile].nonzero()[:, 1].view(len(tile), -1)
+    kinds = left[classes, tile].gather(-1, columns[:, None].expand(-1, left.shape[2], -1)).flatten(1)
+    is_cut = columns[:, -1] == cut_column
+    for cut in is_cut.unique():
+        same = (is_cut == cut).nonzero()[:, 0]
+        patterns, pattern_of = torch.unique(kinds[same], dim=0, return_inverse=True)
+        alike = len(patterns) == 1 or 4 * len(patterns) <= len(same)
+        for pattern in range(len(patterns)) if alike else (None,):
+            items = same if pattern is None else same[pattern_of == pattern]
+            some = torch.zeros_like(chosen)
+            some[classes[items], tile[items]] = True
+            yield some, alike
+
+
+def _boxes(chosen: Tensor, keep_whole: bool = False) -> Iterator[tuple[Tensor, Tensor, tuple[range, range] | None]]:
+    """Cut the chosen [units, tiles] into a few boxes, in which all tiles of a run are chosen for all units of a run:
+    their memory is then used in place. Where that would be many, or `keep_whole` is set, take them in one, without."""
+    boxes: list[tuple[range, range]] = []
+    for unit, row in enumerate(chosen.tolist()):
+        run = range(row.index(True), len(row) - row[::-1].index(True)) if any(row) else range(0)
+        if sum(row) != len(run):
+            keep_whole = True
+        elif boxes and boxes[-1][0].stop == unit and boxes[-1][1] == run:
+            boxes[-1] = range(boxes[-1][0].start, unit + 1), run
+        elif run:
+            boxes.append((range(unit, unit + 1), run))
+    if keep_whole or len(boxes) > MOST_BOXES:
+        yield *chosen.nonzero(as_tuple=True), None
+        return
+    for units, run in boxes:
+        pairs = torch.cartesian_prod(torch.tensor(units), torch.tensor(run)).view(-1, 2)
+        yield pairs[:, 0], pairs[:, 1], (units, run)

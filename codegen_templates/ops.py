@@ -83,19 +83,19 @@ def _(
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
-def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN001
+def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     q, k, v, *ctx.place = inputs
     ctx.save_for_backward(q, k, v, *output)
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:  # noqa: ANN001
+def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:
     q, k, v, out, lse = ctx.saved_tensors
     dout = torch.zeros_like(out) if dout is None else dout
     return *_backward(dout, dlse, q, k, v, out, lse, *ctx.place), None, None, None, None, None
 
 
-def _refuse(ctx, *_grads: Tensor) -> tuple:  # noqa: ANN001
+def _refuse(ctx, *_grads: Tensor) -> tuple:
     raise NotImplementedError(f"{NAME}: attention has no second derivative; do not differentiate its gradient")
 
 
@@ -103,8 +103,8 @@ _forward.register_autograd(_differentiate, setup_context=_save)
 _backward.register_autograd(_refuse)
 
 
-def _path(q: Tensor):  # noqa: ANN202
-    """The module that computes: kernels for a GPU, and in Triton's interpreter where that is asked for; else the CPU's."""
+def _path(q: Tensor):
+    """The module that computes: the CPU's, or kernels for a GPU, and in Triton's interpreter where that is asked for."""
     if q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         return cpu
     try:

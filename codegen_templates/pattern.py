@@ -10,7 +10,7 @@ LAYERS = 1
 CAUSAL = True
 FORM = "closed"  # the index map that kernels use: arithmetic ("closed") or a table
 ROWS_PER_TILE_FREE = True  # whether a kernel's query tile may span several rows
-# The rules of one class each. A term: bounds d_from, d_to, j_from, j_to, i_from, i_to, then every, offset, width, anchor.
+# The rules of each class. A term: bounds d_from, d_to, j_from, j_to, i_from, i_to; every, offset, width, anchor.
 CLASSES = (
     {
         "text": "d<2 | j%4==0",

@@ -13,8 +13,8 @@ _kept: dict[tuple[str, int, int, str], tuple[int, int, Table]] = {}
 
 
 def row_table(klass: int, rows: int, columns: int, device: torch.device | str = "cpu", first: int = 0) -> Table:
-    """For rows first..rows-1 the columns that each keeps: pointers int64 [rows - first + 1], whole int32 [rows - first],
-    columns int32 [entries].
+    """For rows first..rows-1 the columns that each keeps: pointers int64 [n + 1], whole int32 [n], columns int32
+    [entries], where n = rows - first.
 
     The first whole[row] columns of a row are kept whole, the rest only in part by a window or sink given in tokens;
     both are sorted. Causality does not make a block partial, but cuts off what lies ahead of the diagonal. The table
