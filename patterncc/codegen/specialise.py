@@ -92,7 +92,8 @@ def set_index_map(text: str, index_map: str) -> str:
 
 def fold(text: str, flags: Mapping[str, bool]) -> str:
     """Replace each `if FLAG:` and `if not FLAG:` by the text of the branch taken, the outermost ones first."""
-    while sites := list(_sites(ast.parse(text), flags)):
+    test = re.compile(rf"^\s*(?:el)?if (?:not )?(?:{'|'.join(flags)})\s*:", flags=re.MULTILINE) if flags else None
+    while test and test.search(text) and (sites := list(_sites(ast.parse(text), flags))):
         lines = text.split("\n")
         for site in reversed(sites):
             _replace(lines, *site)

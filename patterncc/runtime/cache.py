@@ -61,6 +61,10 @@ class Entry:
         return {**files, FILE: data}
 
     @property
+    def manifest(self) -> Manifest:
+        return Manifest.read((self.path / FILE).read_bytes())
+
+    @property
     def bytes(self) -> int:
         return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
 
@@ -121,11 +125,11 @@ class Cache:
         found = [entry for entry in map(self._entry, digests) if entry is not None]
         return sorted(found, key=lambda e: (e.name, (e.path.stat().st_mtime, e.digest)))
 
-    def store(self, package: GeneratedPackage) -> Entry:
+    def store(self, package: GeneratedPackage, *, anew: bool = False) -> Entry:
         """Write the package, unless a whole entry is there; UsageError when the disk does not take it."""
         with self._writing():
             present = self._entry(package.digest)
-            if present is None or not _is_whole(present):
+            if anew or present is None or not _is_whole(present):
                 target = self.packages / package.digest
                 with self._folder() as folder:
                     (folder / "new").mkdir(mode=0o700)

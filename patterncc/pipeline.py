@@ -1,0 +1,186 @@
+"""The compiler on one page: a pattern file in, a proved package out, and the package imported.
+
+spec.load         YAML → Pattern, or every mistake with its place
+resolve_heads     ranges expanded, expressions evaluated: one layout a head
+merge_heads       equal layouts share a class
+normalise         parts made disjoint, sorted, absorbed
+verify            what the file promises, for every length
+choose_plan       arithmetic where it can say the pattern, else tables
+specialise        templates + constants + index maps → sources
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from patterncc.errors import Diagnostic, PatternError, Span
+from patterncc.runtime import gallery
+from patterncc.runtime.cache import Cache, Entry, export
+
+if TYPE_CHECKING:
+    from patterncc.analysis.verdict import Verdict
+    from patterncc.codegen.package import GeneratedPackage
+    from patterncc.ir.layout import Classes
+    from patterncc.spec.model import Pattern
+
+HEAD_DIMS = range(16, 257)  # what the kernels take
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A package on disk."""
+
+    name: str
+    digest: str
+    path: Path  # the folder to import, named like the pattern
+    cached: bool  # whether it was there already
+    plan: str  # "closed" or "table"
+    entry: Entry
+
+    def load(self) -> ModuleType:
+        """The package, imported: `compiled.load().attention(q, k, v)`."""
+        from patterncc.runtime.load import load
+
+        return load(self.entry)
+
+
+class BrokenPromise(PatternError):
+    """What the file promises does not hold, or could not be proved."""
+
+    def __init__(self, pattern: Pattern, classes: Classes, verdicts: tuple[Verdict, ...]) -> None:
+        self.verdicts = verdicts
+        super().__init__(_broken(pattern, classes, verdict) for verdict in verdicts)
+
+
+def compile(
+    pattern: str | os.PathLike[str],
+    *,
+    output: str | os.PathLike[str] | None = None,
+    plan: str | None = None,
+    force: bool = False,
+) -> Compiled:
+    """Compile a pattern file, or a shipped pattern by name: into the cache, and with `output` a copy into that folder.
+
+    plan: "closed" or "table", None for the better one; force: build and write it even if it is there.
+    Raises PatternError for mistakes in the file, and BrokenPromise for what it promises and does not keep.
+    """
+    file, cache = gallery.find(pattern), Cache.of_user()
+    key = input_key(file, plan)
+    entry = cache.seen(key) if key and not force else None
+    cached = entry is not None
+    if entry is None:
+        from patterncc.spec import load as read
+
+        package = generate(read(file), plan)
+        cached = not force and cache.find(package.digest) is not None
+        entry = cache.store(package, anew=force)
+    cache.remember(entry, key)
+    path = entry.path if output is None else export(entry, Path(output))
+    return Compiled(entry.name, entry.digest, path, cached, str(entry.manifest.options["form"]), entry)
+
+
+def generate(pattern: Pattern, plan: str | None = None) -> GeneratedPackage:
+    """From a checked pattern to the files of its package, its promises proved."""
+    from patterncc.codegen.module import specialise_package
+    from patterncc.passes.choose_plan import choose_plan
+
+    classes = lower(pattern)
+    check_head_dim(pattern)
+    keep_promises(pattern, classes)
+    chosen = choose_plan(classes, plan)
+    return specialise_package(chosen, pattern.about, pattern.promises, pattern.source)
+
+
+def lower(pattern: Pattern) -> Classes:
+    """The rules of every head: what proofs, forecasts, drawings and plans are made from."""
+    from patterncc.passes.merge_heads import merge_heads
+    from patterncc.passes.normalise import normalise
+    from patterncc.passes.resolve_heads import resolve_heads
+
+    layouts = resolve_heads(pattern)
+    classes = merge_heads(pattern, layouts)
+    return normalise(classes)
+
+
+def keep_promises(pattern: Pattern, classes: Classes) -> None:
+    """Prove what the file promises; BrokenPromise with the witnesses."""
+    from patterncc.analysis.verify import failed, verify
+
+    verdicts = verify(classes, "promises", promises=pattern.promises)
+    if broken := failed(verdicts, "promises", pattern.promises):
+        raise BrokenPromise(pattern, classes, broken)
+
+
+def check_head_dim(pattern: Pattern) -> None:
+    if pattern.head_dim not in HEAD_DIMS:
+        limits = f"from {HEAD_DIMS[0]} to {HEAD_DIMS[-1]}"
+        raise PatternError([_at(pattern, "head_dim", f"head_dim is {pattern.head_dim}; kernels take {limits}", None)])
+
+
+def load(pattern: str | os.PathLike[str], *, plan: str | None = None) -> ModuleType:
+    """The package of a pattern file, of a shipped pattern, or of what was last compiled under a name; imported."""
+    name = os.fspath(pattern)
+    if name not in gallery.shipped() and not gallery.is_path(name) and name.isidentifier():
+        module = load_compiled(name)
+        if module is not None:
+            return module
+    return compile(pattern, plan=plan).load()
+
+
+def load_compiled(name: str) -> ModuleType | None:
+    """What was last compiled under this name, else the shipped pattern of this name, imported; None without either."""
+    from patterncc.runtime.load import load as load_entry
+
+    entry = Cache.of_user().latest(name) if name.isidentifier() else None
+    if entry is not None:
+        return load_entry(entry)
+    return compile(name).load() if name in gallery.shipped() else None
+
+
+def input_key(file: Path, plan: str | None) -> str | None:
+    """What the package depends on, hashed: the file, the option and the compiler itself. None when the file may name
+    further files, or cannot be read: then it is compiled, which says why."""
+    try:
+        text = file.read_bytes()
+    except OSError:
+        return None
+    parts = (text, os.fsencode(file.suffix), str(plan).encode(), _compiler())
+    return None if b"mask" in text else hashlib.sha256(b"".join(hashlib.sha256(p).digest() for p in parts)).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _compiler() -> bytes:
+    """The compiler's sources and templates, hashed."""
+    from patterncc.codegen.template import FOLDER
+
+    package, digest = Path(__file__).parent, hashlib.sha256()
+    for folder in (package, *(package / part for part in ("spec", "ir", "passes", "analysis", "codegen")), FOLDER):
+        for path in sorted(folder.glob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.digest()
+
+
+def _broken(pattern: Pattern, classes: Classes, verdict: Verdict) -> Diagnostic:
+    from patterncc.analysis.explain import explain
+    from patterncc.codegen.words import ranges
+
+    layers = f"layer{'s' if len(verdict.layers) > 1 else ''} {ranges(verdict.layers)}"
+    what = "does not hold" if verdict.holds is False else "could not be proved"
+    message = (
+        f"{verdict.property} is promised and {what} ({verdict.scope}, {layers}): {verdict.witness or verdict.proof}"
+    )
+    return _at(pattern, "promises", message, str(explain(classes, verdict, pattern)) or None)
+
+
+def _at(pattern: Pattern, key: str, message: str, hint: str | None) -> Diagnostic:
+    """A mistake at a key of the file's top level; at the file where the key is left out."""
+    for number, line in enumerate(pattern.source.splitlines(), 1):
+        if line.startswith(f"{key}:"):
+            return Diagnostic(message, pattern.file, Span(number, 1, len(key) + 1), hint, line)
+    return Diagnostic(message, pattern.file, help=hint)
