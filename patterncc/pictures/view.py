@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import inf
 
+from patterncc.analysis.live import live_of
 from patterncc.analysis.parts import row_parts
 from patterncc.errors import UsageError
-from patterncc.ir.layout import KEY, Classes, Layout, Term
+from patterncc.ir.layout import Classes, Layout
 
 MOST_ROWS = 1024  # more cells than a picture has pixels; past it drawing takes seconds
 
@@ -110,55 +110,13 @@ def row_weights(layout: Layout, rows: int, *, causal: bool, block: int) -> list[
 
 
 def live_tokens(layouts: Iterable[Layout], rows: int, block: int) -> list[int]:
-    """How many key tokens a KV head must hold after each row, for query heads with these layouts: those that the
-    row's last token or any later one may attend. Causal patterns only.
+    """How many key tokens a KV head must hold after each row, for query heads with these layouts. Causal patterns.
 
     >>> live_tokens([Layout.parse("d<2 | j%4==0")], 6, block=1)
     [1, 2, 3, 3, 3, 3]
-    >>> live_tokens([Layout.parse("window 3,1 tokens")], 3, block=2)
-    [2, 3, 3]
     """
-    layouts = tuple(layouts)
-    before = max((layout.window[0] for layout in layouts if layout.window), default=0)
-    sink = max((layout.sink for layout in layouts), default=0)
-    rows_of = (max((last_row(layout, j) for layout in layouts), default=-1) for j in range(rows))
-    last = [row if row >= j else -1 for j, row in enumerate(rows_of)]
-    ends = Counter(last)  # after row i as many columns fall away as have it as their last row
-    whole, live = 0, []
-    for i in range(rows):
-        whole += (last[i] >= i) - (ends[i - 1] if i else 0)
-        end = (i + 1) * block
-        sinks, newest = range(min(-(-sink // block), i + 1)), range(max(end - before, 0) // block, i + 1)
-        partial = {j for span in (sinks, newest) for j in span if last[j] < i}
-        live.append(whole * block + sum(_held(j, block, sink, max(end - before, 0)) for j in partial))
-    return live
-
-
-def _held(j: int, block: int, sink: int, first: int) -> int:
-    """How many tokens of column j are among the first `sink` tokens or not before token `first`."""
-    return min(block, min(max(sink - j * block, 0), block) + min(max((j + 1) * block - first, 0), block))
-
-
-def last_row(layout: Layout, j: int) -> float:
-    """The last row that keeps column j whole: inf when rows without end do, -1 when none does."""
-    rows = [_last_row(term, j) for term in layout.terms]
-    rows += [inf] if layout.random else []
-    if mask := layout.mask:
-        bits = ((i, *divmod(i * mask.columns + j, 8)) for i in range(mask.rows) if j < mask.columns)
-        rows += [i for i, byte, bit in bits if mask.bits[byte] >> (7 - bit) & 1]
-    return max(rows, default=-1)
-
-
-def _last_row(term: Term, j: int) -> float:
-    if not (term.j_from or 0) <= j < (inf if term.j_to is None else term.j_to):
-        return -1
-    first = max(j, term.i_from or 0, j + (term.d_from or 0))
-    end = min(inf if term.i_to is None else term.i_to, inf if term.d_to is None else j + term.d_to)
-    if term.anchor == KEY or end == inf:
-        ends = end - 1 >= first and (term.anchor != KEY or (j - term.offset) % term.every < term.width)
-        return end - 1 if ends else -1
-    fitting = (i for i in range(int(end) - 1, first - 1, -1) if (i - j - term.offset) % term.every < term.width)
-    return next(fitting, -1)
+    live = live_of(tuple(layouts), block, rows)
+    return [live.tokens((i + 1) * block) for i in range(rows)]
 
 
 def spell(word: str, numbers: Iterable[int], most: int = 4) -> str:

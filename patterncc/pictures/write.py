@@ -31,19 +31,22 @@ def write(
         near = did_you_mean(suffix, SUFFIXES)
         hint = f"; did you mean {near}?" if near else ""
         raise UsageError(f"cannot draw {path.name!r}", f"a picture ends in {', '.join(SUFFIXES)}{hint}")
+    check_choice(classes, layer, head)
     if suffix == ".html":
         from patterncc.pictures.html import html
 
-        check_choice(classes, layer, head)
         shown = check_rows(rows or telling_rows(classes.layouts, classes.block, least=32))
-        text = html(classes, rows=shown, about=about, layer=layer or 0, head=None if union else head)
-        path.write_text(text, encoding="utf-8", newline="\n")
-        return path
-    scene = figure(classes, layer=layer, head=head, union=union, rows=rows, about=about)
-    if suffix == ".svg":
-        path.write_text(svg(scene), encoding="utf-8", newline="\n")
+        made = html(classes, rows=shown, about=about, layer=layer or 0, head=None if union else head).encode()
     else:
-        from patterncc.pictures.png import png
+        scene = figure(classes, layer=layer, head=head, union=union, rows=rows, about=about)
+        if suffix == ".svg":
+            made = svg(scene).encode()
+        else:
+            from patterncc.pictures.png import png
 
-        path.write_bytes(png(scene))
+            made = png(scene)
+    try:
+        path.write_bytes(made)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None
     return path

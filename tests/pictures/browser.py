@@ -6,11 +6,11 @@ import base64
 import fcntl
 import json
 import os
+import select
 import shutil
 import signal
 import struct
 import tempfile
-import threading
 import time
 import zlib
 from pathlib import Path
@@ -47,9 +47,14 @@ class Browser:
         for file in (quiet, there_in, there_out):
             os.close(file)
         self._out, self._in = os.fdopen(here_out, "wb", buffering=0), os.fdopen(here_in, "rb", buffering=0)
-        self._watch = threading.Timer(patience, self._kill)  # a browser that hangs ends the pipe
-        self._watch.start()
         self._number, self._rest, self._session = 0, b"", ""
+        try:
+            self._attach()
+        except (OSError, AssertionError):
+            self.close()
+            raise
+
+    def _attach(self) -> None:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -108,7 +113,6 @@ class Browser:
             self._note(answer)
 
     def close(self) -> None:
-        self._watch.cancel()
         self._kill()
         os.waitpid(self._process, 0)
         self._out.close()
@@ -120,6 +124,8 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._in], [], [], self._patience)
+            assert ready, "the browser does not answer"
             more = self._in.read(1 << 16)
             assert more, "the browser is gone"
             self._rest += more

@@ -186,6 +186,11 @@ def test_unknown_suffix(name: str, help: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot write .*: no such file or directory"):
+        write(everything(), tmp_path / "none" / "a.svg")
+
+
 def test_many_classes_are_counted_not_crammed(tmp_path: Path) -> None:
     many = one_layer(*(f"d<2 | j%97=={k}" for k in range(97)))
     text = write(many, tmp_path / "a.svg", rows=24).read_text(encoding="utf-8")
