@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache, lru_cache
 
 import torch
@@ -54,13 +55,15 @@ def class_tables(
 
 
 @cache
-def head_groups(classes: tuple[int, ...], places: Places, size: int, device: torch.device) -> torch.Tensor:
+def head_groups(
+    classes: tuple[int, ...], head_offset: int, places: Places, size: int, device: torch.device
+) -> torch.Tensor:
     """The heads in groups of one KV head and one class, those that keep most first: [groups, 2 + size] int32 with the
     KV head, the place of the class and the query heads, -1 for none. `classes` are those of the heads present."""
-    share, place = HEADS // KV_HEADS, dict(places)
+    place = dict(places)
     members: dict[tuple[float, int, int], list[int]] = {}
-    for head, klass in enumerate(classes):
-        members.setdefault((-weight(klass), head // share, klass), []).append(head)
+    for head, (kv_head, klass) in enumerate(zip(kv_heads(len(classes), head_offset), classes, strict=True)):
+        members.setdefault((-weight(klass), kv_head, klass), []).append(head)
     groups = [
         [kv_head, place[klass], *heads[n : n + size], *[-1] * (n + size - len(heads))]
         for (_, kv_head, klass), heads in sorted(members.items())
@@ -69,11 +72,17 @@ def head_groups(classes: tuple[int, ...], places: Places, size: int, device: tor
     return torch.tensor(groups, dtype=torch.int32, device=device)
 
 
-def group_size(classes: tuple[int, ...]) -> int:
+@cache
+def group_size(classes: tuple[int, ...], head_offset: int) -> int:
     """The most heads of one KV head and one class, as a power of two."""
+    alike = Counter(zip(kv_heads(len(classes), head_offset), classes, strict=True))
+    return 1 << (max(alike.values()) - 1).bit_length()
+
+
+def kv_heads(heads: int, head_offset: int) -> list[int]:
+    """Which of the KV heads present each query head present reads."""
     share = HEADS // KV_HEADS
-    alike = [(head // share, klass) for head, klass in enumerate(classes)]
-    return 1 << (max(map(alike.count, set(alike))) - 1).bit_length()
+    return [(head_offset + head) // share - head_offset // share for head in range(heads)]
 
 
 @cache

@@ -31,7 +31,16 @@ def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
     """For the forward kernel: `item` is the size of a number in bytes, `rows` what there is for a tile."""
     if arch == "interpreter":
         return Config(max(16, min(rows, 64)), 64, 4, 2)
-    return Config(64, 64, 4, 2)
+    stages = 1 if arch.startswith("gfx") else 2 if item == 4 or head_dim > 128 else 3
+    if rows <= 16:  # decoding: the keys are all the work
+        return Config(16, 32 if head_dim * item > 256 else 64, 4, stages)
+    if item == 4:
+        return Config(32, 32, 4, stages) if head_dim > 64 else Config(64, 32, 4, stages)
+    if head_dim > 128:
+        return Config(64, 64 if arch >= "sm_90" else 32, 8, stages)
+    if head_dim <= 64 and family(arch) == "sm_90":
+        return Config(128, 64, 4, stages)
+    return Config(128, 64, 8, stages)
 
 
 def splits(processors: int, tiles: int, keys: int) -> int:

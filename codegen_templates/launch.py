@@ -190,7 +190,7 @@ def _forward(
         q, scale = -q, -scale
 
     classes = arrays.present(layer, head_offset, q.shape[1])
-    shared = arrays.group_size(classes)
+    shared = arrays.group_size(classes, head_offset)
     wanted = 1 << (q_len - 1).bit_length()
     config = config or configs.forward(arch(q.device), HEAD_DIM, q.element_size(), wanted * shared)
     block_q = min(config.rows, wanted, config.rows if ROWS_PER_TILE_FREE else BLOCK)
@@ -204,7 +204,7 @@ def _forward(
         rows = -q_len // BLOCK, -(-requests.kv_len // BLOCK)
     columns = -(-(requests.kv_start + requests.kv_len) // BLOCK)
     pattern, entries, places = arrays.row_arrays(classes, rows, columns, q.device)
-    groups = arrays.head_groups(classes, places, block_h, q.device)
+    groups = arrays.head_groups(classes, head_offset, places, block_h, q.device)
 
     splits = out.shape[0] if out.dim() == 5 else 1
     split_strides = (out.stride(0), lse.stride(0)) if out.dim() == 5 else (0, 0)

@@ -1,0 +1,198 @@
+"""What the kernels of a package use on a GPU, found by compiling them for it: no GPU is needed.
+
+Triton is imported in processes of their own, one for each architecture: compiling holds a core, and this process may
+have Triton interpreting.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from patterncc.codegen.targets import backend, check_arch
+
+DTYPES = {"bf16": "bf16", "fp16": "fp16", "fp32": "fp32"}
+ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}
+PAGE = 64  # of the caches that the report is about
+MATRIX_OPS = {"wgmma": r"wgmma\.mma_async", "tcgen05": r"tcgen05\.mma", "mma": r"mma\.sync", "mfma": r"v_mfma"}
+ASYNC_COPIES = r"cp\.async\.c[ag]|cp\.async\.bulk\.tensor|(?:buffer|global)_load\w* .*\blds\b|global_load_lds"
+
+
+@dataclass(frozen=True)
+class Report:
+    """One kernel on one architecture. Registers are counted for a thread, spills in registers of 4 bytes."""
+
+    kernel: str
+    arch: str
+    registers: int
+    spills: int
+    shared_bytes: int
+    shared_limit: int
+    async_copies: int
+    matrix_ops: int
+    matrix_unit: str  # wgmma, tcgen05, mma, mfma; "" when sums of products are not left to one
+    config: str
+
+
+def report(folder: Path, arches: Sequence[str], dtype: str = "bf16") -> list[Report]:
+    """Every kernel of the package in `folder` on each of `arches`; RuntimeError with Triton's words when one fails."""
+    for arch in arches:
+        check_arch(arch)
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path])
+
+    def compile_all(arch: str) -> list[Report]:
+        command = [sys.executable, "-m", "patterncc.codegen.resources", str(folder), arch, dtype]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"compiling {folder.name} for {arch} failed:\n{done.stderr[-4000:]}")
+        return [Report(**entry) for entry in json.loads(done.stdout.splitlines()[-1])]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [entry for entries in pool.map(compile_all, arches) for entry in entries]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel as a launcher calls it: what for, its constexpr arguments, and the types of pointers (None: not given)."""
+
+    kernel: str
+    purpose: str
+    warps: int
+    stages: int
+    constants: dict[str, Any]
+    pointers: dict[str, str | None]
+
+
+def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
+    """How the launchers of a package call its kernels on `arch`, for full tiles and aligned tensors."""
+    pattern, configs = package.pattern, package.configs
+    table = pattern.FORM == "table"
+    share = pattern.HEADS // pattern.KV_HEADS
+    tensors = dict.fromkeys(("q", "k", "v", "out"), dtype)
+    arrays = {"lse": "fp32", "groups": "i32", "pattern": "i64" if table else "i32", "columns": "i32" if table else None}
+    for purpose, rows, page in (("", 128, 0), ("varlen", 128, 0), ("paged", 128, PAGE), ("decode", 16, PAGE)):
+        packed = purpose != ""
+        config = configs.forward(arch, pattern.HEAD_DIM, ITEM[dtype], rows)
+        tile = 1 if purpose == "decode" else config.rows
+        block_q = tile if pattern.ROWS_PER_TILE_FREE else min(tile, pattern.BLOCK)
+        constants = {
+            "BLOCK_Q": block_q,
+            "BLOCK_H": max(min(config.rows // block_q, 1 << (share - 1).bit_length()), 16 // block_q),
+            "BLOCK_N": config.keys,
+            "PAGE": page,
+            "ALIGN": 16 // ITEM[dtype],
+            "IS_PACKED": packed,
+            "IS_LOOKED_UP": table or page > 0,
+            "STAGES": config.stages,
+            "PRECISION": "ieee",
+        }
+        requests = dict.fromkeys(("q_starts", "kv_starts"), "i32" if packed else None) | {
+            "pages": "i32" if page else None
+        }
+        yield Call("attn_fwd", purpose, config.warps, config.stages, constants, tensors | arrays | requests)
+
+
+def load_kernels(folder: Path) -> ModuleType:
+    """The kernel modules of a package, without its `__init__`, which needs torch."""
+    package = ModuleType("kernels")
+    package.__path__ = [str(folder)]
+    sys.modules["kernels"] = package
+    for name in ("pattern", "configs", "forward"):
+        importlib.import_module(f"kernels.{name}")
+    return package
+
+
+def find_kernel(package: ModuleType, name: str) -> Any:
+    """The kernel of that name, which in a generated package ends with the pattern's."""
+    for module in (package.forward,):
+        for known, value in vars(module).items():
+            if known in (name, f"{name}_{package.pattern.NAME}"):
+                return value
+    raise KeyError(name)
+
+
+def compile_call(kernel: Any, call: Call, arch: str) -> Any:
+    """What Triton compiles for `arch`: binaries, texts and metadata."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    constants = call.constants | {name: None for name, kind in call.pointers.items() if kind is None}
+    signature, aligned = {}, {}
+    for place, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+        elif name in call.pointers:
+            signature[name] = f"*{call.pointers[name]}"
+            aligned[(place,)] = [["tt.divisibility", 16]]
+        else:
+            signature[name] = "fp32" if name == "scale" else "i32"
+    options = {"num_warps": call.warps, "num_stages": call.stages, "enable_fp_fusion": True}
+    source = ASTSource(kernel, signature, constants, aligned)
+    return triton.compile(source, target=GPUTarget(*backend(arch)), options=options)
+
+
+def read_report(binary: Any, kernel: str, call: Call, arch: str, limit: int) -> Report:
+    """Registers and spills from the binary, copies and products from the last text in which they have names."""
+    if backend(arch)[0] == "cuda":
+        registers, spills = cubin_usage(binary.asm["cubin"])
+        text = binary.asm["ptx"]
+    else:
+        text = binary.asm["amdgcn"]
+        registers, spills = (
+            int(re.search(rf"\.{key}:\s+(\d+)", text)[1]) for key in ("vgpr_count", "vgpr_spill_count")
+        )
+    products = {unit: len(re.findall(expression, text)) for unit, expression in MATRIX_OPS.items()}
+    unit = max(products, key=products.__getitem__)
+    return Report(
+        kernel=f"{kernel} {call.purpose}".strip(),
+        arch=arch,
+        registers=registers,
+        spills=spills,
+        shared_bytes=binary.metadata.shared,
+        shared_limit=limit,
+        async_copies=len(re.findall(ASYNC_COPIES, text)),
+        matrix_ops=products[unit],
+        matrix_unit=unit if products[unit] else "",
+        config=f"{call.warps} warps, {call.stages} stages",
+    )
+
+
+def cubin_usage(cubin: bytes) -> tuple[int, int]:
+    """Registers of a thread, and those of its stack frame, by the cuobjdump that Triton brings."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        done = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
+    registers, stack, local = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", done.stdout).groups()
+    return int(registers), (int(stack) + int(local)) // 4
+
+
+def main(folder: str, arch: str, dtype: str) -> None:
+    """Print the reports of one architecture as JSON."""
+    package = load_kernels(Path(folder))
+    limit = package.configs.SHARED_BYTES[package.configs.family(arch)]
+    reports = []
+    for call in calls(package, arch, dtype):
+        kernel = find_kernel(package, call.kernel)
+        reports.append(asdict(read_report(compile_call(kernel, call, arch), kernel.__name__, call, arch, limit)))
+    print(json.dumps(reports))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
