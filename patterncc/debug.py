@@ -17,6 +17,7 @@ from patterncc.errors import UsageError, did_you_mean
 VALUES = {
     "passes": "print what every pass gives, on stderr",
     "time": "print how long every pass takes, on stderr",
+    "traceback": "print where in patterncc an unexpected error came from, on stderr",
 }
 LONGEST = 40  # lines of one dump
 

@@ -71,7 +71,7 @@ class Entry:
     @property
     def written(self) -> float:
         """When, in seconds since 1970."""
-        return (self.path / FILE).stat().st_mtime
+        return self.path.parent.stat().st_mtime
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,11 @@ class Cache:
 
     def latest(self, name: str) -> Entry | None:
         """The entry compiled last under this name."""
-        digest = self._recall("latest", check_name(name))
+        digest = self.latest_digest(check_name(name))
         return self.find(digest) if digest else None
+
+    def latest_digest(self, name: str) -> str | None:
+        return self._recall("latest", name)
 
     def seen(self, key: str) -> Entry | None:
         """The entry that this input gave before."""

@@ -1,0 +1,220 @@
+"""Every command: what it takes and what `--help` says. What it does stands in the module of its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from patterncc import __version__
+
+app = typer.Typer(
+    name="patterncc",
+    help="A compiler for sparse attention patterns: one YAML file in, a proved and importable kernel package out.",
+    epilog="PATTERN is a YAML file, or the name of a shipped pattern (`patterncc list`). Exit codes: 0 done and held, "
+    "1 a property does not hold, 2 the input or the usage is wrong, 70 a fault of patterncc.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: rich would cost more than the whole start
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+cache_app = typer.Typer(
+    help="List, check or empty the cache of compiled packages.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(cache_app, name="cache")
+
+
+def command() -> Any:
+    """The program that typer makes of all this."""
+    return typer.main.get_command(app)
+
+
+def _names(incomplete: str) -> list[str]:
+    """Shipped patterns, for the shell's completion."""
+    from patterncc.runtime.gallery import shipped
+
+    return [name for name in shipped() if name.startswith(incomplete)]
+
+
+def _properties(incomplete: str) -> list[str]:
+    from patterncc.cli.verify import PROPERTIES
+
+    return [name for name in PROPERTIES if name.startswith(incomplete)]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"patterncc {__version__}")
+        raise typer.Exit
+
+
+Pattern = Annotated[
+    str, typer.Argument(metavar="PATTERN", help="A YAML file or a shipped name.", autocompletion=_names)
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Layer = Annotated[int | None, typer.Option("--layer", "-l", metavar="L", help="A layer, counted from 0.")]
+Head = Annotated[int | None, typer.Option("--head", metavar="H", help="A query head, counted from 0.")]
+Length = Annotated[int, typer.Option("--length", "-n", metavar="N", help="Tokens.")]
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def compile(
+    patterns: Annotated[
+        list[str], typer.Argument(metavar="PATTERN...", help="YAML files or shipped names.", autocompletion=_names)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Put a copy in DIR/<name>, to ship or to vendor."),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="fp32, fp16 or bf16: what --arch compiles for.")] = "bf16",
+    arch: Annotated[
+        str | None,
+        typer.Option(metavar="ARCH,...", help="Also compile for sm_80, sm_90, gfx942, ... and say what it takes."),
+    ] = None,
+    plan: Annotated[str | None, typer.Option(metavar="closed|table", help="The form of the index map.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build it again even if it is in the cache.")] = False,
+    json: Json = False,
+) -> int:
+    """Compile patterns to packages, and prove what they promise."""
+    from patterncc.cli.compile import run
+
+    return run(patterns, output, dtype, arch, plan, force, json)
+
+
+@app.command()
+def verify(
+    property: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROPERTY",
+            help="coverage, rows, kv, reach, causal, balance; promises: what the file promises; all: every proof; "
+            "kernels: the compiled package against the definition.",
+            autocompletion=_properties,
+        ),
+    ],
+    patterns: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATTERN...]", help="Default: every shipped pattern.", autocompletion=_names),
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the results as JUnit XML.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the results as Markdown.")] = None,
+    json: Json = False,
+) -> int:
+    """Prove a property, for every length; exit 1 when it does not hold."""
+    from patterncc.cli.verify import run
+
+    return run(property, patterns or [], json, junit, markdown)
+
+
+@app.command()
+def table(
+    pattern: Pattern,
+    length: Length,
+    layer: Layer = 0,
+    head: Head = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.npz", help="Write arrays.")] = None,
+    json: Json = False,
+) -> int:
+    """Print which columns every row of a head keeps."""
+    from patterncc.cli.table import run
+
+    return run(pattern, length, layer or 0, head or 0, json, output)
+
+
+@app.command()
+def show(
+    pattern: Pattern,
+    layer: Layer = None,
+    head: Head = None,
+    union: Annotated[bool, typer.Option("--union", help="How many heads keep each block.")] = False,
+    length: Annotated[int | None, typer.Option("--length", "-n", metavar="N", help="Tokens to draw.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write a picture: .svg, .png or .html.")
+    ] = None,
+) -> int:
+    """Draw a pattern in the terminal, or as a picture."""
+    from patterncc.cli.show import run
+
+    return run(pattern, layer, head, union, length, output)
+
+
+@app.command()
+def forecast(
+    pattern: Pattern,
+    length: Length,
+    dtype: Annotated[str, typer.Option(help="Of the KV cache.")] = "bf16",
+    devices: Annotated[int, typer.Option(metavar="N", help="Devices that the context is split over.")] = 8,
+    json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="One line a layer class, and one for the model.")] = False,
+) -> int:
+    """Say what a pattern costs at a length: work, memory, traffic."""
+    from patterncc.cli.forecast import run
+
+    return run(pattern, length, dtype, devices, json, csv)
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A YAML file or a shipped name.", autocompletion=_names)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.", autocompletion=_names)],
+    json: Json = False,
+) -> int:
+    """Compare two patterns by meaning; exit 0 when they are equal, 1 when not."""
+    from patterncc.cli.diff import run
+
+    return run(a, b, json)
+
+
+@app.command("list")
+def list_(json: Json = False) -> int:
+    """List the shipped patterns."""
+    from patterncc.cli.list import run
+
+    return run(json)
+
+
+@app.command()
+def schema() -> int:
+    """Print the JSON Schema of the language, for editors."""
+    from patterncc.cli import output
+    from patterncc.spec import schema
+
+    output.document(schema(), indent=2)
+    return 0
+
+
+@cache_app.command("ls")
+def cache_ls(json: Json = False) -> int:
+    """List the compiled packages."""
+    from patterncc.cli.cache import ls
+
+    return ls(json)
+
+
+@cache_app.command("clear")
+def cache_clear(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only the packages of this name.")] = None,
+    json: Json = False,
+) -> int:
+    """Remove compiled packages."""
+    from patterncc.cli.cache import clear
+
+    return clear(name, json)
+
+
+@cache_app.command("verify")
+def cache_verify(json: Json = False) -> int:
+    """Check every file of every package; exit 1 when one is damaged."""
+    from patterncc.cli.cache import verify
+
+    return verify(json)

@@ -1,0 +1,102 @@
+"""`patterncc compile`: packages from patterns, and what their kernels take of a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from patterncc.cli import output
+from patterncc.errors import PatternError, UsageError, did_you_mean
+from patterncc.ir.plan import FORMS
+from patterncc.pipeline import BrokenPromise, Compiled, compile
+
+DTYPES = ("fp32", "fp16", "bf16")
+
+
+def run(
+    patterns: list[str], folder: Path | None, dtype: str, arch: str | None, plan: str | None, force: bool, json: bool
+) -> int:
+    """Compile each pattern; the mistakes of all of them are shown, and the worst decides the exit code."""
+    one_of("--plan", plan, FORMS)
+    one_of("--dtype", dtype, DTYPES)
+    arches = targets(arch)
+    documents: list[dict[str, Any]] = []
+    problems: list[PatternError] = []
+    for pattern in patterns:
+        try:
+            output.progress(f"compiling {pattern}")
+            done = compile(pattern, output=folder, plan=plan, force=force)
+            kernels = resources(done, arches, dtype)
+        except PatternError as error:
+            output.progress("")
+            output.error(error)
+            problems.append(error)
+            continue
+        output.progress("")
+        documents.append(described(done, kernels))
+        if not json:
+            tell(done, kernels)
+    if json and documents:
+        output.document(documents[0] if len(patterns) == 1 else documents)
+    return max((1 if isinstance(problem, BrokenPromise) else 2 for problem in problems), default=0)
+
+
+def one_of(option: str, given: str | None, known: tuple[str, ...]) -> None:
+    """UsageError unless the option's value is known."""
+    if given is not None and given not in known:
+        meant = did_you_mean(given, known)
+        raise UsageError(f"{option} is {given!r}; it takes {', '.join(known)}", meant and f"did you mean {meant}?")
+
+
+def targets(arch: str | None) -> tuple[str, ...]:
+    """The architectures of `--arch sm_80,sm_90`, each known to the kernels' compiler."""
+    if arch is None:
+        return ()
+    from patterncc.codegen.resources import ARCHES
+
+    names = tuple(dict.fromkeys(name.strip() for name in arch.split(",") if name.strip()))
+    for name in names or ("",):
+        one_of("--arch", name, tuple(ARCHES))
+    return names
+
+
+def resources(done: Compiled, arches: tuple[str, ...], dtype: str) -> list[dict[str, Any]]:
+    """What each kernel takes on each architecture; it is compiled for it, without a GPU."""
+    if not arches:
+        return []
+    from patterncc.codegen.resources import report
+
+    found: list[dict[str, Any]] = []
+    for arch in arches:
+        output.progress(f"compiling {done.name} for {arch}")
+        found += [asdict(kernel) for kernel in report(done.entry.path, (arch,), dtype)]
+    return found
+
+
+def described(done: Compiled, kernels: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "name": done.name,
+        "digest": done.digest,
+        "path": str(done.path),
+        "cached": done.cached,
+        "plan": done.plan,
+        "kernels": kernels,
+    }
+
+
+def tell(done: Compiled, kernels: list[dict[str, Any]]) -> None:
+    how = "arithmetic" if done.plan == "closed" else "tables"
+    print(f"{output.paint(done.name, output.BOLD)}: index maps as {how}, promises proved{', cached' * done.cached}")
+    print(f"  {done.path}")
+    if kernels:
+        header = list(kernels[0])
+        rows = [[_cell(kernel[key]) for key in header] for kernel in kernels]
+        numbers = " ".join(
+            key for key in header if isinstance(kernels[0][key], int) and not isinstance(kernels[0][key], bool)
+        )
+        output.columns(rows, header=header, right=numbers, indent=2)
+
+
+def _cell(value: object) -> str:
+    return {True: "yes", False: "no", None: ""}.get(value, str(value)) if isinstance(value, bool | None) else str(value)

@@ -1,0 +1,72 @@
+"""What goes where: results to stdout, errors and progress to stderr, colour to terminals only."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+from patterncc.errors import PatternError, clean
+
+BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
+
+
+def error(problem: PatternError) -> None:
+    print(problem.render(color=_colours(sys.stderr)), file=sys.stderr)
+
+
+def say(text: str) -> None:
+    """A line for people that is no result."""
+    print(clean(text), file=sys.stderr)
+
+
+def progress(text: str) -> None:
+    """What is being done, in a line that the next one replaces; nothing where nobody watches. "" wipes it."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{clean(text)}", end="", file=sys.stderr, flush=True)
+
+
+def document(data: Any, indent: int | None = None) -> None:
+    """The one JSON document of a command with --json."""
+    print(json.dumps(data, ensure_ascii=False, indent=indent))
+
+
+def paint(text: str, code: str) -> str:
+    """The text in a colour, on a terminal that has any.
+
+    >>> paint("holds", GREEN)
+    'holds'
+    """
+    return f"\x1b[{code}m{text}\x1b[0m" if text and _colours(sys.stdout) else text
+
+
+def columns(rows: Iterable[Sequence[str]], *, header: Sequence[str], right: str = "", indent: int = 0) -> None:
+    """Rows under a header, as wide as they are, two spaces between; `right` names the columns set to the right."""
+    known = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[n]) for row in known) for n in range(len(header))]
+    for number, row in enumerate(known):
+        cells = [
+            cell.rjust(width) if name in right.split() else cell.ljust(width)
+            for cell, width, name in zip(row, widths, header, strict=True)
+        ]
+        line = (" " * indent + "  ".join(cells)).rstrip()
+        print(paint(line, DIM) if number == 0 else _verdicts(line))
+
+
+def _verdicts(line: str) -> str:
+    """Verdicts in the colour that they deserve."""
+    for word, code in ((" holds", GREEN), (" fails", RED), (" undecided", YELLOW)):
+        if word in line:
+            return line.replace(word, paint(word, code), 1)
+    return line
+
+
+def warning(message: Warning | str, *_: object, **__: object) -> None:
+    """How `warnings` speaks on the command line."""
+    say(f"warning: {message}")
+
+
+def _colours(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

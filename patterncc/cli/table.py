@@ -1,0 +1,59 @@
+"""`patterncc table`: the columns of every row of a head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patterncc.cli import output as out
+from patterncc.errors import UsageError
+from patterncc.passes.lower_table import lower_table
+from patterncc.pipeline import lower
+from patterncc.runtime.gallery import find
+from patterncc.spec import load
+from patterncc.spec.model import Pattern
+
+MOST_TOKENS = 2**31 - 1
+
+
+def run(name: str, length: int, layer: int, head: int, json: bool, output: Path | None) -> int:
+    """Print the table as ranges, as JSON, or write its arrays."""
+    pattern = load(find(name))
+    rows = blocks(pattern, length)
+    check_place(pattern, layer, head)
+    if output is not None and output.suffix != ".npz":
+        raise UsageError(f"cannot write {output}", "a table's file ends in .npz")
+    layout = lower(pattern).layout(layer, head)
+    table = lower_table(layout, causal=pattern.causal, block=pattern.block, rows=rows, columns=rows)
+    facts = {"name": pattern.name, "block": pattern.block, "rows": rows, "columns": rows, "layer": layer, "head": head}
+    if output is not None:
+        import numpy as np
+
+        try:
+            np.savez(
+                output,
+                pointers=table.pointers,
+                columns=table.columns,
+                **{k: np.array(v) for k, v in facts.items() if k != "columns"},
+            )
+        except OSError as error:
+            raise UsageError(f"cannot write {output}: {error.strerror}") from error
+        out.say(f"{table.entries} entries in {output}")
+    if json:
+        out.document(facts | {"table": table.tolist()})
+    elif output is None:
+        print(table)
+    return 0
+
+
+def blocks(pattern: Pattern, length: int) -> int:
+    """The block rows of so many tokens; UsageError for a length that cannot be."""
+    if not 1 <= length <= MOST_TOKENS:
+        raise UsageError(f"--length is {length:,}; it takes 1 to {MOST_TOKENS:,} tokens")
+    return -(-length // pattern.block)
+
+
+def check_place(pattern: Pattern, layer: int | None, head: int | None) -> None:
+    """UsageError for a layer or head that the pattern does not have."""
+    for option, given, count in (("--layer", layer, pattern.layers), ("--head", head, pattern.heads)):
+        if given is not None and not 0 <= given < count:
+            raise UsageError(f"{option} is {given}; {pattern.name} has {option[2:]}s 0 to {count - 1}")

@@ -1,0 +1,89 @@
+"""`patterncc verify`: proofs for every length, and the compiled package against the definition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from patterncc.analysis.explain import explain
+from patterncc.analysis.report import Report, junit, markdown
+from patterncc.analysis.verdict import Verdict
+from patterncc.analysis.verify import PROPERTIES as PROVED
+from patterncc.analysis.verify import failed
+from patterncc.analysis.verify import verify as prove
+from patterncc.cli import output
+from patterncc.cli.compile import one_of
+from patterncc.errors import PatternError, UsageError
+from patterncc.pipeline import lower
+from patterncc.runtime.gallery import find, shipped
+from patterncc.spec import load
+
+PROPERTIES = tuple(dict.fromkeys([*PROVED[:-2], "promises", "kernels", "all"]))
+
+
+def run(property: str, patterns: list[str], json: bool, xml: Path | None, summary: Path | None) -> int:
+    """The verdicts on each pattern; 1 when one decides against its pattern, 2 when a file is wrong."""
+    one_of("PROPERTY", property, PROPERTIES)
+    reports: list[Report] = []
+    wrong = False
+    for name in patterns or list(shipped()):
+        try:
+            output.progress(f"verifying {property} of {name}")
+            report = verified(name, property)
+        except PatternError as error:
+            output.progress("")
+            output.error(error)
+            wrong = True
+            continue
+        output.progress("")
+        reports.append(report)
+        if not json:
+            tell(report)
+    if json and reports:
+        documents = [document(report) for report in reports]
+        output.document(documents[0] if len(patterns) == 1 else documents)
+    for path, text in ((xml, junit(reports)), (summary, markdown(reports))):
+        if path is not None:
+            write(path, text)
+    return 2 if wrong else int(any(report.failed for report in reports))
+
+
+def verified(name: str, property: str) -> Report:
+    """The verdicts on one pattern, and for those that decide against it an explanation."""
+    pattern = load(find(name))
+    if property == "kernels":
+        from patterncc.runtime.check import check_kernels
+
+        verdicts = check_kernels(pattern)
+        return Report(pattern.name, verdicts, tuple(v for v in verdicts if v.holds is not True))
+    classes = lower(pattern)
+    verdicts = prove(classes, property, promises=pattern.promises)
+    bad = failed(verdicts, property, pattern.promises)
+    return Report(pattern.name, verdicts, bad, tuple(str(explain(classes, verdict, pattern)) for verdict in bad))
+
+
+def document(report: Report) -> dict[str, Any]:
+    return {"name": report.name, "results": [verdict.to_json() for verdict in report.verdicts]}
+
+
+def tell(report: Report) -> None:
+    """One calm table."""
+    print(output.paint(report.name, output.BOLD))
+    header = ("property", "scope", "layers", "verdict", "ms", "witness or proof")
+    rows = []
+    for line, verdict in zip(report.lines(), report.verdicts, strict=True):
+        said = "; ".join(filter(None, [line.witness, line.note or verdict.proof]))
+        rows.append((line.property, line.scope, line.layers, line.verdict, f"{line.seconds * 1e3:.1f}", said))
+    output.columns(rows, header=header, right="ms", indent=2)
+    for text in report.explanations:
+        print(f"  {text}")
+
+
+def write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+__all__ = ["PROPERTIES", "Verdict", "run"]
