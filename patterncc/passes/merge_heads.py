@@ -26,11 +26,14 @@ def merge_heads(pattern: Pattern, layouts: Layouts) -> Classes:
     layers 1: 1*3
     """
     numbers: dict[Layout, int] = {}
-    known: dict[int, int] = {}  # by identity: equal layouts are mostly one object, and hashing one is slow
+    known: dict[int, int] = {}  # by id: equal layouts, and equal layers, are mostly one object
+    rows: dict[int, tuple[int, ...]] = {}
     for layer in layouts:
-        for layout in layer:
-            if id(layout) not in known:
-                known[id(layout)] = numbers.setdefault(layout, len(numbers))
+        if id(layer) not in rows:
+            for layout in layer:
+                if id(layout) not in known:
+                    known[id(layout)] = numbers.setdefault(layout, len(numbers))
+            rows[id(layer)] = tuple([known[id(layout)] for layout in layer])
     return Classes(
         name=pattern.name,
         block=pattern.block,
@@ -39,5 +42,5 @@ def merge_heads(pattern: Pattern, layouts: Layouts) -> Classes:
         heads=pattern.heads,
         kv_heads=pattern.kv_heads,
         layouts=tuple(numbers),
-        of=tuple(tuple([known[id(layout)] for layout in layer]) for layer in layouts),
+        of=tuple([rows[id(layer)] for layer in layouts]),
     )

@@ -28,18 +28,21 @@ def resolve_heads(pattern: Pattern) -> Layouts:
     d<1 | j%16==1 | window 100,1 tokens
     """
     known: dict[object, Layout] = {}
-    seen: dict[int, tuple[Resolved, Layout]] = {}  # the shard is kept, so that its id stays its own
+    rows: dict[int, tuple[tuple[Resolved, ...], tuple[Layout, ...]]] = {}  # by id: layers alike share one tuple
 
     def layout_of(shard: Resolved) -> Layout:
-        if id(shard) not in seen:
-            key = _key(shard)
-            if key not in known:
-                known[key] = _layout(shard, causal=pattern.causal, block=pattern.block)
-            seen[id(shard)] = shard, known[key]
-        return seen[id(shard)][1]
+        key = _key(shard)
+        if key not in known:
+            known[key] = _layout(shard, causal=pattern.causal, block=pattern.block)
+        return known[key]
 
-    heads = range(pattern.heads)
-    return tuple(tuple([layout_of(pattern.shard(layer, head)) for head in heads]) for layer in range(pattern.layers))
+    def row_of(shards: tuple[Resolved, ...]) -> tuple[Layout, ...]:
+        if id(shards) not in rows:
+            of_shard = {id(shard): layout_of(shard) for shard in {id(shard): shard for shard in shards}.values()}
+            rows[id(shards)] = shards, tuple([of_shard[id(shard)] for shard in shards])
+        return rows[id(shards)][1]
+
+    return tuple([row_of(pattern.shards_of(layer)) for layer in range(pattern.layers)])
 
 
 def _key(shard: Resolved) -> object:
