@@ -46,6 +46,11 @@ class Entry:
         )
         self._shards: dict[tuple[int, ...], Resolved] = {}
 
+    @property
+    def uses_layer(self) -> bool:
+        """Whether its shards differ from layer to layer."""
+        return self._uses[2]
+
     def shard(self, head: int, kv_head: int, layer: int, position: int) -> Resolved:
         """The shard of one head in one layer; `position` is the head's place among the entry's heads."""
         at = (head, kv_head, layer)

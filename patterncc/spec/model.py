@@ -15,6 +15,7 @@ from patterncc.spec.fields import Length
 from patterncc.spec.kinds import Given, Keys, ListOf
 from patterncc.spec.resolved import Resolved
 from patterncc.spec.selector import Selector
+from patterncc.spec.source import BAD
 
 if TYPE_CHECKING:
     from patterncc.spec.resolve import Resolution
@@ -156,7 +157,7 @@ class Pattern(Model):
     about: Annotated[str, f.ABOUT] = Field("", description="One sentence on what the pattern is.")
     heads: Annotated[int, f.HEADS] = Field(description="Query heads of a layer.")
     kv_heads: Annotated[int, f.HEADS] = Field(
-        default_factory=lambda data: data["heads"],
+        default_factory=lambda data: data.get("heads", BAD),
         description="KV heads of a layer, a divisor of heads. Default: heads.",
     )
     head_dim: Annotated[int, f.HEAD_DIM] = Field(128, description="Width of a head.")
@@ -213,12 +214,13 @@ class Pattern(Model):
 
     def _resolved(self) -> Resolution:
         # Read past pydantic's lookup of private attributes, which takes longer than all the rest.
-        private = self.__pydantic_private__ or {}
-        if private["_resolution"] is None:
+        resolution: Resolution | None = (self.__pydantic_private__ or {})["_resolution"]
+        if resolution is None:
             from patterncc.spec.resolve import raising, resolve
 
-            private["_resolution"] = resolve(self, self._folder, raising)
-        return private["_resolution"]
+            self._resolution = resolution = resolve(self, self._folder, raising)
+            assert resolution is not None  # a mistake would have been raised
+        return resolution
 
 
 MODELS: dict[str | None, type[Model] | type[Promises]] = {

@@ -20,8 +20,23 @@ if TYPE_CHECKING:
 class Resolution:
     """The entry that claims each head of each layer. Shards are evaluated when asked for, once each."""
 
-    def __init__(self, group: int, layouts: Sequence[Sequence[tuple[Entry, int]] | None]) -> None:
+    def __init__(self, heads: int, group: int, layouts: Sequence[Sequence[tuple[Entry, int]] | None]) -> None:
         self._group, self._layouts = group, tuple(layouts)
+        self._dense = (DENSE,) * heads
+        self._tuples: dict[tuple[int, int | None], tuple[Resolved, ...]] = {}
+
+    def shards_of(self, layer: int) -> tuple[Resolved, ...]:
+        """What all heads of one layer keep."""
+        entries = self._layouts[layer]
+        if entries is None:
+            return self._dense
+        key = (id(entries), layer if any(entry.uses_layer for entry, _ in entries) else None)
+        if key not in self._tuples:
+            self._tuples[key] = tuple(
+                entry.shard(head, head // self._group, layer, position)
+                for head, (entry, position) in enumerate(entries)
+            )
+        return self._tuples[key]
 
     def shard(self, layer: int, head: int) -> Resolved:
         """What one head of one layer keeps."""
@@ -55,7 +70,7 @@ def resolve(pattern: Pattern, folder: FolderPath | None, report: Report) -> Reso
         of_head = [owners[head] for head in sorted(owners)]
         for layer in chosen:
             of_layer[layer] = of_head
-    return Resolution(group, of_layer) if group is not None and layers is not BAD else None
+    return Resolution(heads, group, of_layer) if group is not None and layers is not BAD else None
 
 
 def raising(path: Path, message: str, help: str | None = None, **_: object) -> NoReturn:
