@@ -66,7 +66,8 @@ def _layouts(
     drawn = []
     for panel in panels:
         share = density(panel.layout, rows, causal=classes.causal, block=classes.block)
-        titles = [Text(panel.title, "bold"), Text(f"{share:.1%} of token pairs", "dim")]
+        notes = ", ".join(filter(None, (f"{share:.1%} kept", panel.layers)))
+        titles = [Text(panel.heads, "bold"), Text(notes, "dim")]
         if head is not None:
             titles += _reasons(panel.layout, colour)
         if colour:

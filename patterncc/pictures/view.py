@@ -123,19 +123,24 @@ def spell(word: str, numbers: Iterable[int], most: int = 4) -> str:
     """A list of heads or layers, short.
 
     >>> spell("head", [3]), spell("head", [0, 1, 2, 5]), spell("layer", range(0, 32, 2))
-    ('head 3', 'heads 0-2, 5', 'layers 0, 2, 4, …, 30')
+    ('head 3', 'heads 0-2, 5', 'layers 0-30 by 2')
     """
+    numbers = sorted(numbers)
+    if len(numbers) == 1:
+        return f"{word} {numbers[0]}"
+    step = numbers[1] - numbers[0]
+    if step > 1 and len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1, step)):
+        return f"{word}s {numbers[0]}-{numbers[-1]} by {step}"
     spans = [
         f"{first}-{last}" if last > first + 1 else f"{first}, {last}" if last > first else str(first)
         for first, last in _runs(numbers)
     ]
     if len(spans) > most:
         spans = [*spans[: most - 1], "…", spans[-1]]
-    return f"{word}{'s' if len(spans) > 1 or not spans[0].isdigit() else ''} {', '.join(spans)}"
+    return f"{word}s {', '.join(spans)}"
 
 
-def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    numbers = sorted(numbers)
+def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
     start = 0
     for k in range(1, len(numbers) + 1):
         if k == len(numbers) or numbers[k] != numbers[k - 1] + 1:

@@ -187,7 +187,7 @@ def test_unknown_suffix(name: str, help: str, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot write .*: no such file or directory"):
+    with pytest.raises(UsageError, match=r"cannot write .*: no such file or directory"):
         write(everything(), tmp_path / "none" / "a.svg")
 
 

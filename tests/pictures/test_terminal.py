@@ -31,7 +31,7 @@ def test_a_head() -> None:
         "first 6 rows (down) and columns (across): 96 tokens\n"
         "\n"
         "head 0\n"
-        "46.4% of token pairs\n"
+        "46.4% kept\n"
         "# local   d<1\n"
         "| stride  j%4==1\n"
         "+ sink    sink 4 tokens\n"
