@@ -121,7 +121,8 @@ def failed(
     for verdict in verdicts:
         kept = verdict.property in promised
         scopes = promised_scopes(verdict.property, promised.get(verdict.property))
-        decides = property == "promises" or (verdict.scope in scopes and (property != "all" or kept))
+        asked = kept if property == "all" else verdict.property == property
+        decides = property == "promises" or (asked and verdict.scope in scopes)
         if decides and (verdict.holds is False or (verdict.holds is None and kept)):
             bad.append(verdict)
     return tuple(bad)

@@ -1,4 +1,4 @@
-"""Brute force, straight from the meaning of a layout: what the proofs are held against."""
+"""Brute force, straight from the meaning of a layout, and random patterns: what the proofs are held against."""
 
 from __future__ import annotations
 
@@ -6,31 +6,7 @@ import random
 
 import numpy as np
 
-from patterncc.ir.draw import draw
 from patterncc.ir.layout import KEY, QUERY, Classes, Layout, Mask, Random, Term
-
-
-def attended(layout: Layout, *, block: int, causal: bool, tokens: int) -> np.ndarray:
-    """bool [tokens, tokens]: whether query token t may attend key token u, pair by pair of blocks."""
-    blocks = -(-tokens // block)
-    whole = np.zeros((blocks, blocks), bool)
-    for i in range(blocks):
-        for j in range(blocks):
-            whole[i, j] = any(term.keeps(i, j) for term in layout.terms)
-        if layout.random:
-            for j in draw(i, layout.random.blocks, layout.random.seed):
-                whole[i, j] = True
-    if layout.mask:
-        for i in range(min(blocks, layout.mask.rows)):
-            for j in range(min(blocks, layout.mask.columns)):
-                bit = i * layout.mask.columns + j
-                whole[i, j] |= bool(layout.mask.bits[bit // 8] >> (7 - bit % 8) & 1)
-    kept = whole.repeat(block, 0).repeat(block, 1)[:tokens, :tokens]
-    t, u = np.arange(tokens)[:, None], np.arange(tokens)[None, :]
-    if layout.window:
-        kept |= (t - u < layout.window[0]) & (t - u > -layout.window[1])
-    kept |= u < layout.sink
-    return kept & (u <= t) if causal else kept
 
 
 def attends(layout: Layout, block: int, causal: bool, t: int, u: int) -> bool:

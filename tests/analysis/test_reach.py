@@ -1,0 +1,131 @@
+"""How many layers reach: against Boolean matrix products at tokens, and worked-out cases."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from patterncc.analysis.across import Reached
+from patterncc.analysis.budget import DEFAULT, Budget
+from patterncc.analysis.reach import layers_to_reach, reach
+from patterncc.analysis.union import union
+from patterncc.ir.layout import Layout
+from tests.analysis.oracle import classes_of, random_layout, smallest
+from tests.witness import kept_tokens
+
+BUDGET = Budget(rows=24, side=400)
+
+
+def unconnected(layers: list[np.ndarray], causal: bool) -> list[tuple[int, int] | None]:
+    """After 1, 2, ... layers: the smallest unconnected pair; not causal: at the shortest length that holds it."""
+    tokens = len(layers[0])
+    found = []
+    for n in range(1, len(layers) + 1):
+        candidates = []
+        for size in [tokens] if causal else range(1, tokens + 1):
+            connected = np.eye(size, dtype=bool)
+            for kept in layers[:n]:
+                step = kept[:size, :size].astype(np.float32)
+                connected |= (step @ connected.astype(np.float32)) > 0
+            new = np.tri(size, dtype=bool)
+            if not causal:
+                new = np.zeros((size, size), bool)
+                new[-1, :] = new[:, -1] = True
+            pair = smallest(~connected & new)
+            candidates += [pair] if pair else []
+        found.append(min(candidates, default=None))
+    return found
+
+
+def check_one(seed: int, opaque: float) -> tuple[bool, str]:
+    r = random.Random(seed)
+    causal, block = r.random() < 0.75, r.choice([1, 2, 3])
+    layers = [
+        [random_layout(r, causal, opaque * (r.random() < 0.5), block) for _ in range(r.randint(1, 3))]
+        for _ in range(r.randint(1, 4))
+    ]
+    tokens = block * (36 if causal else 12)
+    kept = [
+        np.logical_or.reduce([kept_tokens(x, tokens, causal=causal, block=block) for x in heads]) for heads in layers
+    ]
+    brute = unconnected(kept, causal)
+    answer = layers_to_reach([union(heads) for heads in layers], causal, block, BUDGET)
+    what = (seed, causal, block, [[str(x) for x in heads] for heads in layers], answer, brute)
+    least = next((n for n, pair in enumerate(brute, 1) if pair is None), len(layers) + 1)
+    pair = answer.answer.pair
+    if answer.at_most is not None:
+        assert brute[answer.at_most - 1] is None, what
+        assert least <= answer.at_most and answer.at_least <= answer.at_most, what
+    elif pair is None:
+        assert brute[-1] is None or brute[-1][0] >= answer.answer.settled, what
+    elif max(pair) < tokens:
+        assert brute[-1] == pair if answer.answer.smallest else brute[-1] is not None and brute[-1] <= pair, what
+    else:
+        assert brute[-1] is None or brute[-1] > pair or not answer.answer.smallest, what
+    exact = answer.at_least == answer.at_most
+    return causal, "exact" if exact else "range" if answer.at_most else "fails" if pair else "open"
+
+
+def test_reach_agrees_with_matrix_products():
+    seen = {check_one(seed, 0.0) for seed in range(120)}
+    assert {(causal, said) for causal in (True, False) for said in ("exact", "fails")} <= seen
+
+
+def test_reach_with_random_and_mask_parts():
+    for seed in range(1000, 1050):
+        check_one(seed, 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", range(20))
+def test_reach_on_ten_thousand_patterns(shard: int):
+    for seed in range(10_000 + shard * 500, 10_500 + shard * 500):
+        check_one(seed, 0.3 * (seed % 3 == 0))
+
+
+@pytest.mark.parametrize(
+    ("layers", "causal", "steps", "pair"),
+    [
+        (["window 4096,1 tokens"] * 32, True, None, (32 * 4095 + 1, 0)),
+        (["d<64 | window 4096,1 tokens | sink 4 tokens"] * 2, True, None, (2 * 4095 + 5, 4)),
+        (["d<16 | window 1024,1 tokens"] * 5 + ["all"], True, 6, None),
+        (["d<2 | window 128,1 tokens", "all"] * 3, True, 2, None),
+        (["d<16 | j%16==3"] * 2, True, 2, None),  # over the window to a column that all keep, then from there
+        (["d<8 | j%16==3"] * 4, True, 4, None),  # 7 blocks a layer, 15 to go
+        (["d<8 | j%16==3"] * 3, True, None, (26 * 64, 4 * 64)),
+        (["-3<=d<4 | i<1 | j<1"] * 12, False, 2, None),
+        (["i<1 | d<1", "j<1"], False, 2, None),
+        (["j<1", "i<1 | d<1"], False, None, (128, 64)),  # in the wrong order
+        (["window 128,128 tokens"] * 12, False, None, (0, 12 * 127 + 1)),
+        (["all"], True, 1, None),
+        (["nothing"], True, None, (1, 0)),
+    ],
+)
+def test_known_cases(layers: list[str], causal: bool, steps: int | None, pair: tuple[int, int] | None):
+    found = layers_to_reach([union([Layout.parse(text)]) for text in layers], causal, 64, DEFAULT)
+    assert found.at_most == steps
+    if steps is not None:
+        assert found.at_least == steps
+    else:
+        assert found.answer.pair == pair and found.answer.smallest
+
+
+def test_stride_16_and_a_window_of_8_blocks():
+    """Sixteen heads, one residue each, cover in one layer; one head per layer never joins what its stride skips."""
+    every = [Layout.parse(f"d<8 | j%16=={o}") for o in range(16)]
+    assert layers_to_reach([union(every)], True, 64, DEFAULT) == Reached(1, 1)
+    one = layers_to_reach([union(every[1:2])] * 2, True, 64, DEFAULT)
+    assert one.answer.pair is not None
+    t, u = one.answer.pair
+    assert (t // 64 - u // 64) >= 15, "two windows of 8 blocks reach 14 blocks back"
+
+
+def test_the_verdict_counts_only_the_layers_it_is_given():
+    windows = Layout.parse("d<2")
+    classes = classes_of([[windows], [windows], [Layout.parse("all")]], block=16, causal=True, kv_heads=1)
+    whole, first_two = reach(classes, DEFAULT)[0], reach(classes, DEFAULT, within=2)[0]
+    assert (whole.holds, whole.value, whole.witness) == (True, 3, None)
+    assert first_two.holds is False and first_two.witness is not None
+    assert (first_two.witness.query_token, first_two.witness.key_token) == (3 * 16, 0)

@@ -1,0 +1,226 @@
+"""What people and programs are told: verdicts, promises, explanations, differences and reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from patterncc.analysis.compare import compare
+from patterncc.analysis.diff import diff
+from patterncc.analysis.explain import explain
+from patterncc.analysis.mend import classes_of, mends
+from patterncc.analysis.report import Report, junit, markdown
+from patterncc.analysis.verdict import Verdict
+from patterncc.analysis.verify import PROPERTIES, failed, prove_promises, verify
+from patterncc.ir.layout import Classes, Layout
+from patterncc.spec import Pattern, load, loads
+from tests.analysis import oracle
+
+GALLERY = Path(__file__).parents[2] / "patterns"
+
+
+def pattern(*lines: str, heads: int = 32, kv_heads: int = 8, **keys: str) -> Pattern:
+    given = {"pattern": 1, "name": "x", "heads": heads, "kv_heads": kv_heads, "block": 64, **keys}
+    head = [f"{key}: {value}" for key, value in given.items()]
+    return loads("\n".join([*head, "shards:", "  - heads: all", *(f"    {line}" for line in lines), ""]))
+
+
+def s2(offset: str, stride: int = 16, **keys: str) -> Pattern:
+    return pattern("local: 16", f"stride: {stride}", f"offset: {offset}", **keys)
+
+
+def by_scope(verdicts: tuple[Verdict, ...]) -> dict[str, Verdict]:
+    return {verdict.scope: verdict for verdict in verdicts}
+
+
+def test_half_of_the_far_context_is_kept_by_no_head():
+    """32 heads, 8 KV heads, stride 16, offset g: the known fact, with its witness and its mends."""
+    given = s2("g")
+    classes = classes_of(given)
+    verdict = by_scope(verify(classes, "coverage"))["layer"]
+    assert verdict.holds is False and verdict.witness is not None
+    assert verdict.witness.to_json() == {"row": 24, "column": 8, "query_token": 24 * 64, "key_token": 8 * 64}
+    assert "residues 8-15 of 16" in verdict.note and "from distance 16 on" in verdict.note
+    text = str(explain(classes, verdict, given))
+    assert text.startswith("stride 16 with 8 KV heads: residues 8-15 of 16 are kept by no head from distance 16 on")
+    assert "50.0% of all old blocks" in text
+    assert "use stride 8, or offset: h, or 16 KV heads" in text
+
+
+def test_offset_h_holds_in_the_layer_and_not_in_a_group():
+    classes = classes_of(s2("h"))
+    verdicts = by_scope(verify(classes, "coverage"))
+    assert {scope: verdict.holds for scope, verdict in verdicts.items()} == {
+        "layer": True,
+        "group": False,
+        "model": True,
+    }
+    assert verdicts["group"].heads == (4, 5, 6, 7), "of all KV heads the one with the smallest witness"
+    assert not failed(tuple(verdicts.values()), "coverage")
+
+
+def test_every_mend_is_proved_and_can_be_typed_in():
+    given = s2("g")
+    verdict = by_scope(verify(classes_of(given), "coverage"))["layer"]
+    found = mends(given, verdict)
+    assert len(found) == 4 and all(len(mend.changes) == 1 for mend in found)
+    for mend in found:
+        again = by_scope(verify(classes_of(loads(mend.source)), "coverage"))["layer"]
+        assert again.holds is True, mend.source
+
+
+def test_two_changes_when_one_does_not_do():
+    given = pattern("local: 4", "stride: 16", "offset: 2 * g", heads=8, kv_heads=4)
+    verdict = by_scope(verify(classes_of(given), "coverage"))["layer"]
+    found = [mend for mend in mends(given, verdict) if len(mend.changes) == 2]
+    assert [str(mend) for mend in found] == ["stride 8 and offset: h"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "property", "scope", "expected"),
+    [
+        (("local: 4", "strides: [{every: 8, offset: h, anchor: query}]"), "kv", "head", "anchor: key"),
+        (("local: 4", "strides: [{every: 8, offset: h, from: 8}]"), "kv", "head", "from: 0"),
+        (("stride: 4", "offset: h"), "rows", "head", "local: 1"),
+    ],
+)
+def test_mends_of_other_properties(lines: tuple[str, ...], property: str, scope: str, expected: str):
+    given = pattern(*lines, heads=8, kv_heads=8)
+    verdict = by_scope(verify(classes_of(given), property))[scope]
+    assert verdict.holds is False
+    assert expected in [str(mend) for mend in mends(given, verdict)]
+
+
+def test_phi3_small_holds_and_fails_with_twice_the_stride():
+    given = load(GALLERY / "phi3_small.yaml")
+    assert not failed(verify(classes_of(given), "coverage"), "coverage", given.promises)
+    wider = loads(given.source.replace("stride: 8", "stride: 16"))
+    bad = failed(verify(classes_of(wider), "coverage"), "coverage", wider.promises)
+    assert [(verdict.scope, verdict.layers[:2]) for verdict in bad] == [("layer", (0, 2))]
+    assert bad[0].witness is not None and (bad[0].witness.row, bad[0].witness.column) == (16, 0)
+
+
+@pytest.mark.parametrize("path", sorted(GALLERY.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_gallery_keeps_its_promises(path: Path):
+    given = load(path)
+    verdicts = prove_promises(classes_of(given), given.promises)
+    assert verdicts and not failed(verdicts, "promises", given.promises)
+    for verdict in verify(classes_of(given), "all"):
+        told = json.loads(json.dumps(verdict.to_json()))
+        assert {"property", "scope", "layer", "holds", "proof", "witness", "note"} <= set(told)
+        assert (told["holds"] is False) == (told["witness"] is not None) or told["property"] == "balance"
+
+
+def one(text: str, causal: bool = True, **keys: int) -> Classes:
+    return oracle.classes_of([[Layout.parse(text)]], block=64, causal=causal, kv_heads=1, **keys)
+
+
+def test_promises():
+    window = one("d<4")
+    assert [v.property for v in prove_promises(window, None)] == ["rows"], (
+        "non-empty rows unless the file says otherwise"
+    )
+    assert prove_promises(window, {}) == (), "nothing"
+    broken = {"coverage": "layer", "rows": "nonempty", "kv": "monotone", "reach": 4}
+    verdicts = prove_promises(window, broken)
+    assert [v.property for v in failed(verdicts, "promises", broken)] == ["coverage", "reach"]
+    assert [v.scope for v in prove_promises(window, {"kv": "group", "coverage": "model"})] == ["group", "model"]
+
+
+def test_what_is_promised_decides_all():
+    window = one("d<4")
+    verdicts = verify(window, "all")
+    assert {v.property for v in verdicts} == set(PROPERTIES) - {"promises", "all"}
+    assert not failed(verdicts, "all", {"rows": "nonempty", "kv": "monotone"}), "no far context is no fault"
+    assert {v.property for v in failed(verdicts, "all", {"coverage": "model"})} == {"coverage"}
+    assert failed(verify(window, "coverage"), "coverage"), "asked for by name, it fails"
+
+
+def test_an_undecided_promise_is_a_failure_and_an_undecided_question_is_not():
+    drawn = one("d<2 | random 1 seed 3 | 2<=d & i<8 | 8<=d & j<1")
+    verdicts = verify(drawn, "kv", scopes=("head",))
+    if verdicts[0].holds is None:
+        assert failed(verdicts, "promises", {"kv": "monotone"}) and not failed(verdicts, "kv")
+    open_question = Verdict("kv", "head", (0,), None, "undecided beyond 64 tokens")
+    assert failed((open_question,), "promises", {"kv": "monotone"}) and not failed((open_question,), "kv", {})
+
+
+def test_random_parts_are_decided_as_far_as_is_said():
+    covered = by_scope(verify(one("all | random 2 seed 1"), "coverage"))["layer"]
+    assert covered.holds is True and covered.proof == "for every length", "the other parts alone prove it"
+    missing = by_scope(verify(one("d<2 | random 1 seed 1"), "coverage"))["layer"]
+    assert missing.holds is False and missing.proof == "smallest witness"
+    rows = verify(one("1<=d | random 1 seed 1"), "rows")[0]
+    assert rows.holds is False and rows.witness is not None and rows.witness.column is None
+
+
+def test_not_causal():
+    assert by_scope(verify(one("all", causal=False), "coverage"))["layer"].holds is True
+    ahead = by_scope(verify(one("d<4", causal=True), "causal"))["layer"]
+    assert ahead.holds is True
+    looking = verify(one("-1<=d<4", causal=False), "causal")[0]
+    assert looking.witness is not None and (looking.witness.query_token, looking.witness.key_token) == (0, 1)
+
+
+def test_an_unknown_property():
+    with pytest.raises((KeyError, ValueError), match="speed"):
+        verify(one("all"), "speed")
+
+
+def test_compare_finds_the_first_pair_each_way():
+    a, b = classes_of(s2("g")), classes_of(s2("h"))
+    found = compare(a, b)
+    assert found.equal is False and found.subset is False
+    assert found.only_in_a is not None and found.only_in_b is not None
+    assert (found.only_in_a.layer, found.only_in_a.head, found.only_in_a.witness.row) == (0, 1, 16)
+    assert found.only_in_b.head == 16, "head 16 keeps residue 0 with offset h, residue 4 with offset g"
+    assert (0, 0) not in found.heads and (0, 1) in found.heads
+    assert compare(a, a).equal is True and compare(a, a).subset is True
+
+
+def test_equal_by_meaning_though_written_differently():
+    a = one("d<2 | 2<=d & j%2==0 | 2<=d & j%2==1")
+    assert compare(a, one("all")).equal is True
+    assert compare(one("window 128,1 tokens | d<2"), one("window 128,1 tokens | d<1")).only_in_b is None
+    wider = compare(one("window 129,1 tokens"), one("window 128,1 tokens"))
+    assert wider.only_in_a is not None and wider.only_in_b is None
+    assert (wider.only_in_a.witness.query_token, wider.only_in_a.witness.key_token) == (128, 0)
+
+
+def test_compare_across_shapes_and_causality():
+    assert compare(one("d<4"), one("d<4", causal=False)).only_in_b is not None
+    two = oracle.classes_of([[Layout.parse("d<4")] * 2], block=64, causal=True, kv_heads=1)
+    found = compare(one("d<4"), two)
+    assert found.equal is False and found.only_in_b is not None and found.only_in_b.head == 1
+    other = oracle.classes_of([[Layout.parse("d<4")]], block=16, causal=True, kv_heads=1)
+    assert compare(one("d<4"), other).equal is False
+
+
+def test_diff_tells_cost_and_verdicts():
+    told = diff(classes_of(s2("g")), classes_of(s2("h"))).to_json()
+    assert told["equal"] is False
+    assert {"row", "column", "query_token", "key_token", "layer", "head"} <= set(told["only_in_a"])
+    assert told["figures"]["kv_bytes_kept"]["b"] > 3 * told["figures"]["kv_bytes_kept"]["a"]
+    assert {"property": "coverage", "scope": "layer", "a": False, "b": True} in told["verdicts"]
+    json.dumps(told)
+    same = diff(classes_of(s2("g")), classes_of(s2("g"))).to_json()
+    assert (same["equal"], same["only_in_a"], same["only_in_b"], same["verdicts"]) == (True, None, None, [])
+
+
+def test_reports():
+    given = s2("g")
+    classes = classes_of(given)
+    verdicts = verify(classes, "all")
+    bad = failed(verdicts, "coverage")
+    report = Report("x|y", verdicts, bad, (str(explain(classes, bad[0], given)),))
+    suite = ElementTree.fromstring(junit([report]))
+    assert suite.get("failures") == "1" and len(suite.findall(".//testcase")) == len(verdicts)
+    failure = suite.find(".//failure")
+    assert failure is not None and "row 24, column 8" in (failure.get("message") or "")
+    text = markdown([report])
+    assert "| coverage | layer | 0 | fails | row 24, column 8 (token 1536 to 512) |" in text
+    assert "> stride 16 with 8 KV heads" in text
+    assert all(line.seconds >= 0 for line in report.lines())
