@@ -148,7 +148,7 @@ def _union(
     cells = [[count_colour(c, classes.heads) for c in line[:end]] for line, end in zip(counts, ends, strict=True)]
     seen = sorted({c for line, end in zip(counts, ends, strict=True) for c in line[:end]})
     where = spell("layer", shared.layers if layer is None else [layer])
-    title = "How many heads keep a block" + (f", {where}" if len(shared.layers) < classes.layers else "")
+    title = "Heads per block" + (f", {where}" if len(shared.layers) < classes.layers else "")
     scene.add(
         Label(x, y, cut(title, 12, side, bold=True), 12, INK, bold=True),
         Cells(x, y + 10, side / rows, cells),

@@ -107,7 +107,7 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
     """About how wide a sans-serif font sets the text: enough to place and to cut it."""
     narrow = sum(character in " .,:;|!'()[]ijlftIr-·" for character in text)
     wide = sum(character in "mwMW@%—" for character in text)
-    return size * (0.56 * len(text) - 0.24 * narrow + 0.3 * wide) * (1.06 if bold else 1)
+    return size * (0.56 * len(text) - 0.24 * narrow + 0.3 * wide) * (1.12 if bold else 1)
 
 
 def cut(text: str, size: float, width: float, bold: bool = False) -> str:
