@@ -114,6 +114,17 @@ def test_equal_heads_share_one_object() -> None:
     assert len({id(pattern.shard(layer, head)) for layer in range(4) for head in range(8)}) == 2
 
 
+def test_shards_of_a_layer_are_those_of_its_heads() -> None:
+    entries = "[{heads: 0-3, local: l + 1}, {heads: rest, stride: 4, offset: g}]"
+    layouts = "[{layers: 3-4, shards: [{heads: all, sink: 1}]}]"
+    text = HEAD + f"layers: 5\nshards: {entries}\nlayouts: {layouts}\ndense_layers: 0"
+    pattern = spec.loads(text)
+    for layer in range(5):
+        assert pattern.shards_of(layer) == tuple(pattern.shard(layer, head) for head in range(8))
+    assert pattern.shards_of(3) is pattern.shards_of(4)
+    assert pattern.shards_of(1)[0].local != pattern.shards_of(2)[0].local
+
+
 def test_promises() -> None:
     text = HEAD + "shards: [{heads: all, local: 1}]\npromises: "
     given = spec.loads(text + "{coverage: group, rows: nonempty, kv: monotone, reach: 4 layers}").promises
