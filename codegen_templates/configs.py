@@ -39,7 +39,7 @@ def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
     if head_dim > 128:
         return Config(64, 64 if arch >= "sm_90" else 32, 8, stages)
     if head_dim <= 64 and family(arch) == "sm_90":
-        return Config(128, 64, 4, stages)
+        return Config(128, 128, 8, stages)
     return Config(128, 64, 8, stages)
 
 

@@ -120,6 +120,37 @@ def locate(tile, tiles, places, kv_start, pages, BLOCK_N: tl.constexpr, PAGE: tl
 
 
 @triton.jit
+def edge(
+    tile,
+    n_slots,
+    places,
+    rule,
+    o_t,
+    t_first,
+    t_last,
+    kv_start,
+    kv_stop,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """The keys of an edge tile [BLOCK_N], which of them a row of the tile keeps at all, and which row keeps which."""
+    x = tile * BLOCK_N + tl.arange(0, BLOCK_N)
+    slot = x >> BLOCK_BITS
+    j = column(slot, places, False)
+    u = j * BLOCK + (x & (BLOCK - 1))
+    i_first, i_last = t_first >> BLOCK_BITS, t_last >> BLOCK_BITS
+    m_n = keeps(slot, i_first, i_last, j, t_first, t_last, u, rule)
+    m_n &= (slot < n_slots) & (u >= kv_start) & (u < kv_stop)
+    t = o_t[:, None]
+    i = i_first if BLOCK_Q <= BLOCK else t >> BLOCK_BITS
+    m_keep = keeps(slot[None, :], i, i, j[None, :], t, t, u[None, :], rule) & m_n[None, :]
+    if IS_CAUSAL:
+        m_n &= u <= t_last
+        m_keep &= u[None, :] <= t
+    return tl.where(m_n, u, kv_start), m_n, m_keep
+
+
+@triton.jit
 def load_keys(p, row, s_page, s_row, m_row, BLOCK_N: tl.constexpr, PAGE: tl.constexpr, IS_GATHERED: tl.constexpr):
     """The tile of k or v with these rows, or from this row on. [BLOCK_N, BLOCK_D]"""
     if PAGE:
@@ -161,6 +192,19 @@ def attend(b_q, b_k, b_v, m_keep, b_out, b_max, b_sum, scale, PRECISION: tl.cons
         b_old = tl.exp2(b_max - b_base)
     b_out = tl.dot(b_p.to(b_v.dtype), b_v, b_out * b_old[:, None], input_precision=PRECISION)
     return b_out, b_new, b_sum * b_old + tl.sum(b_p, 1)
+
+
+@triton.jit
+def request(i_batch, q_starts, kv_starts, PAGE: tl.constexpr):
+    """Where the queries of a packed request begin in memory and how many there are, then the same of its keys."""
+    q_first = tl.load(q_starts + i_batch)
+    q_len = tl.load(q_starts + i_batch + 1) - q_first
+    kv_first = tl.load(kv_starts + i_batch)
+    if PAGE:
+        kv_len = kv_first
+    else:
+        kv_len = tl.load(kv_starts + i_batch + 1) - kv_first
+    return q_first.to(tl.int64), q_len, kv_first.to(tl.int64), kv_len
 
 
 # fmt: off
@@ -218,17 +262,9 @@ def attn_fwd(
     PRECISION: tl.constexpr,
 ):
     i_batch = tl.program_id(2).to(tl.int64)
-    q_first = 0
-    kv_first = 0
+    q_first, kv_first = 0, 0
     if IS_PACKED:
-        q_first = tl.load(q_starts + i_batch)
-        q_len = tl.load(q_starts + i_batch + 1) - q_first
-        kv_first = tl.load(kv_starts + i_batch)
-        if PAGE:
-            kv_len = kv_first
-            kv_first = 0
-        else:
-            kv_len = tl.load(kv_starts + i_batch + 1) - kv_first
+        q_first, q_len, kv_first, kv_len = request(i_batch, q_starts, kv_starts, PAGE)
         q_start = kv_len - q_len
     q_stop = q_start + q_len
     kv_stop = kv_start + kv_len
@@ -237,14 +273,14 @@ def attn_fwd(
     i_split = tl.program_id(0) % splits
     t_base = q_start & -BLOCK_Q
     i_tile = (q_stop - t_base + BLOCK_Q - 1) // BLOCK_Q - 1 - tl.program_id(0) // splits
-    if (i_tile < 0) | (q_len <= 0):
+    if (i_tile < 0) | (q_len == 0):
         return
     t_base += i_tile * BLOCK_Q
     o_m = tl.arange(0, BLOCK_Q * BLOCK_H)
     o_t = t_base + o_m % BLOCK_Q  # [BLOCK_M]
     m_q = (o_t >= q_start) & (o_t < q_stop)
     p_group = groups + tl.program_id(1) * (2 + BLOCK_H)
-    i_kv = tl.load(p_group)
+    i_kv = tl.load(p_group).to(tl.int64)
     if BLOCK_H == 1:
         i_head = tl.load(p_group + 2).to(tl.int64)
     else:
@@ -268,16 +304,16 @@ def attn_fwd(
     tile_from = all_tiles * i_split // splits
     tile_to = all_tiles * (i_split + 1) // splits
 
-    i_row = (q_first + o_t - q_start).to(tl.int64)
+    i_row = q_first + (o_t - q_start).to(tl.int64)
     p_q = q + (i_batch * s_qb + i_head * s_qh + i_row * s_qn) * ALIGN
     b_q = load_rows(p_q[:, None], m_q)  # [BLOCK_M, BLOCK_D]
-    k += i_kv * s_kh * ALIGN
-    v += i_kv * s_vh * ALIGN
-    if not PAGE:
-        k += (i_batch * s_kb + kv_first * s_kn) * ALIGN
-        v += (i_batch * s_vb + kv_first * s_vn) * ALIGN
-    else:
+    if PAGE:
         pages += i_batch * s_pages
+        k += i_kv * s_kh * ALIGN
+        v += i_kv * s_vh * ALIGN
+    else:
+        k += (i_batch * s_kb + i_kv * s_kh + kv_first * s_kn) * ALIGN
+        v += (i_batch * s_vb + i_kv * s_vh + kv_first * s_vn) * ALIGN
 
     b_out = tl.zeros([BLOCK_Q * BLOCK_H, BLOCK_D], tl.float32)
     b_max = tl.full([BLOCK_Q * BLOCK_H], float("-inf"), tl.float32)
@@ -298,21 +334,10 @@ def attn_fwd(
         b_out, b_max, b_sum = attend(b_q, b_k, b_v, None, b_out, b_max, b_sum, scale, PRECISION)
 
     # edge tiles: the exact rule
-    t = o_t[:, None]
-    i = i_first if BLOCK_Q <= BLOCK else t >> BLOCK_BITS
     for tile in tl.range(tl.maximum(tile_from, far_tiles), tile_to, num_stages=2):
-        x = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-        slot = x >> BLOCK_BITS
-        j = column(slot, places, False)
-        u = j * BLOCK + (x & (BLOCK - 1))
-        # a key that no row keeps is not read
-        m_n = keeps(slot, i_first, i_last, j, t_first, t_last, u, rule)
-        m_n &= (slot < n_slots) & (u >= kv_start) & (u < kv_stop)
-        m_keep = keeps(slot[None, :], i, i, j[None, :], t, t, u[None, :], rule) & m_q[:, None] & m_n[None, :]
-        if IS_CAUSAL:
-            m_n &= u <= t_last
-            m_keep &= u[None, :] <= t
-        row = rows(tl.where(m_n, u, kv_start), kv_start, pages, PAGE)
+        u, m_n, m_keep = edge(tile, n_slots, places, rule, o_t, t_first, t_last, kv_start, kv_stop, BLOCK_Q, BLOCK_N)
+        m_keep &= m_q[:, None]
+        row = rows(u, kv_start, pages, PAGE)
         b_k = load_keys(k, row, s_kb * ALIGN, s_kn * ALIGN, m_n, BLOCK_N, PAGE, True)
         b_v = load_keys(v, row, s_vb * ALIGN, s_vn * ALIGN, m_n, BLOCK_N, PAGE, True)
         b_out, b_max, b_sum = attend(b_q, b_k, b_v, m_keep, b_out, b_max, b_sum, scale, PRECISION)
@@ -320,6 +345,7 @@ def attn_fwd(
     b_lse = (b_max + tl.log2(b_sum)) * LN_2  # -inf where nothing was kept
     b_out = b_out / tl.where(b_sum == 0.0, 1.0, b_sum)[:, None]
     o_d = tl.arange(0, BLOCK_D)[None, :]
+    i_split = i_split.to(tl.int64)
     p_out = out + i_split * s_os + (i_batch * s_ob + i_head * s_oh + i_row * s_on) * ALIGN
     tl.store(p_out[:, None] + o_d, b_out.to(out.dtype.element_ty), mask=m_q[:, None] & (o_d < HEAD_DIM))
     tl.store(lse + i_split * s_ls + i_batch * s_lb + i_head * s_lh + i_row, b_lse, mask=m_q)

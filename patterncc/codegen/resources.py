@@ -65,7 +65,7 @@ def report(folder: Path, arches: Sequence[str], dtype: str = "bf16") -> list[Rep
 
 @dataclass(frozen=True)
 class Call:
-    """A kernel as a launcher calls it: what for, its constexpr arguments, and the types of pointers (None: not given)."""
+    """A kernel as a launcher calls it: what for, constexpr arguments, and the types of pointers (None: not given)."""
 
     kernel: str
     purpose: str
