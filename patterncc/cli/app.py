@@ -55,7 +55,7 @@ Pattern = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Layer = Annotated[int | None, typer.Option("--layer", "-l", metavar="L", help="A layer, counted from 0.")]
 Head = Annotated[int | None, typer.Option("--head", metavar="H", help="A query head, counted from 0.")]
-Length = Annotated[int, typer.Option("--length", "-n", metavar="N", help="Tokens.")]
+Length = Annotated[str, typer.Option("--length", "-n", metavar="N", help="Tokens.")]
 
 
 @app.callback()
@@ -110,7 +110,7 @@ def verify(
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the results as Markdown.")] = None,
     json: Json = False,
 ) -> int:
-    """Prove a property, for every length; exit 1 when it does not hold."""
+    """Prove a property for every length, or run the kernels."""
     from patterncc.cli.verify import run
 
     return run(property, patterns or [], json, junit, markdown)
@@ -137,12 +137,12 @@ def show(
     layer: Layer = None,
     head: Head = None,
     union: Annotated[bool, typer.Option("--union", help="How many heads keep each block.")] = False,
-    length: Annotated[int | None, typer.Option("--length", "-n", metavar="N", help="Tokens to draw.")] = None,
+    length: Annotated[str | None, typer.Option("--length", "-n", metavar="N", help="Tokens to draw.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write a picture: .svg, .png or .html.")
     ] = None,
 ) -> int:
-    """Draw a pattern in the terminal, or as a picture."""
+    """Draw a pattern in the terminal or into a file."""
     from patterncc.cli.show import run
 
     return run(pattern, layer, head, union, length, output)
@@ -169,7 +169,7 @@ def diff(
     b: Annotated[str, typer.Argument(metavar="B", help="Another.", autocompletion=_names)],
     json: Json = False,
 ) -> int:
-    """Compare two patterns by meaning; exit 0 when they are equal, 1 when not."""
+    """Compare two patterns by meaning: exit 0 if equal, else 1."""
     from patterncc.cli.diff import run
 
     return run(a, b, json)

@@ -30,7 +30,7 @@ def ls(json: bool) -> int:
         for entry, why in entries
     ]
     if rows:
-        output.columns(rows, header=("name", "digest", "size", "written", ""), right="size")
+        output.columns(rows, header=("name", "digest", "size", "written", ""), right=["size"])
     output.say(f"{len(rows)} package{'s' * (len(rows) != 1)} in {cache.root}")
     return 0
 

@@ -92,9 +92,7 @@ def tell(done: Compiled, kernels: list[dict[str, Any]]) -> None:
     if kernels:
         header = list(kernels[0])
         rows = [[_cell(kernel[key]) for key in header] for kernel in kernels]
-        numbers = " ".join(
-            key for key in header if isinstance(kernels[0][key], int) and not isinstance(kernels[0][key], bool)
-        )
+        numbers = [key for key, value in kernels[0].items() if type(value) is int]
         output.columns(rows, header=header, right=numbers, indent=2)
 
 

@@ -10,7 +10,7 @@ from patterncc.runtime.gallery import find
 from patterncc.spec import load
 
 SAID = {True: "holds", False: "fails", None: "undecided"}
-MOST_LAYERS = 8
+MOST_LINES = 8
 
 
 def run(a: str, b: str, json: bool) -> int:
@@ -25,21 +25,24 @@ def run(a: str, b: str, json: bool) -> int:
 
 def tell(found: Diff) -> None:
     """First token pairs each way, where they differ, and what that changes."""
-    names = [output.paint(name, output.BOLD) for name in (found.a, found.b)]
+    print(f"a is {output.paint(found.a, output.BOLD)}, b is {output.paint(found.b, output.BOLD)}")
     if found.equal:
-        print(f"{names[0]} and {names[1]} keep the same")
+        print("  they keep the same token pairs")
         return
-    print(f"{names[0]} and {names[1]} {'differ' if found.equal is False else 'may differ: undecided'}")
-    for name, only in ((found.a, found.comparison.only_in_a), (found.b, found.comparison.only_in_b)):
-        print(f"  only in {name}: {only or 'nothing'}")
+    print("  they differ" if found.equal is False else "  not decided")
+    for name, only in (("a", found.comparison.only_in_a), ("b", found.comparison.only_in_b)):
+        print(f"  only in {name}: {f'layer {only.layer}, head {only.head}, {only.witness}' if only else 'nothing'}")
     if found.comparison.note:
         print(f"  {found.comparison.note}")
-    for layer, heads in found.by_layer[:MOST_LAYERS]:
-        print(f"  layer {layer}: heads {runs(heads)}")
-    if (left := len(found.by_layer) - MOST_LAYERS) > 0:
-        print(f"  and {left} more layers")
+    layers: dict[tuple[int, ...], list[int]] = {}
+    for layer, heads in found.by_layer:
+        layers.setdefault(heads, []).append(layer)
+    for heads, places in list(layers.items())[:MOST_LINES]:
+        print(f"  layers {runs(places)}: heads {runs(heads)}")
+    if len(layers) > MOST_LINES:
+        print(f"  and {len(layers) - MOST_LINES} more sets of heads: --json has them")
     rows = [(f.name, f"{f.a:.6g}", f"{f.b:.6g}") for f in found.figures if f.a != f.b]
     if rows:
-        output.columns(rows, header=(f"at {found.length:,} tokens", "a", "b"), right="a b", indent=2)
+        output.columns(rows, header=(f"at {found.length:,} tokens", "a", "b"), right=["a", "b"], indent=2)
     for turned in found.turned:
         print(f"  {turned.property} ({turned.scope}): a {SAID[turned.a]}, b {SAID[turned.b]}")

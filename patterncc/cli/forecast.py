@@ -8,7 +8,7 @@ from patterncc.analysis.forecast import SIZES, Forecast, forecast
 from patterncc.analysis.missing import runs
 from patterncc.cli import output
 from patterncc.cli.compile import one_of
-from patterncc.cli.table import blocks
+from patterncc.cli.table import tokens
 from patterncc.errors import UsageError
 from patterncc.pipeline import lower
 from patterncc.runtime.gallery import find
@@ -18,20 +18,20 @@ MOST_DEVICES = 4096
 MOST_COLUMNS = 4
 
 
-def run(name: str, length: int, dtype: str, devices: int, json: bool, csv: bool) -> int:
+def run(name: str, length: str, dtype: str, devices: int, json: bool, csv: bool) -> int:
     """Figures for people, as JSON or as CSV."""
     one_of("--dtype", dtype, tuple(SIZES))
     if not 1 <= devices <= MOST_DEVICES:
         raise UsageError(f"--devices is {devices}; it takes 1 to {MOST_DEVICES}")
     pattern = load(find(name))
-    blocks(pattern, length)
-    known = forecast(lower(pattern), length, dtype, devices)
+    known = forecast(lower(pattern), tokens(length), dtype, devices)
     if json:
         output.document(known.to_json())
     elif csv:
         print(known.to_csv(), end="")
     else:
-        print(f"{output.paint(known.name, output.BOLD)} at {length:,} tokens, {dtype}, context over {devices} devices")
+        name = output.paint(known.name, output.BOLD)
+        print(f"{name} at {known.length:,} tokens, {dtype}, context over {devices} devices")
         tell(known)
     return 0
 
@@ -41,7 +41,7 @@ def tell(known: Forecast) -> None:
     entries = [*known.layers[:MOST_COLUMNS], known.model]
     header = ["layers", *(runs(entry["layers"]) for entry in known.layers[:MOST_COLUMNS]), "model"]
     rows = [[words, *(say(entry[key]) for entry in entries)] for key, (words, say) in FIGURES.items()]
-    output.columns(rows, header=header, right=" ".join(header[1:]), indent=2)
+    output.columns(rows, header=header, right=header[1:], indent=2)
     if (left := len(known.layers) - MOST_COLUMNS) > 0:
         print(f"  and {left} more kinds of layers: --json or --csv has them")
 

@@ -15,5 +15,5 @@ def run(json: bool) -> int:
         output.document([{key: getattr(pattern, key) for key in keys} for pattern in patterns])
         return 0
     rows = [(p.name, f"{p.heads}/{p.kv_heads}", str(p.layers), str(p.block), p.about) for p in patterns]
-    output.columns(rows, header=("name", "heads/kv", "layers", "block", "about"), right="heads/kv layers block")
+    output.columns(rows, header=("name", "heads/kv", "layers", "block", "about"), right=["heads/kv", "layers", "block"])
     return 0

@@ -42,13 +42,15 @@ def paint(text: str, code: str) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if text and _colours(sys.stdout) else text
 
 
-def columns(rows: Iterable[Sequence[str]], *, header: Sequence[str], right: str = "", indent: int = 0) -> None:
+def columns(
+    rows: Iterable[Sequence[str]], *, header: Sequence[str], right: Sequence[str] = (), indent: int = 0
+) -> None:
     """Rows under a header, as wide as they are, two spaces between; `right` names the columns set to the right."""
     known = [list(header), *(list(row) for row in rows)]
     widths = [max(len(row[n]) for row in known) for n in range(len(header))]
     for number, row in enumerate(known):
         cells = [
-            cell.rjust(width) if name in right.split() else cell.ljust(width)
+            cell.rjust(width) if name in right else cell.ljust(width)
             for cell, width, name in zip(row, widths, header, strict=True)
         ]
         line = (" " * indent + "  ".join(cells)).rstrip()

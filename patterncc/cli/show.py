@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from patterncc.cli import output as out
-from patterncc.cli.table import blocks, check_place
+from patterncc.cli.table import blocks, check_place, tokens
 from patterncc.errors import UsageError
 from patterncc.pipeline import lower
 from patterncc.runtime.gallery import find
 from patterncc.spec import load
 
 
-def run(name: str, layer: int | None, head: int | None, union: bool, length: int | None, output: Path | None) -> int:
+def run(name: str, layer: int | None, head: int | None, union: bool, length: str | None, output: Path | None) -> int:
     """Draw in the terminal, or write a picture."""
     from patterncc.pictures import show_terminal, write
 
     pattern = load(find(name))
     check_place(pattern, layer, head)
-    rows = None if length is None else blocks(pattern, length)
+    rows = None if length is None else blocks(pattern, tokens(length))
     classes = lower(pattern)
     if output is None:
         from rich.console import Console

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from patterncc.cli import output as out
-from patterncc.errors import UsageError
+from patterncc.errors import UsageError, quote
 from patterncc.passes.lower_table import lower_table
 from patterncc.pipeline import lower
 from patterncc.runtime.gallery import find
@@ -13,12 +14,13 @@ from patterncc.spec import load
 from patterncc.spec.model import Pattern
 
 MOST_TOKENS = 2**31 - 1
+UNITS = {"": 1, "k": 1024, "m": 1024**2}
 
 
-def run(name: str, length: int, layer: int, head: int, json: bool, output: Path | None) -> int:
+def run(name: str, length: str, layer: int, head: int, json: bool, output: Path | None) -> int:
     """Print the table as ranges, as JSON, or write its arrays."""
     pattern = load(find(name))
-    rows = blocks(pattern, length)
+    rows = blocks(pattern, tokens(length))
     check_place(pattern, layer, head)
     if output is not None and output.suffix != ".npz":
         raise UsageError(f"cannot write {output}", "a table's file ends in .npz")
@@ -45,10 +47,23 @@ def run(name: str, length: int, layer: int, head: int, json: bool, output: Path 
     return 0
 
 
+def tokens(length: str) -> int:
+    """What --length says; UsageError for what is no length, or one that cannot be.
+
+    >>> tokens("131_072"), tokens("128k")
+    (131072, 131072)
+    """
+    found = re.fullmatch(r"\s*(-?\d[\d_,]{0,30})\s*([kKmM]?)\s*", length, flags=re.ASCII)
+    if not found:
+        raise UsageError(f"--length is {quote(length)}; it takes a number of tokens", "131072, 131_072 or 128k")
+    number = int(re.sub("[_,]", "", found[1])) * UNITS[found[2].lower()]
+    if not 1 <= number <= MOST_TOKENS:
+        raise UsageError(f"--length is {number:,}; it takes 1 to {MOST_TOKENS:,} tokens")
+    return number
+
+
 def blocks(pattern: Pattern, length: int) -> int:
-    """The block rows of so many tokens; UsageError for a length that cannot be."""
-    if not 1 <= length <= MOST_TOKENS:
-        raise UsageError(f"--length is {length:,}; it takes 1 to {MOST_TOKENS:,} tokens")
+    """The block rows of so many tokens."""
     return -(-length // pattern.block)
 
 

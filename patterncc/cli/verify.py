@@ -51,12 +51,12 @@ def run(property: str, patterns: list[str], json: bool, xml: Path | None, summar
 def verified(name: str, property: str) -> Report:
     """The verdicts on one pattern, and for those that decide against it an explanation."""
     pattern = load(find(name))
+    classes = lower(pattern)
     if property == "kernels":
         from patterncc.runtime.check import check_kernels
 
-        verdicts = check_kernels(pattern)
+        verdicts = check_kernels(pattern, classes)
         return Report(pattern.name, verdicts, tuple(v for v in verdicts if v.holds is not True))
-    classes = lower(pattern)
     verdicts = prove(classes, property, promises=pattern.promises)
     bad = failed(verdicts, property, pattern.promises)
     return Report(pattern.name, verdicts, bad, tuple(str(explain(classes, verdict, pattern)) for verdict in bad))
@@ -74,7 +74,7 @@ def tell(report: Report) -> None:
     for line, verdict in zip(report.lines(), report.verdicts, strict=True):
         said = "; ".join(filter(None, [line.witness, line.note or verdict.proof]))
         rows.append((line.property, line.scope, line.layers, line.verdict, f"{line.seconds * 1e3:.1f}", said))
-    output.columns(rows, header=header, right="ms", indent=2)
+    output.columns(rows, header=header, right=["ms"], indent=2)
     for text in report.explanations:
         print(f"  {text}")
 

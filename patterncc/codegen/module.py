@@ -19,7 +19,7 @@ from patterncc.ir.layout import Layout, Mask
 from patterncc.ir.plan import Plan
 
 INDEX_MAPS = {"forward.py": index_map.forward_index_map}
-MOST_DRAWN = 4  # classes that the docstring shows
+MOST_DRAWN, MOST_ROWS, GAP = 4, 24, 3  # classes that the docstring draws, their rows, characters between them
 MOST_NAMED = 12  # classes that it lists
 WIDTH = 100
 
@@ -116,15 +116,20 @@ def docstring(plan: Plan, about: str) -> str:
         lines += textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="        ")
     if (left := len(classes.layouts) - MOST_NAMED) > 0:
         lines.append(f"    and {left} more")
-    drawn = classes.layouts[:MOST_DRAWN]
-    rows = min(24, telling_rows(drawn, classes.block))
-    for number, layout in enumerate(drawn):
-        lines += ["", f"Class {number}, its first {rows} rows and columns:", ""]
-        gap = " " if rows <= 24 else ""
-        lines += [
-            f"    {line}" for line in grid(layout, causal=classes.causal, block=classes.block, rows=rows, gap=gap)
-        ]
-    return "\n".join([*lines, "", "    " + "   ".join(legend(drawn))])
+    return "\n".join([*lines, "", *(f"    {line}".rstrip() for line in drawings(plan))])
+
+
+def drawings(plan: Plan) -> list[str]:
+    """The first classes side by side, as many as find room."""
+    classes = plan.classes
+    rows = min(MOST_ROWS, telling_rows(classes.layouts[:MOST_DRAWN], classes.block))
+    shown = classes.layouts[: min(MOST_DRAWN, (WIDTH - 4 + GAP) // (2 * rows - 1 + GAP))]
+    panels = [
+        [f"class {n}, {rows} rows", *grid(layout, causal=classes.causal, block=classes.block, rows=rows)]
+        for n, layout in enumerate(shown)
+    ]
+    beside = ["".join(part.ljust(2 * rows - 1 + GAP) for part in line).rstrip() for line in zip(*panels, strict=True)]
+    return [*beside, "   ".join(legend(shown))]
 
 
 def set_docstring(text: str, words: str) -> str:

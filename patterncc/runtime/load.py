@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
@@ -14,6 +15,7 @@ from patterncc.runtime.cache import Cache, Entry
 
 PARENT = "patterncc.kernels"
 DIGITS = 12  # of the digest, in a module's name
+_known: dict[str, Entry] = {}  # by module name, what this process asked for
 
 
 def module_name(entry: Entry) -> str:
@@ -22,7 +24,16 @@ def module_name(entry: Entry) -> str:
 
 def load(entry: Entry) -> ModuleType:
     """The imported package; the same module each time."""
+    _known[module_name(entry)] = entry
     return importlib.import_module(module_name(entry))
+
+
+def forget(entry: Entry) -> None:
+    """Take the package out of this process's modules."""
+    name = module_name(entry)
+    _known.pop(name, None)
+    for module in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
+        del sys.modules[module]
 
 
 class Finder:
@@ -30,11 +41,10 @@ class Finder:
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        found = re.fullmatch(rf"{re.escape(PARENT)}\.(\w+)_([0-9a-f]{{{DIGITS}}})", name)
-        for entry in Cache.of_user().entries() if found else []:
-            if found and entry.name == found[1] and entry.digest.startswith(found[2]):
-                where = [str(entry.path)]
-                return spec_from_file_location(name, entry.path / "__init__.py", submodule_search_locations=where)
+        entry = _known.get(name) or _in_cache(name)
+        if entry is not None:
+            where = [str(entry.path)]
+            return spec_from_file_location(name, entry.path / "__init__.py", submodule_search_locations=where)
         if name.startswith(f"{PARENT}.") and name.count(".") == PARENT.count(".") + 1:
             short = name.rpartition(".")[2]
             raise ImportError(
@@ -43,3 +53,12 @@ class Finder:
                 name=name,
             )
         return None
+
+
+def _in_cache(name: str) -> Entry | None:
+    """The entry of a module's name: what another process pickled is found again."""
+    found = re.fullmatch(rf"{re.escape(PARENT)}\.(\w+)_([0-9a-f]{{{DIGITS}}})", name)
+    for entry in Cache.of_user().entries() if found else []:
+        if found and entry.name == found[1] and entry.digest.startswith(found[2]):
+            return Cache.of_user().find(entry.digest)
+    return None

@@ -1,0 +1,197 @@
+"""The compiled package against the definition: its masks and tables exactly, its attention up to rounding."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from patterncc.analysis.picture import telling_rows
+from patterncc.analysis.scopes import layer_classes
+from patterncc.analysis.verdict import Verdict, at_tokens
+from patterncc.codegen.module import specialise_package
+from patterncc.ir.layout import Classes
+from patterncc.passes.choose_plan import choose_plan
+from patterncc.passes.lower_table import lower_table
+from patterncc.runtime.cache import Cache
+from patterncc.runtime.load import forget, load
+
+if TYPE_CHECKING:
+    from patterncc.spec.model import Pattern
+
+MOST_TOKENS = 1600  # of a dense mask in fp64
+MOST_INTERPRETED = 700
+TOLERANCE = 2e-5  # sums of fp32 products of unit normals, against fp64
+HALF_TOLERANCE = 2e-2  # bf16 inputs on a GPU
+
+
+def check_kernels(pattern: Pattern, classes: Classes) -> tuple[Verdict, ...]:
+    """Verdicts for each layer class: `mask` and `table` exactly, `attention` on the CPU path, and `kernel`: the kernels
+    themselves with each form of the index map, in Triton's interpreter, or on the GPU if there is one."""
+    rows = telling_rows(classes.layouts, classes.block, least=6, most=64)
+    length = min(rows * classes.block + 5, MOST_TOKENS - 1)
+    verdicts: list[Verdict] = []
+    with built(pattern, classes) as packages:
+        for layers in layer_classes(classes):
+            for check in (_mask, _table, _attention, *(_kernel,) * _has_kernels()):
+                start = perf_counter()
+                verdict = check(pattern, classes, packages, layers, length)
+                verdicts.append(_timed(verdict, perf_counter() - start))
+    return tuple(verdicts)
+
+
+@contextmanager
+def interpreting() -> Iterator[None]:
+    """TRITON_INTERPRET is set: kernels imported here are interpreted, and packages called here take them."""
+    before = os.environ.get("TRITON_INTERPRET")
+    os.environ["TRITON_INTERPRET"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TRITON_INTERPRET"]
+        else:
+            os.environ["TRITON_INTERPRET"] = before
+
+
+@contextmanager
+def built(pattern: Pattern, classes: Classes) -> Iterator[dict[str, ModuleType]]:
+    """The package in each form that the pattern has, imported from a folder that is removed again."""
+    best = choose_plan(classes)
+    plans = {form: choose_plan(classes, form) for form in dict.fromkeys((best.form, "table"))}
+    with tempfile.TemporaryDirectory(prefix="patterncc-") as folder:
+        entries = {
+            form: Cache(Path(folder)).store(specialise_package(plan, pattern.about, pattern.promises, pattern.source))
+            for form, plan in plans.items()
+        }
+        try:
+            with interpreting() if not _has_gpu() else nullcontext():  # before triton is imported
+                packages = {form: load(entry) for form, entry in entries.items()}
+                for package in packages.values() if _has_kernels() else ():
+                    importlib.import_module(f"{package.__name__}.launch")
+            yield packages
+        finally:
+            for entry in entries.values():
+                forget(entry)
+
+
+def _mask(
+    pattern: Pattern, classes: Classes, packages: dict[str, Any], layers: tuple[int, ...], length: int
+) -> Verdict:
+    """dense_mask of the package is the definition's."""
+    from patterncc.reference import mask
+
+    package = next(iter(packages.values()))
+    of_package = package.dense_mask(length, layer=layers[0])
+    first: dict[int, int] = {}
+    for head, number in enumerate(classes.of[layers[0]]):
+        if not (of_package[head] == of_package[first.setdefault(number, head)]).all():
+            return _verdict("mask", layers, False, f"heads {first[number]} and {head} share a class, not a mask")
+    for head in first.values():
+        wrong = (mask(pattern, layers[0], head, length) != of_package[head]).nonzero()
+        if len(wrong):
+            return _verdict("mask", layers, False, f"head {head}", (int(wrong[0, 0]), int(wrong[0, 1])), classes.block)
+    return _verdict("mask", layers, True, f"equal to the definition at {length} tokens")
+
+
+def _table(
+    pattern: Pattern, classes: Classes, packages: dict[str, Any], layers: tuple[int, ...], length: int
+) -> Verdict:
+    """The tables that the package builds are those of the compiler."""
+    package = next(iter(packages.values()))
+    tables = importlib.import_module(f"{package.__name__}.tables")
+    rows = -(-length // classes.block)
+    for number in dict.fromkeys(classes.of[layers[0]]):
+        known = lower_table(
+            classes.layouts[number], causal=classes.causal, block=classes.block, rows=rows, columns=rows
+        )
+        pointers, _, columns = (part.tolist() for part in tables.row_table(number, rows, rows))
+        for row in range(rows):
+            listed = sorted(j for j in columns[pointers[row] : pointers[row + 1]] if j < rows)
+            if listed != known.row(row).tolist():
+                return _verdict(
+                    "table", layers, False, f"class {number}, row {row}: {listed} for {known.row(row).tolist()}"
+                )
+    return _verdict("table", layers, True, f"equal to the compiler's tables at {rows} rows")
+
+
+def _attention(
+    pattern: Pattern, classes: Classes, packages: dict[str, Any], layers: tuple[int, ...], length: int
+) -> Verdict:
+    """Attention on the CPU is dense attention under the definition's mask."""
+    package = next(iter(packages.values()))
+    return _compared("attention", pattern, classes, {"cpu": package}, layers, length, "cpu", TOLERANCE)
+
+
+def _kernel(
+    pattern: Pattern, classes: Classes, packages: dict[str, Any], layers: tuple[int, ...], length: int
+) -> Verdict:
+    """So are the kernels, with each form of the index map."""
+    if _has_gpu():
+        return _compared("kernel", pattern, classes, packages, layers, length, "cuda", HALF_TOLERANCE)
+    with interpreting():
+        return _compared("kernel", pattern, classes, packages, layers, min(length, MOST_INTERPRETED), "cpu", TOLERANCE)
+
+
+def _compared(
+    scope: str,
+    pattern: Pattern,
+    classes: Classes,
+    packages: dict[str, Any],
+    layers: tuple[int, ...],
+    length: int,
+    device: str,
+    tolerance: float,
+) -> Verdict:
+    """Each package's attention over the first and the last KV head's group against the reference."""
+    import torch
+
+    from patterncc.reference import attention
+
+    worst = 0.0
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    for kv_head in sorted({0, classes.kv_heads - 1}):
+        first, size = kv_head * classes.group, (length, classes.head_dim)
+        q, k, v = (torch.randn(1, n, *size).to(dtype) for n in (classes.group, 1, 1))
+        wanted, _ = attention(pattern, q, k, v, layer=layers[0], head_offset=first)
+        for form, package in packages.items():
+            got = package.attention(*(x.to(device) for x in (q, k, v)), layer=layers[0], head_offset=first)
+            error = float((got.cpu().double() - wanted).abs().max())
+            if not error <= tolerance:  # also for NaN
+                return _verdict(
+                    scope, layers, False, f"{form}, KV head {kv_head}: wrong by {error:.2g} at {length} tokens"
+                )
+            worst = max(worst, error)
+    return _verdict(scope, layers, True, f"{' and '.join(packages)}: within {worst:.1g} of dense at {length} tokens")
+
+
+def _has_gpu() -> bool:
+    """Whether there is a GPU; asked of a torch that, if need be, is imported interpreting."""
+    with interpreting() if "triton" not in sys.modules else nullcontext():
+        import torch
+    return torch.cuda.is_available()
+
+
+def _has_kernels() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _verdict(
+    scope: str, layers: tuple[int, ...], holds: bool, said: str, pair: tuple[int, int] | None = None, block: int = 1
+) -> Verdict:
+    witness = at_tokens(pair, block) if pair else None
+    return Verdict("kernels", scope, layers, holds, said if holds else "by running it", witness, "" if holds else said)
+
+
+def _timed(verdict: Verdict, seconds: float) -> Verdict:
+    return replace(verdict, seconds=seconds)
