@@ -19,6 +19,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Tensors here are small, and test workers share the cores: a second thread would only wait for the first.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("patterncc", deadline=None)  # a busy machine must not look like a wrong result
 settings.load_profile("patterncc")
 
