@@ -54,7 +54,7 @@ def _run(arguments: list[str]) -> int:
         return _of_typer(error)
 
 
-def _of_typer(error: Exception) -> int:
+def _of_typer(error: Any) -> int:
     """Typer's own exceptions, whichever version raises them: a way out with a code, or a wrong usage."""
     if isinstance(error, PatternError) or not hasattr(error, "exit_code"):
         if type(error).__name__ == "Abort":
@@ -67,7 +67,7 @@ def _of_typer(error: Exception) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         print(context.get_help())
         return 2
-    message = str(error.format_message()).strip().rstrip(".").replace("\n", " ")  # type: ignore[attr-defined]
+    message = str(error.format_message()).strip().rstrip(".").replace("\n", " ")
     raise UsageError(f"{path}: {message[:1].lower()}{message[1:]}", f"`{path} --help` says what it takes") from error
 
 

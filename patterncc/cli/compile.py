@@ -53,7 +53,7 @@ def targets(arch: str | None) -> tuple[str, ...]:
     """The architectures of `--arch sm_80,sm_90`, each known to the kernels' compiler."""
     if arch is None:
         return ()
-    from patterncc.codegen.resources import ARCHES
+    from patterncc.codegen.targets import ARCHES
 
     names = tuple(dict.fromkeys(name.strip() for name in arch.split(",") if name.strip()))
     for name in names or ("",):
@@ -70,7 +70,10 @@ def resources(done: Compiled, arches: tuple[str, ...], dtype: str) -> list[dict[
     found: list[dict[str, Any]] = []
     for arch in arches:
         output.progress(f"compiling {done.name} for {arch}")
-        found += [asdict(kernel) for kernel in report(done.entry.path, (arch,), dtype)]
+        try:
+            found += [asdict(kernel) for kernel in report(done.entry.path, (arch,), dtype)]
+        except ModuleNotFoundError as error:
+            raise UsageError(f"--arch needs {error.name}, which is not installed here") from error
     return found
 
 

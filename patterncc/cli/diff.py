@@ -15,7 +15,7 @@ MOST_LINES = 8
 
 def run(a: str, b: str, json: bool) -> int:
     """0 when they are equal, 1 when they differ or that could not be decided."""
-    found = diff(*(lower(load(find(name))) for name in (a, b)))
+    found = diff(lower(load(find(a))), lower(load(find(b))))
     if json:
         output.document(found.to_json())
     else:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from patterncc.cli import output as out
 from patterncc.errors import UsageError, quote
@@ -28,23 +30,24 @@ def run(name: str, length: str, layer: int, head: int, json: bool, output: Path 
     table = lower_table(layout, causal=pattern.causal, block=pattern.block, rows=rows, columns=rows)
     facts = {"name": pattern.name, "block": pattern.block, "rows": rows, "columns": rows, "layer": layer, "head": head}
     if output is not None:
-        import numpy as np
-
-        try:
-            np.savez(
-                output,
-                pointers=table.pointers,
-                columns=table.columns,
-                **{k: np.array(v) for k, v in facts.items() if k != "columns"},
-            )
-        except OSError as error:
-            raise UsageError(f"cannot write {output}: {error.strerror}") from error
+        save(output, {"pointers": table.pointers, "columns": table.columns}, facts)
         out.say(f"{table.entries} entries in {output}")
     if json:
         out.document(facts | {"table": table.tolist()})
     elif output is None:
         print(table)
     return 0
+
+
+def save(path: Path, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write pointers and columns, and beside them what they are of."""
+    import numpy as np
+
+    more: dict[str, Any] = {key: np.array(value) for key, value in facts.items() if key not in arrays}
+    try:
+        np.savez(path, **arrays, **more)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def tokens(length: str) -> int:

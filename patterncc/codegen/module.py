@@ -9,6 +9,7 @@ from dataclasses import astuple, replace
 from typing import Any
 
 from patterncc.analysis.picture import grid, legend, telling_rows
+from patterncc.analysis.verify import verify
 from patterncc.codegen import index_map
 from patterncc.codegen.package import GeneratedPackage, check_name
 from patterncc.codegen.specialise import specialise
@@ -18,8 +19,8 @@ from patterncc.ir.closed import ClosedForm
 from patterncc.ir.layout import Layout, Mask
 from patterncc.ir.plan import Plan
 
-INDEX_MAPS = {"forward.py": index_map.forward_index_map}
 MOST_DRAWN, MOST_ROWS, GAP = 4, 24, 3  # classes that the docstring draws, their rows, characters between them
+WITNESS = ("row", "column", "query_token", "key_token")
 MOST_NAMED = 12  # classes that it lists
 WIDTH = 100
 
@@ -34,13 +35,21 @@ def specialise_package(plan: Plan, about: str, promises: Mapping[str, Any] | Non
     sources: dict[str, bytes] = {}
     for file, template in templates().items():
         values = {constant: known[constant] for constant in template.values if constant in known}
-        text_of_map = INDEX_MAPS[file](plan) if template.index_map else None
+        text_of_map = index_map_of(file, plan) if template.index_map else None
         text = specialise(template.text, values, index_map=text_of_map, names=names)
         if file == "package.py":
             file, text = "__init__.py", set_docstring(text, docstring(plan, about))
         sources[file] = text.encode()
     sources |= {mask_file(n): mask.bits for n, mask in enumerate(masks(plan))}
     return GeneratedPackage(name, source, {"form": plan.form}, sources)
+
+
+def index_map_of(file: str, plan: Plan) -> str:
+    """The text of a template's index map: `forward_index_map` writes that of forward.py."""
+    name = f"{file.removesuffix('.py')}_index_map"
+    if not hasattr(index_map, name):
+        raise TemplateError(f"{file} has an index map, and codegen/index_map.py no {name}")
+    return getattr(index_map, name)(plan)
 
 
 def constants(plan: Plan, about: str, promises: Mapping[str, Any] | None) -> dict[str, object]:
@@ -72,8 +81,23 @@ def constants(plan: Plan, about: str, promises: Mapping[str, Any] | None) -> dic
             "promises": None if promises is None else {key: _plain(value) for key, value in promises.items()},
             "classes": [_text(layout) for layout in classes.layouts],
             "class_of": [list(row) for row in classes.of],
+            "kv": taken_up_again(plan),
         },
     }
+
+
+def taken_up_again(plan: Plan) -> list[dict[str, Any] | None]:
+    """For each layer None where it is proved that no head takes up a column it has dropped, else why not: a compact
+    cache keeps only what is still to be read, and refuses such a layer."""
+    found: list[dict[str, Any] | None] = [None] * plan.classes.layers
+    for verdict in verify(plan.classes, "kv", scopes=["head"]) if plan.classes.causal else ():
+        if verdict.holds is not True:
+            witness: dict[str, Any] = verdict.witness.to_json() if verdict.witness else dict.fromkeys(WITNESS)
+            note = verdict.note or verdict.proof
+            said = {"head": verdict.heads[0] if verdict.heads else None, **witness, "note": note}
+            for layer in verdict.layers:
+                found[layer] = said
+    return found
 
 
 def masks(plan: Plan) -> list[Mask]:

@@ -119,8 +119,9 @@ def _taken(node: ast.AST, flags: Mapping[str, bool]) -> bool | None:
     """Whether the body of this `if` is taken; None when it is no `if` on a flag."""
     if not isinstance(node, ast.If):
         return None
-    negated = isinstance(node.test, ast.UnaryOp) and isinstance(node.test.op, ast.Not)
-    test = node.test.operand if negated else node.test
+    test, negated = node.test, False
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        test, negated = test.operand, True
     return flags[test.id] ^ negated if isinstance(test, ast.Name) and test.id in flags else None
 
 

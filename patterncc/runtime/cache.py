@@ -101,9 +101,10 @@ class Cache:
     def find(self, digest: str) -> Entry | None:
         """The entry, if it is there and whole; a damaged one gives a warning."""
         entry = self._entry(digest)
+        if entry is None:
+            return None
         try:
-            if entry is not None:
-                entry.read()
+            entry.read()
         except ValueError as error:
             warnings.warn(f"{entry.path} is damaged: {error}; it is built again", CacheWarning, stacklevel=2)
             return None
