@@ -53,6 +53,8 @@ class Compiled:
 class BrokenPromise(PatternError):
     """What the file promises does not hold, or could not be proved."""
 
+    exit_code = 1
+
     def __init__(self, pattern: Pattern, classes: Classes, verdicts: tuple[Verdict, ...]) -> None:
         self.verdicts = verdicts
         super().__init__(_broken(pattern, classes, verdict) for verdict in verdicts)

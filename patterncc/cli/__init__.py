@@ -11,74 +11,36 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
-from typing import Any
-
-from patterncc.cli import output
-from patterncc.errors import PatternError, UsageError
 
 FAULT = 70
 INTERRUPTED = 130
 UNREAD = 141
+HELP = os.path.join(os.path.dirname(__file__), "help.txt")  # what typer prints 80 columns wide
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `patterncc ARGUMENTS`; the exit code."""
-    warnings.showwarning = output.warning
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = _run(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()
-        return code
+        if arguments in (["--help"], ["-h"]) and _is_wide():
+            with open(HELP, encoding="utf-8") as file:
+                sys.stdout.write(file.read())
+            sys.stdout.flush()
+            return 0
+        from patterncc.cli.run import run
+
+        return run(arguments)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
         return UNREAD
     except KeyboardInterrupt:
         return INTERRUPTED
-    except PatternError as error:
-        output.error(error)
-        return int(getattr(error, "exit_code", 2))
-    except Exception as error:
-        return _fault(error)
 
 
-def _run(arguments: list[str]) -> int:
-    from patterncc.cli.app import command
-
-    program = command()
-    if "_PATTERNCC_COMPLETE" in os.environ:
-        return program.main(arguments, "patterncc")
+def _is_wide() -> bool:
+    """Whether lines of 80 characters have room. This and the file are for the first impression: to import typer takes
+    five times as long as Python itself takes to start."""
     try:
-        with program.make_context("patterncc", list(arguments)) as context:
-            return program.invoke(context) or 0
-    except Exception as error:
-        return _of_typer(error)
-
-
-def _of_typer(error: Any) -> int:
-    """Typer's own exceptions, whichever version raises them: a way out with a code, or a wrong usage."""
-    if isinstance(error, PatternError) or not hasattr(error, "exit_code"):
-        if type(error).__name__ == "Abort":
-            return INTERRUPTED
-        raise error
-    if not hasattr(error, "format_message"):
-        return int(error.exit_code)
-    context: Any = getattr(error, "ctx", None)
-    path = context.command_path if context else "patterncc"
-    if type(error).__name__ == "NoArgsIsHelpError":
-        print(context.get_help())
-        return 2
-    message = str(error.format_message()).strip().rstrip(".").replace("\n", " ")
-    raise UsageError(f"{path}: {message[:1].lower()}{message[1:]}", f"`{path} --help` says what it takes") from error
-
-
-def _fault(error: Exception) -> int:
-    from patterncc.debug import debugging
-
-    if debugging("traceback"):
-        import traceback
-
-        traceback.print_exc()
-    kind = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    output.say(f"this is a fault of patterncc, not of your pattern: {kind}")
-    output.say("  help: please report it, with the pattern and what `PATTERNCC_DEBUG=traceback patterncc ...` prints")
-    return FAULT
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size(sys.stdout.fileno()).columns) >= 80
+    except (OSError, ValueError):
+        return True

@@ -1,0 +1,70 @@
+"""Run a command, and turn what goes wrong into words and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Any
+
+from patterncc.cli import FAULT, INTERRUPTED, output
+from patterncc.cli.app import command
+from patterncc.errors import PatternError, UsageError
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of `patterncc ARGUMENTS`; KeyboardInterrupt and BrokenPipeError are left to the caller."""
+    with warnings.catch_warnings():
+        warnings.showwarning = output.warning
+        try:
+            code = _called(arguments)
+            sys.stdout.flush()
+            return code
+        except PatternError as error:
+            output.error(error)
+            return int(getattr(error, "exit_code", 2))
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            return _fault(error)
+
+
+def _called(arguments: list[str]) -> int:
+    program = command()
+    if "_PATTERNCC_COMPLETE" in os.environ:
+        return program.main(arguments, "patterncc")
+    try:
+        with program.make_context("patterncc", list(arguments)) as context:
+            return program.invoke(context) or 0
+    except Exception as error:
+        return _of_typer(error)
+
+
+def _of_typer(error: Any) -> int:
+    """Typer's own exceptions, whichever version raises them: a way out with a code, or a wrong usage."""
+    if isinstance(error, PatternError) or not hasattr(error, "exit_code"):
+        if type(error).__name__ == "Abort":
+            return INTERRUPTED
+        raise error
+    if not hasattr(error, "format_message"):
+        return int(error.exit_code)
+    context: Any = getattr(error, "ctx", None)
+    path = context.command_path if context else "patterncc"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(context.get_help())
+        return 2
+    message = str(error.format_message()).strip().rstrip(".").replace("\n", " ")
+    raise UsageError(f"{path}: {message[:1].lower()}{message[1:]}", f"`{path} --help` says what it takes") from error
+
+
+def _fault(error: Exception) -> int:
+    from patterncc.debug import debugging
+
+    if debugging("traceback"):
+        import traceback
+
+        traceback.print_exc()
+    kind = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    output.say(f"this is a fault of patterncc, not of your pattern: {kind}")
+    output.say("  help: please report it, with the pattern and what `PATTERNCC_DEBUG=traceback patterncc ...` prints")
+    return FAULT
