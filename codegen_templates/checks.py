@@ -66,6 +66,71 @@ def check_attention(q: Tensor, k: Tensor, v: Tensor, layer: int, head_offset: in
         raise ValueError(f"kv_start={kv_start} must be a multiple of the pattern's block, {BLOCK}")
 
 
+def check_varlen(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, layer: int, head_offset: int
+) -> None:
+    check_layer(layer)
+    if q.dim() != 3 or k.dim() != 3:
+        raise ValueError(
+            f"q is [total_q, heads, head_dim], k and v are [total_k, kv_heads, head_dim]; "
+            f"got {list(q.shape)} and {list(k.shape)}"
+        )
+    if k.shape != v.shape:
+        raise ValueError(f"k and v must have one shape; got {list(k.shape)} and {list(v.shape)}")
+    check_alike(q=q, k=k, v=v)
+    check_heads(q.shape[1], k.shape[1], head_offset)
+    check_lengths(q, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
+    if cu_seqlens_q.shape != cu_seqlens_k.shape:
+        raise ValueError(
+            f"cu_seqlens_q and cu_seqlens_k speak of the same sequences; "
+            f"they have {len(cu_seqlens_q)} and {len(cu_seqlens_k)} entries"
+        )
+
+
+def check_paged(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    seq_lens: Tensor,
+    query_start_loc: Tensor,
+    layer: int,
+    head_offset: int,
+) -> None:
+    check_layer(layer)
+    if q.dim() != 3 or k_cache.dim() != 4:
+        raise ValueError(
+            f"q is [total_q, heads, head_dim], the caches are [pages, page_size, kv_heads, head_dim]; "
+            f"got {list(q.shape)} and {list(k_cache.shape)}"
+        )
+    if k_cache.shape != v_cache.shape:
+        raise ValueError(f"k_cache and v_cache must have one shape; got {list(k_cache.shape)}, {list(v_cache.shape)}")
+    check_alike(q=q, k_cache=k_cache, v_cache=v_cache)
+    check_heads(q.shape[1], k_cache.shape[2], head_offset)
+    if any(x.stride(-1) != 1 for x in (k_cache, v_cache)):
+        raise ValueError("the last dimension of k_cache and v_cache must be contiguous")
+    check_lengths(q, seq_lens=seq_lens, query_start_loc=query_start_loc)
+    if block_table.dim() != 2 or len(block_table) != len(seq_lens) or len(query_start_loc) != len(seq_lens) + 1:
+        raise ValueError(
+            f"block_table is [requests, max_pages], seq_lens [requests], query_start_loc [requests + 1]; "
+            f"got {list(block_table.shape)}, {list(seq_lens.shape)} and {list(query_start_loc.shape)}"
+        )
+
+
+def check_decode(q: Tensor) -> None:
+    if q.dim() != 4:
+        raise ValueError(f"q is [requests, q_len, heads, head_dim]; got {list(q.shape)}")
+
+
+def check_lengths(q: Tensor, **tensors: Tensor) -> None:
+    """Whole numbers on the device of q."""
+    for name, x in tensors.items():
+        if x.dtype not in (torch.int32, torch.int64) or x.dim() != 1:
+            raise TypeError(f"{name} must be one-dimensional int32; it is {list(x.shape)} {x.dtype}")
+        if x.device != q.device:
+            raise ValueError(f"{name} is on {x.device} and q on {q.device}; move one")
+
+
 def _names(tensors: dict[str, Tensor]) -> str:
     *first, last = tensors
     return f"{', '.join(first)} and {last}"

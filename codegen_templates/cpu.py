@@ -15,6 +15,7 @@ from .cpu_pieces import Place, Rows, Step, steps
 from .cpu_plan import Group, Span, plan
 from .pattern import BLOCK
 
+Indices = tuple[int, int, int, int]  # layer, head_offset, q_start, kv_start
 TOKENS_TOGETHER = 8192  # query tokens of a span, over all heads and sequences
 
 
@@ -23,13 +24,20 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Output like q, and LSE [batch, heads, q_len], of q [batch, heads, q_len, dim], k and v [batch, kv_heads, kv_len,
     dim], whose first tokens stand at q_start and kv_start."""
-    exact = torch.promote_types(q.dtype, torch.float32)
     out = torch.empty_like(q)
-    lse = torch.empty(q.shape[:3], dtype=exact)
-    keys, values = Rows(k), Rows(v)
-    for group, span, batch in _pieces(q, k, layer, head_offset, q_start, kv_start):
-        place = Place(group, span, batch)
-        q_span, out_span, lse_span = place.read(q), place.room(out, exact), place.room(lse, exact)
+    lse = torch.empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
+    place = layer, head_offset, q_start, kv_start
+    attend_to(Rows(k), Rows(v), k.shape[2], q, out, lse, scale, place)
+    return out, lse
+
+
+def attend_to(
+    keys: Rows, values: Rows, kv_len: int, q: Tensor, out: Tensor, lse: Tensor, scale: float, place: Indices
+) -> None:
+    """Attention of q [batch, heads, q_len, dim] over keys and values, wherever they lie, into out and lse."""
+    for group, span, batch in _pieces(q, kv_len, *place):
+        at = Place(group, span, batch)
+        q_span, out_span, lse_span = at.read(q), at.room(out, lse.dtype), at.room(lse, lse.dtype)
         if not span.covered:
             out_span.zero_()
             lse_span.fill_(float("-inf"))
@@ -38,9 +46,8 @@ def forward(
                 queries = step.flat(step.read(q_span))
                 part = attend(queries, keys.at(step), values.at(step), step.kept(), scale)
                 _merge(step, out_span, lse_span, *part, is_first)
-        place.write(out, out_span)
-        place.write(lse, lse_span)
-    return out, lse
+        at.write(out, out_span)
+        at.write(lse, lse_span)
 
 
 def backward(
@@ -64,11 +71,11 @@ def backward(
     blocks = -(-k.shape[2] // BLOCK)
     dk, dv = (torch.zeros(*x.shape[:2], blocks, BLOCK * x.shape[3], dtype=exact) for x in (k, v))
     keys, values = Rows(k), Rows(v)
-    for group, span, batch in _pieces(q, k, layer, head_offset, q_start, kv_start):
-        place = Place(group, span, batch)
-        spans = [place.read(x).to(exact) for x in (q, out, lse, dout)]
-        dlse_span = None if dlse is None else place.read(dlse)
-        dq_span = place.room(dq, exact).zero_()
+    for group, span, batch in _pieces(q, k.shape[2], layer, head_offset, q_start, kv_start):
+        at = Place(group, span, batch)
+        spans = [at.read(x).to(exact) for x in (q, out, lse, dout)]
+        dlse_span = None if dlse is None else at.read(dlse)
+        dq_span = at.room(dq, exact).zero_()
         for step in (step for call in span.rest + span.shared for step in steps(call, group, batch)):
             rows = [step.flat(step.read(x)) for x in spans]
             dlse_rows = None if dlse_span is None else step.flat(step.read(dlse_span))
@@ -79,7 +86,7 @@ def backward(
             step.write(dq_span, total)
             step.add_keys(dk, dk_keys)
             step.add_keys(dv, dv_keys)
-        place.write(dq, dq_span)
+        at.write(dq, dq_span)
     return dq, _like(k, dk), _like(v, dv)
 
 
@@ -104,10 +111,10 @@ def _like(x: Tensor, blocks: Tensor) -> Tensor:
 
 
 def _pieces(
-    q: Tensor, k: Tensor, layer: int, head_offset: int, q_start: int, kv_start: int
+    q: Tensor, kv_len: int, layer: int, head_offset: int, q_start: int, kv_start: int
 ) -> Iterator[tuple[Group, Span, slice]]:
     """What is worked on at a time: the units of a group, a span, and some sequences of the batch."""
-    for group in plan(layer, q.shape[1], head_offset, q_start, q.shape[2], kv_start, k.shape[2]):
+    for group in plan(layer, q.shape[1], head_offset, q_start, q.shape[2], kv_start, kv_len):
         for span in group.spans:
             step = max(1, TOKENS_TOGETHER // (span.tokens * len(group.heads) * len(group.heads[0])))
             for first in range(0, q.shape[0], step):

@@ -158,16 +158,37 @@ class Rows:
             x = x.contiguous()
         self.strides = [stride // x.shape[3] for stride in x.stride()[:3]]
         count = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, self.strides, strict=False))
-        self.rows = x.as_strided((count, x.shape[3]), (x.shape[3], 1))
+        self.rows = x.as_strided((count if x.numel() else 0, x.shape[3]), (x.shape[3], 1))
         self.gathered = x.new_empty(0, x.shape[3])  # used again and again: fresh memory is slow
 
     def at(self, step: Step) -> Tensor:
         """The rows of a step's keys: [batch * items, keys, dim], in memory that the next call takes over."""
-        by_batch, by_head, by_token = self.strides
-        items = step.tokens * by_token + (step.heads * by_head)[:, None]
-        batch = torch.arange(step.batch.start, step.batch.stop) * by_batch
-        index = (items + batch[:, None, None]).flatten()
+        index = self.index(torch.arange(step.batch.start, step.batch.stop), step.heads, step.tokens).flatten()
         if len(self.gathered) < len(index):
             self.gathered = self.gathered.new_empty(max(len(index), KEYS_TOGETHER), self.rows.shape[1])
         rows = torch.index_select(self.rows, 0, index, out=self.gathered[: len(index)])
-        return rows.view(-1, items.shape[1], rows.shape[1])
+        return rows.view(-1, step.call.keys, rows.shape[1])
+
+    def index(self, batch: Tensor, heads: Tensor, tokens: Tensor) -> Tensor:
+        """Which rows hold the tokens [items, keys] of the KV heads [items]: [batch, items, keys]."""
+        by_batch, by_head, by_token = self.strides
+        return tokens * by_token + (heads * by_head)[:, None] + (batch * by_batch)[:, None, None]
+
+
+class Pages(Rows):
+    """A paged cache, [pages, kv_heads, page_size, dim], seen as the rows of one request."""
+
+    def __init__(self, cache: Tensor) -> None:
+        super().__init__(cache)
+        self.page_size = cache.shape[2]
+        self.pages = torch.empty(0, dtype=torch.int64)
+
+    def of(self, pages: Tensor) -> Pages:
+        """The request whose pages these are."""
+        self.pages = pages.long()
+        return self
+
+    def index(self, batch: Tensor, heads: Tensor, tokens: Tensor) -> Tensor:
+        by_page, by_head, by_token = self.strides
+        rows = self.pages[tokens // self.page_size] * by_page + tokens % self.page_size * by_token
+        return (rows + (heads * by_head)[:, None])[None]

@@ -88,7 +88,7 @@ def _units(layer: int, heads: int, head_offset: int) -> Iterator[list[tuple[int,
 def _spans(unit_classes: list[int], heads: int, q_start: int, q_len: int, kv_start: int, kv_len: int) -> Iterator[Span]:
     classes = sorted(set(unit_classes))
     class_of = torch.tensor([classes.index(klass) for klass in unit_classes])
-    for base in range(q_start // LEVELS[0] * LEVELS[0], q_start + q_len, LEVELS[0]):
+    for base in range(q_start // LEVELS[0] * LEVELS[0], q_start + q_len, LEVELS[0]) if q_len else ():
         first, last = max(q_start, base), min(q_start + q_len, base + LEVELS[0])
         cells = Cells.of(classes, first, last, kv_start, kv_len)
         shared = [

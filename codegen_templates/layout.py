@@ -97,6 +97,12 @@ def _bytes(mask: int, device: torch.device) -> Tensor:
     return torch.from_file(path, size=-(-rows * columns // 8), dtype=torch.uint8).to(device)
 
 
+def mask_rows(mask: int, device: torch.device) -> Tensor:
+    """The whole of an explicit mask: bool [rows, columns]."""
+    _, rows, columns = MASKS[mask]
+    return _masked(mask, torch.arange(rows, device=device)[:, None], torch.arange(columns, device=device)[None, :])
+
+
 def _drawn(random: tuple[int, int], i: Tensor, j: Tensor) -> Tensor:
     """Whether row i draws column j."""
     rows, index = torch.unique(i, return_inverse=True)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import Tensor
 
 from . import cpu
 from .checks import check_attention
-from .pattern import HEAD_DIM, NAME
-
-NAMESPACE = __package__.replace(".", "_")  # of the operators: one for each package, whatever the pattern's name
+from .dispatch import NAMESPACE, autocast, default_scale, kernels, lse_dtype, refuse_second, use_kernels
 
 
 def attention(
@@ -34,9 +30,9 @@ def attention(
     block) and the queries at q_start, q_start + 1, …, by default so that both end together. Under autocast q, k and v
     are cast to its dtype.
     """
-    q, k, v = _autocast(q, k, v)
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in autocast(q, k, v))
     check_attention(q, k, v, layer, head_offset, kv_start)
-    scale = HEAD_DIM**-0.5 if scale is None else float(scale)
+    scale = default_scale(scale)
     q_start = kv_start + k.shape[2] - q.shape[2] if q_start is None else q_start
     out, lse = _forward(q, k, v, layer, scale, head_offset, q_start, kv_start)
     return (out, lse) if return_lse else out
@@ -48,7 +44,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
     with torch.autocast(q.device.type, enabled=False):
-        return _path(q).forward(q, k, v, **place)
+        return (kernels(q) if use_kernels(q) else cpu).forward(q, k, v, **place)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::attention_backward", mutates_args=())
@@ -68,12 +64,12 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
     with torch.autocast(q.device.type, enabled=False):
-        return _path(q).backward(q, k, v, out, lse, dout, dlse, **place)
+        return (kernels(q) if use_kernels(q) else cpu).backward(q, k, v, out, lse, dout, dlse, **place)
 
 
 @_forward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, *_place: object) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
+    return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=lse_dtype(q))
 
 
 @_backward.register_fake
@@ -95,28 +91,5 @@ def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:
     return *_backward(dout, dlse, q, k, v, out, lse, *ctx.place), None, None, None, None, None
 
 
-def _refuse(ctx, *_grads: Tensor) -> tuple:
-    raise NotImplementedError(f"{NAME}: attention has no second derivative; do not differentiate its gradient")
-
-
 _forward.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(_refuse)
-
-
-def _path(q: Tensor):
-    """The module that computes: the CPU's, or kernels for a GPU, and in Triton's interpreter where that is asked for."""
-    if q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
-        return cpu
-    try:
-        from . import launch
-    except ImportError as error:
-        raise RuntimeError(f"{NAME}: attention on {q.device.type} needs triton, which cannot be imported") from error
-    return launch
-
-
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
-        return tensors
-    dtype = torch.get_autocast_dtype(device)
-    return tuple(x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in tensors)
+_backward.register_autograd(refuse_second)

@@ -66,5 +66,6 @@ MASKS = ()  # file, rows, columns of each: bits row by row, the first column in 
 FACTS = {
     "name": "template",
     "about": "A window of two blocks, and of the rest every fourth, another one for each head.",
+    "kv": [None],  # of each layer the witness that keys once dropped are read again
 }
 # --- end constants ---

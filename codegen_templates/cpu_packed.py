@@ -1,0 +1,119 @@
+"""Many sequences of different lengths on the CPU: packed one after another, or with their keys in pages."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import cpu
+from .cpu_pieces import Pages
+
+
+def forward_varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    *,
+    layer: int,
+    scale: float,
+    head_offset: int,
+) -> tuple[Tensor, Tensor]:
+    """Output like q [total_q, heads, dim] and LSE [heads, total_q]; k and v [total_k, kv_heads, dim]."""
+    out, lse = _nothing(q)
+    for queries, keys in _sequences(cu_seqlens_q, cu_seqlens_k):
+        place = {
+            "layer": layer,
+            "scale": scale,
+            "head_offset": head_offset,
+            "q_start": _length(keys) - _length(queries),
+        }
+        parts = (_one(q[queries]), _one(k[keys]), _one(v[keys]))
+        out_part, lse_part = cpu.forward(*parts, kv_start=0, **place)
+        out[queries] = out_part[0].transpose(0, 1)
+        lse[:, queries] = lse_part[0]
+    return out, lse
+
+
+def backward_varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    dout: Tensor,
+    dlse: Tensor | None,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    *,
+    layer: int,
+    scale: float,
+    head_offset: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dq, dk and dv, each like its tensor."""
+    dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    for queries, keys in _sequences(cu_seqlens_q, cu_seqlens_k):
+        place = {
+            "layer": layer,
+            "scale": scale,
+            "head_offset": head_offset,
+            "q_start": _length(keys) - _length(queries),
+        }
+        parts = (_one(q[queries]), _one(k[keys]), _one(v[keys]), _one(out[queries]), lse[None, :, queries])
+        given = (_one(dout[queries]), None if dlse is None else dlse[None, :, queries])
+        grads = cpu.backward(*parts, *given, kv_start=0, **place)
+        for x, tokens, grad in zip((dq, dk, dv), (queries, keys, keys), grads, strict=True):
+            x[tokens] = grad[0].transpose(0, 1)
+    return dq, dk, dv
+
+
+def forward_paged(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    seq_lens: Tensor,
+    query_start_loc: Tensor,
+    *,
+    max_q_len: int,
+    layer: int,
+    scale: float,
+    head_offset: int,
+) -> tuple[Tensor, Tensor]:
+    """Output like q [total_q, heads, dim] and LSE [heads, total_q]; caches [pages, page_size, kv_heads, dim]. A request's
+    queries are the last of its tokens."""
+    out, lse = _nothing(q)
+    keys, values = Pages(k_cache.transpose(1, 2)), Pages(v_cache.transpose(1, 2))
+    starts, lengths = query_start_loc.tolist(), seq_lens.tolist()
+    for request, length in enumerate(lengths):
+        queries = slice(starts[request], starts[request + 1])
+        pages = block_table[request]
+        place = layer, head_offset, length - _length(queries), 0
+        parts = _one(q[queries]), _one(out[queries]), lse[None, :, queries]
+        cpu.attend_to(keys.of(pages), values.of(pages), length, *parts, scale, place)
+    return out, lse
+
+
+def _nothing(q: Tensor) -> tuple[Tensor, Tensor]:
+    """What tokens of no sequence have, as padding is."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    return torch.zeros_like(q), torch.full((q.shape[1], q.shape[0]), float("-inf"), dtype=dtype)
+
+
+def _sequences(cu_seqlens_q: Tensor, cu_seqlens_k: Tensor) -> list[tuple[slice, slice]]:
+    q, k = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
+    return [(slice(q[n], q[n + 1]), slice(k[n], k[n + 1])) for n in range(len(q) - 1)]
+
+
+def _length(tokens: slice) -> int:
+    return tokens.stop - tokens.start
+
+
+def _one(x: Tensor) -> Tensor:
+    """A sequence [tokens, heads, dim] as a batch of one: [1, heads, tokens, dim]."""
+    return x.transpose(0, 1)[None]

@@ -1,0 +1,55 @@
+"""What all operators share: where they run, and what they do not do."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from .pattern import HEAD_DIM, NAME
+
+NAMESPACE = (__package__ or NAME).replace(
+    ".", "_"
+)  # of the operators: one for each package, whatever its pattern's name
+
+
+def use_kernels(q: Tensor) -> bool:
+    """Whether kernels compute: on a GPU, and in Triton's interpreter where that is asked for."""
+    return q.device.type != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def kernels(q: Tensor) -> ModuleType:
+    try:
+        from . import launch
+    except ImportError as error:
+        raise RuntimeError(f"{NAME}: attention on {q.device.type} needs triton, which cannot be imported") from error
+    return launch
+
+
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the dtype of torch.autocast, where that is on."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
+
+
+def default_scale(scale: float | None) -> float:
+    return HEAD_DIM**-0.5 if scale is None else float(scale)
+
+
+def lse_dtype(q: Tensor) -> torch.dtype:
+    return torch.promote_types(q.dtype, torch.float32)
+
+
+def refuse_second(ctx: object, *_grads: Tensor) -> tuple[Tensor, ...]:
+    """The gradient of a gradient."""
+    raise NotImplementedError(f"{NAME}: attention has no second derivative; do not differentiate its gradient")
+
+
+def refuse_first(ctx: object, *_grads: Tensor) -> tuple[Tensor, ...]:
+    """The gradient of what serves, and does not train."""
+    raise NotImplementedError(f"{NAME}: paged attention has no gradient; use attention or attention_varlen")

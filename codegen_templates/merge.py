@@ -1,0 +1,26 @@
+"""Attention over parts of the keys, merged into attention over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def combine(outs: Sequence[Tensor] | Tensor, lses: Sequence[Tensor] | Tensor) -> tuple[Tensor, Tensor]:
+    """What attention over all keys gives, from what it gave over disjoint parts of them: output and LSE.
+
+    outs: of each part [..., dim]; lses: of each part [...], natural logarithms. Differentiable in both. A part without
+    keys, with an LSE of -inf, adds nothing; without any keys the result is 0 and -inf.
+    """
+    outs, lses = list(outs), torch.stack(list(lses))
+    largest = lses.detach().amax(0)
+    base = largest.masked_fill(largest == float("-inf"), 0.0)
+    weights = torch.exp(lses - base)  # [parts, ...]
+    total = weights.sum(0)
+    is_empty = total == 0
+    share = weights / total.masked_fill(is_empty, 1.0)
+    out = sum(part.to(share.dtype) * weight[..., None] for part, weight in zip(outs, share, strict=True))
+    lse = (base + total.masked_fill(is_empty, 1.0).log()).masked_fill(is_empty, float("-inf"))
+    return out.to(outs[0].dtype), lse
