@@ -35,10 +35,10 @@ PYTEST = ("-m", "pytest", "-q", "-n", WORKERS)
 
 TASKS = {
     "demo": Task("compile, prove, run and check a pattern", "", (("examples/demo.py",),)),
-    "test": Task("the tests: 2 cores, no GPU", "test", (PYTEST,)),
+    "test": Task("the tests: two cores, no GPU", "test,peers", (PYTEST,)),
     "slow": Task("the exhaustive tests", "test", ((*PYTEST, "-m", "slow"),)),
     "gpu": Task("the tests that need a GPU", "test", (("-m", "pytest", "-q", "-m", "gpu"),)),
-    "peers": Task("comparisons with other libraries", "test,peers", ((*PYTEST, "-m", "peers"),)),
+    "peers": Task("only the comparisons with other libraries", "test,peers", ((*PYTEST, "-m", "peers"),)),
     "lint": Task("ruff: style and format", "dev", (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"))),
     "types": Task("pyright, strict", "dev", (("-m", "pyright"),)),
     "setup": Task("the environment with everything a contributor needs", "dev", ()),
