@@ -28,7 +28,7 @@ def sources(layers: Sequence[Union], t: int, block: int) -> np.ndarray:
         padded = np.zeros(count * block, bool)
         padded[: t + 1] = seen
         tiles = padded.reshape(count, block)
-        busy = tiles.any(1)
+        busy = np.asarray(tiles.any(1))
         last = np.where(busy, block - 1 - np.argmax(tiles[:, ::-1], 1), -1)  # the latest token seen in each block
         whole = kept[layer]
         below = np.any(whole & busy[:, None] & (i[None, :] < i[:, None]), axis=0)

@@ -83,7 +83,8 @@ def _relation(terms: frozenset[Term], far: tuple[int, int], near: tuple[int, int
     for c in range(columns):
         bits = 1 << c
         if c >= near[0]:  # c, c + Q, c + 2 Q, ...
-            bits = sum(1 << k for k in range(c, size, near[1]))
+            turns = -(-(size - c) // near[1])
+            bits = ((1 << turns * near[1]) - 1) // ((1 << near[1]) - 1) << c
         key = np.packbits(kept[:, c]).tobytes()
         kinds[key] = kinds.get(key, 0) | bits
     steps = (np.unpackbits(np.frombuffer(key, np.uint8), count=len(d)).astype(bool) for key in kinds)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from patterncc.analysis.answer import Answer
 from patterncc.analysis.budget import Budget
 from patterncc.analysis.missing import missing
-from patterncc.analysis.scopes import kv_groups, layer_classes, layouts
+from patterncc.analysis.scopes import kv_groups, layer_classes
 from patterncc.analysis.search import first_pair
 from patterncc.analysis.union import everything, union
 from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
@@ -30,27 +30,23 @@ def covered(kept: Iterable[Layout], causal: bool, block: int, budget: Budget) ->
 def coverage(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...]:
     """One verdict a layer class (a single one for the model)."""
     if scope == "model":
-        everything_kept = dict.fromkeys(layout for row in dict.fromkeys(classes.of) for layout in _of(classes, row))
-        answer = covered(everything_kept, classes.causal, classes.block, budget)
+        used = dict.fromkeys(k for row in dict.fromkeys(classes.of) for k in row)
+        answer = covered((classes.layouts[k] for k in used), classes.causal, classes.block, budget)
         return (_verdict(classes, scope, tuple(range(classes.layers)), answer, tuple(range(classes.heads))),)
     verdicts = []
-    known: dict[frozenset[Layout], Answer] = {}
+    known: dict[frozenset[int], Answer] = {}
     for layers in layer_classes(classes):
         groups = [tuple(range(classes.heads))] if scope == "layer" else list(kv_groups(classes))
         worst: tuple[Answer, tuple[int, ...]] | None = None
         for heads in groups:
-            key = frozenset(layouts(classes, layers[0], heads))
+            key = frozenset(classes.of[layers[0]][head] for head in heads)
             if key not in known:
-                known[key] = covered(key, classes.causal, classes.block, budget)
+                known[key] = covered((classes.layouts[k] for k in key), classes.causal, classes.block, budget)
             if worst is None or _order(known[key]) < _order(worst[0]):
                 worst = known[key], heads
         assert worst is not None
         verdicts.append(_verdict(classes, scope, layers, *worst))
     return tuple(verdicts)
-
-
-def _of(classes: Classes, row: tuple[int, ...]) -> tuple[Layout, ...]:
-    return tuple(classes.layouts[k] for k in dict.fromkeys(row))
 
 
 def _order(answer: Answer) -> tuple[int, tuple[int, int], float]:
@@ -63,8 +59,10 @@ def _verdict(classes: Classes, scope: str, layers: tuple[int, ...], answer: Answ
     note = "every token pair is kept by some head"
     if answer.pair:
         of = layers if scope == "model" else layers[:1]
-        kept = dict.fromkeys(layout for layer in of for layout in layouts(classes, layer, heads))
-        gaps = "; ".join(str(gap) for gap in missing(kept, classes.causal, classes.block)[:3])
+        used = dict.fromkeys(classes.of[layer][head] for layer in of for head in heads)
+        gaps = "; ".join(
+            str(gap) for gap in missing((classes.layouts[k] for k in used), classes.causal, classes.block)[:3]
+        )
         note = f"no {who} keeps this pair" + (f": {gaps}" if gaps else "")
     elif answer.holds is None:
         note = "random parts or the budget leave this open: no pair is missing up to there"

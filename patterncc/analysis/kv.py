@@ -25,9 +25,9 @@ from patterncc.analysis.extent import extent
 from patterncc.analysis.finite import keeps, kept_whole
 from patterncc.analysis.plane import gaps
 from patterncc.analysis.residues import Arc, complement, first_free
-from patterncc.analysis.scopes import kv_groups, layer_classes, layouts
+from patterncc.analysis.scopes import kv_groups, layer_classes
 from patterncc.analysis.union import Span, Union, union
-from patterncc.analysis.verdict import Verdict, Witness, proof_of
+from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
 from patterncc.ir.layout import KEY, Classes, Layout, Term
 
 SCOPES = ("head", "group")
@@ -35,32 +35,30 @@ SCOPES = ("head", "group")
 
 def kv(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...]:
     """One verdict a layer class: the smallest return, over heads or over KV heads' groups."""
-    known: dict[frozenset[Layout], Answer] = {}
+    known: dict[frozenset[int], Answer] = {}
     verdicts = []
     for layers in layer_classes(classes):
         groups = kv_groups(classes) if scope == "group" else ((h,) for h in range(classes.heads))
         found: list[tuple[Answer, tuple[int, ...]]] = []
         for members in groups:
-            key = frozenset(layouts(classes, layers[0], members))
+            key = frozenset(classes.of[layers[0]][head] for head in members)
             if key not in known:
-                known[key] = first_return(key, classes.causal, classes.block, budget)
+                kept = frozenset(classes.layouts[k] for k in key)
+                known[key] = first_return(kept, classes.causal, classes.block, budget)
             found.append((known[key], members))
         failing = [(answer.pair, members) for answer, members in found if answer.pair]
-        pair: tuple[int, int] | None = None
-        heads: tuple[int, ...] = ()
-        if failing:
-            pair, heads = min(failing)
-        answer = Answer(pair, min(answer.settled for answer, _ in found))
-        witness = None
-        note = "what a row has dropped, no later row takes up again"
-        if pair:
-            t, u = pair
-            witness = Witness(t // classes.block, u // classes.block, t, u)
-            who = f"head {heads[0]}" if scope == "head" else f"KV head {heads[0] // classes.group}"
-            note = f"{who} attends this key again after a row that did not ({len(failing)} of {len(found)} fail)"
-        elif answer.holds is None:
-            note = "no key is taken up again up to there"
-        verdicts.append(Verdict("kv", scope, layers, answer.holds, proof_of(answer), witness, note, heads=heads))
+        settled = min(answer.settled for answer, _ in found)
+        if not failing:
+            answer = Answer(settled=settled)
+            open_note = "no key is taken up again up to there"
+            note = "what a row has dropped, no later row takes up again" if answer.holds else open_note
+            verdicts.append(Verdict("kv", scope, layers, answer.holds, proof_of(answer), None, note))
+            continue
+        pair, heads = min(failing)
+        who = f"head {heads[0]}" if scope == "head" else f"KV head {heads[0] // classes.group}"
+        note = f"{who} attends this key again after a row that did not ({len(failing)} of {len(found)} fail)"
+        proof, witness = proof_of(Answer(pair, settled)), at_tokens(pair, classes.block)
+        verdicts.append(Verdict("kv", scope, layers, False, proof, witness, note, heads=heads))
     return tuple(verdicts)
 
 

@@ -80,8 +80,8 @@ def markdown(reports: Sequence[Report]) -> str:
 
 
 def junit(reports: Iterable[Report]) -> str:
-    """JUnit XML: a suite a pattern, a case a verdict. What decides against the pattern is a failure; the rest passes, and
-    what is undecided or merely informative is told in system-out."""
+    """JUnit XML: a suite a pattern, a case a verdict. What decides against the pattern is a failure; the rest passes,
+    and what is undecided or merely informative is told in system-out."""
     suites = []
     tests = failures = 0
     for report in reports:

@@ -28,4 +28,4 @@ def kv_groups(classes: Classes) -> Iterator[tuple[int, ...]]:
 
 def layouts(classes: Classes, layer: int, heads: tuple[int, ...]) -> tuple[Layout, ...]:
     """The distinct layouts of some heads of a layer, in order of their heads."""
-    return tuple(dict.fromkeys(classes.layout(layer, head) for head in heads))
+    return tuple(classes.layouts[k] for k in dict.fromkeys(classes.of[layer][head] for head in heads))

@@ -43,6 +43,10 @@ def first_pair(pieces: tuple[Piece, ...], other: Union, causal: bool, block: int
     if _by_proof(upper, terms_only, Term(), causal, block, budget).holds:
         return Answer()
     rows, columns, all_looked_at = _extent(pieces, other, budget)
+    sure = Answer() if other.opaque else _by_proof(plain, other, Term(), causal, block, budget)
+    if sure.smallest and sure.pair is not None and sure.pair[0] < rows * block:  # later rows cannot matter
+        last = sure.pair[0] // block + 1
+        return first([sure, Answer(first_in_rows(pieces, other, causal, block, last, columns))])
     looked = Answer(first_in_rows(pieces, other, causal, block, rows, columns))
     beside = Answer()
     if not causal or columns < rows:
@@ -50,7 +54,6 @@ def first_pair(pieces: tuple[Piece, ...], other: Union, causal: bool, block: int
     below = _by_proof(plain if all_looked_at else upper, terms_only, Term(i_from=rows), causal, block, budget)
     if not all_looked_at and below.holds is not True:
         start = below.pair[0] // block * block if below.pair else below.settled
-        sure = Answer() if other.opaque else _by_proof(plain, other, Term(i_from=rows), causal, block, budget)
         below = Answer(sure.pair, settled=max(rows * block, min(start, below.settled)))
     return first([looked, beside, below])
 

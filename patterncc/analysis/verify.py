@@ -8,7 +8,7 @@ Which verdicts decide (the exit code of `patterncc verify`, and whether a compil
   miss pairs within a group. For kv: the promised scope, else `head`. The other scopes are reported all the same.
 * `all`: what the file promises. The other properties are information: a sliding window is not broken by having no
   far context.
-An undecided verdict decides like a failure only where it was promised: nobody may rely on what is not proved.
+An undecided verdict decides like a failure: "all held" may only be said of what is proved.
 """
 
 from __future__ import annotations
@@ -123,6 +123,6 @@ def failed(
         scopes = promised_scopes(verdict.property, promised.get(verdict.property))
         asked = kept if property == "all" else verdict.property == property
         decides = property == "promises" or (asked and verdict.scope in scopes)
-        if decides and (verdict.holds is False or (verdict.holds is None and kept)):
+        if decides and verdict.holds is not True:
             bad.append(verdict)
     return tuple(bad)

@@ -108,9 +108,12 @@ def _weights(whole: Union, layout: Layout, causal: bool, block: int, rows: int, 
     region = Box(d0=0 if causal else -INFINITY, j1=rows, i1=rows).tight()
     for box, key, query in gaps(region, whole.terms, budget):
         kept -= _missing(box, key, query, rows)
-    np.add.at(kept, _drawn(layout, whole, rows, causal), 1)
+    if layout.random or layout.mask:
+        np.add.at(kept, _drawn(layout, whole, rows, causal), 1)
     diagonal = _whole_pairs(layout, whole, i, i) if causal else np.zeros(rows, bool)
     tokens = (kept - diagonal) * block * block + diagonal * (block * (block + 1) // 2)
+    if not (layout.window or layout.sink % block):
+        return Weights(kept, tokens)
     part_i, part_j = _part_pairs(layout, causal, block, rows)
     left = ~_whole_pairs(layout, whole, part_i, part_j)
     part_i, part_j = part_i[left], part_j[left]

@@ -1,4 +1,4 @@
-"""The proofs against an SMT solver, which knows no periods: integers without bound, and what a layout means by definition.
+"""The proofs against an SMT solver, which knows no periods: unbounded integers, and what a layout means by definition.
 
 Where the engine says "for every length", z3 must find no pair at all; where it gives a smallest witness, z3 must accept
 it and find none before it. What z3 does not decide in time is not counted, but most must be.
