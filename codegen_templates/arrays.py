@@ -7,9 +7,9 @@ from functools import cache, lru_cache
 
 import torch
 
-from .forward import CLASS_INTS
+from . import backward, forward
 from .pattern import CAUSAL, CLASS_OF, CLASSES, FORM, HEADS, KV_HEADS
-from .tables import row_table
+from .tables import column_table, row_table
 
 Places = tuple[tuple[int, int], ...]  # of each class, where what the kernels read of it begins
 
@@ -17,40 +17,54 @@ Places = tuple[tuple[int, int], ...]  # of each class, where what the kernels re
 def row_arrays(
     classes: tuple[int, ...], rows: tuple[int, int], columns: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor | None, Places]:
-    """For rows `rows[0]` to `rows[1]`, what `forward.index_map` reads: `pattern` and `columns`."""
+    """For rows `rows[0]` to `rows[1]`, what `forward.index_map` reads: `pattern`, `columns`."""
     if FORM == "closed":
-        pattern, places = class_ints(device)
+        pattern, places = class_ints(False, device)
         return pattern, None, places
     first = 0 if CAUSAL else -room(-rows[0])  # causal rows below 0 keep nothing
-    return class_tables(classes, first, room(rows[1]), room(columns), device)
+    return class_tables(False, classes, first, room(rows[1]), room(columns), device)
+
+
+def column_arrays(
+    classes: tuple[int, ...], rows: tuple[int, int], columns: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None, Places]:
+    """For as many columns, what `backward.row_map` reads: `pattern`, `rows`."""
+    if FORM == "closed":
+        pattern, places = class_ints(True, device)
+        return pattern, None, places
+    first = 0 if CAUSAL else -room(-rows[0])
+    return class_tables(True, classes, first, room(rows[1]), room(columns), device)
 
 
 @cache
-def class_ints(device: torch.device) -> tuple[torch.Tensor, Places]:
+def class_ints(inverse: bool, device: torch.device) -> tuple[torch.Tensor, Places]:
     """The classes' integers, one class after the other."""
-    numbers = torch.tensor([number for row in CLASS_INTS for number in row] or [0], dtype=torch.int32, device=device)
-    return numbers, tuple((klass, klass * len(row)) for klass, row in enumerate(CLASS_INTS))
+    ints = backward.CLASS_INTS if inverse else forward.CLASS_INTS
+    numbers = torch.tensor([number for row in ints for number in row] or [0], dtype=torch.int32, device=device)
+    return numbers, tuple((klass, klass * len(row)) for klass, row in enumerate(ints))
 
 
 @lru_cache(maxsize=16)
 def class_tables(
-    classes: tuple[int, ...], first: int, rows: int, columns: int, device: torch.device
+    inverse: bool, classes: tuple[int, ...], first: int, rows: int, columns: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, Places]:
-    """A record of every row from `first` on of every class, and all their columns.
+    """A record of every row from `first` on of every class, and all their columns; or the inverse of this.
 
     A record says where the row's columns begin, where those that are kept in part begin, where they end, and then the
     integers of its class. A class's place is that of row 0.
     """
+    build, ints = (column_table, backward.CLASS_INTS) if inverse else (row_table, forward.CLASS_INTS)
+    least, stop = (0, columns) if inverse else (first, rows)
     records, entries, taken = [], [], 0
-    for klass in classes:
-        pointers, whole, listed = row_table(klass, rows, columns, device, first)
-        pointers, whole = pointers[: rows - first + 1] + taken, whole[: rows - first]
-        same = [torch.full_like(pointers[1:], number) for number in CLASS_INTS[klass]]
+    for klass in sorted(set(classes)):
+        pointers, whole, listed = build(klass, rows, columns, device, first)
+        pointers, whole = pointers[: stop - least + 1] + taken, whole[: stop - least]
+        same = [torch.full_like(pointers[1:], number) for number in ints[klass]]
         records.append(torch.stack([pointers[:-1], pointers[:-1] + whole, pointers[1:], *same], 1))
         entries.append(listed)
         taken += len(listed)
-    width = 3 + len(CLASS_INTS[0])
-    places = tuple((klass, (n * (rows - first) - first) * width) for n, klass in enumerate(classes))
+    width = 3 + len(ints[0])
+    places = tuple((klass, (n * (stop - least) - least) * width) for n, klass in enumerate(sorted(set(classes))))
     return torch.cat(records), torch.cat(entries), places
 
 
@@ -70,6 +84,46 @@ def head_groups(
         for n in range(0, len(heads), size)
     ]
     return torch.tensor(groups, dtype=torch.int32, device=device)
+
+
+@cache
+def near_members(classes: tuple[int, ...], head_offset: int, places: Places, device: torch.device) -> torch.Tensor:
+    """All heads of each KV head, for round 0 of dK and dV: [KV heads, 2 + 2 * heads of one] int32 with the KV head, the
+    number of its heads, and of each the head and the place of its class."""
+    heads = kv_heads(len(classes), head_offset)
+    return _members(
+        [(kv, [h for h, own in enumerate(heads) if own == kv]) for kv in range(heads[-1] + 1)], classes, places, device
+    )
+
+
+@cache
+def stride_members(
+    number: int, classes: tuple[int, ...], head_offset: int, places: Places, device: torch.device
+) -> tuple[tuple[int, torch.Tensor], ...]:
+    """The launches of a stride's round, each a period and members as above: heads of one KV head and one class.
+
+    Within a launch no two members of a KV head read the same columns: they have one period and different residues.
+    """
+    alike: dict[tuple[int, int], list[int]] = {}
+    for head, (kv_head, klass) in enumerate(zip(kv_heads(len(classes), head_offset), classes, strict=True)):
+        if backward.STRIDES[number - 1][klass]:
+            alike.setdefault((kv_head, klass), []).append(head)
+    launches: dict[tuple[int, int], list[tuple[int, list[int]]]] = {}
+    same: Counter[tuple[int, tuple[int, int]]] = Counter()
+    for (kv_head, klass), heads in alike.items():
+        period = backward.STRIDES[number - 1][klass]
+        launches.setdefault((period[0], same[kv_head, period]), []).append((kv_head, heads))
+        same[kv_head, period] += 1
+    return tuple((every, _members(own, classes, places, device)) for (every, _), own in launches.items())
+
+
+def _members(
+    members: list[tuple[int, list[int]]], classes: tuple[int, ...], places: Places, device: torch.device
+) -> torch.Tensor:
+    place, longest = dict(places), max(len(heads) for _, heads in members)
+    rows = [[kv, len(heads), *(n for h in heads for n in (h, place[classes[h]]))] for kv, heads in members]
+    padded = [row + [0] * (2 + 2 * longest - len(row)) for row in rows]
+    return torch.tensor(padded, dtype=torch.int32, device=device)
 
 
 @cache

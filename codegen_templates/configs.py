@@ -43,6 +43,20 @@ def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
     return Config(128, 64, 8, stages)
 
 
+def dq(arch: str, head_dim: int, item: int, rows: int) -> Config:
+    """For dQ, likewise."""
+    if arch == "interpreter":
+        return Config(max(16, min(rows, 64)), 64, 4, 2)
+    return Config(64, 64, 4, 2)
+
+
+def dkdv(arch: str, head_dim: int, item: int) -> Config:
+    """For dK and dV: a program owns `keys` and runs through tiles of `rows`."""
+    if arch == "interpreter":
+        return Config(64, 64, 4, 2)
+    return Config(64, 64, 4, 2)
+
+
 def splits(processors: int, tiles: int, keys: int) -> int:
     """Programs that share the keys of one tile, so that few tiles still fill the device."""
     return max(1, min(2 * processors // max(tiles, 1), keys // LEAST_SHARED, 64))

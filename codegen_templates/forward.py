@@ -25,16 +25,20 @@ LN_2 = tl.constexpr(0.6931471805599453)
 @triton.jit
 def progression(low, high, every, residue):
     """The least column >= low that is residue modulo every, and how many such columns lie below high."""
-    first = residue + (low - residue + every - 1) // every * every
+    first = low + ((residue - low) % every + every) % every
     return first, tl.maximum(high - first + every - 1, 0) // every
 
 
 @triton.jit
-def search(p_sorted, low, high, bound):
-    """The first place in low..high whose number is not below bound: at once when that is near the end."""
+def search(p_sorted, low, high, bound, FROM_END: tl.constexpr):
+    """The first place in low..high whose number is not below bound: soon, when that is near one end."""
     step = 1
     while low < high:
-        middle = tl.maximum((low + high) // 2, high - step)
+        middle = (low + high) // 2
+        if FROM_END:
+            middle = tl.maximum(middle, high - step)
+        else:
+            middle = tl.minimum(middle, low + step - 1)
         is_below = tl.load(p_sorted + middle) < bound
         low = tl.where(is_below, middle + 1, low)
         high = tl.where(is_below, high, middle)
@@ -107,6 +111,18 @@ def rows(u, kv_start, pages, PAGE: tl.constexpr):
         return tl.load(pages + u // PAGE) * PAGE + u % PAGE
     else:
         return u - kv_start
+
+
+@triton.jit
+def columns_of(pattern, columns, t_first, t_last, kv_start, kv_stop):
+    """The slots of the columns that tokens t_first..t_last keep, of the keys that are present."""
+    i_first, i_last = t_first >> BLOCK_BITS, t_last >> BLOCK_BITS
+    j_whole = kv_stop >> BLOCK_BITS
+    j_stop = (kv_stop + BLOCK - 1) >> BLOCK_BITS
+    if IS_CAUSAL:
+        j_whole = tl.minimum(j_whole, i_first)
+        j_stop = tl.minimum(j_stop, i_last + 1)
+    return index_map(pattern, columns, i_first, i_last, kv_start >> BLOCK_BITS, j_whole, j_stop)
 
 
 @triton.jit
@@ -290,15 +306,8 @@ def attn_fwd(
     # the columns that they keep
     t_first = tl.maximum(t_base, q_start)
     t_last = tl.minimum(t_base + BLOCK_Q, q_stop) - 1
-    i_first = t_first >> BLOCK_BITS
-    i_last = t_last >> BLOCK_BITS
-    j_whole = kv_stop >> BLOCK_BITS
-    j_stop = (kv_stop + BLOCK - 1) >> BLOCK_BITS
-    if IS_CAUSAL:
-        j_whole = tl.minimum(j_whole, i_first)
-        j_stop = tl.minimum(j_stop, i_last + 1)
     pattern += tl.load(p_group + 1)
-    n_far, n_slots, places, rule = index_map(pattern, columns, i_first, i_last, kv_start >> BLOCK_BITS, j_whole, j_stop)
+    n_far, n_slots, places, rule = columns_of(pattern, columns, t_first, t_last, kv_start, kv_stop)
     far_tiles = n_far * BLOCK // BLOCK_N
     all_tiles = (n_slots * BLOCK + BLOCK_N - 1) // BLOCK_N
     tile_from = all_tiles * i_split // splits

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache, wraps
+from functools import wraps
 
 import torch
 
@@ -15,23 +14,8 @@ from .configs import Config
 from .forward import (
     attn_fwd,
 )
-from .pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
-
-LOG2_E = 1.4426950408889634
-
-
-@dataclass(frozen=True)
-class Requests:
-    """Where the queries and keys of each request are; lengths are of the longest when they are packed."""
-
-    count: int
-    q_len: int
-    kv_len: int
-    q_start: int = 0  # the position of the first query
-    kv_start: int = 0  # the position of the first key, a multiple of the block
-    q_starts: torch.Tensor | None = None  # packed: [count + 1] where each one's queries begin
-    kv_starts: torch.Tensor | None = None  # [count + 1] where its keys begin; when paged, [count] how many there are
-    pages: torch.Tensor | None = None  # [count, pages of the longest]
+from .pattern import FORM, HEAD_DIM
+from .requests import LOG2_E, Requests, aligned, arch, precision, processors, query_starts, unpacked
 
 
 def widened(launch):  # type: ignore[no-untyped-def]
@@ -91,7 +75,7 @@ def forward_varlen(
     out = torch.empty_like(q)
     lse = torch.empty(q.shape[1], q.shape[0], dtype=torch.float32, device=q.device)
     requests = Requests(count, max_seqlen_q, max_seqlen_k, q_starts=cu_seqlens_q, kv_starts=cu_seqlens_k)
-    tensors = [_unpacked(x, count) for x in (q, k, v, out)]
+    tensors = [unpacked(x, count) for x in (q, k, v, out)]
     _forward(*tensors, lse.expand(count, -1, -1), requests, layer, scale, head_offset, config)
     return out, lse
 
@@ -124,12 +108,12 @@ def forward_paged(
     if splits is None:
         splits = configs.splits(processors(q.device), count * k_cache.shape[2] * max_q_len, kv_len)
     if splits == 1:
-        tensors = _unpacked(q, count), *caches, _unpacked(out, count)
+        tensors = unpacked(q, count), *caches, unpacked(out, count)
         _forward(*tensors, lse.expand(count, -1, -1), requests, layer, scale, head_offset, config)
         return out, lse
     parts = torch.empty(splits, *q.shape, dtype=torch.float32, device=q.device)
     lses = torch.empty(splits, *lse.shape, dtype=torch.float32, device=q.device)
-    tensors = _unpacked(q, count), *caches, _unpacked(parts, count)
+    tensors = unpacked(q, count), *caches, unpacked(parts, count)
     _forward(*tensors, lses[:, None].expand(-1, count, -1, -1), requests, layer, scale, head_offset, config)
     attn_combine[q.shape[:2]](
         parts,
@@ -183,35 +167,21 @@ def _forward(
     config: Config | None,
 ) -> None:
     """Launch the kernel on views [batch or pages, heads, rows, head_dim]; `out` and `lse` may have [parts] before."""
-    q_len, q_start = requests.q_len, requests.q_start
-    if not requests.count or not q_len:
+    if not requests.count or not requests.q_len:
         return
     if scale < 0:  # a maximum of scores must be one of scaled scores
         q, scale = -q, -scale
 
     classes = arrays.present(layer, head_offset, q.shape[1])
     shared = arrays.group_size(classes, head_offset)
-    wanted = 1 << (q_len - 1).bit_length()
-    config = config or configs.forward(arch(q.device), HEAD_DIM, q.element_size(), wanted * shared)
-    block_q = min(config.rows, wanted, config.rows if ROWS_PER_TILE_FREE else BLOCK)
-    block_h = max(min(config.rows // block_q, shared), 16 // block_q)
-
-    if requests.q_starts is None:
-        tiles = -(-(q_start + q_len) // block_q) - q_start // block_q
-        rows = q_start // BLOCK, -(-(q_start + q_len) // BLOCK)
-    else:
-        tiles = (q_len + block_q - 2) // block_q + 1
-        rows = -q_len // BLOCK, -(-requests.kv_len // BLOCK)
-    columns = -(-(requests.kv_start + requests.kv_len) // BLOCK)
-    pattern, entries, places = arrays.row_arrays(classes, rows, columns, q.device)
+    config = config or configs.forward(arch(q.device), HEAD_DIM, q.element_size(), requests.q_len * shared)
+    block_q, block_h, tiles = requests.tiling(config, shared)
+    pattern, entries, places = arrays.row_arrays(classes, requests.rows, requests.columns, q.device)
     groups = arrays.head_groups(classes, head_offset, places, block_h, q.device)
 
     splits = out.shape[0] if out.dim() == 5 else 1
     split_strides = (out.stride(0), lse.stride(0)) if out.dim() == 5 else (0, 0)
-    strides = [stride for x in (q, k, v, out) for stride in x.stride()[-4:-1]]
-    align = 16 // q.element_size()
-    if any(stride % align for stride in strides):
-        align = 1
+    align, strides = aligned(q, k, v, out)
     attn_fwd[(tiles * splits, len(groups), requests.count)](
         q,
         k,
@@ -225,11 +195,11 @@ def _forward(
         requests.kv_starts,
         requests.pages,
         scale * LOG2_E,
-        q_len,
+        requests.q_len,
         requests.kv_len,
-        q_start,
+        requests.q_start,
         requests.kv_start,
-        *(stride // align for stride in strides),
+        *strides,
         split_strides[0],
         *lse.stride()[-3:-1],
         split_strides[1],
@@ -240,7 +210,7 @@ def _forward(
         BLOCK_N=config.keys,
         PAGE=0 if requests.pages is None else k.shape[2],
         ALIGN=align,
-        IS_PACKED=requests.q_starts is not None,
+        IS_PACKED=requests.are_packed,
         IS_LOOKED_UP=FORM == "table" or requests.pages is not None,
         STAGES=config.stages,
         PRECISION=precision(q),
@@ -248,33 +218,3 @@ def _forward(
         num_stages=config.stages,
         enable_fp_fusion=True,
     )
-
-
-def _unpacked(x: torch.Tensor, count: int) -> torch.Tensor:
-    """A view [count, heads, rows, head_dim] of [rows, heads, head_dim]: every request sees all rows."""
-    return x.transpose(-3, -2).unsqueeze(-4).expand(*x.shape[:-3], count, -1, -1, -1)
-
-
-def precision(q: torch.Tensor) -> str:
-    """Of products of float32, as torch is set; others have one precision."""
-    return "tf32" if q.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest" else "ieee"
-
-
-@cache
-def query_starts(count: int, q_len: int, device: torch.device) -> torch.Tensor:
-    return torch.arange(0, (count + 1) * q_len, q_len, dtype=torch.int32, device=device)
-
-
-@cache
-def arch(device: torch.device) -> str:
-    """The name of the device's architecture, as `patterncc compile --arch` takes it."""
-    if device.type != "cuda":
-        return "interpreter"
-    if torch.version.hip:
-        return torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
-    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
-
-
-@cache
-def processors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1

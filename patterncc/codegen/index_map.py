@@ -17,7 +17,7 @@ from patterncc.ir.layout import Layout
 from patterncc.ir.plan import Plan
 
 T = TypeVar("T")
-NO_PIECE, NO_EDGE = Piece(0, 0), Edge(FAR, FAR)
+NO_PIECE, NO_EDGE = Piece(FAR, FAR), Edge(FAR, FAR)
 MOST_SHOWN, WIDTH = 4, 120
 
 
@@ -103,11 +103,14 @@ class Integers:
     def names(self) -> list[str]:
         return list(self.columns.values())
 
+    def loads(self, start: int = 0) -> list[str]:
+        return [f"{name} = tl.load(pattern{f' + {n}' if n else ''})" for n, name in enumerate(self.names, start)]
+
     def table(self, classes: int) -> list[str]:
         """The lines of CLASS_INTS."""
-        rows = tuple(zip(*(values for _, values in self.columns), strict=True)) or ((),) * classes
-        lines = f"CLASS_INTS = {literal.write(rows, column=13)}".split("\n")
-        return ["# fmt: off", *lines, "# fmt: on"] if literal.is_filled(rows, column=13) else lines
+        return assigned(
+            "CLASS_INTS", tuple(zip(*(values for _, values in self.columns), strict=True)) or ((),) * classes
+        )
 
 
 @dataclass
@@ -144,12 +147,12 @@ class Zoning:
         numbers = [name for n in range(len(self.every)) for name in (f"first_{n}", f"stop_{n}")][:-1]
         return numbers + [every for every in dict.fromkeys(self.every) if not every.isdigit()]
 
-    def column(self, far: int) -> list[str]:
-        """The statements of `column`: one choice after the other, of which far slots need the first ones."""
+    def choices(self, far: int, x: str = "j") -> list[str]:
+        """The statements that say what a slot holds: one after the other, of which far slots need the first ones."""
         terms = [f"first_{n} + slot" + ("" if every == "1" else f" * {every}") for n, every in enumerate(self.every)]
-        choices = [f"j = tl.where(slot < stop_{n}, j, {term})" for n, term in enumerate(terms[1:])]
+        choices = [f"{x} = tl.where(slot < stop_{n}, {x}, {term})" for n, term in enumerate(terms[1:])]
         edge = ["if not IS_FAR:", *("    " + line for line in choices[far - 1 :])]
-        return [f"j = {terms[0]}", *choices[: far - 1], *edge, "return j"]
+        return [f"{x} = {terms[0]}", *choices[: far - 1], *edge, f"return {x}"]
 
 
 @dataclass
@@ -190,17 +193,26 @@ class Spans:
         return " & ".join(f"({c})" for c in conditions) if len(conditions) > 1 else "".join(conditions) or "u >= 0"
 
 
-def token_rule(layouts: Sequence[Layout], ints: Integers, *, block: int, causal: bool) -> list[str]:
+def token_rule(
+    layouts: Sequence[Layout], ints: Integers, *, block: int, causal: bool, first: str = "t_first", last: str = "t_last"
+) -> list[str]:
     """The conditions of the parts that are given in tokens and do not end with a block."""
     rule = []
     if any(layout.window for layout in layouts):
         before = ints.say("before", [layout.window[0] if layout.window else NEVER for layout in layouts])
         after = ints.say("after", [layout.window[1] if layout.window else 0 for layout in layouts])
-        behind = f"u > {less('t_first', before)}"
-        rule.append(behind if causal else f"({behind}) & (u < t_last + {after})")
+        behind = f"u > {less(first, before)}"
+        rule.append(behind if causal else f"({behind}) & (u < {last} + {after})")
     if any(layout.sink % block for layout in layouts):
         rule.append(f"u < {ints.say('sink_tokens', [layout.sink for layout in layouts])}")
     return rule
+
+
+def assigned(name: str, value: object) -> list[str]:
+    """The lines of a constant of the module."""
+    column = len(name) + 3
+    lines = f"{name} = {literal.write(value, column=column)}".split("\n")
+    return ["# fmt: off", *lines, "# fmt: on"] if literal.is_filled(value, column=column) else lines
 
 
 def padded(rows: Sequence[tuple[T, ...]], filler: T, *, at_end: bool = True) -> list[tuple[T, ...]]:
@@ -215,15 +227,15 @@ def padded(rows: Sequence[tuple[T, ...]], filler: T, *, at_end: bool = True) -> 
     return list(zip(*full, strict=True))
 
 
-def less(x: str, distance: str, shift: int = 0) -> str:
-    """x - distance + shift.
+def less(x: str, distance: str, shift: int = 0, *, sign: int = -1) -> str:
+    """x - distance + shift, or x + distance.
 
-    >>> less("i", "0"), less("i", "5"), less("i", "5", 1), less("i", "-1"), less("i", "low", 1)
-    ('i', 'i - 5', 'i - 4', 'i + 1', 'i - low + 1')
+    >>> less("i", "0"), less("i", "5"), less("i", "5", 1), less("i", "-1"), less("i", "low", 1), less("j", "5", sign=1)
+    ('i', 'i - 5', 'i - 4', 'i + 1', 'i - low + 1', 'j + 5')
     """
     if not distance.lstrip("-").isdigit():
-        return f"{x} - {distance}" + f" + {shift}" * bool(shift)
-    shift -= int(distance)
+        return f"{x} {'+' if sign > 0 else '-'} {distance}" + f" + {shift}" * bool(shift)
+    shift += sign * int(distance)
     return x if not shift else f"{x} {'+' if shift > 0 else '-'} {abs(shift)}"
 
 
@@ -255,20 +267,31 @@ def keeps(slot, i_first, i_last, j, t_first, t_last, u, rule):
 
 def write_map(plan: Plan, ints: Integers, zoning: Zoning, far: int, rule: list[str]) -> str:
     """The text of the functions."""
-    rule = ["keep = " + rule[0], *("keep |= " + term for term in rule[1:]), "return keep"] if rule else ["return u < 0"]
-    words = {word for line in rule for word in re.findall(r"\w+", line)}
-    known = ints.names + [line.split(" = ")[0] for line in zoning.lines if line.startswith("row_residue")]
-    used = [name for name in known if name in words]
-    loads = [f"{name} = tl.load(pattern{f' + {n}' if n else ''})" for n, name in enumerate(ints.names)]
+    rule = any_of(rule)
+    used = used_in(rule, ints, zoning)
     return CLOSED.format(
         comment=comment(plan),
         classes="\n".join(ints.table(len(plan.closed))),
-        zones=indented([*loads, *zoning.lines, *packed("places", zoning.places), *packed("rule", used)]),
+        zones=indented([*ints.loads(), *zoning.lines, *packed("places", zoning.places), *packed("rule", used)]),
         far=far - 1,
         last=len(zoning.every) - 1,
-        column=indented([*unpacked(zoning.places, "places"), *zoning.column(far)]),
+        column=indented([*unpacked(zoning.places, "places"), *zoning.choices(far)]),
         rule=indented([*(unpacked(used, "rule") if used else []), *rule]),
     )
+
+
+def any_of(terms: list[str]) -> list[str]:
+    """The statements that return whether any of the terms holds."""
+    if not terms:
+        return ["return u < 0"]
+    return ["keep = " + terms[0], *("keep |= " + term for term in terms[1:]), "return keep"]
+
+
+def used_in(rule: list[str], ints: Integers, zoning: Zoning) -> list[str]:
+    """What the statements of the rule need to be given."""
+    words = {word for line in rule for word in re.findall(r"\w+", line)}
+    known = ints.names + [line.split(" = ")[0] for line in zoning.lines if line.startswith("row_residue")]
+    return [name for name in known if name in words]
 
 
 def comment(plan: Plan) -> str:
@@ -311,8 +334,8 @@ def index_map(pattern, columns, i_first, i_last, j_first, j_whole, j_stop):
     pattern += i_first.to(tl.int64) * {record}
     low, whole, stop = tl.load(pattern), tl.load(pattern + 1), tl.load(pattern + 2)
     if j_first > 0:
-        low = search(columns, low, whole, j_first)
-    far = search(columns, low, whole, j_whole) - low
+        low = search(columns, low, whole, j_first, False)
+    far = search(columns, low, whole, j_whole, True) - low
     return far.to(tl.int32), (stop - low).to(tl.int32), (columns + low, stop - low), {rule_values}
 
 

@@ -1,0 +1,90 @@
+"""What launches share: where the rows of each request are, how they are cut into tiles, and the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+import torch
+
+from .configs import Config
+from .pattern import BLOCK, ROWS_PER_TILE_FREE
+
+LOG2_E = 1.4426950408889634
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Where the queries and keys of each request are; lengths are of the longest when they are packed."""
+
+    count: int
+    q_len: int
+    kv_len: int
+    q_start: int = 0  # the position of the first query
+    kv_start: int = 0  # the position of the first key, a multiple of the block
+    q_starts: torch.Tensor | None = None  # packed: [count + 1] where each one's queries begin
+    kv_starts: torch.Tensor | None = None  # [count + 1] where its keys begin; when paged, [count] how many there are
+    pages: torch.Tensor | None = None  # [count, pages of the longest]
+
+    @property
+    def are_packed(self) -> bool:
+        return self.q_starts is not None
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """The first row of blocks that there can be, and where they stop."""
+        if self.are_packed:
+            return -self.q_len // BLOCK, -(-self.kv_len // BLOCK)
+        return self.q_start // BLOCK, -(-(self.q_start + self.q_len) // BLOCK)
+
+    @property
+    def columns(self) -> int:
+        return -(-(self.kv_start + self.kv_len) // BLOCK)
+
+    def tiling(self, config: Config, shared: int) -> tuple[int, int, int]:
+        """Positions and heads of a tile, and the most tiles of a request, when `shared` heads may share a tile."""
+        wanted = 1 << (self.q_len - 1).bit_length()
+        block_q = min(config.rows, wanted, config.rows if ROWS_PER_TILE_FREE else BLOCK)
+        block_h = max(min(config.rows // block_q, shared), 16 // block_q)
+        if self.are_packed:
+            return block_q, block_h, (self.q_len + block_q - 2) // block_q + 1
+        return block_q, block_h, -(-(self.q_start + self.q_len) // block_q) - self.q_start // block_q
+
+
+def aligned(*tensors: torch.Tensor) -> tuple[int, list[int]]:
+    """The unit in which the strides of batch, head and row are whole, 16 bytes if it can be; and the strides in it."""
+    strides = [stride for x in tensors for stride in x.stride()[-4:-1]]
+    unit = 16 // tensors[0].element_size()
+    if any(stride % unit for stride in strides):
+        return 1, strides
+    return unit, [stride // unit for stride in strides]
+
+
+def unpacked(x: torch.Tensor, count: int) -> torch.Tensor:
+    """A view [count, heads, rows, head_dim] of [rows, heads, head_dim]: every request sees all rows."""
+    return x.transpose(-3, -2).unsqueeze(-4).expand(*x.shape[:-3], count, -1, -1, -1)
+
+
+def precision(q: torch.Tensor) -> str:
+    """Of products of float32, as torch is set; others have one precision."""
+    return "tf32" if q.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest" else "ieee"
+
+
+@lru_cache
+def query_starts(count: int, q_len: int, device: torch.device) -> torch.Tensor:
+    return torch.arange(0, (count + 1) * q_len, q_len, dtype=torch.int32, device=device)
+
+
+@cache
+def arch(device: torch.device) -> str:
+    """The name of the device's architecture, as `patterncc compile --arch` takes it."""
+    if device.type != "cuda":
+        return "interpreter"
+    if torch.version.hip:
+        return torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
+    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+
+
+@cache
+def processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1

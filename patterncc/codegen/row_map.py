@@ -1,0 +1,272 @@
+"""The text of the backward kernel's index map: column and slot to row, the inverse of the forward kernel's.
+
+Round 0 adds what classes keep in runs of columns: bands without a period, those counted from the query, sinks and the
+parts given in tokens. Each stride, a band with a period counted from the key, has a round of its own, since its columns
+are gathered to full tiles.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from patterncc.codegen.index_map import (
+    NO_EDGE,
+    NO_PIECE,
+    Integers,
+    Zoning,
+    any_of,
+    assigned,
+    comment,
+    indented,
+    less,
+    packed,
+    padded,
+    token_rule,
+    unpacked,
+    used_in,
+)
+from patterncc.codegen.zones import FAR, Edge, Piece, Zones, zones
+from patterncc.ir.plan import Plan
+
+
+def backward_index_map(plan: Plan) -> str:
+    """The index map of `backward.py`, between its markers."""
+    return table_map(plan) if plan.form == "table" else closed_map(plan)
+
+
+def closed_map(plan: Plan) -> str:
+    """The index map as arithmetic."""
+    causal, block, least = plan.classes.causal, plan.classes.block, 0 if plan.classes.causal else -FAR
+    forms = zip(plan.closed, plan.classes.layouts, strict=True)
+    classes = [zones(form, layout, block=block, causal=causal) for form, layout in forms if form is not None]
+    ints, zoning = Integers(), Zoning()
+    bands = Bands(ints, zoning.lines, causal)
+
+    zoning.lines.append("# far: whole rows, past all of the columns, that keep each of them")
+    sink, sink_edge = (ints.say(n, [getattr(z, n) for z in classes]) for n in ("sink", "sink_edge"))
+    start = "i_whole"
+    if sink != "0":
+        zoning.far("i_whole", f"tl.where(j_last < {sink}, i_full, i_whole)")
+    if sink_edge != "0":
+        zoning.lines.append(f"i_next = tl.where(j_first < {sink_edge}, tl.maximum(i_whole, i_full), i_whole)")
+        start = "i_next"
+    near = [tuple(piece for piece in z.pieces if not is_stride(piece)) for z in classes]
+    for pieces in padded(near, NO_PIECE) or [(NO_PIECE,) * len(classes)]:
+        low, high, every, residue = bands.say(pieces)
+        zoning.far(
+            f"tl.maximum({start}, {less('j_last', low, sign=1)})" if low not in ("", "1"[:causal]) else start,
+            f"tl.minimum(i_full, {less('j_first', high, sign=1)})" if high else "i_full",
+            every,
+            residue,
+        )
+    far = len(zoning.every)
+
+    zoning.lines.append(
+        "# edge: rows before i_whole, around the distances at which the rule changes, and from i_full on"
+    )
+    zoning.edge("i_first", "tl.minimum(i_whole, i_stop)")
+    if sink_edge != "0":
+        zoning.edge("high", f"tl.where((j_first < {sink_edge}) & (j_last >= {sink}), i_full, i_first)")
+        zoning.lines.append("high = tl.maximum(high, i_next)")
+    for edges in padded([near_edges(z) for z in classes], NO_EDGE):
+        low, high = (ints.say(f"edge_{end}", [getattr(edge, end) for edge in edges]) for end in ("low", "high"))
+        zoning.edge(
+            f"tl.maximum(high, tl.minimum(i_full, {less('j_first', low, sign=1)}))",
+            f"tl.minimum(i_full, {less('j_last', high, sign=1)})",
+        )
+    zoning.edge("tl.maximum(high, i_full)", "i_stop")
+
+    strides = padded([tuple(filter(is_stride, z.rule)) for z in classes], Piece(FAR, FAR))
+    said = [
+        (low or str(least), high or str(FAR), every, residue, sink)
+        for low, high, every, residue in map(bands.say, strides)
+    ]
+    runs = [tuple(piece for piece in z.rule if not is_stride(piece)) for z in classes]
+    rule = [f"j < {sink}"] if sink != "0" else []
+    rule += [bands.rule(pieces) for pieces in padded(runs, NO_PIECE)]
+    tokens = token_rule(plan.classes.layouts, ints, block=block, causal=causal, first="t", last="t")
+    lines = any_of(rule)
+    if tokens and strides:
+        others = [bands.rule(pieces) + f" & (j >= {sink})" * (sink != "0") for pieces in strides]
+        lines = near_rule(rule, tokens, others)
+    elif tokens:
+        lines = any_of(rule + tokens)
+    used = used_in(lines, ints, zoning)
+    body = [*zoning.lines, *packed("places", zoning.places), *packed("rule", used)]
+    return CLOSED.format(
+        comment=comment(plan),
+        classes="\n".join(ints.table(len(classes))),
+        strides="\n".join(assigned("STRIDES", tuple(tuple(period(piece) for piece in pieces) for pieces in strides))),
+        zones=indented([*needed(ints.loads(), body), *body]),
+        far=far - 1,
+        last=len(zoning.every) - 1,
+        row=indented([*unpacked(zoning.places, "places"), *zoning.choices(far, "i")]),
+        rule=indented([*(unpacked(used, "rule") if used else []), *lines]),
+        stride=indented(stride_lines(said, ints)),
+    )
+
+
+@dataclass
+class Bands:
+    """How the kernel says the distances and residues of a band that every class has; "" is no bound."""
+
+    ints: Integers
+    lines: list[str]  # where the residue of rows that keep a column is worked out
+    causal: bool
+    said: dict[tuple[Piece, ...], str] = field(default_factory=dict)
+
+    def say(self, pieces: Sequence[Piece]) -> tuple[str, str, str, str]:
+        low = self.ints.say("nearest", [p.low for p in pieces])
+        high = self.ints.say("farther", [p.high for p in pieces])
+        every = self.ints.say("every", [p.every for p in pieces])
+        residue = self.ints.say("residue", [p.residue for p in pieces])
+        if any(p.from_query for p in pieces):  # of rows: i = j - residue
+            key = tuple(Piece(0, 0, p.every, p.residue) for p in pieces)
+            if key not in self.said:
+                self.said[key] = f"row_residue_{len(self.said)}"
+                column = "j_first" + f" - {residue}" * (residue != "0")
+                self.lines.append(f"{self.said[key]} = (({column}) % {every} + {every}) % {every}")
+            residue = self.said[key]
+        unbounded = "0" if self.causal else str(-FAR)
+        return "" if low == unbounded else low, "" if high == str(FAR) else high, every, residue
+
+    def rule(self, pieces: Sequence[Piece]) -> str:
+        """The condition on i and j."""
+        low, high, every, residue = self.say(pieces)
+        x = "i" if any(p.from_query for p in pieces) else "j"
+        conditions = [f"i - j >= {low}"] * bool(low) + [f"i - j < {high}"] * bool(high)
+        if every != "1":
+            conditions.append(f"{x} % {every} == 0" if residue == "0" else f"({x} - {residue}) % {every} == 0")
+        return " & ".join(f"({c})" for c in conditions) if len(conditions) > 1 else "".join(conditions) or "u >= 0"
+
+
+def is_stride(piece: Piece) -> bool:
+    return piece.every > 1 and not piece.from_query
+
+
+def period(piece: Piece) -> tuple[int, int] | None:
+    """What tells the launcher which columns a round is about."""
+    return (piece.every, piece.residue) if piece.low < FAR else None
+
+
+def near_edges(z: Zones) -> tuple[Edge, ...]:
+    """The edges of round 0, nearest first: those of windows, and where a run of columns begins or ends."""
+    ends = {end for piece in z.rule if not is_stride(piece) for end in (piece.low, piece.high)}
+    return tuple(edge for edge in reversed(z.edges) if edge.low < edge.high or edge.low in ends)
+
+
+def needed(loads: list[str], body: list[str]) -> list[str]:
+    """The loads whose name the body says."""
+    words = {word for line in body for word in re.findall(r"\w+", line)}
+    return [load for load in loads if load.split(" = ")[0] in words]
+
+
+def near_rule(rule: list[str], tokens: list[str], strides: list[str]) -> list[str]:
+    """The statements of `keeps_near` when the parts given in tokens share blocks with strides, which add them whole."""
+    part = ["part = " + tokens[0], *("part |= " + term for term in tokens[1:])]
+    part += [f"part &= ~({term})" for term in strides]
+    return [*any_of(rule)[:-1], *part, "keep |= part", "return keep"] if rule else [*part, "return part"]
+
+
+def stride_lines(said: list[tuple[str, ...]], ints: Integers) -> list[str]:
+    """The statements of `stride`: one case a round."""
+    if not said:
+        return ["return 0, 0, 1, 0, 0"]
+    loads = dict(zip(ints.names, ints.loads(), strict=True))
+    lines = []
+    for number, words in enumerate(said, 1):
+        lines.append(f"if ROUND == {number}:")
+        lines += [f"    {loads[word]}" for word in dict.fromkeys(words) if word in loads]
+        lines.append(f"    return {', '.join(words)}")
+    return lines
+
+
+CLOSED = '''{comment}
+{classes}
+{strides}
+
+
+@triton.jit
+def row_map(pattern, rows, j_first, j_last, i_first, i_whole, i_full, i_stop):
+    """The slots of the rows that keep columns j_first..j_last in round 0: how many are far, how many there are, their
+    zones, and what the rule needs."""
+{zones}
+    return stop_{far}, stop_{last}, places, rule
+
+
+@triton.jit
+def row(slot, places, IS_FAR: tl.constexpr):
+    """The row in a slot."""
+{row}
+
+
+@triton.jit
+def keeps_near(slot, i, j, t, u, rule):
+    """Whether round 0 adds query token t, of the row i in this slot, to key token u, of column j: but for causality."""
+{rule}
+
+
+@triton.jit
+def stride(pattern, ROUND: tl.constexpr):
+    """The distances of a round's stride, from and to, its period, its residue, and the column from which it counts."""
+{stride}
+
+'''
+
+TABLE = '''{comment}
+{classes}
+STRIDES = ()
+
+
+@triton.jit
+def row_map(pattern, rows, j_first, j_last, i_first, i_whole, i_full, i_stop):
+    """The slots of the rows that keep column j_first: those below `far` keep it whole and are whole and past it."""
+    pattern += j_first.to(tl.int64) * {record}
+    start, part, stop = tl.load(pattern), tl.load(pattern + 1), tl.load(pattern + 2)
+    low = search(rows, start, part, i_whole, False)
+    high = search(rows, low, part, tl.maximum(i_whole, i_full), True)
+    places = (rows, low, high - low, start, low - start, high, stop)
+    return (high - low).to(tl.int32), (stop - start).to(tl.int32), places, {rule_values}
+
+
+@triton.jit
+def row(slot, places, IS_FAR: tl.constexpr):
+    """The row in a slot: first the far ones, then those before them, then those after them."""
+    rows, low, far, start, before, high, stop = places
+    at = low + slot
+    if not IS_FAR:
+        at = tl.where(slot < far, at, start + slot - far)
+        at = tl.where(slot < far + before, at, high + slot - far - before)
+    return tl.load(rows + at, mask=at < stop, other=0)
+
+
+@triton.jit
+def keeps_near(slot, i, j, t, u, rule):
+    """Whether query token t, of the row i in this slot, keeps key token u, of column j: but for causality."""
+{rule}
+
+
+@triton.jit
+def stride(pattern, ROUND: tl.constexpr):
+    """A table has no strides."""
+    return 0, 0, 1, 0, 0
+
+'''
+
+
+def table_map(plan: Plan) -> str:
+    """The index map as arrays: a column's rows, those that keep it whole first, then those that keep it in part."""
+    ints = Integers()
+    layouts, block, causal = plan.classes.layouts, plan.classes.block, plan.classes.causal
+    rule = token_rule(layouts, ints, block=block, causal=causal, first="t", last="t")
+    values = ["part - start", *(f"tl.load(pattern + {3 + n})" for n in range(len(ints.names)))]
+    lines = [*unpacked(["whole", *ints.names], "rule"), *any_of(["slot < whole", *rule])]
+    return TABLE.format(
+        comment=comment(plan),
+        classes="\n".join(ints.table(len(plan.closed))),
+        record=3 + len(ints.names),
+        rule_values=f"({', '.join(values)}{',' * (len(values) == 1)})",
+        rule=indented(lines),
+    )
