@@ -8,10 +8,13 @@ from typing import Any
 from patterncc.analysis.answer import INFINITY, Answer, first
 from patterncc.analysis.budget import DEFAULT, Budget
 from patterncc.analysis.causal import looks_ahead
+from patterncc.analysis.finite import kept_tokens
 from patterncc.analysis.search import first_pair, pieces_of
 from patterncc.analysis.union import union
 from patterncc.analysis.verdict import Witness, at_tokens
 from patterncc.ir.layout import Classes, Layout
+
+LOOKED_AT = (128, 512, 2048)  # tokens, where blocks differ
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,9 @@ def beyond(a: Layout, b: Layout, causal: bool, block: int, budget: Budget = DEFA
 def compare(a: Classes, b: Classes, budget: Budget = DEFAULT) -> Comparison:
     """Head by head and layer by layer; heads and layers that only one pattern has are compared with nothing.
 
-    A causal and a non-causal pattern are compared as squares, the causal one cut. Different blocks make the patterns
-    different, even where they happen to keep the same tokens: no proof is tried.
+    A causal and a non-causal pattern are compared as squares, the causal one cut. Patterns of different blocks are
+    different even where they keep the same tokens; the first pairs are looked for among the first tokens, not proved.
     """
-    if a.block != b.block:
-        return Comparison(
-            False, None, None, (), f"blocks of {a.block} against {b.block} tokens: not compared pair by pair"
-        )
     known: dict[tuple[Layout, Layout], tuple[Answer, Answer]] = {}
     differing: list[tuple[int, int]] = []
     found: tuple[list[tuple[tuple[int, int], int, int]], ...] = ([], [])
@@ -66,7 +65,10 @@ def compare(a: Classes, b: Classes, budget: Budget = DEFAULT) -> Comparison:
             pair = _layout(a, layer, head), _layout(b, layer, head)
             if pair not in known:
                 x, y = pair
-                known[pair] = _one_way(a, b, x, y, budget), _one_way(b, a, y, x, budget)
+                if a.block == b.block:
+                    known[pair] = _one_way(a, b, x, y, budget), _one_way(b, a, y, x, budget)
+                else:
+                    known[pair] = _looked_at(a, b, x, y)
             answers = known[pair]
             if any(answer.pair for answer in answers):
                 differing.append((layer, head))
@@ -74,11 +76,13 @@ def compare(a: Classes, b: Classes, budget: Budget = DEFAULT) -> Comparison:
                 settled = min(settled, answer.settled)
                 side += [(answer.pair, layer, head)] if answer.pair else []
     witnesses = [
-        OnlyIn(m[1], m[2], at_tokens(m[0], a.block)) if (m := min(side, default=None)) else None for side in found
+        OnlyIn(m[1], m[2], at_tokens(m[0], block)) if (m := min(side, default=None)) else None
+        for side, block in zip(found, (a.block, b.block), strict=True)
     ]
     shape = [f"{x} {word} against {y}" for word, x, y in _shapes(a, b) if x != y]
     equal = False if differing or shape else True if settled == INFINITY else None
-    notes = shape + ([] if settled == INFINITY else [f"undecided beyond {int(settled)} tokens"])
+    undecided = settled < INFINITY and None in witnesses
+    notes = shape + ([] if not undecided else [f"decided up to {int(settled)} tokens"])
     return Comparison(equal, witnesses[0], witnesses[1], tuple(differing), "; ".join(notes))
 
 
@@ -93,8 +97,22 @@ def _one_way(a: Classes, b: Classes, kept: Layout, other: Layout, budget: Budget
     return first([looks_ahead(kept, a.block, budget), behind])  # b is causal: it keeps no pair ahead
 
 
+def _looked_at(a: Classes, b: Classes, x: Layout, y: Layout) -> tuple[Answer, Answer]:
+    """The first pair each way among the first tokens."""
+    found: list[tuple[int, int] | None] = [None, None]
+    for tokens in LOOKED_AT:
+        kept_a, kept_b = kept_tokens(x, a.causal, a.block, tokens), kept_tokens(y, b.causal, b.block, tokens)
+        for side, only in enumerate((kept_a & ~kept_b, kept_b & ~kept_a)):
+            if found[side] is None and only.any():
+                found[side] = divmod(int(only.argmax()), tokens)
+        if None not in found:
+            break
+    return Answer(found[0], LOOKED_AT[-1]), Answer(found[1], LOOKED_AT[-1])
+
+
 def _shapes(a: Classes, b: Classes) -> tuple[tuple[str, int, int], ...]:
     return (
+        ("tokens a block", a.block, b.block),
         ("layers", a.layers, b.layers),
         ("heads", a.heads, b.heads),
         ("KV heads", a.kv_heads, b.kv_heads),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from patterncc.analysis.residues import INFINITY
-from patterncc.analysis.union import Span, Union
+from patterncc.analysis.union import Span, Union, union
 from patterncc.ir.bitmap import draw_rows
-from patterncc.ir.layout import KEY, Mask, Random, Term
+from patterncc.ir.layout import KEY, Layout, Mask, Random, Term
 
 CHUNK = 1 << 20  # block pairs held in memory at a time
 
@@ -39,6 +39,22 @@ def kept_whole(union: Union, i: np.ndarray, columns: int) -> np.ndarray:
     for part in (*union.terms, *union.randoms, *union.masks):
         kept |= keeps(part, i, columns)
     return kept
+
+
+def kept_tokens(layout: Layout, causal: bool, block: int, tokens: int) -> np.ndarray:
+    """bool [tokens, tokens]: whether query token t attends key token u.
+
+    >>> kept_tokens(Layout.parse("d<1 | sink 1 tokens"), True, 2, 4).astype(int).tolist()
+    [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 1]]
+    """
+    blocks = -(-tokens // block)
+    whole = kept_whole(union([layout]), np.arange(blocks), blocks)
+    kept = whole.repeat(block, 0).repeat(block, 1)[:tokens, :tokens]
+    t, u = np.arange(tokens)[:, None], np.arange(tokens)[None, :]
+    if layout.window:
+        kept |= (t - u < layout.window[0]) & (t - u > -layout.window[1])
+    kept |= u < layout.sink
+    return kept & (u <= t) if causal else kept
 
 
 def first_in_rows(

@@ -196,8 +196,15 @@ def test_compare_across_shapes_and_causality():
     two = oracle.classes_of([[Layout.parse("d<4")] * 2], block=64, causal=True, kv_heads=1)
     found = compare(one("d<4"), two)
     assert found.equal is False and found.only_in_b is not None and found.only_in_b.head == 1
-    other = oracle.classes_of([[Layout.parse("d<4")]], block=16, causal=True, kv_heads=1)
-    assert compare(one("d<4"), other).equal is False
+
+
+def test_compare_across_blocks_looks_at_the_first_tokens():
+    fine = oracle.classes_of([[Layout.parse("d<4")]], block=16, causal=True, kv_heads=1)
+    found = compare(one("d<1"), fine)
+    assert found.equal is False and "64 tokens a block against 16" in found.note
+    assert found.only_in_a is None, "64 tokens of the own block against 4 blocks of 16"
+    assert found.only_in_b is not None
+    assert (found.only_in_b.witness.query_token, found.only_in_b.witness.key_token) == (64, 16)
 
 
 def test_diff_tells_cost_and_verdicts():
