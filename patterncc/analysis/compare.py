@@ -79,7 +79,7 @@ def compare(a: Classes, b: Classes, budget: Budget = DEFAULT) -> Comparison:
         OnlyIn(m[1], m[2], at_tokens(m[0], block)) if (m := min(side, default=None)) else None
         for side, block in zip(found, (a.block, b.block), strict=True)
     ]
-    shape = [f"{x} {word} against {y}" for word, x, y in _shapes(a, b) if x != y]
+    shape = [f"{word}: {x} against {y}" for word, x, y in _shapes(a, b) if x != y]
     equal = False if differing or shape else True if settled == INFINITY else None
     undecided = settled < INFINITY and None in witnesses
     notes = shape + ([] if not undecided else [f"decided up to {int(settled)} tokens"])
@@ -112,7 +112,7 @@ def _looked_at(a: Classes, b: Classes, x: Layout, y: Layout) -> tuple[Answer, An
 
 def _shapes(a: Classes, b: Classes) -> tuple[tuple[str, int, int], ...]:
     return (
-        ("tokens a block", a.block, b.block),
+        ("tokens of a block", a.block, b.block),
         ("layers", a.layers, b.layers),
         ("heads", a.heads, b.heads),
         ("KV heads", a.kv_heads, b.kv_heads),

@@ -26,7 +26,9 @@ class Explanation:
     def __str__(self) -> str:
         """E.g. "stride 16 with 8 KV heads: residues 8-15 of 16 are kept by no head from distance 16 on; use stride 8,
         or offset: h, or 16 KV heads"."""
-        what = "; ".join(str(entry) for entry in self.missing[:3]) or f"{self.verdict.witness}: {self.verdict.note}"
+        verdict = self.verdict
+        said = f"{verdict.witness}: {verdict.note}" if verdict.witness else f"{verdict.proof}: {verdict.note}"
+        what = "; ".join(str(entry) for entry in self.missing[:3]) or said
         far = self.missing[-1] if self.missing else None
         if far is not None and far.d_to is None:
             what += f" ({far.share:.1%} of all old blocks)"
@@ -41,15 +43,21 @@ def explain(classes: Classes, verdict: Verdict, pattern: Pattern | None = None) 
     words = []
     if strides:
         words.append(f"stride{'s' if len(strides) > 1 else ''} {', '.join(map(str, strides[:6]))}")
-    scope = f"{classes.kv_heads} KV heads" if classes.kv_heads < classes.heads else f"{classes.heads} heads"
+    few = classes.kv_heads < classes.heads
+    scope = _count(classes.kv_heads, "KV head") if few else _count(classes.heads, "head")
     if verdict.property == "coverage" and verdict.scope == "group" and verdict.heads:
         scope = f"KV head {verdict.heads[0] // classes.group}'s {classes.group} query heads"
     elif verdict.property in ("rows", "kv") and verdict.heads:
         scope = f"head {verdict.heads[0]}"
     subject = (", " if scope.startswith("head") else " with ").join([*words, scope])
-    gaps = missing(kept, classes.causal, classes.block) if verdict.property == "coverage" else ()
+    failing = verdict.property == "coverage" and verdict.holds is False
+    gaps = missing(kept, classes.causal, classes.block) if failing else ()
     found = mends(pattern, verdict) if pattern is not None and verdict.holds is False else ()
     return Explanation(subject, gaps, found, verdict)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _kept(classes: Classes, verdict: Verdict) -> tuple[Layout, ...]:

@@ -27,7 +27,7 @@ QUICK = Budget(scan=1 << 22, nodes=2_000, meetings=1 << 17, columns=1_000, rows=
 
 @dataclass(frozen=True)
 class Change:
-    """One edit: in words, and the keys of the file it sets (path, value; None removes)."""
+    """One edit: in words, and the keys of the file it sets (path, value)."""
 
     text: str
     edits: tuple[tuple[tuple[str | int, ...], Any], ...]

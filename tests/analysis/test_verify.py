@@ -147,6 +147,8 @@ def test_what_is_undecided_is_not_held():
     assert drawn[0].holds is None and drawn[0].proof == "undecided beyond 128 tokens"
     assert failed(drawn, "kv") and failed(drawn, "promises", {"kv": "monotone"})
     assert not failed(drawn, "all", {}), "but nobody relies on it"
+    told = str(explain(one("d<2"), drawn[0]))
+    assert told == "1 head: undecided beyond 128 tokens: no key is taken up again up to there"
 
 
 def test_random_parts_are_decided_as_far_as_is_said():
@@ -201,7 +203,7 @@ def test_compare_across_shapes_and_causality():
 def test_compare_across_blocks_looks_at_the_first_tokens():
     fine = oracle.classes_of([[Layout.parse("d<4")]], block=16, causal=True, kv_heads=1)
     found = compare(one("d<1"), fine)
-    assert found.equal is False and "64 tokens a block against 16" in found.note
+    assert found.equal is False and "tokens of a block: 64 against 16" in found.note
     assert found.only_in_a is None, "64 tokens of the own block against 4 blocks of 16"
     assert found.only_in_b is not None
     assert (found.only_in_b.witness.query_token, found.only_in_b.witness.key_token) == (64, 16)
