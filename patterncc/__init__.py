@@ -9,8 +9,7 @@ Importing this module imports nothing else: torch, pydantic and the compiler com
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own costs a third of a start
 if TYPE_CHECKING:
     from patterncc.errors import PatternError
     from patterncc.pipeline import compile, load
@@ -19,7 +18,7 @@ __all__ = ["PatternError", "__version__", "compile", "load"]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "PatternError":
         from patterncc.errors import PatternError
 

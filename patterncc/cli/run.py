@@ -16,6 +16,7 @@ def run(arguments: list[str]) -> int:
     """The exit code of `patterncc ARGUMENTS`; KeyboardInterrupt and BrokenPipeError are left to the caller."""
     with warnings.catch_warnings():
         warnings.showwarning = output.warning
+        warnings.simplefilter("default", UserWarning)
         try:
             code = _called(arguments)
             sys.stdout.flush()
