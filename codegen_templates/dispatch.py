@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from types import ModuleType
 
 import torch
@@ -20,12 +21,12 @@ def use_kernels(q: Tensor) -> bool:
     return q.device.type != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def kernels(q: Tensor) -> ModuleType:
+def kernels(q: Tensor, launches: str = "launch") -> ModuleType:
+    """The module that launches forward kernels, or `launch_backward`."""
     try:
-        from . import launch
+        return import_module(f".{launches}", __package__)
     except ImportError as error:
         raise RuntimeError(f"{NAME}: attention on {q.device.type} needs triton, which cannot be imported") from error
-    return launch
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

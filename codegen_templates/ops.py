@@ -64,7 +64,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
     with torch.autocast(q.device.type, enabled=False):
-        return (kernels(q) if use_kernels(q) else cpu).backward(q, k, v, out, lse, dout, dlse, **place)
+        path = kernels(q, "launch_backward") if use_kernels(q) else cpu
+        return path.backward(q, k, v, out, lse, dout, dlse, **place)
 
 
 @_forward.register_fake

@@ -33,7 +33,7 @@ def attention_varlen(
     return_lse: bool = False,
     head_offset: int = 0,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Attention within each of the packed sequences: q [total_q, heads, head_dim], k and v [total_k, kv_heads, head_dim].
+    """Attention within each packed sequence: q [total_q, heads, head_dim], k and v [total_k, kv_heads, head_dim].
 
     Sequence n has the queries cu_seqlens_q[n] … cu_seqlens_q[n + 1] - 1 and the keys likewise, and the pattern from its
     own first token; its queries end where its keys end. cu_seqlens are int32 [sequences + 1], max_seqlen the longest
@@ -136,7 +136,7 @@ def _varlen_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     tensors = q, k, v, out, lse, dout, dlse, cu_seqlens_q, cu_seqlens_k
     with torch.autocast(q.device.type, enabled=False):
-        path = kernels(q) if use_kernels(q) else cpu_packed
+        path = kernels(q, "launch_backward") if use_kernels(q) else cpu_packed
         return path.backward_varlen(
             *tensors, max_seqlen_q, max_seqlen_k, layer=layer, scale=scale, head_offset=head_offset
         )
