@@ -19,13 +19,13 @@ def run(a: str, b: str, json: bool) -> int:
     if json:
         output.document(found.to_json())
     else:
-        tell(found)
+        tell(found, a, b)
     return 0 if found.equal else 1
 
 
-def tell(found: Diff) -> None:
+def tell(found: Diff, a: str, b: str) -> None:
     """First token pairs each way, where they differ, and what that changes."""
-    print(f"a is {output.paint(found.a, output.BOLD)}, b is {output.paint(found.b, output.BOLD)}")
+    print(f"a is {output.paint(a, output.BOLD)}, b is {output.paint(b, output.BOLD)}")
     if found.equal:
         print("  they keep the same token pairs")
         return
@@ -38,7 +38,7 @@ def tell(found: Diff) -> None:
     for layer, heads in found.by_layer:
         layers.setdefault(heads, []).append(layer)
     for heads, places in list(layers.items())[:MOST_LINES]:
-        print(f"  layers {runs(places)}: heads {runs(heads)}")
+        print(f"  layer{'s' * (len(places) > 1)} {runs(places)}: head{'s' * (len(heads) > 1)} {runs(heads)}")
     if len(layers) > MOST_LINES:
         print(f"  and {len(layers) - MOST_LINES} more sets of heads: --json has them")
     rows = [(f.name, f"{f.a:.6g}", f"{f.b:.6g}") for f in found.figures if f.a != f.b]

@@ -65,7 +65,8 @@ def _fault(error: Exception) -> int:
         import traceback
 
         traceback.print_exc()
-    kind = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    said = str(error).strip().splitlines()[:1]
+    kind = ": ".join([type(error).__name__, *said])
     output.say(f"this is a fault of patterncc, not of your pattern: {kind}")
     output.say("  help: please report it, with the pattern and what `PATTERNCC_DEBUG=traceback patterncc ...` prints")
     return FAULT
