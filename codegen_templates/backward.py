@@ -21,7 +21,7 @@ from .forward import (
     locate,
     progression,
     request,
-    search,  # noqa: F401: of tables
+    search,  # noqa: F401 (tables)
 )
 
 # --- constants: facts of the pattern, set by patterncc ---
@@ -321,7 +321,7 @@ def keeps_in(slot, i, j, t, u, rule, IS_STRIDE: tl.constexpr):
 # fmt: off
 DKDV_INTS = [
     "q_len", "kv_len", "q_start", "kv_start", "s_qb", "s_qh", "s_qn", "s_kb", "s_kh", "s_kn", "s_vb", "s_vh", "s_vn",
-    "s_gb", "s_gh", "s_gn", "s_dkb", "s_dkh", "s_dkn", "s_dvb", "s_dvh", "s_dvn", "s_lb", "s_lh", "s_members",
+    "s_gb", "s_gh", "s_gn", "s_db", "s_dh", "s_dn", "s_lb", "s_lh", "s_members",
 ]
 # fmt: on
 
@@ -333,7 +333,7 @@ def attn_bwd_dkdv(
     v,
     dout,  # like q
     dk,  # like k; float32 when there are several rounds
-    dv,
+    dv,  # with the strides of dk
     log_sum,  # [batch, heads, q_len], or [heads, total_q]
     delta,
     members,  # [programs, s_members]: KV head, number of heads, and of each the head and its class's place in `pattern`
@@ -346,7 +346,7 @@ def attn_bwd_dkdv(
     kv_len,
     q_start,
     kv_start,
-    s_qb,  # strides, in units of ALIGN numbers; of dk, dv, log_sum and delta in numbers
+    s_qb,  # strides, in units of ALIGN numbers; those of log_sum and delta in numbers
     s_qh,
     s_qn,
     s_kb,
@@ -358,12 +358,9 @@ def attn_bwd_dkdv(
     s_gb,
     s_gh,
     s_gn,
-    s_dkb,
-    s_dkh,
-    s_dkn,
-    s_dvb,
-    s_dvh,
-    s_dvn,
+    s_db,
+    s_dh,
+    s_dn,
     s_lb,
     s_lh,
     s_members,
@@ -402,11 +399,14 @@ def attn_bwd_dkdv(
     j = j_base + (o_x >> BLOCK_BITS) * every  # [BLOCK_N]
     u = j * BLOCK + (o_x & (BLOCK - 1))
     m_n = u < kv_stop
-    i_key = kv_first + (u - kv_start).to(tl.int64)
-    p_k = k + (i_batch * s_kb + i_kv * s_kh + i_key * s_kn) * ALIGN
-    p_v = v + (i_batch * s_vb + i_kv * s_vh + i_key * s_vn) * ALIGN
-    b_k = load_rows(p_k[:, None], m_n)  # [BLOCK_N, BLOCK_D]
-    b_v = load_rows(p_v[:, None], m_n)
+    # addresses: 64 bits to the first key, 32 from there
+    u_first = j_first * BLOCK + (x & (BLOCK - 1))
+    i_key = kv_first + (u_first - kv_start).to(tl.int64)
+    o_key = (u - u_first)[:, None]  # [BLOCK_N, 1]
+    k += (i_batch * s_kb + i_kv * s_kh + i_key * s_kn) * ALIGN
+    v += (i_batch * s_vb + i_kv * s_vh + i_key * s_vn) * ALIGN
+    b_k = load_rows(k + o_key * (s_kn * ALIGN), m_n)  # [BLOCK_N, BLOCK_D]
+    b_v = load_rows(v + o_key * (s_vn * ALIGN), m_n)
 
     # the rows that may keep them: from i_whole to i_full they are whole, and past all of the keys
     i_first = q_start >> BLOCK_BITS
@@ -477,8 +477,9 @@ def attn_bwd_dkdv(
     b_dk *= scale * LN_2
     o_d = tl.arange(0, BLOCK_D)[None, :]
     m_out = m_n[:, None] & (o_d < HEAD_DIM)
-    p_dk = (dk + i_batch * s_dkb + i_kv * s_dkh + i_key * s_dkn)[:, None] + o_d
-    p_dv = (dv + i_batch * s_dvb + i_kv * s_dvh + i_key * s_dvn)[:, None] + o_d
+    o_first = (i_batch * s_db + i_kv * s_dh + i_key * s_dn) * ALIGN
+    p_dk = dk + o_first + o_key * (s_dn * ALIGN) + o_d
+    p_dv = dv + o_first + o_key * (s_dn * ALIGN) + o_d
     if ROUND:
         b_dk += tl.load(p_dk, mask=m_out, other=0.0)
         b_dv += tl.load(p_dv, mask=m_out, other=0.0)

@@ -11,7 +11,7 @@ from .backward import (
     attn_bwd_dq,
     attn_bwd_prepare,
 )
-from .pattern import BLOCK, FORM, HEAD_DIM
+from .pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
 from .requests import LOG2_E, Requests, aligned, arch, precision
 
 PREPARED_ROWS = 64
@@ -146,12 +146,12 @@ def _backward(
     )
 
     own = config or configs.dkdv(arch(q.device), HEAD_DIM, q.element_size())
+    keys = own.keys if ROWS_PER_TILE_FREE else min(own.keys, BLOCK)
     sums = [dk, dv]
-    if STRIDES and k.dtype != torch.float32:  # several rounds add to them
-        sums = [torch.empty_like(x, dtype=torch.float32) for x in sums]
+    if (STRIDES and k.dtype != torch.float32) or dk.stride() != dv.stride():  # several rounds add to them
+        sums = [torch.empty(k.shape, dtype=torch.float32, device=k.device) for _ in sums]
     pattern, entries, places = arrays.column_arrays(classes, requests.rows, requests.columns, q.device)
-    align, strides = aligned(*(x.expand(requests.count, -1, -1, -1) for x in (q, k, v, dout)))
-    sum_strides = [stride for x in sums for stride in x.expand(requests.count, -1, -1, -1).stride()[:3]]
+    align, strides = aligned(*(x.expand(requests.count, -1, -1, -1) for x in (q, k, v, dout, sums[0])))
     present = -(-requests.kv_len // BLOCK)  # columns
     rounds = [(0, 1, arrays.near_members(classes, head_offset, places, q.device))]
     for number in range(1, len(STRIDES) + 1):
@@ -159,7 +159,7 @@ def _backward(
             rounds.append((number, every, members))
     for number, every, members in rounds:
         tokens = (-(-present // every)) * BLOCK
-        attn_bwd_dkdv[(-(-tokens // own.keys), len(members), requests.count)](
+        attn_bwd_dkdv[(-(-tokens // keys), len(members), requests.count)](
             q,
             k,
             v,
@@ -173,12 +173,11 @@ def _backward(
             *starts,
             *lengths,
             *strides,
-            *sum_strides,
             *row_strides,
             members.stride(0),
             ROUND=number,
             BLOCK_M=own.rows,
-            BLOCK_N=own.keys,
+            BLOCK_N=keys,
             ALIGN=align,
             IS_LOOKED_UP=FORM == "table" and not number,
             STAGES=own.stages,

@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +24,8 @@ from patterncc.codegen.targets import backend, check_arch
 
 DTYPES = {"bf16": "bf16", "fp16": "fp16", "fp32": "fp32"}
 ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}
-PAGE = 64  # of the caches that the report is about
+PAGE, FULL = 64, 1 << 20  # of the caches that the report is about; enough rows for any tile
+KERNEL_FILES = ("forward", "combine", "backward")
 MATRIX_OPS = {"wgmma": r"wgmma\.mma_async", "tcgen05": r"tcgen05\.mma", "mma": r"mma\.sync", "mfma": r"v_mfma"}
 ASYNC_COPIES = r"cp\.async\.c[ag]|cp\.async\.bulk\.tensor|(?:buffer|global)_load\w* .*\blds\b|global_load_lds"
 
@@ -78,30 +79,44 @@ class Call:
 def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
     """How the launchers of a package call its kernels on `arch`, for full tiles and aligned tensors."""
     pattern, configs = package.pattern, package.configs
-    table = pattern.FORM == "table"
-    share = pattern.HEADS // pattern.KV_HEADS
-    tensors = dict.fromkeys(("q", "k", "v", "out"), dtype)
-    arrays = {"lse": "fp32", "groups": "i32", "pattern": "i64" if table else "i32", "columns": "i32" if table else None}
-    for purpose, rows, page in (("", 128, 0), ("varlen", 128, 0), ("paged", 128, PAGE), ("decode", 16, PAGE)):
-        packed = purpose != ""
-        config = configs.forward(arch, pattern.HEAD_DIM, ITEM[dtype], rows)
-        tile = 1 if purpose == "decode" else config.rows
-        block_q = tile if pattern.ROWS_PER_TILE_FREE else min(tile, pattern.BLOCK)
-        constants = {
-            "BLOCK_Q": block_q,
-            "BLOCK_H": max(min(config.rows // block_q, 1 << (share - 1).bit_length()), 16 // block_q),
-            "BLOCK_N": config.keys,
-            "PAGE": page,
-            "ALIGN": 16 // ITEM[dtype],
-            "IS_PACKED": packed,
-            "IS_LOOKED_UP": table or page > 0,
-            "STAGES": config.stages,
-            "PRECISION": "ieee",
-        }
-        requests = dict.fromkeys(("q_starts", "kv_starts"), "i32" if packed else None) | {
-            "pages": "i32" if page else None
-        }
-        yield Call("attn_fwd", purpose, config.warps, config.stages, constants, tensors | arrays | requests)
+    table, item, dim = pattern.FORM == "table", ITEM[dtype], pattern.HEAD_DIM
+    share = 1 << (pattern.HEADS // pattern.KV_HEADS - 1).bit_length()
+    known: dict[str, str | None] = dict.fromkeys(("q", "k", "v", "out", "dout", "dq"), dtype)
+    known |= dict.fromkeys(("lse", "dlse", "log_sum", "delta", "parts", "lses", "dk", "dv"), "fp32")
+    known |= {"groups": "i32", "members": "i32", "q_starts": None, "kv_starts": None, "pages": None}
+    known |= {
+        "pattern": "i64" if table else "i32",
+        "columns": "i32" if table else None,
+        "rows": "i32" if table else None,
+    }
+
+    def call(kernel: str, purpose: str, config: Any, pointers: Mapping[str, str | None], **constants: Any) -> Call:
+        constants |= {"ALIGN": 16 // item, "STAGES": config.stages, "PRECISION": "ieee"}
+        return Call(kernel, purpose, config.warps, config.stages, constants, known | dict(pointers))
+
+    def tile(config: Any, positions: int) -> dict[str, Any]:
+        block_q = positions if pattern.ROWS_PER_TILE_FREE else min(positions, pattern.BLOCK)
+        block_h = max(min(config.rows // block_q, share), 16 // block_q)
+        return {"BLOCK_Q": block_q, "BLOCK_H": block_h, "BLOCK_N": config.keys}
+
+    packed = {"q_starts": "i32", "kv_starts": "i32"}
+    for purpose, page in (("", 0), ("varlen", 0), ("paged", PAGE), ("decode", PAGE)):
+        config = configs.forward(arch, dim, item, 16 if purpose == "decode" else FULL)
+        pointers = (packed if purpose else {}) | ({"pages": "i32"} if page else {})
+        shape = tile(config, 1 if purpose == "decode" else config.rows)
+        flags = {"PAGE": page, "IS_PACKED": bool(purpose), "IS_LOOKED_UP": table or page > 0}
+        yield call("attn_fwd", purpose, config, pointers, **shape, **flags)
+    small = configs.Config(1, 1, 4, 1)
+    yield call("attn_combine", "", small, {}, SPLITS=16)
+    yield call("attn_bwd_prepare", "", small, {"rows": "i32"}, BLOCK_M=64)
+    config = configs.dq(arch, dim, item, FULL)
+    yield call("attn_bwd_dq", "", config, {}, **tile(config, config.rows), IS_PACKED=False, IS_LOOKED_UP=table)
+    config = configs.dkdv(arch, dim, item)
+    for number in range(1 + len(package.backward.STRIDES)):
+        keys = config.keys if pattern.ROWS_PER_TILE_FREE else min(config.keys, pattern.BLOCK)
+        shape = {"ROUND": number, "BLOCK_M": config.rows, "BLOCK_N": keys}
+        flags = {"IS_PACKED": False, "IS_LOOKED_UP": table and not number}
+        yield call("attn_bwd_dkdv", f"stride {number}" if number else "near", config, {}, **shape, **flags)
 
 
 def load_kernels(folder: Path) -> ModuleType:
@@ -109,14 +124,14 @@ def load_kernels(folder: Path) -> ModuleType:
     package = ModuleType("kernels")
     package.__path__ = [str(folder)]
     sys.modules["kernels"] = package
-    for name in ("pattern", "configs", "forward"):
+    for name in ("pattern", "configs", *KERNEL_FILES):
         importlib.import_module(f"kernels.{name}")
     return package
 
 
 def find_kernel(package: ModuleType, name: str) -> Any:
     """The kernel of that name, which in a generated package ends with the pattern's."""
-    for module in (package.forward,):
+    for module in (getattr(package, file) for file in KERNEL_FILES):
         for known, value in vars(module).items():
             if known in (name, f"{name}_{package.pattern.NAME}"):
                 return value
@@ -130,6 +145,7 @@ def compile_call(kernel: Any, call: Call, arch: str) -> Any:
     from triton.compiler import ASTSource
 
     constants = call.constants | {name: None for name, kind in call.pointers.items() if kind is None}
+    constants = {name: constants[name] for name in kernel.arg_names if name in constants}
     signature, aligned = {}, {}
     for place, name in enumerate(kernel.arg_names):
         if name in constants:
@@ -151,9 +167,8 @@ def read_report(binary: Any, kernel: str, call: Call, arch: str, limit: int) -> 
         text = binary.asm["ptx"]
     else:
         text = binary.asm["amdgcn"]
-        registers, spills = (
-            int(re.search(rf"\.{key}:\s+(\d+)", text)[1]) for key in ("vgpr_count", "vgpr_spill_count")
-        )
+        counts = [re.findall(rf"\.{key}:\s+(\d+)", text) for key in ("vgpr_count", "vgpr_spill_count")]
+        registers, spills = (int(count[0]) for count in counts)
     products = {unit: len(re.findall(expression, text)) for unit, expression in MATRIX_OPS.items()}
     unit = max(products, key=products.__getitem__)
     return Report(
@@ -179,7 +194,7 @@ def cubin_usage(cubin: bytes) -> tuple[int, int]:
         file.write(cubin)
         file.flush()
         done = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
-    registers, stack, local = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", done.stdout).groups()
+    [(registers, stack, local)] = re.findall(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", done.stdout)
     return int(registers), (int(stack) + int(local)) // 4
 
 
