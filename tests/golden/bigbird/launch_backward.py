@@ -1,0 +1,215 @@
+"""Launches of the backward kernels, for what `ops.py` has checked."""
+
+from __future__ import annotations
+
+import torch
+
+from . import arrays, configs
+from .backward import (
+    STRIDES,
+    attn_bwd_dkdv_bigbird,
+    attn_bwd_dq_bigbird,
+    attn_bwd_prepare_bigbird,
+)
+from .pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
+from .requests import LOG2_E, Requests, aligned, arch, precision
+
+PREPARED_ROWS = 64
+Grads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def backward(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    dout: torch.Tensor,
+    dlse: torch.Tensor | None,
+    *,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    q_start: int,
+    kv_start: int,
+    config: configs.Config | None = None,
+) -> Grads:
+    """dq, dk, dv like q, k, v, from what `launch.forward` returned and the gradients of it."""
+    requests = Requests(q.shape[0], q.shape[2], k.shape[2], q_start, kv_start)
+    grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    _backward(q, k, v, out, lse, dout, dlse, *grads, requests, layer, scale, head_offset, config)
+    return grads
+
+
+def backward_varlen(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    dout: torch.Tensor,
+    dlse: torch.Tensor | None,
+    cu_seqlens_q: torch.Tensor,
+    cu_seqlens_k: torch.Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    *,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    config: configs.Config | None = None,
+) -> Grads:
+    """Likewise of packed sequences."""
+    requests = Requests(
+        len(cu_seqlens_q) - 1, max_seqlen_q, max_seqlen_k, q_starts=cu_seqlens_q, kv_starts=cu_seqlens_k
+    )
+    grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    one = [x.transpose(0, 1)[None] for x in (q, k, v, out)]
+    rows = lse[None], dout.transpose(0, 1)[None], None if dlse is None else dlse[None]
+    views = [x.transpose(0, 1)[None] for x in grads]
+    _backward(*one, *rows, *views, requests, layer, scale, head_offset, config)
+    return grads
+
+
+def _backward(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    dout: torch.Tensor,
+    dlse: torch.Tensor | None,
+    dq: torch.Tensor,
+    dk: torch.Tensor,
+    dv: torch.Tensor,
+    requests: Requests,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    config: configs.Config | None,
+) -> None:
+    """Fill dq, dk and dv; all are views [batch, heads, rows, head_dim], and packed ones have one batch."""
+    if not q.numel() or not k.numel():
+        for grad in (dq, dk, dv):
+            grad.zero_()
+        return
+    if not q.is_cuda and q.dtype == torch.bfloat16:  # Triton's interpreter multiplies bfloat16 wrongly
+        wide = [torch.empty_like(x, dtype=torch.float32) for x in (dq, dk, dv)]
+        tensors = [x.float() for x in (q, k, v, out)]
+        _backward(*tensors, lse, dout.float(), dlse, *wide, requests, layer, scale, head_offset, config)
+        for grad, x in zip((dq, dk, dv), wide, strict=True):
+            grad.copy_(x)
+        return
+    dout = dout if dout.stride(-1) == 1 else dout.contiguous()
+    log_sum, delta = _prepare(out, lse, dout, dlse)
+    classes = arrays.present(layer, head_offset, q.shape[1])
+    rest = {
+        "IS_PACKED": requests.are_packed,
+        "PRECISION": precision(q),
+        "enable_fp_fusion": True,
+    }
+    starts = requests.q_starts, requests.kv_starts
+    lengths = scale * LOG2_E, requests.q_len, requests.kv_len, requests.q_start, requests.kv_start
+    no_batch = 0 if requests.are_packed else 1
+    row_strides = log_sum.stride(0) * no_batch, log_sum.stride(1)
+
+    shared = arrays.group_size(classes, head_offset)
+    own = config or configs.dq(arch(q.device), HEAD_DIM, q.element_size(), requests.q_len * shared)
+    block_q, block_h, tiles = requests.tiling(own, shared)
+    pattern, entries, places = arrays.row_arrays(classes, requests.rows, requests.columns, q.device)
+    groups = arrays.head_groups(classes, head_offset, places, block_h, q.device)
+    align, strides = aligned(*(x.expand(requests.count, -1, -1, -1) for x in (q, k, v, dout, dq)))
+    attn_bwd_dq_bigbird[(tiles, len(groups), requests.count)](
+        q,
+        k,
+        v,
+        dout,
+        dq,
+        log_sum,
+        delta,
+        groups,
+        pattern,
+        entries,
+        *starts,
+        *lengths,
+        *strides,
+        *row_strides,
+        BLOCK_Q=block_q,
+        BLOCK_H=block_h,
+        BLOCK_N=own.keys,
+        ALIGN=align,
+        IS_LOOKED_UP=FORM == "table",
+        STAGES=own.stages,
+        num_warps=own.warps,
+        num_stages=own.stages,
+        **rest,
+    )
+
+    own = config or configs.dkdv(arch(q.device), HEAD_DIM, q.element_size())
+    keys = own.keys if ROWS_PER_TILE_FREE else min(own.keys, BLOCK)
+    sums = [dk, dv]
+    if STRIDES and k.dtype != torch.float32 or dk.stride() != dv.stride():  # several rounds add to them
+        sums = [torch.empty(k.shape, dtype=torch.float32, device=k.device) for _ in sums]
+    pattern, entries, places = arrays.column_arrays(classes, requests.rows, requests.columns, q.device)
+    align, strides = aligned(*(x.expand(requests.count, -1, -1, -1) for x in (q, k, v, dout, sums[0])))
+    present = -(-requests.kv_len // BLOCK)  # columns
+    rounds = [(0, 1, arrays.near_members(classes, head_offset, places, q.device))]
+    for number in range(1, len(STRIDES) + 1):
+        for every, members in arrays.stride_members(number, classes, head_offset, places, q.device):
+            rounds.append((number, every, members))
+    for number, every, members in rounds:
+        tokens = (-(-present // every)) * BLOCK
+        attn_bwd_dkdv_bigbird[(-(-tokens // keys), len(members), requests.count)](
+            q,
+            k,
+            v,
+            dout,
+            *sums,
+            log_sum,
+            delta,
+            members,
+            pattern,
+            entries,
+            *starts,
+            *lengths,
+            *strides,
+            *row_strides,
+            members.stride(0),
+            ROUND=number,
+            BLOCK_M=own.rows,
+            BLOCK_N=keys,
+            ALIGN=align,
+            IS_LOOKED_UP=FORM == "table" and not number,
+            STAGES=own.stages,
+            num_warps=own.warps,
+            num_stages=own.stages,
+            **rest,
+        )
+    if sums[0] is not dk:
+        dk.copy_(sums[0])
+        dv.copy_(sums[1])
+
+
+def _prepare(
+    out: torch.Tensor, lse: torch.Tensor, dout: torch.Tensor, dlse: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """LSE as weights need it, and what each row's softmax subtracts: both [batch, heads, rows] float32."""
+    batch, heads, rows, _ = out.shape
+    log_sum, delta = (torch.empty(batch, heads, rows, dtype=torch.float32, device=out.device) for _ in range(2))
+    attn_bwd_prepare_bigbird[(-(-rows // PREPARED_ROWS), heads, batch)](
+        out,
+        dout,
+        lse,
+        dlse,
+        log_sum,
+        delta,
+        rows,
+        *out.stride()[:3],
+        *dout.stride()[:3],
+        *lse.stride()[:2],
+        *((0, 0) if dlse is None else dlse.stride()[:2]),
+        BLOCK_M=PREPARED_ROWS,
+        num_warps=4,
+        enable_fp_fusion=True,
+    )
+    return log_sum, delta

@@ -1,0 +1,108 @@
+"""Two packages as they are generated, byte for byte: what a change of the compiler does to them is seen in review.
+
+Kept are the files that differ from their templates; the others are compared with the templates. `pytest tests/golden
+--update-golden` writes them anew, but only after the package has passed the same checks as here: a broken compiler
+cannot bless itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from patterncc import pipeline, reference, spec
+from patterncc.codegen.template import templates
+from patterncc.runtime.cache import write_files
+from patterncc.runtime.gallery import shipped
+
+FOLDER = Path(__file__).parent
+NAMES = ("bigbird", "demo")  # a table, not causal, random; arithmetic, causal, GQA
+LENGTH = 261  # tokens: no multiple of a block
+TOLERANCE = 2e-5  # fp32 sums against fp64
+
+
+def generated(name: str) -> dict[str, bytes]:
+    """The sources of the package, the manifest left out: it holds versions and the hashes of all files."""
+    return dict(pipeline.generate(spec.load(shipped()[name])).sources)
+
+
+def unchanged(sources: Mapping[str, bytes]) -> set[str]:
+    """The files that are their templates."""
+    return {file for file, template in templates().items() if sources.get(file) == template.text.encode()}
+
+
+def golden(name: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((FOLDER / name).glob("*.py"))}
+
+
+def imported(name: str, sources: Mapping[str, bytes], folder: Path) -> ModuleType:
+    write_files(folder / name, sources)
+    module_name = f"golden_{folder.name}_{name}"
+    where = [str(folder / name)]
+    found = importlib.util.spec_from_file_location(
+        module_name, folder / name / "__init__.py", submodule_search_locations=where
+    )
+    assert found and found.loader
+    module = importlib.util.module_from_spec(found)
+    sys.modules[module_name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+def check(name: str, package: ModuleType, length: int = LENGTH, kv_heads: int | None = None) -> None:
+    """The package does what the file says: its mask exactly, its attention up to rounding, forward and backward."""
+    pattern = spec.load(shipped()[name])
+    assert (package.dense_mask(length) == reference.dense_mask(pattern, 0, length)).all()
+    torch.manual_seed(0)
+    shared = kv_heads or pattern.kv_heads
+    heads = shared * pattern.heads // pattern.kv_heads
+    inputs = [torch.randn(1, n, length, pattern.head_dim, requires_grad=True) for n in (heads, shared, shared)]
+    doubles = [x.detach().double().requires_grad_() for x in inputs]
+    got, (wanted, _) = package.attention(*inputs), reference.attention(pattern, *doubles)
+    weight = torch.randn_like(got)
+    (got * weight).sum().backward()
+    (wanted * weight.double()).sum().backward()
+    assert (got - wanted).abs().max() < TOLERANCE
+    for x, y in zip(inputs, doubles, strict=True):
+        assert x.grad is not None and y.grad is not None
+        assert (x.grad - y.grad).abs().max() < 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_golden_package_is_right_and_is_what_is_generated(name: str, tmp_path: Path, update_golden: bool) -> None:
+    sources = generated(name)
+    check(name, imported(name, sources, tmp_path))
+    kept = {file: data for file, data in sources.items() if file not in unchanged(sources)}
+    if update_golden:
+        (FOLDER / name).mkdir(exist_ok=True)
+        for path in (FOLDER / name).glob("*.py"):
+            path.unlink()
+        for file, data in kept.items():
+            (FOLDER / name / file).write_bytes(data)
+    assert golden(name) == kept, "if this change is meant: pytest tests/golden --update-golden"
+
+
+@pytest.mark.interpret
+@pytest.mark.parametrize("name", NAMES)
+def test_its_kernels_are_right(name: str, tmp_path: Path) -> None:
+    check(name, imported(name, generated(name), tmp_path), length=133, kv_heads=1)
+
+
+def test_the_check_would_see_a_wrong_offset(tmp_path: Path) -> None:
+    """Negative control: one offset of one head."""
+    sources = generated("demo")
+    rules = sources["pattern.py"]
+    assert b"1, 4, 3, 1" not in rules and rules.count(b"None, 4, 3, 1,") == 1
+    sources["pattern.py"] = rules.replace(b"None, 4, 3, 1,", b"None, 4, 2, 1,")
+    with pytest.raises(AssertionError):
+        check("demo", imported("demo", sources, tmp_path))
+
+
+def test_a_golden_without_a_pattern_is_a_mistake() -> None:
+    assert {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(NAMES)
