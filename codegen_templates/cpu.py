@@ -5,18 +5,16 @@ Time and memory go with the kept blocks: nothing is ever as large as queries tim
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from .cpu_attend import attend, attend_backward
 from .cpu_pieces import Place, Rows, Step, steps
-from .cpu_plan import Group, Span, plan
+from .cpu_plan import TOGETHER, Group, plan
+from .cpu_workers import work
 from .pattern import BLOCK
 
 Indices = tuple[int, int, int, int]  # layer, head_offset, q_start, kv_start
-TOKENS_TOGETHER = 8192  # query tokens of a span, over all heads and sequences
 
 
 def forward(
@@ -35,19 +33,26 @@ def attend_to(
     keys: Rows, values: Rows, kv_len: int, q: Tensor, out: Tensor, lse: Tensor, scale: float, place: Indices
 ) -> None:
     """Attention of q [batch, heads, q_len, dim] over keys and values, wherever they lie, into out and lse."""
-    for group, span, batch in _pieces(q, kv_len, *place):
-        at = Place(group, span, batch)
-        q_span, out_span, lse_span = at.read(q), at.room(out, lse.dtype), at.room(lse, lse.dtype)
-        if not span.covered:
-            out_span.zero_()
-            lse_span.fill_(float("-inf"))
-        for calls, is_first in ((span.rest, True), (span.shared, False)):
-            for step in (step for call in calls for step in steps(call, group, batch)):
-                queries = step.flat(step.read(q_span))
-                part = attend(queries, keys.at(step), values.at(step), step.kept(), scale)
-                _merge(step, out_span, lse_span, *part, is_first)
-        at.write(out, out_span)
-        at.write(lse, lse_span)
+
+    def do(task: tuple[Group, slice]) -> None:
+        group, batch = task
+        buffers = keys.buffer(), values.buffer()
+        for span in group.spans:
+            at = Place(group, span, batch)
+            q_span, out_span, lse_span = at.read(q), at.room(out, lse.dtype), at.room(lse, lse.dtype)
+            if not span.covered:
+                out_span.zero_()
+                lse_span.fill_(float("-inf"))
+            for calls, is_first in ((span.rest, True), (span.shared, False)):
+                for step in (step for call in calls for step in steps(call, group, batch)):
+                    queries = step.flat(step.read(q_span))
+                    part = attend(queries, *(x.at(step) for x in buffers), step.mask(q.dtype), scale)
+                    _merge(step, out_span, lse_span, *part, is_first)
+            at.write(out, out_span)
+            at.write(lse, lse_span)
+
+    for _ in work(do, _tasks(q, kv_len, *place)):
+        pass
 
 
 def backward(
@@ -69,38 +74,51 @@ def backward(
     exact = lse.dtype
     dq = torch.empty_like(q)
     blocks = -(-k.shape[2] // BLOCK)
-    dk, dv = (torch.zeros(*x.shape[:2], blocks, BLOCK * x.shape[3], dtype=exact) for x in (k, v))
     keys, values = Rows(k), Rows(v)
-    for group, span, batch in _pieces(q, k.shape[2], layer, head_offset, q_start, kv_start):
-        at = Place(group, span, batch)
-        spans = [at.read(x).to(exact) for x in (q, out, lse, dout)]
-        dlse_span = None if dlse is None else at.read(dlse)
-        dq_span = at.room(dq, exact).zero_()
-        for step in (step for call in span.rest + span.shared for step in steps(call, group, batch)):
-            rows = [step.flat(step.read(x)) for x in spans]
-            dlse_rows = None if dlse_span is None else step.flat(step.read(dlse_span))
-            pieces = keys.at(step).to(exact), values.at(step).to(exact)
-            dq_rows, dk_keys, dv_keys = attend_backward(*pieces, *rows, dlse_rows, step.kept(), scale)
-            total = step.read(dq_span)
-            total += dq_rows.view(total.shape)
-            step.write(dq_span, total)
-            step.add_keys(dk, dk_keys)
-            step.add_keys(dv, dv_keys)
-        at.write(dq, dq_span)
+
+    def do(task: tuple[Group, slice]) -> tuple[Tensor, Tensor]:
+        group, batch = task
+        buffers = keys.buffer(), values.buffer()
+        shape = batch.stop - batch.start, len(group.kv_heads), blocks, BLOCK * k.shape[3]
+        dk, dv = (torch.zeros(shape, dtype=exact) for _ in range(2))
+        for span in group.spans:
+            at = Place(group, span, batch)
+            spans = [at.read(x).to(exact) for x in (q, out, lse, dout)]
+            dlse_span = None if dlse is None else at.read(dlse)
+            dq_span = at.room(dq, exact).zero_()
+            for step in (step for call in span.rest + span.shared for step in steps(call, group, batch)):
+                queries, *rows = (step.flat(step.read(x)) for x in spans)
+                dlse_rows = None if dlse_span is None else step.flat(step.read(dlse_span))
+                pieces = (x.at(step).to(exact) for x in buffers)
+                grads = attend_backward(queries, *pieces, *rows, dlse_rows, step.mask(exact), scale)
+                dq_rows, dk_keys, dv_keys = grads
+                total = step.read(dq_span)
+                total += step.unflat(dq_rows, dq_span)
+                step.write(dq_span, total)
+                step.add_keys(dk, dk_keys)
+                step.add_keys(dv, dv_keys)
+            at.write(dq, dq_span)
+        return dk, dv
+
+    dk, dv = (torch.zeros(*k.shape[:2], blocks, BLOCK * k.shape[3], dtype=exact) for _ in range(2))
+    tasks = _tasks(q, k.shape[2], layer, head_offset, q_start, kv_start)
+    for (group, batch), parts in zip(tasks, work(do, tasks), strict=True):
+        for x, part in zip((dk, dv), parts, strict=True):
+            x[batch].index_add_(1, group.kv_heads, part)
     return dq, _like(k, dk), _like(v, dv)
 
 
 def _merge(step: Step, out: Tensor, lse: Tensor, out_part: Tensor, lse_part: Tensor, is_first: bool) -> None:
     """Bring a part's result into that of the parts before it: the softmax over all of their keys."""
-    out_sum, lse_sum = step.read(out), step.read(lse)
-    out_part, lse_part = out_part.view(out_sum.shape), lse_part.view(lse_sum.shape)
+    out_part, lse_part = step.unflat(out_part, out), step.unflat(lse_part, lse)
     if is_first:
-        out_sum.copy_(out_part)
-        lse_sum.copy_(lse_part)
-    else:
-        weight = torch.sigmoid(lse_part - lse_sum)  # of the part, which has keys for every query: its lse is finite
-        out_sum.lerp_(out_part.to(out.dtype), weight[..., None])
-        torch.logaddexp(lse_sum, lse_part, out=lse_sum)
+        step.write(out, out_part)
+        step.write(lse, lse_part)
+        return
+    out_sum, lse_sum = step.read(out), step.read(lse)
+    weight = torch.sigmoid(lse_part - lse_sum)  # of the part, which has keys for every query: its lse is finite
+    out_sum.lerp_(out_part.to(out.dtype), weight[..., None])
+    torch.logaddexp(lse_sum, lse_part, out=lse_sum)
     step.write(out, out_sum)
     step.write(lse, lse_sum)
 
@@ -110,12 +128,13 @@ def _like(x: Tensor, blocks: Tensor) -> Tensor:
     return torch.empty_like(x).copy_(blocks.unflatten(-1, (BLOCK, x.shape[3])).flatten(2, 3)[:, :, : x.shape[2]])
 
 
-def _pieces(
+def _tasks(
     q: Tensor, kv_len: int, layer: int, head_offset: int, q_start: int, kv_start: int
-) -> Iterator[tuple[Group, Span, slice]]:
-    """What is worked on at a time: the units of a group, a span, and some sequences of the batch."""
+) -> list[tuple[Group, slice]]:
+    """What one thread works on at a time: some heads of some sequences."""
+    tasks = []
     for group in plan(layer, q.shape[1], head_offset, q_start, q.shape[2], kv_start, kv_len):
-        for span in group.spans:
-            step = max(1, TOKENS_TOGETHER // (span.tokens * len(group.heads) * len(group.heads[0])))
-            for first in range(0, q.shape[0], step):
-                yield group, span, slice(first, min(first + step, q.shape[0]))
+        heads = len(group.heads) * len(group.heads[0])
+        step = max(1, min(TOGETHER // max(1, heads * q.shape[2]), -(-q.shape[0] // torch.get_num_threads())))
+        tasks += [(group, slice(n, min(n + step, q.shape[0]))) for n in range(0, q.shape[0], step)]
+    return tasks

@@ -1,6 +1,8 @@
-"""Dense attention of gathered pieces: on the CPU, what one call of the plan computes."""
+"""Dense attention of gathered pieces: what one call of the CPU's plan computes."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,58 +12,62 @@ FUSED = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", N
 FUSED_BACKWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, kept: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    """Output [items, queries, dim] and LSE [items, queries] of q [items, queries, dim], k and v [items, keys, dim].
+@dataclass(frozen=True)
+class Mask:
+    """Which pairs attend: 0 or -inf to add to scores [items or 1, 1, queries, keys], and queries without any key."""
 
-    `kept`, bool [items or 1, queries, keys], says which pairs attend. A query that attends nothing gives 0 and -inf.
-    """
-    bias = None if kept is None else _bias(kept, q.dtype)
-    if FUSED is not None:
-        pieces = (x[:, None] for x in (q, k, v))
-        out, lse = FUSED(*pieces, 0.0, False, attn_mask=None if bias is None else bias[:, None], scale=scale)
-        out, lse = out[:, 0], lse[:, 0]
+    bias: Tensor
+    empty: Tensor | None  # bool [items or 1, 1, queries]; None: every query has a key
+
+    @staticmethod
+    def of(kept: Tensor, dtype: torch.dtype) -> Mask:
+        """From bool [items or 1, queries, keys]."""
+        kept = kept[:, None]
+        empty = ~kept.any(-1)
+        bias = torch.zeros(kept.shape, dtype=dtype, device=kept.device).masked_fill_(~kept, float("-inf"))
+        return Mask(bias, empty if empty.any() else None)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, scale: float) -> tuple[Tensor, Tensor]:
+    """Output [items, 1, queries, dim] and LSE [items, 1, queries] of q [items, 1, queries, dim], k and v [items, 1,
+    keys, dim]. A query without any key gives 0 and -inf."""
+    bias = None if mask is None else mask.bias
+    if FUSED is not None and q.device.type == "cpu":
+        out, lse = FUSED(q, k, v, 0.0, False, attn_mask=bias, scale=scale)
     else:
         scores = _scores(q, k, bias, scale)
         lse = scores.logsumexp(-1)
-        out = torch.bmm(scores.sub_(lse[..., None]).exp_().to(v.dtype), v)
-    if kept is not None:
-        empty = ~kept.any(-1)  # [items or 1, queries]
-        if empty.any():
-            out = out.masked_fill(empty[..., None], 0.0)
-            lse = lse.masked_fill(empty, float("-inf"))
+        out = torch.matmul(scores.sub_(lse[..., None]).exp_().to(v.dtype), v)
+    if mask is not None and mask.empty is not None:
+        out = out.masked_fill(mask.empty[..., None], 0.0)
+        lse = lse.masked_fill(mask.empty, float("-inf"))
     return out, lse
 
 
 def attend_backward(
+    q: Tensor,
     k: Tensor,
     v: Tensor,
-    q: Tensor,
     out: Tensor,
     lse: Tensor,
     dout: Tensor,
     dlse: Tensor | None,
-    kept: Tensor | None,
+    mask: Mask | None,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk and dv of this piece; `out` and `lse` are of the whole row, over all pieces."""
-    lse = lse.masked_fill(lse == float("-inf"), 0.0)  # all of its scores are -inf too: their exponentials are 0
-    bias = None if kept is None else _bias(kept, q.dtype)
+    """dq, dk and dv of this piece. `out` and `lse` are of whole rows, over all pieces."""
+    lse = lse.masked_fill(lse == float("-inf"), 0.0)  # of a row without keys: its scores are -inf too
+    bias = None if mask is None else mask.bias
     if FUSED_BACKWARD is not None and dlse is None:
-        pieces = (x[:, None] for x in (dout, q, k, v, out, lse))
-        grads = FUSED_BACKWARD(*pieces, 0.0, False, attn_mask=None if bias is None else bias[:, None], scale=scale)
-        return grads[0][:, 0], grads[1][:, 0], grads[2][:, 0]
+        return FUSED_BACKWARD(dout, q, k, v, out, lse, 0.0, False, attn_mask=bias, scale=scale)
     p = _scores(q, k, bias, scale).sub_(lse[..., None]).exp_()
     delta = (out * dout).sum(-1, keepdim=True)
     if dlse is not None:
         delta -= dlse[..., None]
-    ds = torch.bmm(dout, v.mT).sub_(delta).mul_(p).mul_(scale)
-    return torch.bmm(ds, k), torch.bmm(ds.mT, q), torch.bmm(p.mT, dout)
+    ds = torch.matmul(dout, v.mT).sub_(delta).mul_(p).mul_(scale)
+    return torch.matmul(ds, k), torch.matmul(ds.mT, q), torch.matmul(p.mT, dout)
 
 
 def _scores(q: Tensor, k: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    scores = torch.bmm(q, k.mT).to(torch.promote_types(q.dtype, torch.float32)).mul_(scale)
+    scores = torch.matmul(q, k.mT).to(torch.promote_types(q.dtype, torch.float32)).mul_(scale)
     return scores if bias is None else scores.add_(bias)
-
-
-def _bias(kept: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(kept.shape, dtype=dtype).masked_fill_(~kept, float("-inf"))

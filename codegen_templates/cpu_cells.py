@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from .cpu_attend import Mask
 from .layout import keeps, keeps_blocks, touches_blocks
 from .pattern import BLOCK, CAUSAL, CLASSES
 
@@ -83,21 +84,48 @@ class Cells:
         rows = self.cells[:, part.row : part.row + part.count * part.rows]
         return rows.unflatten(1, (part.count, part.rows))
 
-    def masks(self, kinds: Tensor, row: Tensor, column: Tensor, klass: Tensor) -> tuple[Tensor, Tensor]:
-        """The mask of every kind of cell that occurs, bool [masks, BLOCK, BLOCK], and which one each cell has."""
-        known, mask_of = torch.unique(kinds, return_inverse=True)
+    def kinds(self, cells: Tensor, row: Tensor, column: Tensor, klass: Tensor, part: Tiles, keys: int) -> Kinds | None:
+        """The masks of tiles' cells [items, rows, n], which stand in these rows and columns and are of these classes;
+        None when all are whole."""
+        if ((cells == WHOLE) | (cells == TAIL)).all():
+            return None
+        known, kind_of = torch.unique(cells, return_inverse=True)
         masks = []
         for kind in known.tolist():
-            at = (kinds == kind).flatten().nonzero()[0]
-            i, j, c = (int(x.expand_as(kinds).flatten()[at]) for x in (row, column, klass))
+            at = (cells == kind).flatten().nonzero()[0]
+            i, j, c = (int(x.expand_as(cells).flatten()[at]) for x in (row, column, klass))
             masks.append(self._mask(kind, i + self.first_row, j + self.first_column, self.classes[c]))
-        return torch.stack(masks), mask_of
+        return Kinds(torch.stack(masks), kind_of, part.skip, part.tokens, keys)
 
     def _mask(self, kind: int, i: int, j: int, klass: int) -> Tensor:
         if kind <= TAIL:
             return torch.full((BLOCK, BLOCK), kind != NONE)
         tokens = torch.arange(BLOCK)
         return keeps(klass, (i * BLOCK + tokens)[:, None], (j * BLOCK + tokens)[None, :])
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """The masks of some tiles, put together from those of their blocks."""
+
+    masks: Tensor  # bool [kinds, BLOCK, BLOCK]
+    of: Tensor  # [items, or 1 for all alike, rows, n]: each block's kind
+    skip: int  # query tokens of the first row that are not the tile's
+    tokens: int
+    keys: int
+    made: dict[tuple[torch.dtype, int], Mask] = field(default_factory=dict, repr=False, compare=False)
+
+    def mask(self, dtype: torch.dtype, items: slice, heads: int, sequences: int) -> Mask:
+        """For these items of some sequences: [sequences * items or 1, 1, heads * tokens, keys]."""
+        if len(self.of) > 1:
+            return Mask.of(self._kept(self.of[items], heads).repeat(sequences, 1, 1), dtype)
+        if (dtype, heads) not in self.made:
+            self.made[dtype, heads] = Mask.of(self._kept(self.of, heads), dtype)
+        return self.made[dtype, heads]
+
+    def _kept(self, of: Tensor, heads: int) -> Tensor:
+        kept = self.masks[of].transpose(2, 3).flatten(3, 4).flatten(1, 2)  # [items, rows * BLOCK, n * BLOCK]
+        return kept[:, self.skip : self.skip + self.tokens, : self.keys].repeat(1, heads, 1)
 
 
 def _cells(klass: int, i: Tensor, j: Tensor) -> Tensor:

@@ -85,8 +85,8 @@ def forward_paged(
     scale: float,
     head_offset: int,
 ) -> tuple[Tensor, Tensor]:
-    """Output like q [total_q, heads, dim] and LSE [heads, total_q]; caches [pages, page_size, kv_heads, dim]. A request's
-    queries are the last of its tokens."""
+    """Output like q [total_q, heads, dim] and LSE [heads, total_q]; caches [pages, page_size, kv_heads, dim]. The
+    queries of a request are the last of its tokens."""
     out, lse = _nothing(q)
     keys, values = Pages(k_cache.transpose(1, 2)), Pages(v_cache.transpose(1, 2))
     starts, lengths = query_start_loc.tolist(), seq_lens.tolist()

@@ -9,11 +9,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .cpu_attend import Mask
 from .cpu_plan import Call, Group, Span
 from .pattern import BLOCK
 
 KEYS_TOGETHER = 1 << 13  # gathered for one step
-PAIRS_TOGETHER = 1 << 22  # of query and key in one step
+PAIRS_TOGETHER = 1 << 23  # of query and key in one step
 
 
 @dataclass(frozen=True)
@@ -57,54 +58,62 @@ class Step:
     kv_heads: Tensor  # [units]
     batch: slice
     items: slice
-    box: tuple[slice, slice] | None  # the units and tiles that these items are, if they are a box
+    box: tuple[range, range] | None  # the units and tiles that these items are, if they are a box
 
     def read(self, x: Tensor) -> Tensor:
         """The items in a span's tensor [batch, units, heads, tokens, …]: [batch, items, heads, tokens, …], or [batch,
         units, tiles, heads, tokens, …] of a box, as a view."""
         tiles = self._tiles(x)
-        return tiles[:, self._units, self._tile] if self.box is None else tiles[(slice(None), *self.box)]
+        if self.box is not None:
+            return tiles
+        return tiles[:, 0].index_select(1, self._tile) if x.shape[1] == 1 else tiles[:, self._units, self._tile]
 
     def write(self, x: Tensor, part: Tensor) -> None:
-        """Put back what `read` gave, where it was not a view."""
-        if self.box is None:
-            self._tiles(x)[:, self._units, self._tile] = part
+        """Put in place what has the form that `read` gives, unless it is the view that `read` gave."""
+        tiles = self._tiles(x)
+        if self.box is not None:
+            if part.data_ptr() != tiles.data_ptr():
+                tiles.copy_(part)
+        elif x.shape[1] == 1:
+            tiles[:, 0].index_copy_(1, self._tile, part.to(x.dtype))
+        else:
+            tiles[:, self._units, self._tile] = part.to(x.dtype)
+
+    def unflat(self, part: Tensor, x: Tensor) -> Tensor:
+        """The inverse of `flat`: a part for x in the form that `read` gives."""
+        items = (len(self._units),) if self.box is None else (len(self.box[0]), len(self.box[1]))
+        return part.view(x.shape[0], *items, x.shape[2], self.call.tiles.tokens, *x.shape[4:])
 
     def flat(self, part: Tensor) -> Tensor:
-        """What `read` gave, as pieces take it: [batch * items, heads * tokens, …]."""
-        shape = part.shape[4 if self.box is None else 5 :]
-        return part.reshape(-1, self.call.heads * self.call.tiles.tokens, *shape)
+        """What `read` gave, as pieces take it: [batch * items, 1, heads * tokens, …]."""
+        return part.reshape(-1, 1, self.call.heads * self.call.tiles.tokens, *part.shape[5 - (self.box is None) :])
 
-    def kept(self) -> Tensor | None:
-        """Which queries of an item attend which keys: bool [items or 1, heads * tokens, keys], or None for all."""
-        call, tiles = self.call, self.call.tiles
-        if call.masks is None or call.mask_of is None:
+    def mask(self, dtype: torch.dtype) -> Mask | None:
+        """Which queries of the items attend which keys; None for all."""
+        if self.call.kinds is None:
             return None
-        mask_of = call.mask_of if len(call.mask_of) == 1 else call.mask_of[self.items]
-        kept = call.masks[mask_of].transpose(2, 3).flatten(3, 4).flatten(1, 2)  # [items, rows * BLOCK, n * BLOCK]
-        kept = kept[:, tiles.skip : tiles.skip + tiles.tokens, : call.keys].repeat(1, call.heads, 1)
-        return kept if len(kept) == 1 else kept.repeat(self.batch.stop - self.batch.start, 1, 1)
+        sequences = self.batch.stop - self.batch.start
+        return self.call.kinds.mask(dtype, self.items, self.call.heads, sequences)
 
-    @cached_property
-    def tokens(self) -> Tensor:
-        """The items' keys: [items, keys]."""
-        first = self.call.columns[self.items] * BLOCK
-        return (first[:, :, None] + torch.arange(BLOCK)).flatten(1, 2)[:, : self.call.keys]
+    def add_keys(self, blocks: Tensor, part: Tensor) -> None:
+        """Add the items' part, [batch * items, 1, keys, dim], to all keys, [batch, units, blocks, BLOCK * dim]."""
+        sequences, units, count, _ = blocks.shape
+        columns = self.call.columns[self.items]
+        batch = torch.arange(sequences)
+        index = ((batch[:, None, None] * units + self._units[:, None]) * count + columns).flatten()
+        if missing := columns.shape[1] * BLOCK - self.call.keys:
+            part = torch.nn.functional.pad(part, (0, 0, 0, missing))
+        blocks.view(-1, blocks.shape[-1]).index_add_(0, index, part.reshape(len(index), -1))
 
-    @cached_property
+    @property
     def heads(self) -> Tensor:
         """The items' KV heads: [items]."""
         return self.kv_heads[self._units]
 
-    def add_keys(self, blocks: Tensor, part: Tensor) -> None:
-        """Add the items' part, [batch * items, keys, dim], to all keys, [batch, kv_heads, blocks, BLOCK * dim]."""
-        _, kv_heads, count, _ = blocks.shape
-        columns = self.call.columns[self.items]
-        batch = torch.arange(self.batch.start, self.batch.stop)
-        index = ((batch[:, None, None] * kv_heads + self.heads[:, None]) * count + columns).flatten()
-        if missing := columns.shape[1] * BLOCK - self.call.keys:
-            part = torch.nn.functional.pad(part, (0, 0, 0, missing))
-        blocks.view(-1, blocks.shape[-1]).index_add_(0, index, part.reshape(len(index), -1))
+    @property
+    def columns(self) -> Tensor:
+        """The items' columns: [items, n]."""
+        return self.call.columns[self.items]
 
     @cached_property
     def _units(self) -> Tensor:
@@ -115,39 +124,32 @@ class Step:
         return self.call.tile[self.items]
 
     def _tiles(self, x: Tensor) -> Tensor:
-        """x cut into the call's tiles: [batch, units, tiles, heads, tokens, …]."""
+        """x cut into the call's tiles, of a box only its own: [batch, units, tiles, heads, tokens, …]."""
         tiles = self.call.tiles
-        part = x[:, :, :, tiles.first : tiles.first + tiles.count * tiles.tokens]
-        return part.unflatten(3, (tiles.count, tiles.tokens)).movedim(3, 2)
+        units, run = self.box or (range(x.shape[1]), range(tiles.count))
+        by_batch, by_unit, by_head, by_token, *rest = x.stride()
+        shape = x.shape[0], len(units), len(run), x.shape[2], tiles.tokens, *x.shape[4:]
+        strides = by_batch, by_unit, by_token * tiles.tokens, by_head, by_token, *rest
+        first = units.start * by_unit + (tiles.first + run.start * tiles.tokens) * by_token
+        return x.as_strided(shape, strides, x.storage_offset() + first)
 
 
 def steps(call: Call, group: Group, batch: slice) -> Iterator[Step]:
     """Cut a call's items so that no step gathers too much: boxes into boxes."""
-    sequences = batch.stop - batch.start
+    sequences, items = batch.stop - batch.start, len(call.units)
     pairs = call.keys * call.tiles.tokens * call.heads
     most = max(1, min(KEYS_TOGETHER // call.keys, PAIRS_TOGETHER // pairs) // sequences)
-    items = len(call.units)
     if call.box is None:
         for first in range(0, items, most):
             yield Step(call, group.kv_heads, batch, slice(first, min(items, first + most)), None)
         return
-    units, tiles = call.box
-    if most >= len(tiles):
-        for first in range(0, len(units), most // len(tiles)):
-            some = units[first : first + most // len(tiles)]
-            part = slice(first * len(tiles), (first + len(some)) * len(tiles))
-            yield Step(call, group.kv_heads, batch, part, (_slice(some), _slice(tiles)))
-        return
-    for n, unit in enumerate(units):
-        for first in range(0, len(tiles), most):
-            some = tiles[first : first + most]
-            start = n * len(tiles) + first
-            box = slice(unit, unit + 1), _slice(some)
-            yield Step(call, group.kv_heads, batch, slice(start, start + len(some)), box)
-
-
-def _slice(run: range) -> slice:
-    return slice(run.start, run.stop)
+    units, run = call.box
+    of_units, of_run = max(1, most // len(run)), min(most, len(run))
+    for unit in range(0, len(units), of_units):
+        for tile in range(0, len(run), of_run):  # one round where there are several units
+            box = units[unit : unit + of_units], run[tile : tile + of_run]
+            first = unit * len(run) + tile
+            yield Step(call, group.kv_heads, batch, slice(first, first + len(box[0]) * len(box[1])), box)
 
 
 class Rows:
@@ -159,20 +161,31 @@ class Rows:
         self.strides = [stride // x.shape[3] for stride in x.stride()[:3]]
         count = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, self.strides, strict=False))
         self.rows = x.as_strided((count if x.numel() else 0, x.shape[3]), (x.shape[3], 1))
-        self.gathered = x.new_empty(0, x.shape[3])  # used again and again: fresh memory is slow
 
-    def at(self, step: Step) -> Tensor:
-        """The rows of a step's keys: [batch * items, keys, dim], in memory that the next call takes over."""
-        index = self.index(torch.arange(step.batch.start, step.batch.stop), step.heads, step.tokens).flatten()
-        if len(self.gathered) < len(index):
-            self.gathered = self.gathered.new_empty(max(len(index), KEYS_TOGETHER), self.rows.shape[1])
-        rows = torch.index_select(self.rows, 0, index, out=self.gathered[: len(index)])
-        return rows.view(-1, step.call.keys, rows.shape[1])
+    def buffer(self) -> Gathered:
+        return Gathered(self, self.rows.new_empty(0, self.rows.shape[1]))
 
     def index(self, batch: Tensor, heads: Tensor, tokens: Tensor) -> Tensor:
         """Which rows hold the tokens [items, keys] of the KV heads [items]: [batch, items, keys]."""
         by_batch, by_head, by_token = self.strides
         return tokens * by_token + (heads * by_head)[:, None] + (batch * by_batch)[:, None, None]
+
+
+@dataclass
+class Gathered:
+    """Rows brought together in memory that is used again and again: fresh memory is slow."""
+
+    source: Rows
+    rows: Tensor
+
+    def at(self, step: Step) -> Tensor:
+        """The rows of a step's keys: [batch * items, 1, keys, dim], until the next call."""
+        tokens = (step.columns[:, :, None] * BLOCK + torch.arange(BLOCK)).flatten(1)[:, : step.call.keys]
+        index = self.source.index(torch.arange(step.batch.start, step.batch.stop), step.heads, tokens).flatten()
+        if len(self.rows) < len(index):
+            self.rows = self.rows.new_empty(max(len(index), KEYS_TOGETHER), self.rows.shape[1])
+        rows = torch.index_select(self.source.rows, 0, index, out=self.rows[: len(index)])
+        return rows.view(-1, 1, step.call.keys, rows.shape[1])
 
 
 class Pages(Rows):

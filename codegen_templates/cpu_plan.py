@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .cpu_cells import NONE, TAIL, WHOLE, Cells, Tiles, tiles
+from .cpu_cells import NONE, Cells, Kinds, Tiles, tiles
 from .pattern import BLOCK, CLASS_OF, HEADS, KV_HEADS
 
 LEVELS = tuple(sorted({max(tokens, BLOCK) for tokens in (1024, 256, 64)}, reverse=True))  # tokens a query tile
+SPAN = 4096  # tokens that are looked at together
 LEAST_SHARED = 256 // BLOCK  # columns: fewer than these are left to the next level
 MOST_BOXES = 3
-TOGETHER = 8192  # query tokens, counted over heads, of the units that share a call
+TOGETHER = 4096  # query tokens, counted over heads and sequences, that share a call where there are so many
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class Call:
     box: tuple[range, range] | None  # the units and tiles whose pairs, in order, are the items, if they are
     columns: Tensor  # [items, n], counted from the first column present
     keys: int  # so many of the n * BLOCK keys exist
-    masks: Tensor | None = None  # bool [masks, BLOCK, BLOCK]; None: nothing is masked
-    mask_of: Tensor | None = None  # [items, or 1 for all alike, rows, n]: each block's mask
+    kinds: Kinds | None = None  # of masks; None: nothing is masked
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,20 @@ class Group:
     spans: tuple[Span, ...] = field(repr=False)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32)
 def plan(
     layer: int, heads: int, head_offset: int, q_start: int, q_len: int, kv_start: int, kv_len: int
 ) -> tuple[Group, ...]:
     """The calls of attention over these heads and tokens. Kept for the next layer and the next step."""
     groups = []
-    for units in _units(layer, heads, head_offset):
+    for units in _units(layer, heads, head_offset, q_len):
         spans = tuple(_spans([klass for _, klass, _ in units], len(units[0][2]), q_start, q_len, kv_start, kv_len))
         kv_heads = torch.tensor([kv_head for kv_head, _, _ in units])
         groups.append(Group(tuple(heads for _, _, heads in units), kv_heads, spans))
     return tuple(groups)
 
 
-def _units(layer: int, heads: int, head_offset: int) -> Iterator[list[tuple[int, int, tuple[int, ...]]]]:
+def _units(layer: int, heads: int, head_offset: int, q_len: int) -> Iterator[list[tuple[int, int, tuple[int, ...]]]]:
     """Lists of units (KV head, class, query heads) of equal size, few enough to work on together."""
     share = HEADS // KV_HEADS
     units: dict[tuple[int, int], list[int]] = {}
@@ -81,15 +81,15 @@ def _units(layer: int, heads: int, head_offset: int) -> Iterator[list[tuple[int,
         units.setdefault((kv_head, CLASS_OF[layer][head + head_offset]), []).append(head)
     for size in sorted({len(unit) for unit in units.values()}):
         alike = [(kv_head, klass, tuple(unit)) for (kv_head, klass), unit in units.items() if len(unit) == size]
-        step = max(1, TOGETHER // (LEVELS[0] * size))
+        step = max(1, min(TOGETHER // (max(1, q_len) * size), -(-len(alike) // torch.get_num_threads())))
         yield from (alike[n : n + step] for n in range(0, len(alike), step))
 
 
 def _spans(unit_classes: list[int], heads: int, q_start: int, q_len: int, kv_start: int, kv_len: int) -> Iterator[Span]:
     classes = sorted(set(unit_classes))
     class_of = torch.tensor([classes.index(klass) for klass in unit_classes])
-    for base in range(q_start // LEVELS[0] * LEVELS[0], q_start + q_len, LEVELS[0]) if q_len else ():
-        first, last = max(q_start, base), min(q_start + q_len, base + LEVELS[0])
+    for base in range(q_start // SPAN * SPAN, q_start + q_len, SPAN) if q_len else ():
+        first, last = max(q_start, base), min(q_start + q_len, base + SPAN)
         cells = Cells.of(classes, first, last, kv_start, kv_len)
         shared = [
             call
@@ -124,13 +124,11 @@ def _rest(cells: Cells, class_of: Tensor, part: Tiles, heads: int) -> Iterator[C
             for units, tile, box in _boxes(some[class_of], keep_whole=not alike):
                 columns = kept[class_of[units], tile].nonzero()[:, 1].view(-1, count)
                 shown = slice(0, 1) if alike else slice(None)
-                kinds = left[class_of[units], tile][shown].gather(-1, columns[shown, None].expand(-1, part.rows, -1))
-                masks = mask_of = None
-                if ((kinds != WHOLE) & (kinds != TAIL)).any():
-                    row = part.row + tile[shown, None, None] * part.rows + torch.arange(part.rows)[:, None]
-                    masks, mask_of = cells.masks(kinds, row, columns[shown, None], class_of[units][shown, None, None])
-                cut = cells.cut_keys if columns[0, -1] == cells.cut_column else 0
-                yield Call(part, heads, units, tile, box, columns, count * BLOCK - cut, masks, mask_of)
+                marks = left[class_of[units], tile][shown].gather(-1, columns[shown, None].expand(-1, part.rows, -1))
+                row = part.row + tile[shown, None, None] * part.rows + torch.arange(part.rows)[:, None]
+                keys = count * BLOCK - (cells.cut_keys if columns[0, -1] == cells.cut_column else 0)
+                kinds = cells.kinds(marks, row, columns[shown, None], class_of[units][shown, None, None], part, keys)
+                yield Call(part, heads, units, tile, box, columns, keys, kinds)
 
 
 def _alike(left: Tensor, kept: Tensor, chosen: Tensor, cut_column: int) -> Iterator[tuple[Tensor, bool]]:

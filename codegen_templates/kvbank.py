@@ -24,7 +24,7 @@ class Bank:
 
     @staticmethod
     def empty(groups: dict[int, tuple[int, ...]], class_of: tuple[int, ...], like: Tensor) -> Bank:
-        """A bank without places, for the KV heads and query heads of `groups`, and for keys like `like` [batch, dim]."""
+        """A bank without places for KV heads and their query heads, and for keys like `like` [batch, dim]."""
         kv_heads, heads = tuple(groups), tuple(groups.values())
         classes = tuple(tuple(class_of[head] for head in group) for group in heads)
         k, v = (like.new_zeros(like.shape[0], len(kv_heads), 0, like.shape[1]) for _ in range(2))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_alike, check_heads, check_layer
-from .cpu_attend import attend
+from .cpu_attend import Mask, attend
 from .dispatch import default_scale
 from .kvbank import Bank
 from .merge import combine
@@ -127,9 +127,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, kept: Tensor, scale: float) -> tupl
     heads, n, keys]: like q, and its LSE."""
     if not k.shape[2]:
         return torch.zeros_like(q), q.new_full(q.shape[:-1], float("-inf"), dtype=torch.float32)
-    kept = kept.flatten(1, 2).repeat(q.shape[0], 1, 1)
-    mask = None if kept.all() else kept
-    out, lse = attend(q.flatten(0, 1).flatten(1, 2), k.flatten(0, 1), v.flatten(0, 1), mask, scale)
+    kept = kept.flatten(1, 2).repeat(q.shape[0], 1, 1)  # [batch * kv heads, query heads * n, keys]
+    mask = None if kept.all() else Mask.of(kept, q.dtype)
+    queries = q.flatten(0, 1).flatten(1, 2)
+    out, lse = attend(*(x[:, None] for x in (queries, k.flatten(0, 1), v.flatten(0, 1))), mask, scale)
     return out.view(q.shape), lse.view(q.shape[:-1])
 
 
@@ -142,6 +143,6 @@ def _check_monotone(layer: int) -> None:
             raise ValueError(f"{NAME}, layer {layer}: not proved that dropped keys stay dropped ({witness['note']})")
         raise ValueError(
             f"{NAME}, layer {layer}, head {witness['head']}: row {witness['row']} reads column {witness['column']} "
-            f"again (query token {witness['query_token']}, key token {witness['key_token']}), which a row before it did "
-            "not; a cache that drops keys cannot serve it. `patterncc verify kv` says more; decode with a paged cache"
+            f"(query token {witness['query_token']}, key token {witness['key_token']}), which a row before it had "
+            "dropped; a cache that drops keys cannot serve that: decode with a paged one. `patterncc verify kv` says more"
         )
