@@ -1,5 +1,6 @@
 """Attention over the template pattern: a window of two blocks, and of the rest every fourth."""
 
+from .exchange import attention_split, exchange_plan, sparse_all_gather
 from .kvcache import KVCache
 from .layout import dense_mask
 from .merge import combine
@@ -12,8 +13,11 @@ __all__ = [
     "KVCache",
     "attention",
     "attention_paged",
+    "attention_split",
     "attention_varlen",
     "combine",
     "decode",
     "dense_mask",
+    "exchange_plan",
+    "sparse_all_gather",
 ]

@@ -1,0 +1,136 @@
+"""A context split over ranks: the plan against the definition's mask, and four processes against one."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import patterncc
+from patterncc import reference, spec
+from patterncc.analysis.forecast import forecast
+from patterncc.pipeline import lower
+from patterncc.spec.model import Pattern
+
+ROOT = Path(__file__).parents[2]
+HEAD = "pattern: 1\nname: split\nheads: 4\nkv_heads: 2\nhead_dim: 32\nblock: 16\n"
+PATTERNS = {
+    "strided": HEAD + "shards: [{heads: all, local: 2, stride: 4, offset: h}]\n",
+    "tokens": HEAD + "shards: [{heads: all, local: 21 tokens, sink: 5 tokens}]\n",
+    "dense_head": HEAD + "shards: [{heads: 0, dense: true}, {heads: rest, local: 1}]\n",
+    "random": HEAD + "shards: [{heads: all, local: 1, random: {blocks: 2, seed: 7}}]\n",
+    "both_ways": HEAD
+    + "causal: false\nshards: [{heads: all, local: {before: 2, after: 3}, globals: {columns: [0]}}]\n",
+}
+LENGTHS_AND_SPLITS = [(16 * 12, 4), (16 * 9 + 5, 4), (16 * 9 + 5, [0, 1, 1, 7, 10]), (37, 4), (200, 1)]
+TOLERANCE = 1e-5  # fp32 sums of unit normals, in another order
+
+
+def compiled(name: str, folder: Path) -> tuple[Pattern, ModuleType]:
+    file = folder / "split.yaml"
+    file.write_text(PATTERNS[name])
+    return spec.load(file), patterncc.compile(file).load()
+
+
+def needed(pattern: Pattern, kv_head: int, rows: tuple[int, int], length: int) -> list[int]:
+    """By the definition: blocks outside `rows` of which a query head of the KV head, in these rows, keeps a token."""
+    share = pattern.heads // pattern.kv_heads
+    heads = range(kv_head * share, (kv_head + 1) * share)
+    first, stop = (min(row * pattern.block, length) for row in rows)
+    seen = torch.stack([torch.as_tensor(reference.mask(pattern, 0, head, length)) for head in heads]).any(0)
+    tokens = seen[first:stop].any(0).nonzero()[:, 0]
+    return sorted({int(token) // pattern.block for token in tokens} - set(range(*rows)))
+
+
+@pytest.mark.parametrize(("length", "ranks"), LENGTHS_AND_SPLITS)
+@pytest.mark.parametrize("name", PATTERNS)
+def test_the_plan_is_what_the_definition_reads(name: str, length: int, ranks: int | list[int], tmp_path: Path) -> None:
+    pattern, package = compiled(name, tmp_path)
+    plan = package.exchange_plan(length, ranks)
+    for target in range(plan.ranks):
+        rows = plan.boundaries[target], plan.boundaries[target + 1]
+        for head in range(pattern.kv_heads):
+            of_each = [plan.blocks(source, target)[head].tolist() for source in range(plan.ranks)]
+            assert of_each[target] == []
+            assert [block for blocks in of_each for block in blocks] == needed(pattern, head, rows, length)
+
+
+@pytest.mark.parametrize("name", ["strided", "tokens", "dense_head", "random"])
+@pytest.mark.parametrize("ranks", [2, 4, 5])
+def test_its_bytes_are_those_of_the_forecast(name: str, ranks: int, tmp_path: Path) -> None:
+    pattern, package = compiled(name, tmp_path)
+    plan = package.exchange_plan(16 * 20, ranks)
+    sent = sum(plan.bytes(a, b) for a in range(ranks) for b in range(ranks))
+    assert sent == forecast(lower(pattern), 16 * 20, "bf16", ranks).model["exchange_bytes"] > 0
+
+
+def test_some_heads_of_a_tensor_parallel_rank(tmp_path: Path) -> None:
+    _, package = compiled("dense_head", tmp_path)
+    both, second = package.exchange_plan(160, 2), package.exchange_plan(160, 2, head_offset=2)
+    assert len(both.needs[1]) == 2 and len(second.needs[1]) == 1
+    assert second.blocks(0, 1)[0].tolist() == both.blocks(0, 1)[1].tolist() == []
+    assert both.blocks(0, 1)[0].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"ranks": 0}, "one rank or more"),
+        ({"ranks": [0, 3]}, "from 0 to 10"),
+        ({"ranks": [0, 7, 3, 10]}, "rise"),
+        ({"ranks": 2, "layer": 1}, "layers 0 to 0"),
+        ({"ranks": 2, "heads": 5}, "heads 0 to 3"),
+    ],
+)
+def test_what_cannot_be_split_is_said(arguments: dict[str, object], said: str, tmp_path: Path) -> None:
+    _, package = compiled("strided", tmp_path)
+    with pytest.raises(ValueError, match=said):
+        package.exchange_plan(160, **arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("ranks", [4, [0, 1, 1, 7, 10]], ids=["equal", "unequal"])
+def test_four_processes_equal_one(name: str, ranks: int | list[int], tmp_path: Path) -> None:
+    """Output, LSE and gradients of each rank, and the bytes that it put on the wire."""
+    pattern, _ = compiled(name, tmp_path)
+    length = 16 * 9 + 5
+    path = patterncc.compile(tmp_path / "split.yaml", output=tmp_path).path
+    torch.save({"path": str(path), "length": length, "ranks": ranks}, tmp_path / "task.pt")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(Path(__file__).with_name("split_rank.py")), str(tmp_path)]
+    processes = [subprocess.Popen([*command, str(rank), "4"], env=environment) for rank in range(4)]
+    try:
+        assert [process.wait(timeout=240) for process in processes] == [0] * 4
+    finally:
+        for process in processes:
+            process.kill()
+    found = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(4)]
+
+    torch.manual_seed(0)
+    q, k, v, dout = (torch.randn(2, n, length, 32, dtype=torch.float64) for n in (4, 2, 2, 4))
+    dlse = torch.randn(2, 4, length, dtype=torch.float64)
+    q, k, v = (x.requires_grad_() for x in (q, k, v))
+    mask = torch.stack([torch.as_tensor(reference.mask(pattern, 0, head, length)) for head in range(4)])
+    scores = (q @ k.repeat_interleave(2, 1).transpose(-1, -2) * 32**-0.5).masked_fill(~mask, float("-inf"))
+    out, lse = scores.softmax(-1) @ v.repeat_interleave(2, 1), scores.logsumexp(-1)
+    torch.autograd.backward((out, lse), (dout, dlse))
+    for key, wanted in {"out": out, "lse": lse, "dq": q.grad, "dk": k.grad, "dv": v.grad}.items():
+        got = torch.cat([part[key] for part in found], 2)
+        assert wanted is not None
+        assert (got - wanted).norm() <= TOLERANCE * wanted.norm(), key
+    for part in found:
+        assert part["sent_forward"] == part["planned_forward"] and part["sent_backward"] == part["planned_backward"]
+    assert any(part["sent_forward"] for part in found)
+
+
+def test_the_package_says_it_in_its_api(tmp_path: Path) -> None:
+    _, package = compiled("strided", tmp_path)
+    module = importlib.import_module(f"{package.__name__}.exchange")
+    assert package.exchange_plan is module.exchange_plan and package.sparse_all_gather is module.sparse_all_gather
