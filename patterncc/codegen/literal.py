@@ -17,10 +17,30 @@ def write(value: object, *, column: int = 0, indent: int = 0, after: int = 0) ->
     >>> write({"block": 64, "about": 'a "quote"'})
     '{"block": 64, "about": \\'a "quote"\\'}'
     """
-    text = _write(value, column, indent, after)
-    if not same(ast.literal_eval(text), value):
+    written = text(value, column=column, indent=indent, after=after)
+    if not same(ast.literal_eval(written), value):
         raise ValueError(f"{value!r} cannot be written as a literal")
-    return text
+    return written
+
+
+def text(value: object, *, column: int = 0, indent: int = 0, after: int = 0) -> str:
+    """What `write` gives, not yet read back: for callers who read back all that they have written."""
+    flat = _flat(value)
+    if column + len(flat) + after <= WIDTH or not isinstance(value, (tuple, list, dict)) or not value:
+        return flat
+    inner = " " * (indent + 4)
+    if isinstance(value, dict):
+        keys = {k: f"{_flat(k)}: " for k in value}
+        lines = [
+            f"{keys[k]}{text(v, column=indent + 4 + len(keys[k]), indent=indent + 4, after=1)},"
+            for k, v in value.items()
+        ]
+    elif _is_run(value):
+        lines = _fill([f"{x}," for x in value], WIDTH - indent - 4)
+    else:
+        lines = [f"{text(x, column=indent + 4, indent=indent + 4, after=1)}," for x in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]" if isinstance(value, list) else "()"
+    return "\n".join([opening, *(inner + line for line in lines), " " * indent + closing])
 
 
 def is_filled(value: object, *, column: int = 0, indent: int = 0, after: int = 0) -> bool:
@@ -49,22 +69,6 @@ def same(a: object, b: object) -> bool:
     if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)):
         return len(a) == len(b) and all(map(same, a, b))
     return repr(a) == repr(b)
-
-
-def _write(value: object, column: int, indent: int, after: int) -> str:
-    flat = _flat(value)
-    if column + len(flat) + after <= WIDTH or not isinstance(value, (tuple, list, dict)) or not value:
-        return flat
-    inner = " " * (indent + 4)
-    if isinstance(value, dict):
-        keys = {k: f"{_flat(k)}: " for k in value}
-        lines = [f"{keys[k]}{_write(v, indent + 4 + len(keys[k]), indent + 4, 1)}," for k, v in value.items()]
-    elif _is_run(value):
-        lines = _fill([f"{x}," for x in value], WIDTH - indent - 4)
-    else:
-        lines = [f"{_write(x, indent + 4, indent + 4, 1)}," for x in value]
-    opening, closing = "{}" if isinstance(value, dict) else "[]" if isinstance(value, list) else "()"
-    return "\n".join([opening, *(inner + line for line in lines), " " * indent + closing])
 
 
 def _flat(value: object) -> str:

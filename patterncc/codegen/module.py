@@ -55,7 +55,7 @@ def index_map_of(file: str, plan: Plan) -> str:
 
 def constants(plan: Plan, about: str, promises: Mapping[str, Any] | None) -> dict[str, object]:
     """Every constant of every template, by name."""
-    classes = plan.classes
+    classes, known = plan.classes, masks(plan)
     return {
         "NAME": classes.name,
         "BLOCK": classes.block,
@@ -67,9 +67,9 @@ def constants(plan: Plan, about: str, promises: Mapping[str, Any] | None) -> dic
         "IS_CAUSAL": classes.causal,
         "FORM": plan.form,
         "ROWS_PER_TILE_FREE": plan.free_tiles,
-        "CLASSES": tuple(_rules(plan, *pair) for pair in zip(classes.layouts, plan.closed, strict=True)),
+        "CLASSES": tuple(_rules(known, *pair) for pair in zip(classes.layouts, plan.closed, strict=True)),
         "CLASS_OF": classes.of,
-        "MASKS": tuple((mask_file(n), mask.rows, mask.columns) for n, mask in enumerate(masks(plan))),
+        "MASKS": tuple((mask_file(n), mask.rows, mask.columns) for n, mask in enumerate(known)),
         "FACTS": {
             "name": classes.name,
             "about": about,
@@ -170,9 +170,9 @@ def set_docstring(text: str, words: str) -> str:
     return result
 
 
-def _rules(plan: Plan, layout: Layout, form: ClosedForm | None) -> dict[str, object]:
+def _rules(known: list[Mask], layout: Layout, form: ClosedForm | None) -> dict[str, object]:
     """A class as plain data: its text, and every field of its layout and closed form."""
-    mask = masks(plan).index(layout.mask) if layout.mask else None
+    mask = known.index(layout.mask) if layout.mask else None
     bands = form and tuple((b.d_from, b.d_to, b.every, b.residues, b.anchor) for b in form.bands)
     return {
         "text": _text(layout),

@@ -44,8 +44,8 @@ def specialise(
     if index_map is not None:
         text = set_index_map(text, index_map)
     text = fold(text, {name: value for name, value in constants.items() if isinstance(value, bool)})
-    for old, new in (names or {}).items():
-        text = re.sub(rf"\b{re.escape(old)}\b", new, text)
+    if names and any(name in text for name in names):
+        text = re.sub(rf"\b(?:{'|'.join(map(re.escape, names))})\b", lambda found: names[found[0]], text)
     return text
 
 
@@ -67,7 +67,7 @@ def set_constants(text: str, constants: Mapping[str, object]) -> str:
         (top, left), (bottom, right) = constant.start, constant.stop
         before, after = block[top][:left], block[bottom][right:]
         value, place = constants[constant.name], {"column": len(before), "after": len(after)}
-        written = (before + literal.write(value, **place).encode() + after).split(b"\n")
+        written = (before + literal.text(value, **place).encode() + after).split(b"\n")
         if top and block[top - 1] == FORMAT_OFF.encode():
             top, bottom = top - 1, bottom + 1
         if literal.is_filled(value, **place):

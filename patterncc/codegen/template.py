@@ -71,6 +71,8 @@ def templates() -> dict[str, Template]:
 
 
 def _marked(text: str, begin: str, end: str) -> tuple[int, int] | None:
+    if begin not in text and end not in text:
+        return None
     lines = [line.strip() for line in text.split("\n")]
     first = [n for n, line in enumerate(lines) if line.startswith(begin)]
     last = [n for n, line in enumerate(lines) if line == end]
