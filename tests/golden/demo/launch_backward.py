@@ -148,7 +148,7 @@ def _backward(
     own = config or configs.dkdv(arch(q.device), HEAD_DIM, q.element_size())
     keys = own.keys if ROWS_PER_TILE_FREE else min(own.keys, BLOCK)
     sums = [dk, dv]
-    if STRIDES and k.dtype != torch.float32 or dk.stride() != dv.stride():  # several rounds add to them
+    if (STRIDES and k.dtype != torch.float32) or dk.stride() != dv.stride():  # several rounds add to them
         sums = [torch.empty(k.shape, dtype=torch.float32, device=k.device) for _ in sums]
     pattern, entries, places = arrays.column_arrays(classes, requests.rows, requests.columns, q.device)
     align, strides = aligned(*(x.expand(requests.count, -1, -1, -1) for x in (q, k, v, dout, sums[0])))
