@@ -30,7 +30,7 @@ def family(arch: str) -> str:
 def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
     """For the forward kernel: `item` is the size of a number in bytes, `rows` what there is for a tile."""
     if arch == "interpreter":
-        return Config(max(16, min(rows, 64)), 64, 4, 2)
+        return Config(64, 64, 4, 2)
     stages = 1 if arch.startswith("gfx") else 2 if item == 4 or head_dim > 128 else 3
     if rows <= 16:  # decoding: the keys are all the work
         return Config(16, 32 if head_dim * item > 256 else 64, 4, stages)
@@ -46,7 +46,7 @@ def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
 def dq(arch: str, head_dim: int, item: int, rows: int) -> Config:
     """For dQ, likewise."""
     if arch == "interpreter":
-        return Config(max(16, min(rows, 64)), 64, 4, 2)
+        return Config(64, 64, 4, 2)
     return Config(64, 64, 4, 2)
 
 
