@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -46,14 +46,14 @@ TOLERANCE = {
 }
 
 
-@lru_cache(maxsize=1)
+@cache
 def _folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="patterncc-small-"))
     np.save(folder / "mask.npy", np.random.default_rng(5).random((9, 8)) < 0.4)
     return folder
 
 
-@lru_cache(maxsize=None)
+@cache
 def compiled(text: str, plan: str | None = None) -> tuple[Pattern, ModuleType]:
     """The pattern of a file with this text, and its package; `text` may be one of PATTERNS by name."""
     file = _folder() / "small.yaml"
