@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed
 
 
 def main(folder: Path, rank: int, ranks: int) -> None:
-    task = torch.load(folder / "task.pt")
-    package = importlib.import_module(Path(task["path"]).name)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks)
     sent: list[int] = []
     swap = distributed.all_to_all_single
@@ -23,20 +22,27 @@ def main(folder: Path, rank: int, ranks: int) -> None:
         return swap(taken, given, lengths, parts, **options)
 
     distributed.all_to_all_single = counting
-    plan = package.exchange_plan(task["length"], task["ranks"])
-    first, stop = plan.queries(rank)
+    torch.save([run(task, rank, ranks, sent) for task in torch.load(folder / "tasks.pt")], folder / f"rank{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def run(task: dict[str, Any], rank: int, ranks: int, sent: list[int]) -> dict[str, Any]:
+    """Attention and gradients of this rank's tokens, the bytes it sent and those that the plan says."""
+    package, length = importlib.import_module(task["name"]), task["length"]
+    plan = package.exchange_plan(length, task["ranks"])
+    own = slice(*plan.queries(rank))
     torch.manual_seed(0)
-    q, k, v, dout = (torch.randn(2, n, task["length"], 32, dtype=torch.float64).float() for n in (4, 2, 2, 4))
-    dlse = torch.randn(2, 4, task["length"], dtype=torch.float64).float()
-    q, k, v = (x[:, :, first:stop].clone().requires_grad_() for x in (q, k, v))
+    q, k, v, dout = (torch.randn(2, n, length, 32, dtype=torch.float64).float() for n in (4, 2, 2, 4))
+    dlse = torch.randn(2, 4, length, dtype=torch.float64).float()
+    q, k, v = (x[:, :, own].clone().requires_grad_() for x in (q, k, v))
+    sent.clear()
     out, lse = package.attention_split(q, k, v, plan, return_lse=True)
-    torch.autograd.backward((out, lse), (dout[:, :, first:stop], dlse[:, :, first:stop]))
-    planned = [2 * sum(plan.bytes(rank, r, q.dtype) for r in range(ranks))]  # a batch of two
-    planned.append(2 * sum(plan.bytes(r, rank, q.dtype) for r in range(ranks)))
+    torch.autograd.backward((out, lse), (dout[:, :, own], dlse[:, :, own]))
     found = {"out": out.detach(), "lse": lse.detach(), "dq": q.grad, "dk": k.grad, "dv": v.grad}
     found |= dict(zip(("sent_forward", "sent_backward"), sent, strict=True))
-    torch.save({**found, "planned_forward": planned[0], "planned_backward": planned[1]}, folder / f"rank{rank}.pt")
-    distributed.destroy_process_group()
+    found["planned_forward"] = 2 * sum(plan.bytes(rank, other, q.dtype) for other in range(ranks))  # a batch of two
+    found["planned_backward"] = 2 * sum(plan.bytes(other, rank, q.dtype) for other in range(ranks))
+    return found
 
 
 if __name__ == "__main__":
