@@ -95,15 +95,15 @@ def stride(pattern, ROUND: tl.constexpr):
 # --- end index map ---
 
 
-@triton.jit(do_not_specialize=["rows", "s_ob", "s_oh", "s_on", "s_gb", "s_gh", "s_gn", "s_lb", "s_lh", "s_db", "s_dh"])
+@triton.jit(do_not_specialize=["q_len", "s_ob", "s_oh", "s_on", "s_gb", "s_gh", "s_gn", "s_lb", "s_lh", "s_db", "s_dh"])
 def attn_bwd_prepare(
-    out,  # [batch, heads, rows, HEAD_DIM]
+    out,  # [batch, heads, q_len, HEAD_DIM]
     dout,
-    lse,  # [batch, heads, rows]
+    lse,  # [batch, heads, q_len]
     dlse,  # likewise, or None
     log_sum,  # written: LSE in powers of 2, +inf where nothing was kept, so that every weight is 0 there
     delta,  # written: what a row's softmax subtracts from the gradient of its weights
-    rows,
+    q_len,
     s_ob,
     s_oh,
     s_on,
@@ -119,7 +119,7 @@ def attn_bwd_prepare(
     o_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     i_head = tl.program_id(1).to(tl.int64)
     i_batch = tl.program_id(2).to(tl.int64)
-    m_m = o_m < rows
+    m_m = o_m < q_len
     p_out = out + i_batch * s_ob + i_head * s_oh + o_m.to(tl.int64) * s_on
     p_dout = dout + i_batch * s_gb + i_head * s_gh + o_m.to(tl.int64) * s_gn
     b_out = load_rows(p_out[:, None], m_m).to(tl.float32)
@@ -129,7 +129,7 @@ def attn_bwd_prepare(
     if dlse is not None:
         b_delta -= tl.load(dlse + i_batch * s_db + i_head * s_dh + o_m, mask=m_m, other=0.0)
     is_empty = b_lse == float("-inf")
-    p_row = (i_batch * tl.num_programs(1) + i_head) * rows + o_m
+    p_row = (i_batch * tl.num_programs(1) + i_head) * q_len + o_m
     tl.store(log_sum + p_row, tl.where(is_empty, float("inf"), b_lse * LOG2_E), mask=m_m)
     tl.store(delta + p_row, tl.where(is_empty, 0.0, b_delta), mask=m_m)
 
@@ -318,6 +318,14 @@ def keeps_in(slot, i, j, t, u, rule, IS_STRIDE: tl.constexpr):
         return keeps_near(slot, i, j, t, u, rule)
 
 
+@triton.jit
+def keys_at(x, j_base, every, BLOCK_N: tl.constexpr):
+    """Columns and positions of the BLOCK_N keys from place x on, of columns j_base, j_base + every, ..."""
+    o_x = x + tl.arange(0, BLOCK_N)
+    j = j_base + (o_x >> BLOCK_BITS) * every
+    return j, j * BLOCK + (o_x & (BLOCK - 1))
+
+
 # fmt: off
 DKDV_INTS = [
     "q_len", "kv_len", "q_start", "kv_start", "s_qb", "s_qh", "s_qn", "s_kb", "s_kh", "s_kn", "s_vb", "s_vh", "s_vn",
@@ -395,18 +403,14 @@ def attn_bwd_dkdv(
     j_last = tl.minimum(j_base + ((x + BLOCK_N - 1) >> BLOCK_BITS) * every, j_stop - 1)
     if j_first >= j_stop:
         return
-    o_x = x + tl.arange(0, BLOCK_N)
-    j = j_base + (o_x >> BLOCK_BITS) * every  # [BLOCK_N]
-    u = j * BLOCK + (o_x & (BLOCK - 1))
-    m_n = u < kv_stop
     # addresses: 64 bits to the first key, 32 from there
     u_first = j_first * BLOCK + (x & (BLOCK - 1))
     i_key = kv_first + (u_first - kv_start).to(tl.int64)
-    o_key = (u - u_first)[:, None]  # [BLOCK_N, 1]
     k += (i_batch * s_kb + i_kv * s_kh + i_key * s_kn) * ALIGN
     v += (i_batch * s_vb + i_kv * s_vh + i_key * s_vn) * ALIGN
-    b_k = load_rows(k + o_key * (s_kn * ALIGN), m_n)  # [BLOCK_N, BLOCK_D]
-    b_v = load_rows(v + o_key * (s_vn * ALIGN), m_n)
+    j, u = keys_at(x, j_base, every, BLOCK_N)
+    b_k = load_rows(k + (u - u_first)[:, None] * (s_kn * ALIGN), u < kv_stop)  # [BLOCK_N, BLOCK_D]
+    b_v = load_rows(v + (u - u_first)[:, None] * (s_vn * ALIGN), u < kv_stop)
 
     # the rows that may keep them: from i_whole to i_full they are whole, and past all of the keys
     i_first = q_start >> BLOCK_BITS
@@ -422,11 +426,17 @@ def attn_bwd_dkdv(
         i_full = tl.minimum(i_full, j_first + d_high)
         i_stop = tl.minimum(i_stop, j_last + d_high)
 
+    q += (i_batch * s_qb + q_first * s_qn) * ALIGN
+    dout += (i_batch * s_gb + q_first * s_gn) * ALIGN
+    log_sum += i_batch * s_lb + q_first
+    delta += i_batch * s_lb + q_first
     b_dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     b_dv = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     IS_GATHERED: tl.constexpr = BLOCK_M > BLOCK
+    head = 0
     for member in range(tl.load(p_members + 1)):
-        i_head = tl.load(p_members + 2 + 2 * member).to(tl.int64)
+        head = tl.load(p_members + 2 + 2 * member)
+        i_head = head.to(tl.int64)
         if ROUND:
             n_far, n_slots, places, rule = span(i_first, i_whole, i_full, i_stop, d_low, d_high)
         else:
@@ -434,9 +444,9 @@ def attn_bwd_dkdv(
             n_far, n_slots, places, rule = row_map(p_class, rows, j_first, j_last, i_first, i_whole, i_full, i_stop)
         far_tiles = n_far * BLOCK // BLOCK_M
         all_tiles = (n_slots * BLOCK + BLOCK_M - 1) // BLOCK_M
-        p_q = q + (i_batch * s_qb + i_head * s_qh + q_first * s_qn) * ALIGN
-        p_dout = dout + (i_batch * s_gb + i_head * s_gh + q_first * s_gn) * ALIGN
-        o_head = i_batch * s_lb + i_head * s_lh + q_first
+        p_q = q + i_head * s_qh * ALIGN
+        p_dout = dout + i_head * s_gh * ALIGN
+        o_head = i_head * s_lh
 
         if IS_LOOKED_UP:  # one tile ahead: else the loads would wait for the address
             ahead = locate_rows(0, far_tiles, places, q_start, ROUND, BLOCK_M, IS_GATHERED)
@@ -476,10 +486,12 @@ def attn_bwd_dkdv(
 
     b_dk *= scale * LN_2
     o_d = tl.arange(0, BLOCK_D)[None, :]
-    m_out = m_n[:, None] & (o_d < HEAD_DIM)
-    o_first = (i_batch * s_db + i_kv * s_dh + i_key * s_dn) * ALIGN
-    p_dk = dk + o_first + o_key * (s_dn * ALIGN) + o_d
-    p_dv = dv + o_first + o_key * (s_dn * ALIGN) + o_d
+    # the keys once more: + 0, but known only now, so that their addresses hold no registers during the loops
+    j, u = keys_at(x + (head >> 31), j_base, every, BLOCK_N)
+    m_out = (u < kv_stop)[:, None] & (o_d < HEAD_DIM)
+    o_out = (u - u_first)[:, None] * (s_dn * ALIGN) + o_d
+    p_dk = dk + (i_batch * s_db + i_kv * s_dh + i_key * s_dn) * ALIGN + o_out
+    p_dv = dv + (i_batch * s_db + i_kv * s_dh + i_key * s_dn) * ALIGN + o_out
     if ROUND:
         b_dk += tl.load(p_dk, mask=m_out, other=0.0)
         b_dv += tl.load(p_dv, mask=m_out, other=0.0)

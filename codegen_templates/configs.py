@@ -34,10 +34,10 @@ def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
     stages = 1 if arch.startswith("gfx") else 2 if item == 4 or head_dim > 128 else 3
     if rows <= 16:  # decoding: the keys are all the work
         return Config(16, 32 if head_dim * item > 256 else 64, 4, stages)
-    if item == 4:
-        return Config(32, 32, 4, stages) if head_dim > 64 else Config(64, 32, 4, stages)
+    if item == 4:  # products of float32 are not left to matrix units
+        return Config(64, 32, 8, 2) if head_dim <= 64 else Config(32, 16, 4, 1)
     if head_dim > 128:
-        return Config(64, 64 if arch >= "sm_90" else 32, 8, stages)
+        return Config(64, 64 if family(arch) in ("sm_90", "sm_100") else 32, 8, stages)
     if head_dim <= 64 and family(arch) == "sm_90":
         return Config(128, 128, 8, stages)
     return Config(128, 64, 8, stages)
@@ -47,14 +47,30 @@ def dq(arch: str, head_dim: int, item: int, rows: int) -> Config:
     """For dQ, likewise."""
     if arch == "interpreter":
         return Config(64, 64, 4, 2)
-    return Config(64, 64, 4, 2)
+    if item == 4:
+        return Config(32, 32, 4, 2) if head_dim <= 64 else Config(32, 16, 4, 1)
+    if arch.startswith("gfx"):
+        return Config(64, 32, 4, 1)
+    if head_dim > 128:
+        return Config(32 if family(arch) == "sm_90" else 64, 32, 8, 2)
+    return Config(128, 64 if head_dim <= 64 else 32, 8, 2)
 
 
 def dkdv(arch: str, head_dim: int, item: int) -> Config:
     """For dK and dV: a program owns `keys` and runs through tiles of `rows`."""
     if arch == "interpreter":
         return Config(64, 64, 4, 2)
-    return Config(64, 64, 4, 2)
+    if item == 4:
+        return Config(32, 32, 8, 2) if head_dim <= 64 else Config(16, 32, 4, 1)
+    if arch.startswith("gfx"):
+        return Config(32, 32, 4, 1)
+    if head_dim > 128:
+        return Config(32, 32, 8, 1 if family(arch) in ("sm_80", "sm_86") else 2)
+    if head_dim <= 64:
+        return Config(32, 128, 8, 2)
+    if family(arch) in ("sm_80", "sm_86"):
+        return Config(64, 64, 8, 2)
+    return Config(32, 128, 8, 2)  # registers that are spilled are loaded outside of the loops
 
 
 def splits(processors: int, tiles: int, keys: int) -> int:

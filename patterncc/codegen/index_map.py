@@ -200,9 +200,10 @@ def token_rule(
     rule = []
     if any(layout.window for layout in layouts):
         before = ints.say("before", [layout.window[0] if layout.window else NEVER for layout in layouts])
-        after = ints.say("after", [layout.window[1] if layout.window else 0 for layout in layouts])
-        behind = f"u > {less(first, before)}"
-        rule.append(behind if causal else f"({behind}) & (u < {last} + {after})")
+        rule.append(f"u > {less(first, before)}")
+        if not causal:
+            after = ints.say("after", [layout.window[1] if layout.window else 0 for layout in layouts])
+            rule[0] = f"({rule[0]}) & (u < {last} + {after})"
     if any(layout.sink % block for layout in layouts):
         rule.append(f"u < {ints.say('sink_tokens', [layout.sink for layout in layouts])}")
     return rule
@@ -331,7 +332,7 @@ TABLE = '''{comment}
 @triton.jit
 def index_map(pattern, columns, i_first, i_last, j_first, j_whole, j_stop):
     """The slots of row i_first: those below `far` hold columns that the row keeps whole and that lie below j_whole."""
-    pattern += i_first.to(tl.int64) * {record}
+    pattern += {row}.to(tl.int64) * {record}{note}
     low, whole, stop = tl.load(pattern), tl.load(pattern + 1), tl.load(pattern + 2)
     if j_first > 0:
         low = search(columns, low, whole, j_first, False)
@@ -364,6 +365,8 @@ def table_map(plan: Plan) -> str:
     return TABLE.format(
         comment=comment(plan),
         classes="\n".join(ints.table(len(plan.closed))),
+        row="tl.maximum(i_first, 0)" if plan.classes.causal else "i_first",
+        note="  # rows before the first key keep nothing" if plan.classes.causal else "",
         record=3 + len(ints.names),
         rule_values=_tuple(["whole - low", *loads]),
         rule=indented([*lines, "return keep"]),

@@ -25,7 +25,7 @@ from patterncc.codegen.targets import backend, check_arch
 DTYPES = {"bf16": "bf16", "fp16": "fp16", "fp32": "fp32"}
 ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}
 PAGE, FULL = 64, 1 << 20  # of the caches that the report is about; enough rows for any tile
-KERNEL_FILES = ("forward", "combine", "backward")
+KERNEL_FILES = ("forward", "splits", "backward")
 MATRIX_OPS = {"wgmma": r"wgmma\.mma_async", "tcgen05": r"tcgen05\.mma", "mma": r"mma\.sync", "mfma": r"v_mfma"}
 ASYNC_COPIES = r"cp\.async\.c[ag]|cp\.async\.bulk\.tensor|(?:buffer|global)_load\w* .*\blds\b|global_load_lds"
 
