@@ -142,7 +142,8 @@ def test_generated_text_is_clean(name: str, tmp_path: Path) -> None:
     else:
         made = package(name)
     write_files(tmp_path / "package", made.files)
-    for command in (["check", "--ignore", "E501"], ["format", "--check", "--diff"]):
+    # long strings; and a noqa in a template may be needed by the other form of the index map only
+    for command in (["check", "--ignore", "E501,RUF100"], ["format", "--check", "--diff"]):
         options = ["--no-cache", "--config", str(ROOT / "pyproject.toml"), str(tmp_path / "package")]
         done = subprocess.run([sys.executable, "-m", "ruff", *command, *options], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

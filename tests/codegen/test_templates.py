@@ -69,6 +69,16 @@ def test_every_constant_is_read(file: str) -> None:
         assert name in read or re.search(rf"\b{name}\b", elsewhere), f"{file}: {name}"
 
 
+def test_no_module_hides_a_function_of_the_package() -> None:
+    """Importing a submodule sets it as an attribute: `combine.py` made `package.combine` a module after a launch."""
+    [exported] = [
+        ast.literal_eval(node.value)
+        for node in ast.parse(templates()["package.py"].text).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    assert "attention" in exported and not {file.removesuffix(".py") for file in FILES} & set(exported)
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_kernels_are_named_so_that_a_profiler_line_says_which_pattern(file: str) -> None:
     template: Template = templates()[file]

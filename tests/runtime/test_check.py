@@ -1,0 +1,83 @@
+"""`verify kernels`: it passes on what is right, and names what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from patterncc import pipeline, spec
+from patterncc.codegen.package import GeneratedPackage
+from patterncc.runtime import check
+from patterncc.runtime.check import check_kernels
+
+YAML = """\
+pattern: 1
+name: small
+heads: 4
+kv_heads: 2
+head_dim: 16
+block: 16
+layers: 2
+shards:
+  - heads: all
+    local: 20 tokens
+    stride: 3
+    offset: h
+dense_layers: 1
+"""
+pytestmark = pytest.mark.interpret
+
+
+def verdicts(text: str = YAML) -> dict[tuple[str, int], tuple[bool | None, str]]:
+    pattern = spec.loads(text)
+    found = check_kernels(pattern, pipeline.lower(pattern))
+    return {(v.scope, v.layers[0]): (v.holds, f"{v.witness or ''}{v.note}") for v in found}
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "MOST_INTERPRETED", 61)
+
+
+def test_a_right_package() -> None:
+    found = verdicts()
+    assert set(found) == {(scope, layer) for scope in ("mask", "table", "attention", "kernel") for layer in (0, 1)}
+    assert all(holds for holds, _ in found.values()), found
+
+
+def changed(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, bytes]], None]) -> None:
+    """Let every package be built wrong."""
+    right = check.specialise_package
+
+    def wrong(*arguments: object) -> GeneratedPackage:
+        package = right(*arguments)  # type: ignore[arg-type]
+        sources = dict(package.sources)
+        change(sources)
+        assert sources != package.sources
+        return GeneratedPackage(package.name, package.source, package.options, sources)
+
+    monkeypatch.setattr(check, "specialise_package", wrong)
+
+
+def test_a_wrong_offset_of_one_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(sources: dict[str, bytes]) -> None:
+        rules = sources["pattern.py"].replace(b"None, 3, 2, 1,", b"None, 3, 1, 1,")  # as terms, and in closed form
+        sources["pattern.py"] = rules.replace(b'3, (2,), "j"', b'3, (1,), "j"')
+
+    changed(monkeypatch, change)
+    monkeypatch.setattr(check, "_has_kernels", lambda: False)
+    found = verdicts()
+    assert found["mask", 0][0] is False and "head 2" in found["mask", 0][1]
+    assert found["table", 0][0] is False and found["attention", 0][0] is False
+    assert found["mask", 1][0] and found["attention", 1][0]  # the dense layer is right
+
+
+def test_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(sources: dict[str, bytes]) -> None:
+        sources["requests.py"] = sources["requests.py"].replace(b"LOG2_E = 1.44", b"LOG2_E = 1.34")
+
+    changed(monkeypatch, change)
+    found = verdicts()
+    assert found["mask", 0][0] and found["table", 0][0] and found["attention", 0][0]
+    assert found["kernel", 0][0] is False and "wrong by" in found["kernel", 0][1]
