@@ -7,15 +7,15 @@ from functools import wraps
 import torch
 
 from . import arrays, configs
-from .combine import (
-    attn_combine_bigbird,
-)
 from .configs import Config
 from .forward import (
     attn_fwd_bigbird,
 )
 from .pattern import FORM, HEAD_DIM
 from .requests import LOG2_E, Requests, aligned, arch, precision, processors, query_starts, unpacked
+from .splits import (
+    attn_combine_bigbird,
+)
 
 
 def widened(launch):  # type: ignore[no-untyped-def]
