@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .cpu_attend import attend, attend_backward
-from .cpu_pieces import Place, Rows, Step, steps
+from .cpu_keys import Gathered, Rows
+from .cpu_pieces import Place, Step, steps
 from .cpu_plan import TOGETHER, Group, plan
 from .cpu_workers import work
 from .pattern import BLOCK
@@ -36,7 +37,7 @@ def attend_to(
 
     def do(task: tuple[Group, slice]) -> None:
         group, batch = task
-        buffers = keys.buffer(), values.buffer()
+        gathered = Gathered(keys, values)
         for span in group.spans:
             at = Place(group, span, batch)
             q_span, out_span, lse_span = at.read(q), at.room(out, lse.dtype), at.room(lse, lse.dtype)
@@ -46,7 +47,7 @@ def attend_to(
             for calls, is_first in ((span.rest, True), (span.shared, False)):
                 for step in (step for call in calls for step in steps(call, group, batch)):
                     queries = step.flat(step.read(q_span))
-                    part = attend(queries, *(x.at(step) for x in buffers), step.mask(q.dtype), scale)
+                    part = attend(queries, *gathered.at(step), step.mask(q.dtype), scale)
                     _merge(step, out_span, lse_span, *part, is_first)
             at.write(out, out_span)
             at.write(lse, lse_span)
@@ -78,7 +79,7 @@ def backward(
 
     def do(task: tuple[Group, slice]) -> tuple[Tensor, Tensor]:
         group, batch = task
-        buffers = keys.buffer(), values.buffer()
+        gathered = Gathered(keys, values)
         shape = batch.stop - batch.start, len(group.kv_heads), blocks, BLOCK * k.shape[3]
         dk, dv = (torch.zeros(shape, dtype=exact) for _ in range(2))
         for span in group.spans:
@@ -89,7 +90,7 @@ def backward(
             for step in (step for call in span.rest + span.shared for step in steps(call, group, batch)):
                 queries, *rows = (step.flat(step.read(x)) for x in spans)
                 dlse_rows = None if dlse_span is None else step.flat(step.read(dlse_span))
-                pieces = (x.at(step).to(exact) for x in buffers)
+                pieces = (x.to(exact) for x in gathered.at(step))
                 grads = attend_backward(queries, *pieces, *rows, dlse_rows, step.mask(exact), scale)
                 dq_rows, dk_keys, dv_keys = grads
                 total = step.read(dq_span)

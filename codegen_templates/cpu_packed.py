@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import cpu
-from .cpu_pieces import Pages
+from .cpu_keys import Pages
 
 
 def forward_varlen(
@@ -88,14 +88,13 @@ def forward_paged(
     """Output like q [total_q, heads, dim] and LSE [heads, total_q]; caches [pages, page_size, kv_heads, dim]. The
     queries of a request are the last of its tokens."""
     out, lse = _nothing(q)
-    keys, values = Pages(k_cache.transpose(1, 2)), Pages(v_cache.transpose(1, 2))
     starts, lengths = query_start_loc.tolist(), seq_lens.tolist()
     for request, length in enumerate(lengths):
         queries = slice(starts[request], starts[request + 1])
-        pages = block_table[request]
+        keys, values = (Pages(cache.transpose(1, 2), block_table[request]) for cache in (k_cache, v_cache))
         place = layer, head_offset, length - _length(queries), 0
         parts = _one(q[queries]), _one(out[queries]), lse[None, :, queries]
-        cpu.attend_to(keys.of(pages), values.of(pages), length, *parts, scale, place)
+        cpu.attend_to(keys, values, length, *parts, scale, place)
     return out, lse
 
 

@@ -98,22 +98,26 @@ class Step:
     def add_keys(self, blocks: Tensor, part: Tensor) -> None:
         """Add the items' part, [batch * items, 1, keys, dim], to all keys, [batch, units, blocks, BLOCK * dim]."""
         sequences, units, count, _ = blocks.shape
-        columns = self.call.columns[self.items]
         batch = torch.arange(sequences)
-        index = ((batch[:, None, None] * units + self._units[:, None]) * count + columns).flatten()
-        if missing := columns.shape[1] * BLOCK - self.call.keys:
+        index = ((batch[:, None, None] * units + self._units[:, None]) * count + self.columns).flatten()
+        if missing := self.columns.shape[1] * BLOCK - self.call.keys:
             part = torch.nn.functional.pad(part, (0, 0, 0, missing))
         blocks.view(-1, blocks.shape[-1]).index_add_(0, index, part.reshape(len(index), -1))
 
-    @property
+    @cached_property
     def heads(self) -> Tensor:
         """The items' KV heads: [items]."""
         return self.kv_heads[self._units]
 
-    @property
+    @cached_property
     def columns(self) -> Tensor:
         """The items' columns: [items, n]."""
         return self.call.columns[self.items]
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """The items' keys: [items, keys]."""
+        return (self.columns[:, :, None] * BLOCK + torch.arange(BLOCK)).flatten(1)[:, : self.call.keys]
 
     @cached_property
     def _units(self) -> Tensor:
@@ -150,58 +154,3 @@ def steps(call: Call, group: Group, batch: slice) -> Iterator[Step]:
             box = units[unit : unit + of_units], run[tile : tile + of_run]
             first = unit * len(run) + tile
             yield Step(call, group.kv_heads, batch, slice(first, first + len(box[0]) * len(box[1])), box)
-
-
-class Rows:
-    """k or v, [batch, kv_heads, tokens, dim], seen as rows of memory."""
-
-    def __init__(self, x: Tensor) -> None:
-        if x.stride(3) != 1 or any(stride % x.shape[3] for stride in x.stride()[:3]):
-            x = x.contiguous()
-        self.strides = [stride // x.shape[3] for stride in x.stride()[:3]]
-        count = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, self.strides, strict=False))
-        self.rows = x.as_strided((count if x.numel() else 0, x.shape[3]), (x.shape[3], 1))
-
-    def buffer(self) -> Gathered:
-        return Gathered(self, self.rows.new_empty(0, self.rows.shape[1]))
-
-    def index(self, batch: Tensor, heads: Tensor, tokens: Tensor) -> Tensor:
-        """Which rows hold the tokens [items, keys] of the KV heads [items]: [batch, items, keys]."""
-        by_batch, by_head, by_token = self.strides
-        return tokens * by_token + (heads * by_head)[:, None] + (batch * by_batch)[:, None, None]
-
-
-@dataclass
-class Gathered:
-    """Rows brought together in memory that is used again and again: fresh memory is slow."""
-
-    source: Rows
-    rows: Tensor
-
-    def at(self, step: Step) -> Tensor:
-        """The rows of a step's keys: [batch * items, 1, keys, dim], until the next call."""
-        tokens = (step.columns[:, :, None] * BLOCK + torch.arange(BLOCK)).flatten(1)[:, : step.call.keys]
-        index = self.source.index(torch.arange(step.batch.start, step.batch.stop), step.heads, tokens).flatten()
-        if len(self.rows) < len(index):
-            self.rows = self.rows.new_empty(max(len(index), KEYS_TOGETHER), self.rows.shape[1])
-        rows = torch.index_select(self.source.rows, 0, index, out=self.rows[: len(index)])
-        return rows.view(-1, 1, step.call.keys, rows.shape[1])
-
-
-class Pages(Rows):
-    """A paged cache, [pages, kv_heads, page_size, dim], seen as the rows of one request."""
-
-    def __init__(self, cache: Tensor) -> None:
-        super().__init__(cache)
-        self.page_size = cache.shape[2]
-        self.pages = torch.empty(0, dtype=torch.int64)
-
-    def of(self, pages: Tensor) -> Pages:
-        """The request whose pages these are."""
-        self.pages = pages.long()
-        return self
-
-    def index(self, batch: Tensor, heads: Tensor, tokens: Tensor) -> Tensor:
-        by_page, by_head, by_token = self.strides
-        rows = self.pages[tokens // self.page_size] * by_page + tokens % self.page_size * by_token
-        return (rows + (heads * by_head)[:, None])[None]

@@ -38,6 +38,17 @@ class Call:
     keys: int  # so many of the n * BLOCK keys exist
     kinds: Kinds | None = None  # of masks; None: nothing is masked
 
+    @functools.cached_property
+    def slide(self) -> int | None:
+        """By how many columns an item's run of columns lies beyond that of the item before, if all are such runs of one
+        unit: then they need not be brought together."""
+        if self.box is None or len(self.box[0]) > 1:
+            return None
+        items, count = self.columns.shape
+        slide = int(self.columns[1, 0] - self.columns[0, 0]) if items > 1 else 0
+        runs = self.columns[0, 0] + torch.arange(items)[:, None] * slide + torch.arange(count)
+        return slide if torch.equal(runs, self.columns) else None
+
 
 @dataclass(frozen=True)
 class Span:

@@ -144,5 +144,5 @@ def _check_monotone(layer: int) -> None:
         raise ValueError(
             f"{NAME}, layer {layer}, head {witness['head']}: row {witness['row']} reads column {witness['column']} "
             f"(query token {witness['query_token']}, key token {witness['key_token']}), which a row before it had "
-            "dropped; a cache that drops keys cannot serve that: decode with a paged one. `patterncc verify kv` says more"
+            "dropped; a cache that drops keys cannot serve that: use a paged one. `patterncc verify kv` says more"
         )
