@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks import machine, report, targets
 
-SUITES = ("startup", "lowering", "proofs", "attention", "decoding")
+SUITES = ("startup", "lowering", "proofs", "attention", "decoding", "loops")
 
 
 def main() -> None:
@@ -55,6 +55,10 @@ def cpu(parts: tuple[str, ...], *, write: bool) -> None:
             from benchmarks import decoding_cpu
 
             results["decoding"] = watched("decoding", decoding_cpu.run(folder))
+        if "loops" in parts:
+            from benchmarks import loops
+
+            results["loops"] = watched("inner loops", loops.run(folder))
         if "lowering" in parts:
             results["lowering"] = watched("lowering", lowering.run())
             results["growth"] = watched("growth of lowering", lowering.growth(results["lowering"]))

@@ -13,6 +13,7 @@ def cpu(results: Mapping[str, Rows]) -> list[dict[str, object]]:
     startup = {row["what"]: row["wall_s"] for row in results.get("startup", ())}
     lowering = results.get("lowering", ())
     proofs = results.get("proofs", ())
+    loops = results.get("loops", ())
     forward = [row for row in results.get("attention", ()) if row["direction"] == "forward"]
     closed = [r for r in lowering if (r["what"], r["heads"], r["tokens"]) == ("closed form", 32, 1 << 20)]
     table = [r for r in lowering if (r["what"], r["heads"], r["tokens"], r["block"]) == ("table", 32, 1 << 20, 64)]
@@ -30,6 +31,14 @@ def cpu(results: Mapping[str, Rows]) -> list[dict[str, object]]:
                 f"CPU forward, {dtype}, 4k to 32k: share of ideal, least", _least(far, dtype, "share_of_ideal"), goal
             )
             for dtype, goal in (("fp32", 0.8), ("bf16", 0.65))
+        ),
+        *(
+            _below(
+                f"sm_90, {name}: instructions per kept key, times dense",
+                _worst(max, _named(loops, name), "to_dense"),
+                1.1,
+            )
+            for name in ("block 128", "block 16")
         ),
         _above("CPU forward over compiled flex_attention, least", _worst(min, forward, "over_flex"), 1.0),
         _above("CPU forward over dense, least", _worst(min, forward, "speedup"), 1.0),
@@ -61,6 +70,10 @@ def gpu(results: Mapping[str, Rows]) -> list[dict[str, object]]:
 
 def _direction(rows: Rows, direction: str, field: str) -> float | None:
     return _worst(min, [r for r in rows if r.get("direction") == direction], field)
+
+
+def _named(rows: Rows, name: str) -> Rows:
+    return [row for row in rows if row["what"] == name]
 
 
 def _least(rows: Rows, dtype: str, field: str) -> float | None:
