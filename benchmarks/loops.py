@@ -1,4 +1,4 @@
-"""The inner loop of the forward kernel, read from the machine code: instructions per kept key, for a GPU that is not here.
+"""The forward kernel's inner loop, read from machine code: instructions per kept key, for a GPU that is not here.
 
 A pattern's far loop is held against that of a dense pattern compiled from the same template with the same tiles. What
 it costs to walk a pattern is the difference.
@@ -19,7 +19,7 @@ PATTERNS = {"dense": None, "block 128": 128, "block 64": 64, "block 32": 32, "bl
 
 
 def run(folder: Path, arch: str = "sm_90") -> Iterator[dict[str, object]]:
-    """One row a pattern: its far loop's instructions, matrix operations and copies, and the ratio to the dense one's."""
+    """One row a pattern: what its far loop holds, and the ratio to the dense pattern's."""
     import patterncc
     from benchmarks.patterns import strided, written
 
