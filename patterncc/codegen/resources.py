@@ -46,15 +46,16 @@ class Report:
     config: str
 
 
-def report(folder: Path, arches: Sequence[str], dtype: str = "bf16") -> list[Report]:
-    """Every kernel of the package in `folder` on each of `arches`; RuntimeError with Triton's words when one fails."""
+def report(folder: Path, arches: Sequence[str], dtype: str = "bf16", only: str = "") -> list[Report]:
+    """Every kernel of the package in `folder` on each of `arches`, or those whose name and purpose `only` matches, a
+    regular expression; RuntimeError with Triton's words when one fails."""
     for arch in arches:
         check_arch(arch)
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path])
 
     def compile_all(arch: str) -> list[Report]:
-        command = [sys.executable, "-m", "patterncc.codegen.resources", str(folder), arch, dtype]
+        command = [sys.executable, "-m", "patterncc.codegen.resources", str(folder), arch, dtype, only]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"compiling {folder.name} for {arch} failed:\n{done.stderr[-4000:]}")
@@ -198,12 +199,14 @@ def cubin_usage(cubin: bytes) -> tuple[int, int]:
     return int(registers), (int(stack) + int(local)) // 4
 
 
-def main(folder: str, arch: str, dtype: str) -> None:
+def main(folder: str, arch: str, dtype: str, only: str) -> None:
     """Print the reports of one architecture as JSON."""
     package = load_kernels(Path(folder))
     limit = package.configs.SHARED_BYTES[package.configs.family(arch)]
     reports = []
     for call in calls(package, arch, dtype):
+        if not re.search(only, f"{call.kernel} {call.purpose}".strip()):
+            continue
         kernel = find_kernel(package, call.kernel)
         reports.append(asdict(read_report(compile_call(kernel, call, arch), kernel.__name__, call, arch, limit)))
     print(json.dumps(reports))
