@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from typing import Any
 
 from patterncc.cli import FAULT, INTERRUPTED, output
 from patterncc.cli.app import command
-from patterncc.errors import PatternError, UsageError
+from patterncc.errors import PatternError, UsageError, did_you_mean, quote
 
 
 def run(arguments: list[str]) -> int:
@@ -54,8 +55,14 @@ def _of_typer(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         print(context.get_help())
         return 2
-    message = str(error.format_message()).strip().rstrip(".").replace("\n", " ")
-    raise UsageError(f"{path}: {message[:1].lower()}{message[1:]}", f"`{path} --help` says what it takes") from error
+    message = str(error.format_message()).strip().replace("\n", " ")
+    meant: str | None = None
+    if options := getattr(error, "possibilities", None):
+        message, meant = f"no such option: {error.option_name}", sorted(options)[0]
+    elif found := re.match(r"No such command '([^']*)'", message):
+        message, meant = f"no such command {quote(found[1])}", did_you_mean(found[1], context.command.commands)
+    hint = f"did you mean {meant}?" if meant else f"`{path} --help` says what it takes"
+    raise UsageError(f"{path}: {message[:1].lower()}{message[1:].rstrip('.')}", hint) from error
 
 
 def _fault(error: Exception) -> int:

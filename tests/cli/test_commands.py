@@ -71,7 +71,8 @@ def test_help_is_the_file_and_the_file_is_what_typer_says(
     monkeypatch.undo()
     if update_golden:
         Path(cli.HELP).write_text(said)
-    assert said == Path(cli.HELP).read_text() == patterncc("-h")
+    assert Path(cli.HELP).read_text() == patterncc("-h")
+    assert sorted(said.splitlines()) == sorted(patterncc("-h").splitlines())  # older typers sort the commands
     commands = ("compile", "verify", "table", "show", "forecast", "diff", "list", "schema", "cache")
     assert all(f"\n  {command} " in said for command in commands)
 
@@ -132,8 +133,8 @@ def test_mistakes(patterncc: Shell, mistaken: Path, broken: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["verfy", "rows"], "did you mean 'verify'"),
-        (["compile", "demo", "--jsno"], "--json"),
+        (["verfy", "rows"], "did you mean verify?"),
+        (["compile", "demo", "--jsno"], "did you mean --json?"),
         (["compile", "demmo"], "did you mean demo?"),
         (["compile"], "missing argument 'PATTERN...'"),
         (["compile", "demo", "--plan", "tabel"], "did you mean table?"),
@@ -163,7 +164,7 @@ def test_mistakes(patterncc: Shell, mistaken: Path, broken: Path) -> None:
         (["forecast", "demo", "-n", "99", "--dtype", "bf17"], "did you mean bf16?"),
         (["forecast", "demo", "-n", "99", "--devices", "0"], "--devices is 0"),
         (["verify", "rows", "demo", "--junit", "/nowhere/x.xml"], "cannot write"),
-        (["cache", "lst"], "no such command 'lst'"),
+        (["cache", "lst"], "did you mean ls?"),
     ],
 )
 def test_a_wrong_usage_is_named_and_gets_a_hint(patterncc: Shell, arguments: list[str], words: str) -> None:
