@@ -1,0 +1,22 @@
+"""The patterns that the kernels are tested with: one for each kind of index map, and for each fault of DKernel."""
+
+from __future__ import annotations
+
+HEADS = "heads: 4\nkv_heads: 2\nblock: 16\n"
+LENGTH = 101  # of the masks that are compared with the definition
+
+# Each computes like dense attention, in every way there is.
+KINDS = {
+    "gpu_strided": HEADS + "head_dim: 32\nshards: [{heads: all, local: 2, stride: 4, offset: h}]",
+    "gpu_dilated": HEADS + "head_dim: 32\nshards: [{heads: all, strides: [{every: 3, anchor: query, offset: h}]}]",
+    "gpu_tokens": HEADS + "head_dim: 32\nshards: [{heads: all, local: 21 tokens, sink: 5 tokens}]",
+    "gpu_drawn": HEADS + "head_dim: 32\nshards: [{heads: all, local: 1, random: {blocks: 2, seed: h}}]",
+    "gpu_starved": HEADS + "head_dim: 32\nshards: [{heads: all, stride: 4, offset: 2}]",
+    "gpu_both_ways": HEADS + "head_dim: 32\ncausal: false\nshards: [{heads: all, local: {before: 2, after: 3}}]",
+}
+ODD_DIMS = (24, 48, 80, 96, 160, 192)
+ODD = {
+    f"gpu_dim_{n}": HEADS + f"head_dim: {n}\nshards: [{{heads: all, local: 2, stride: 3, offset: g}}]" for n in ODD_DIMS
+}
+LONG = {"gpu_long": "heads: 32\nkv_heads: 8\nhead_dim: 128\nblock: 64\nshards: [{heads: all, local: 2, sink: 1}]"}
+PATTERNS = KINDS | ODD | LONG
