@@ -67,7 +67,7 @@ class Bank:
             return [self]
         allowed = (int(wanted.sum()) * 5 // 4 + heads * BLOCK) // heads  # all of what a cache may allocate
         if most > allowed:
-            return [bank for n, part in enumerate(self.split()) for bank in part.with_room(wanted[n : n + 1])]
+            return [bank for n, part in enumerate(self.split(wanted)) for bank in part.with_room(wanted[n : n + 1])]
         missing = allowed - self.places
         k, v = (torch.nn.functional.pad(x, (0, 0, 0, missing)) for x in (self.k, self.v))
         last = torch.nn.functional.pad(self.last, (0, missing), value=NEVER)
@@ -84,13 +84,15 @@ class Bank:
         self.v[:, head, place] = v[:, head, token]
         self.last[head, :, place] = last[head, :, token]
 
-    def split(self) -> list[Bank]:
-        """Every KV head in a bank of its own."""
+    def split(self, wanted: Tensor) -> list[Bank]:
+        """Every KV head in a bank of its own, with no more places than one for so many [kv heads] may have: what it had
+        only because others are larger is given back."""
         parts = []
-        for n in range(len(self.kv_heads)):
+        for n, most in enumerate(wanted.tolist()):
             one = slice(n, n + 1)
-            k, v, last = self.k[:, one].clone(), self.v[:, one].clone(), self.last[one].clone()
-            parts.append(Bank(self.kv_heads[one], self.heads[one], self.classes[one], k, v, last))
+            places = self.needed[n].argsort(descending=True, stable=True)[: most * 5 // 4 + BLOCK].sort().values
+            k, v, last = (x[..., one, :, :].index_select(-2, places) for x in (self.k, self.v, self.last.mT))
+            parts.append(Bank(self.kv_heads[one], self.heads[one], self.classes[one], k, v, last.mT.contiguous()))
         return parts
 
     def select(self, index: Tensor) -> Bank:
