@@ -24,7 +24,7 @@ def work(do: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result
     if threads < 2:
         yield from map(do, tasks)
     else:
-        yield from _pool(torch.get_num_threads()).map(do, tasks)
+        yield from _pool(torch.get_num_threads()).map(lambda task: _without_gradients(do, task), tasks)
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
@@ -42,5 +42,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 def _settle(ready: threading.Barrier) -> None:
     torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
     ready.wait()
+
+
+def _without_gradients(do: Callable[[Task], Result], task: Task) -> Result:
+    with torch.inference_mode():  # may also write to tensors that were made in it
+        return do(task)
