@@ -8,6 +8,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .pattern import HEAD_DIM, NAME
 
@@ -32,10 +33,16 @@ def kernels(q: Tensor, launches: str = "launch") -> ModuleType:
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in the dtype of torch.autocast, where that is on."""
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
+
+
+def refuse_tangents(*tensors: Tensor) -> None:
+    """Forward-mode differentiation, which an operator would pass over in silence."""
+    if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise NotImplementedError(f"{NAME}: attention has no forward-mode derivative; use torch.autograd.grad or vjp")
 
 
 def default_scale(scale: float | None) -> float:
