@@ -235,14 +235,16 @@ def attn_bwd_dq(
     far_tiles = n_far * BLOCK // BLOCK_N
     all_tiles = (n_slots * BLOCK + BLOCK_N - 1) // BLOCK_N
 
-    i_row = q_first + (o_t - q_start).to(tl.int64)
-    p_q = q + (i_batch * s_qb + i_head * s_qh + i_row * s_qn) * ALIGN
-    p_dout = dout + (i_batch * s_gb + i_head * s_gh + i_row * s_gn) * ALIGN
-    o_row = i_batch * s_lb + i_head * s_lh + i_row
+    # addresses: 64 bits to the tile's first row, 32 from there
+    i_row = q_first + (t_base - q_start).to(tl.int64)
+    o_row = o_m % BLOCK_Q
+    p_q = q + (i_batch * s_qb + i_head * s_qh + i_row * s_qn) * ALIGN + o_row * (s_qn * ALIGN)
+    p_dout = dout + (i_batch * s_gb + i_head * s_gh + i_row * s_gn) * ALIGN + o_row * (s_gn * ALIGN)
+    o_sum = i_batch * s_lb + i_head * s_lh + i_row + o_row
     b_q = load_rows(p_q[:, None], m_q)  # [BLOCK_M, BLOCK_D]
     b_dout = load_rows(p_dout[:, None], m_q)
-    b_log_sum = tl.load(log_sum + o_row, mask=m_q, other=float("inf"))[:, None]
-    b_delta = tl.load(delta + o_row, mask=m_q, other=0.0)[:, None]
+    b_log_sum = tl.load(log_sum + o_sum, mask=m_q, other=float("inf"))[:, None]
+    b_delta = tl.load(delta + o_sum, mask=m_q, other=0.0)[:, None]
     k += (i_batch * s_kb + i_kv * s_kh + kv_first * s_kn) * ALIGN
     v += (i_batch * s_vb + i_kv * s_vh + kv_first * s_vn) * ALIGN
 
@@ -268,7 +270,7 @@ def attn_bwd_dq(
         b_dq = tl.dot(b_ds.to(b_k.dtype), b_k, b_dq, input_precision=PRECISION)
 
     o_d = tl.arange(0, BLOCK_D)[None, :]
-    p_dq = dq + (i_batch * s_ob + i_head * s_oh + i_row * s_on) * ALIGN
+    p_dq = dq + (i_batch * s_ob + i_head * s_oh + i_row * s_on) * ALIGN + o_row * (s_on * ALIGN)
     b_dq = (b_dq * (scale * LN_2)).to(dq.dtype.element_ty)
     tl.store(p_dq[:, None] + o_d, b_dq, mask=m_q[:, None] & (o_d < HEAD_DIM))
 

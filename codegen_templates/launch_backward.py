@@ -14,7 +14,7 @@ from .backward import (
 from .pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
 from .requests import LOG2_E, Requests, aligned, arch, precision
 
-PREPARED_ROWS = 64
+PREPARED_ROWS = 16
 Grads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 

@@ -109,7 +109,7 @@ def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
         yield call("attn_fwd", purpose, config, pointers, **shape, **flags)
     small = configs.Config(1, 1, 4, 1)
     yield call("attn_combine", "", small, {}, SPLITS=16)
-    yield call("attn_bwd_prepare", "", small, {}, BLOCK_M=64)
+    yield call("attn_bwd_prepare", "", small, {}, BLOCK_M=16)
     config = configs.dq(arch, dim, item, FULL)
     yield call("attn_bwd_dq", "", config, {}, **tile(config, config.rows), IS_PACKED=False, IS_LOOKED_UP=table)
     config = configs.dkdv(arch, dim, item)
