@@ -136,6 +136,6 @@ def _tasks(
     tasks = []
     for group in plan(layer, q.shape[1], head_offset, q_start, q.shape[2], kv_start, kv_len):
         heads = len(group.heads) * len(group.heads[0])
-        step = max(1, min(TOGETHER // max(1, heads * q.shape[2]), -(-q.shape[0] // torch.get_num_threads())))
+        step = max(1, TOGETHER // max(1, heads * q.shape[2]))
         tasks += [(group, slice(n, min(n + step, q.shape[0]))) for n in range(0, q.shape[0], step)]
     return tasks

@@ -92,7 +92,9 @@ def _units(layer: int, heads: int, head_offset: int, q_len: int) -> Iterator[lis
         units.setdefault((kv_head, CLASS_OF[layer][head + head_offset]), []).append(head)
     for size in sorted({len(unit) for unit in units.values()}):
         alike = [(kv_head, klass, tuple(unit)) for (kv_head, klass), unit in units.items() if len(unit) == size]
-        step = max(1, min(TOGETHER // (max(1, q_len) * size), -(-len(alike) // torch.get_num_threads())))
+        step = len(alike)
+        if heads * q_len > TOGETHER:
+            step = max(1, min(TOGETHER // (q_len * size), -(-step // torch.get_num_threads())))
         yield from (alike[n : n + step] for n in range(0, len(alike), step))
 
 

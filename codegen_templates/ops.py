@@ -7,7 +7,16 @@ from torch import Tensor
 
 from . import cpu
 from .checks import check_attention
-from .dispatch import NAMESPACE, autocast, default_scale, kernels, lse_dtype, refuse_second, use_kernels
+from .dispatch import (
+    NAMESPACE,
+    autocast,
+    default_scale,
+    kernels,
+    lse_dtype,
+    refuse_second,
+    refuse_tangents,
+    use_kernels,
+)
 
 
 def attention(
@@ -31,6 +40,7 @@ def attention(
     are cast to its dtype.
     """
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in autocast(q, k, v))
+    refuse_tangents(q, k, v)
     check_attention(q, k, v, layer, head_offset, kv_start)
     scale = default_scale(scale)
     q_start = kv_start + k.shape[2] - q.shape[2] if q_start is None else q_start

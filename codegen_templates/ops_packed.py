@@ -15,6 +15,7 @@ from .dispatch import (
     lse_dtype,
     refuse_first,
     refuse_second,
+    refuse_tangents,
     use_kernels,
 )
 
@@ -40,6 +41,7 @@ def attention_varlen(
     lengths. The LSE is [heads, total_q]. Differentiable like `attention`, and the other arguments are those of it.
     """
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in autocast(q, k, v))
+    refuse_tangents(q, k, v)
     check_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, layer, head_offset)
     lengths = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
     out, lse = _varlen(q, k, v, *lengths, layer, default_scale(scale), head_offset)
