@@ -79,15 +79,15 @@ def stride(pattern, ROUND: tl.constexpr):
 # --- end index map ---
 
 
-@triton.jit(do_not_specialize=["rows", "s_ob", "s_oh", "s_on", "s_gb", "s_gh", "s_gn", "s_lb", "s_lh", "s_db", "s_dh"])
+@triton.jit(do_not_specialize=["q_len", "s_ob", "s_oh", "s_on", "s_gb", "s_gh", "s_gn", "s_lb", "s_lh", "s_db", "s_dh"])
 def attn_bwd_prepare_bigbird(
-    out,  # [batch, heads, rows, HEAD_DIM]
+    out,  # [batch, heads, q_len, HEAD_DIM]
     dout,
-    lse,  # [batch, heads, rows]
+    lse,  # [batch, heads, q_len]
     dlse,  # likewise, or None
     log_sum,  # written: LSE in powers of 2, +inf where nothing was kept, so that every weight is 0 there
     delta,  # written: what a row's softmax subtracts from the gradient of its weights
-    rows,
+    q_len,
     s_ob,
     s_oh,
     s_on,
@@ -103,7 +103,7 @@ def attn_bwd_prepare_bigbird(
     o_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     i_head = tl.program_id(1).to(tl.int64)
     i_batch = tl.program_id(2).to(tl.int64)
-    m_m = o_m < rows
+    m_m = o_m < q_len
     p_out = out + i_batch * s_ob + i_head * s_oh + o_m.to(tl.int64) * s_on
     p_dout = dout + i_batch * s_gb + i_head * s_gh + o_m.to(tl.int64) * s_gn
     b_out = load_rows(p_out[:, None], m_m).to(tl.float32)
@@ -113,7 +113,7 @@ def attn_bwd_prepare_bigbird(
     if dlse is not None:
         b_delta -= tl.load(dlse + i_batch * s_db + i_head * s_dh + o_m, mask=m_m, other=0.0)
     is_empty = b_lse == float("-inf")
-    p_row = (i_batch * tl.num_programs(1) + i_head) * rows + o_m
+    p_row = (i_batch * tl.num_programs(1) + i_head) * q_len + o_m
     tl.store(log_sum + p_row, tl.where(is_empty, float("inf"), b_lse * LOG2_E), mask=m_m)
     tl.store(delta + p_row, tl.where(is_empty, 0.0, b_delta), mask=m_m)
 
@@ -219,14 +219,16 @@ def attn_bwd_dq_bigbird(
     far_tiles = n_far * BLOCK // BLOCK_N
     all_tiles = (n_slots * BLOCK + BLOCK_N - 1) // BLOCK_N
 
-    i_row = q_first + (o_t - q_start).to(tl.int64)
-    p_q = q + (i_batch * s_qb + i_head * s_qh + i_row * s_qn) * ALIGN
-    p_dout = dout + (i_batch * s_gb + i_head * s_gh + i_row * s_gn) * ALIGN
-    o_row = i_batch * s_lb + i_head * s_lh + i_row
+    # addresses: 64 bits to the tile's first row, 32 from there
+    i_row = q_first + (t_base - q_start).to(tl.int64)
+    o_row = o_m % BLOCK_Q
+    p_q = q + (i_batch * s_qb + i_head * s_qh + i_row * s_qn) * ALIGN + o_row * (s_qn * ALIGN)
+    p_dout = dout + (i_batch * s_gb + i_head * s_gh + i_row * s_gn) * ALIGN + o_row * (s_gn * ALIGN)
+    o_sum = i_batch * s_lb + i_head * s_lh + i_row + o_row
     b_q = load_rows(p_q[:, None], m_q)  # [BLOCK_M, BLOCK_D]
     b_dout = load_rows(p_dout[:, None], m_q)
-    b_log_sum = tl.load(log_sum + o_row, mask=m_q, other=float("inf"))[:, None]
-    b_delta = tl.load(delta + o_row, mask=m_q, other=0.0)[:, None]
+    b_log_sum = tl.load(log_sum + o_sum, mask=m_q, other=float("inf"))[:, None]
+    b_delta = tl.load(delta + o_sum, mask=m_q, other=0.0)[:, None]
     k += (i_batch * s_kb + i_kv * s_kh + kv_first * s_kn) * ALIGN
     v += (i_batch * s_vb + i_kv * s_vh + kv_first * s_vn) * ALIGN
 
@@ -252,7 +254,7 @@ def attn_bwd_dq_bigbird(
         b_dq = tl.dot(b_ds.to(b_k.dtype), b_k, b_dq, input_precision=PRECISION)
 
     o_d = tl.arange(0, BLOCK_D)[None, :]
-    p_dq = dq + (i_batch * s_ob + i_head * s_oh + i_row * s_on) * ALIGN
+    p_dq = dq + (i_batch * s_ob + i_head * s_oh + i_row * s_on) * ALIGN + o_row * (s_on * ALIGN)
     b_dq = (b_dq * (scale * LN_2)).to(dq.dtype.element_ty)
     tl.store(p_dq[:, None] + o_d, b_dq, mask=m_q[:, None] & (o_d < HEAD_DIM))
 

@@ -311,8 +311,10 @@ def attn_fwd_demo(
     tile_from = all_tiles * i_split // splits
     tile_to = all_tiles * (i_split + 1) // splits
 
-    i_row = q_first + (o_t - q_start).to(tl.int64)
-    p_q = q + (i_batch * s_qb + i_head * s_qh + i_row * s_qn) * ALIGN
+    # addresses: 64 bits to the tile's first row, 32 from there
+    i_row = q_first + (t_base - q_start).to(tl.int64)
+    o_row = o_m % BLOCK_Q
+    p_q = q + (i_batch * s_qb + i_head * s_qh + i_row * s_qn) * ALIGN + o_row * (s_qn * ALIGN)
     b_q = load_rows(p_q[:, None], m_q)  # [BLOCK_M, BLOCK_D]
     if PAGE:
         pages += i_batch * s_pages
@@ -353,6 +355,6 @@ def attn_fwd_demo(
     b_out = b_out / tl.where(b_sum == 0.0, 1.0, b_sum)[:, None]
     o_d = tl.arange(0, BLOCK_D)[None, :]
     i_split = i_split.to(tl.int64)
-    p_out = out + i_split * s_os + (i_batch * s_ob + i_head * s_oh + i_row * s_on) * ALIGN
+    p_out = out + i_split * s_os + (i_batch * s_ob + i_head * s_oh + i_row * s_on) * ALIGN + o_row * (s_on * ALIGN)
     tl.store(p_out[:, None] + o_d, b_out.to(out.dtype.element_ty), mask=m_q[:, None] & (o_d < HEAD_DIM))
-    tl.store(lse + i_split * s_ls + i_batch * s_lb + i_head * s_lh + i_row, b_lse, mask=m_q)
+    tl.store(lse + i_split * s_ls + i_batch * s_lb + i_head * s_lh + i_row + o_row, b_lse, mask=m_q)

@@ -14,7 +14,7 @@ from .backward import (
 from .pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
 from .requests import LOG2_E, Requests, aligned, arch, precision
 
-PREPARED_ROWS = 64
+PREPARED_ROWS = 16
 Grads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -158,8 +158,11 @@ def _backward(
         for every, members in arrays.stride_members(number, classes, head_offset, places, q.device):
             rounds.append((number, every, members))
     for number, every, members in rounds:
-        tokens = (-(-present // every)) * BLOCK
-        attn_bwd_dkdv_demo[(-(-tokens // keys), len(members), requests.count)](
+        tokens = -(-present // every) * BLOCK
+        # addresses within a tile have 32 bits: columns too far apart do not share one
+        reach = keys * every * max(x.stride(-2) for x in (k, v, sums[0]))
+        width = keys if reach < 1 << 31 else min(keys, BLOCK)
+        attn_bwd_dkdv_demo[(-(-tokens // width), len(members), requests.count)](
             q,
             k,
             v,
@@ -177,7 +180,7 @@ def _backward(
             members.stride(0),
             ROUND=number,
             BLOCK_M=own.rows,
-            BLOCK_N=keys,
+            BLOCK_N=width,
             ALIGN=align,
             IS_LOOKED_UP=FORM == "table" and not number,
             STAGES=own.stages,
