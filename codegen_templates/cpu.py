@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .cpu_attend import attend, attend_backward
+from .cpu_dense import attend_dense, dense_heads
 from .cpu_keys import Gathered, Rows
 from .cpu_pieces import Place, Step, steps
 from .cpu_plan import TOGETHER, Group, plan
@@ -26,14 +27,25 @@ def forward(
     out = torch.empty_like(q)
     lse = torch.empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
     place = layer, head_offset, q_start, kv_start
-    attend_to(Rows(k), Rows(v), k.shape[2], q, out, lse, scale, place)
+    dense = dense_heads(layer, q.shape[1], head_offset, q_start, q.shape[2], kv_start, k.shape[2])
+    attend_dense(q, k, v, out, lse, scale, dense, head_offset)
+    attend_to(Rows(k), Rows(v), k.shape[2], q, out, lse, scale, place, dense)
     return out, lse
 
 
 def attend_to(
-    keys: Rows, values: Rows, kv_len: int, q: Tensor, out: Tensor, lse: Tensor, scale: float, place: Indices
+    keys: Rows,
+    values: Rows,
+    kv_len: int,
+    q: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+    place: Indices,
+    done: tuple[int, ...] = (),
 ) -> None:
-    """Attention of q [batch, heads, q_len, dim] over keys and values, wherever they lie, into out and lse."""
+    """Attention of q [batch, heads, q_len, dim] over keys and values, wherever they lie, into out and lse: of all heads
+    but those that are `done`."""
 
     def do(task: tuple[Group, slice]) -> None:
         group, batch = task
@@ -52,7 +64,7 @@ def attend_to(
             at.write(out, out_span)
             at.write(lse, lse_span)
 
-    for _ in work(do, _tasks(q, kv_len, *place)):
+    for _ in work(do, _tasks(q, kv_len, *place, done)):
         pass
 
 
@@ -130,11 +142,11 @@ def _like(x: Tensor, blocks: Tensor) -> Tensor:
 
 
 def _tasks(
-    q: Tensor, kv_len: int, layer: int, head_offset: int, q_start: int, kv_start: int
+    q: Tensor, kv_len: int, layer: int, head_offset: int, q_start: int, kv_start: int, done: tuple[int, ...] = ()
 ) -> list[tuple[Group, slice]]:
     """What one thread works on at a time: some heads of some sequences."""
     tasks = []
-    for group in plan(layer, q.shape[1], head_offset, q_start, q.shape[2], kv_start, kv_len):
+    for group in plan(layer, q.shape[1], head_offset, q_start, q.shape[2], kv_start, kv_len, done):
         heads = len(group.heads) * len(group.heads[0])
         step = max(1, TOGETHER // max(1, heads * q.shape[2]))
         tasks += [(group, slice(n, min(n + step, q.shape[0]))) for n in range(0, q.shape[0], step)]

@@ -72,28 +72,37 @@ class Group:
 
 @functools.lru_cache(maxsize=32)
 def plan(
-    layer: int, heads: int, head_offset: int, q_start: int, q_len: int, kv_start: int, kv_len: int
+    layer: int,
+    heads: int,
+    head_offset: int,
+    q_start: int,
+    q_len: int,
+    kv_start: int,
+    kv_len: int,
+    without: tuple[int, ...] = (),
 ) -> tuple[Group, ...]:
-    """The calls of attention over these heads and tokens. Kept for the next layer and the next step."""
+    """The calls of attention over these heads, but some, and tokens. Kept for the next layer and the next step."""
     groups = []
-    for units in _units(layer, heads, head_offset, q_len):
+    for units in _units(layer, [head for head in range(heads) if head not in without], head_offset, q_len):
         spans = tuple(_spans([klass for _, klass, _ in units], len(units[0][2]), q_start, q_len, kv_start, kv_len))
         kv_heads = torch.tensor([kv_head for kv_head, _, _ in units])
         groups.append(Group(tuple(heads for _, _, heads in units), kv_heads, spans))
     return tuple(groups)
 
 
-def _units(layer: int, heads: int, head_offset: int, q_len: int) -> Iterator[list[tuple[int, int, tuple[int, ...]]]]:
+def _units(
+    layer: int, heads: list[int], head_offset: int, q_len: int
+) -> Iterator[list[tuple[int, int, tuple[int, ...]]]]:
     """Lists of units (KV head, class, query heads) of equal size, few enough to work on together."""
     share = HEADS // KV_HEADS
     units: dict[tuple[int, int], list[int]] = {}
-    for head in range(heads):
+    for head in heads:
         kv_head = (head + head_offset) // share - head_offset // share
         units.setdefault((kv_head, CLASS_OF[layer][head + head_offset]), []).append(head)
     for size in sorted({len(unit) for unit in units.values()}):
         alike = [(kv_head, klass, tuple(unit)) for (kv_head, klass), unit in units.items() if len(unit) == size]
         step = len(alike)
-        if heads * q_len > TOGETHER:
+        if len(heads) * q_len > TOGETHER:
             step = max(1, min(TOGETHER // (q_len * size), -(-step // torch.get_num_threads())))
         yield from (alike[n : n + step] for n in range(0, len(alike), step))
 
