@@ -61,6 +61,7 @@ def parts(packages: Path, *, toy: bool) -> Iterator[tuple[str, Iterator[Row]]]:
     yield "first_call", _first_call(clock, toy)
     yield "attention", (row for shape in (TOY if toy else SHAPES) for row in _attention(clock, shape, best))
     yield "varlen", _varlen(clock, toy)
+    yield "paged", _paged(clock, toy)
     yield "decoding", _decoding(clock, toy, bandwidth)
 
 
@@ -217,6 +218,30 @@ def _varlen(clock: _Clock, toy: bool) -> Iterator[Row]:
         "ms": packed_s * 1e3,
         "apart_ms": apart_s * 1e3,
     }
+
+
+def _paged(clock: _Clock, toy: bool) -> Iterator[Row]:
+    """One launch for a mixed batch over a paged cache: decoding, a chunk of a prompt, and a whole prompt."""
+    import torch
+
+    case = "toy" if toy else "grouped"
+    package, facts = _package(case), CASES[case]
+    kv_heads, dim, page = facts.get("kv_heads", facts["heads"]), facts["head_dim"], 16
+    queries, lengths = ((1, 5, 33), (64, 40, 33)) if toy else ((1,) * 32 + (2048, 8192), (16384,) * 33 + (8192,))
+    pages = -(-max(lengths) // page)
+    shape = (len(lengths) * pages, page, kv_heads, dim)
+    k, v = (torch.randn(shape, dtype=clock.dtype, device=clock.device) for _ in range(2))
+    table = torch.randperm(shape[0], device=clock.device).to(torch.int32).view(len(lengths), pages)
+    keys = torch.tensor(lengths, dtype=torch.int32, device=clock.device)
+    starts = torch.tensor([0, *torch.tensor(queries).cumsum(0).tolist()], dtype=torch.int32, device=clock.device)
+    q = torch.randn(sum(queries), facts["heads"], dim, dtype=clock.dtype, device=clock.device)
+    out = package.attention_paged(q, k, v, table, keys, starts)
+    last = slice(int(starts[-2]), int(starts[-1]))
+    flat_k, flat_v = (x[table[-1].long()].flatten(0, 1)[: lengths[-1]].transpose(0, 1)[None] for x in (k, v))
+    alone = package.attention(q[last].transpose(0, 1)[None], flat_k, flat_v)[0].transpose(0, 1)
+    error = float((out[last].double() - alone.double()).norm() / alone.double().norm())
+    seconds = clock(lambda: package.attention_paged(q, k, v, table, keys, starts))
+    yield {"requests": len(lengths), "queries": sum(queries), "error": error, "ms": seconds * 1e3}
 
 
 def _decoding(clock: _Clock, toy: bool, bandwidth: float | None) -> Iterator[Row]:

@@ -18,6 +18,8 @@ COMMANDS = {
     "compile s2_hybrid, second time": ["compile", "s2_hybrid"],
     "compile s2_hybrid, forced": ["compile", "s2_hybrid", "--force"],
 }
+PROFILED = ("--help", "verify coverage phi3_small")
+PACKAGES = ("typer", "rich", "yaml", "pydantic", "numpy", "torch", "triton")
 IN_PROCESS = """
 import time
 import torch, triton
@@ -46,6 +48,17 @@ def run(runs: int = 5) -> Iterator[dict[str, object]]:
             command = [sys.executable, "-c", IN_PROCESS]
             printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
             yield {"what": name, **sample([float(printed)], [float(printed)]).json()}
+        for name in PROFILED:
+            yield {"what": f"imports of {name}", "milliseconds": _imports(COMMANDS[name], environment)}
+
+
+def _imports(arguments: list[str], environment: dict[str, str]) -> dict[str, float]:
+    """Milliseconds that each of the packages took to import, with what it imports itself; none where it was not."""
+    command = [sys.executable, "-X", "importtime", "-m", "patterncc", *arguments]
+    lines = subprocess.run(command, env=environment, capture_output=True, text=True).stderr.splitlines()
+    fields = [line.removeprefix("import time:").split("|") for line in lines if line.startswith("import time:")]
+    took = {name.strip(): cumulative for _, cumulative, name in fields}
+    return {name: round(int(took[name]) / 1e3, 1) for name in PACKAGES if name in took}
 
 
 def _process(command: list[str], environment: dict[str, str]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 def cpu(results: Mapping[str, Rows]) -> list[dict[str, object]]:
     """One row a target of the CPU suite."""
-    startup = {row["what"]: row["wall_s"] for row in results.get("startup", ())}
+    startup = {row["what"]: row.get("wall_s") for row in results.get("startup", ())}
     lowering = results.get("lowering", ())
     proofs = results.get("proofs", ())
     loops = results.get("loops", ())

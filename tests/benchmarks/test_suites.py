@@ -26,7 +26,7 @@ def test_the_gpu_suite_prepares_and_runs_at_toy_size(tmp_path):
         command = [sys.executable, "-m", "benchmarks", *arguments, "--packages", str(tmp_path / "packages")]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
-    for part in ("first call", "direction=forward", "direction=backward", "sequences=3", "requests=2"):
+    for part in ("first call", "direction=forward", "direction=backward", "sequences=3", "requests=3", "requests=2"):
         assert part in done.stderr
 
 
