@@ -14,10 +14,7 @@ ROWS_PER_TILE_FREE = True  # whether a kernel's query tile may span several rows
 CLASSES = (
     {
         "text": "d<2 | j%4==0",
-        "terms": (
-            (None, 2, None, None, None, None, 1, 0, 1, "j"),
-            (None, None, None, None, None, None, 4, 0, 1, "j"),
-        ),
+        "terms": ((None, 2, None, None, None, None, 1, 0, 1, "j"), (None, None, None, None, None, None, 4, 0, 1, "j")),
         "window": None,
         "sink": 0,
         "random": None,
@@ -26,10 +23,7 @@ CLASSES = (
     },
     {
         "text": "d<2 | j%4==1",
-        "terms": (
-            (None, 2, None, None, None, None, 1, 0, 1, "j"),
-            (None, None, None, None, None, None, 4, 1, 1, "j"),
-        ),
+        "terms": ((None, 2, None, None, None, None, 1, 0, 1, "j"), (None, None, None, None, None, None, 4, 1, 1, "j")),
         "window": None,
         "sink": 0,
         "random": None,
@@ -38,10 +32,7 @@ CLASSES = (
     },
     {
         "text": "d<2 | j%4==2",
-        "terms": (
-            (None, 2, None, None, None, None, 1, 0, 1, "j"),
-            (None, None, None, None, None, None, 4, 2, 1, "j"),
-        ),
+        "terms": ((None, 2, None, None, None, None, 1, 0, 1, "j"), (None, None, None, None, None, None, 4, 2, 1, "j")),
         "window": None,
         "sink": 0,
         "random": None,
@@ -50,10 +41,7 @@ CLASSES = (
     },
     {
         "text": "d<2 | j%4==3",
-        "terms": (
-            (None, 2, None, None, None, None, 1, 0, 1, "j"),
-            (None, None, None, None, None, None, 4, 3, 1, "j"),
-        ),
+        "terms": ((None, 2, None, None, None, None, 1, 0, 1, "j"), (None, None, None, None, None, None, 4, 3, 1, "j")),
         "window": None,
         "sink": 0,
         "random": None,
@@ -66,6 +54,6 @@ MASKS = ()  # file, rows, columns of each: bits row by row, the first column in 
 FACTS = {
     "name": "template",
     "about": "A window of two blocks, and of the rest every fourth, another one for each head.",
-    "kv": [None],  # of each layer the witness that keys once dropped are read again
+    "kv": [None],
 }
 # --- end constants ---
