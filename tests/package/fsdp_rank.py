@@ -54,4 +54,5 @@ def main(folder: Path, rank: int) -> None:
     dist.destroy_process_group()
 
 
-main(Path(sys.argv[1]), int(sys.argv[2]))
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
