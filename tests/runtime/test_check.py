@@ -35,11 +35,6 @@ def verdicts(text: str = YAML) -> dict[tuple[str, int], tuple[bool | None, str]]
     return {(v.scope, v.layers[0]): (v.holds, f"{v.witness or ''}{v.note}") for v in found}
 
 
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "MOST_INTERPRETED", 61)
-
-
 def test_a_right_package() -> None:
     found = verdicts()
     assert set(found) == {(scope, layer) for scope in ("mask", "table", "attention", "kernel") for layer in (0, 1)}
