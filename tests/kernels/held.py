@@ -130,7 +130,7 @@ def tensors(
 
 
 def off(found: Tensor, true: Tensor) -> float:
-    """The error by norm, relative to the true norm; infinite for NaN and infinities. A norm of 0 counts as 1."""
+    """The error by norm, relative to the true norm; infinite for NaN and infinities. The norm of nothing is 1."""
     assert found.shape == true.shape
     if not found.isfinite().all():
         return float("inf")
