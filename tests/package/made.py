@@ -109,18 +109,32 @@ def exact(
     return run(attend, [x.double() for x in inputs], weights)
 
 
-def off(found: Tensor, true: Tensor) -> float:
-    """The error by norm over all finite numbers; infinite if the numbers that are not finite differ, or any is NaN."""
+def off(found: Tensor, true: Tensor, least: float = 0.0) -> float:
+    """The error by norm over all finite numbers, relative to the norm of the true ones or to `least` if that is more;
+    infinite if the numbers that are not finite differ, or any is NaN."""
     odd = ~true.isfinite()
     if found.shape != true.shape or found.isnan().any() or not torch.equal(found[odd], true[odd].to(found.dtype)):
         return float("inf")
     if (~found[~odd].isfinite()).any():
         return float("inf")
-    error, size = (found.double() - true.double())[~odd].norm(), true.double()[~odd].norm()
+    error, size = (found.double() - true.double())[~odd].norm(), max(float(true.double()[~odd].norm()), least)
     return float(error / size) if size else float(error)
 
 
-def check(found: dict[str, Tensor], true: dict[str, Tensor], tolerance: float) -> None:
-    errors = {name: off(x, true[name]) for name, x in found.items()}
+def cancelling(
+    inputs: Sequence[Tensor], weights: tuple[Tensor, Tensor | None], true: dict[str, Tensor], scale: float | None
+) -> dict[str, float]:
+    """The norm of what cancels in dq and dk, about: of p * dp - p * delta, the second term, times k or q. Where rows
+    have a key or two next to nothing is left of it, but its rounding is."""
+    q, k, _ = (x.double() for x in inputs)
+    delta = float((true["out"] * weights[0].double()).sum(-1).norm())
+    delta *= q.shape[-1] ** -0.5 if scale is None else abs(scale)
+    return {name: delta * float(x.norm(dim=-1).square().mean().sqrt()) for name, x in (("dq", k), ("dk", q))}
+
+
+def check(
+    found: dict[str, Tensor], true: dict[str, Tensor], tolerance: float, least: dict[str, float] | None = None
+) -> None:
+    errors = {name: off(x, true[name], (least or {}).get(name, 0.0)) for name, x in found.items()}
     assert set(found) == set(true)
     assert max(errors.values()) <= tolerance, errors

@@ -267,6 +267,14 @@ def test_vmap_is_what_a_loop_gives_or_says_that_it_is_not_there() -> None:
     assert torch.equal(mapped, torch.stack([package.attention(*x) for x in zip(q, k, v, strict=True)]))
 
 
+def test_forward_mode_is_refused() -> None:
+    """torch alone would answer 0."""
+    pattern, package = compiled("strided")
+    q, k, v = tensors(pattern, 20)
+    with pytest.raises(NotImplementedError, match="small: "):
+        torch.func.jvp(lambda q: package.attention(q, k, v), (q,), (torch.ones_like(q),))
+
+
 def test_two_packages_of_one_name_do_not_meet() -> None:
     """Their operators live side by side: each computes its own pattern."""
     (one, a), (other, b) = compiled("strided"), compiled("dilated")
