@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -48,6 +50,12 @@ TABLE = {
     "globals: {rows: [3]}, random: {blocks: 1, seed: h}}]",
 }
 PATTERNS = CLOSED | TABLE
+
+
+def quick(names: Iterable[str], *chosen: str) -> list[Any]:
+    """The names as parameters of a test, slow but for those chosen."""
+    return [name if name in chosen else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
 
 # Errors by norm relative to fp64 attention of the same numbers, after they were rounded to the dtype.
 TOLERANCE = {

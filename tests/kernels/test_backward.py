@@ -19,6 +19,7 @@ from tests.kernels.held import (
     held,
     off,
     placed,
+    quick,
     tensors,
     weights,
 )
@@ -27,23 +28,25 @@ from tests.strategies import patterns
 pytestmark = [pytest.mark.interpret, pytest.mark.usefixtures("poisoned")]
 
 
-@pytest.mark.parametrize("name", PATTERNS)
+OFTEN = ("strided", "several", "ranges", "tokens", "dilated", "starved", "both_ways", "mixed", "both_ways_drawn")
+
+
+@pytest.mark.parametrize("name", quick(PATTERNS, *OFTEN))
 def test_it_is_the_gradient_of_dense_attention(name: str) -> None:
     of = held(name)
     check_backward(of, tensors(of.pattern, 41, 75))
 
 
-@pytest.mark.parametrize("name", ["strided", "mixed", "both_ways"])
+@pytest.mark.parametrize("name", quick(["strided", "mixed", "both_ways"], "strided", "mixed"))
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 67), (67, 67), (50, 23)])
 def test_every_length(name: str, queries: int, keys: int) -> None:
     of = held(name)
     check_backward(of, tensors(of.pattern, queries, keys))
 
 
-@pytest.mark.parametrize("name", ["strided", "several", "ranges", "tokens", "some_dense", "dilated"])
+@pytest.mark.parametrize("name", quick(CLOSED, "tokens", "dilated"))
 def test_a_forced_table_has_the_gradient_of_the_closed_form(name: str) -> None:
     of = held(name, "table")
-    assert name in CLOSED
     check_backward(of, tensors(of.pattern, 41, 75))
 
 
@@ -60,7 +63,7 @@ def test_every_dtype(dtype: torch.dtype) -> None:
     check_backward(of, tensors(of.pattern, 41, 75, dtype=dtype))
 
 
-@pytest.mark.parametrize("dim", [24, 80, 160])
+@pytest.mark.parametrize("dim", [24, 160])
 def test_odd_head_dims(dim: int) -> None:
     of = held(HEAD.replace("head_dim: 16", f"head_dim: {dim}") + "shards: [{heads: all, local: 1, stride: 3}]")
     check_backward(of, tensors(of.pattern, 40))
@@ -69,11 +72,11 @@ def test_odd_head_dims(dim: int) -> None:
 @pytest.mark.parametrize("how", ["tokens first", "odd"])
 def test_any_strides(how: str) -> None:
     of = held("several")
-    check_backward(of, tensors(of.pattern, 20, 37, batch=2, how=how))
+    check_backward(of, tensors(of.pattern, 20, 37, how=how))
 
 
 @pytest.mark.parametrize(("rows", "keys"), [(16, 32), (32, 16)])
-@pytest.mark.parametrize("name", ["strided", "mixed"])
+@pytest.mark.parametrize("name", quick(["strided", "mixed"], "strided"))
 def test_any_tiles(name: str, rows: int, keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
     of = held(name)
     configs = of.part("configs")
@@ -82,7 +85,7 @@ def test_any_tiles(name: str, rows: int, keys: int, monkeypatch: pytest.MonkeyPa
     check_backward(of, tensors(of.pattern, 41, 59))
 
 
-@pytest.mark.parametrize("block", [64, 128])
+@pytest.mark.parametrize("block", [128])
 def test_large_blocks(block: int) -> None:
     of = held(HEAD.replace("block: 16", f"block: {block}") + "shards: [{heads: all, local: 1, stride: 2}]")
     check_backward(of, tensors(of.pattern, 33, 3 * block - 5))
@@ -131,7 +134,7 @@ def test_the_gradient_of_parts_that_are_combined(name: str) -> None:
     assert max(off(x, y) for x, y in zip(found, true, strict=True)) <= TOLERANCE[torch.float32]
 
 
-@pytest.mark.parametrize("name", ["strided", "tokens", "mixed", "both_ways"])
+@pytest.mark.parametrize("name", quick(["strided", "tokens", "mixed", "both_ways"], "strided", "mixed"))
 def test_packed_sequences(name: str) -> None:
     """Lengths of 0 and 1 among them, queries fewer and more than keys, and NaN around."""
     of = held(name)
@@ -181,7 +184,7 @@ def _drawn(text: str, queries: int, keys: int, plan: str | None) -> None:
     check_backward(of, tensors(of.pattern, queries, keys))
 
 
-@settings(max_examples=6, derandomize=True, phases=[Phase.generate], **QUIET)
+@settings(max_examples=4, derandomize=True, phases=[Phase.generate], **QUIET)
 @given(**DRAWN)
 def test_drawn_patterns(text: str, queries: int, keys: int, plan: str | None) -> None:
     _drawn(text, queries, keys, plan)
