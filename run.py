@@ -75,8 +75,9 @@ def install(extra: str) -> None:
     what = f".[{extra}]" if extra else "."
     print(f"installing {what} with constraints.txt; the first time this fetches torch, some 200 MB", file=sys.stderr)
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    if code := subprocess.call([*pip, "--constraint", "constraints.txt", "--editable", what], cwd=ROOT):
-        sys.exit(code)
+    command = [*pip, "--constraint", "constraints.txt", "--editable", what]
+    if all(subprocess.call(command, cwd=ROOT) for _ in range(2)):  # networks fail now and then
+        sys.exit("run.py: pip could not install patterncc and what it needs")
     stamp.write_text(digest)
 
 
