@@ -6,23 +6,23 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks import machine, report, targets
 
-SUITES = ("startup", "lowering", "proofs", "attention", "decoding", "loops")
+PARTS = ("startup", "lowering", "proofs", "attention", "decoding", "loops")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("command", choices=("cpu", "gpu", "prepare", "report"))
-    parser.add_argument("--only", choices=SUITES, action="append", help="leave the other parts out, and write nothing")
+    parser.add_argument("--only", choices=PARTS, action="append", help="leave the other parts out, and write nothing")
     parser.add_argument("--packages", type=Path, default=Path("build/gpu"), help="prepared packages of the gpu suite")
     parser.add_argument("--toy", action="store_true", help="gpu: a few tiny shapes, in Triton's interpreter")
     options = parser.parse_args()
     if options.command == "cpu":
-        cpu(tuple(options.only or SUITES), write=not options.only)
+        cpu(tuple(options.only or PARTS), write=not options.only)
     elif options.command == "prepare":
         from benchmarks.gpu_packages import prepare
 
@@ -35,33 +35,37 @@ def main() -> None:
         report.fill_readme()
 
 
-def cpu(parts: tuple[str, ...], *, write: bool) -> None:
-    """Everything that needs no GPU. About seven minutes on two cores."""
+def cpu(chosen: tuple[str, ...], *, write: bool) -> None:
+    """Everything that needs no GPU. What is measured is saved after each part: a kill loses one part at most."""
     from benchmarks import lowering, proofs, startup
 
+    def attention() -> Iterator[Mapping[str, object]]:
+        from benchmarks import attention_cpu
+
+        yield from attention_cpu.run(folder)
+        yield from attention_cpu.run(folder, backward=True)
+
+    def decoding() -> Iterator[Mapping[str, object]]:
+        from benchmarks import decoding_cpu
+
+        yield from decoding_cpu.run(folder)
+
+    def inner_loops() -> Iterator[Mapping[str, object]]:
+        from benchmarks import loops
+
+        yield from loops.run(folder)
+
+    measures = (startup.run, lowering.run, proofs.run, attention, decoding, inner_loops)
+    results: dict[str, list[Mapping[str, object]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        results: dict[str, list[Mapping[str, object]]] = {}
-        if "startup" in parts:
-            results["startup"] = watched("start-up", startup.run())
-        if "proofs" in parts:
-            results["proofs"] = watched("proofs", proofs.run())
-        if "attention" in parts:
-            from benchmarks import attention_cpu
-
-            results["attention"] = watched("attention, forward", attention_cpu.run(folder))
-            results["attention"] += watched("attention, backward", attention_cpu.run(folder, backward=True))
-        if "decoding" in parts:
-            from benchmarks import decoding_cpu
-
-            results["decoding"] = watched("decoding", decoding_cpu.run(folder))
-        if "loops" in parts:
-            from benchmarks import loops
-
-            results["loops"] = watched("inner loops", loops.run(folder))
-        if "lowering" in parts:
-            results["lowering"] = watched("lowering", lowering.run())
-            results["growth"] = watched("growth of lowering", lowering.growth(results["lowering"]))
+        for part, measure in zip(PARTS, measures, strict=True):
+            if part in chosen:
+                results[part] = watched(part, measure())
+                if part == "lowering":
+                    results["growth"] = watched("growth of lowering", lowering.growth(results[part]))
+                if write:
+                    report.save("cpu", machine.describe(), results, targets.cpu(results))
     finish("cpu", results, targets.cpu(results), write)
 
 
