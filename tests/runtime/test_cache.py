@@ -117,13 +117,15 @@ def writer(n: int) -> subprocess.Popen[str]:
 
 def test_a_kill_at_any_moment_leaves_nothing_or_a_whole_entry(cache: Cache) -> None:
     chance = random.Random(7)
-    for n in range(12):
+    for n in range(120):  # at least 12 kills; a busy machine needs more until some writers got far enough
         process = writer(n * 1000)
         time.sleep(chance.uniform(0, 0.03))
         process.kill()
         process.wait()
+        if n >= 11 and len(cache.entries()) > 5:
+            break
     entries = cache.entries()
-    assert entries  # how many, is the machine's affair
+    assert len(entries) > 5
     for entry in entries:
         entry.read()
     latest = cache.latest("demo")
