@@ -6,7 +6,7 @@ from functools import wraps
 
 import torch
 
-from . import arrays, configs
+from . import arrays, configs, tuned
 from .configs import Config
 from .forward import (
     attn_fwd,
@@ -174,7 +174,8 @@ def _forward(
 
     classes = arrays.present(layer, head_offset, q.shape[1])
     shared = arrays.group_size(classes, head_offset)
-    config = config or configs.forward(arch(q.device), HEAD_DIM, q.element_size(), requests.q_len * shared)
+    rows = requests.q_len * shared
+    config = config or tuned.forward(q, rows) or configs.forward(arch(q.device), HEAD_DIM, q.element_size(), rows)
     block_q, block_h, tiles = requests.tiling(config, shared)
     pattern, entries, places = arrays.row_arrays(classes, requests.rows, requests.columns, q.device)
     groups = arrays.head_groups(classes, head_offset, places, block_h, q.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import arrays, configs
+from . import arrays, configs, tuned
 from .backward import (
     STRIDES,
     attn_bwd_dkdv_demo,
@@ -114,7 +114,8 @@ def _backward(
     row_strides = log_sum.stride(0) * no_batch, log_sum.stride(1)
 
     shared = arrays.group_size(classes, head_offset)
-    own = config or configs.dq(arch(q.device), HEAD_DIM, q.element_size(), requests.q_len * shared)
+    rows = requests.q_len * shared
+    own = config or tuned.dq(q) or configs.dq(arch(q.device), HEAD_DIM, q.element_size(), rows)
     block_q, block_h, tiles = requests.tiling(own, shared)
     pattern, entries, places = arrays.row_arrays(classes, requests.rows, requests.columns, q.device)
     groups = arrays.head_groups(classes, head_offset, places, block_h, q.device)
@@ -145,7 +146,7 @@ def _backward(
         **rest,
     )
 
-    own = config or configs.dkdv(arch(q.device), HEAD_DIM, q.element_size())
+    own = config or tuned.dkdv(q) or configs.dkdv(arch(q.device), HEAD_DIM, q.element_size())
     keys = own.keys if ROWS_PER_TILE_FREE else min(own.keys, BLOCK)
     sums = [dk, dv]
     if (STRIDES and k.dtype != torch.float32) or dk.stride() != dv.stride():  # several rounds add to them
