@@ -13,7 +13,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "patterncc"
 TEMPLATES = PACKAGE.parent / "codegen_templates"
 
-ORDER = ("errors", "spec", "ir", "debug", "passes", "analysis", "pictures", "codegen", "runtime", "pipeline", "cli")
+BELOW = ("errors", "lazy", "spec", "ir", "debug", "passes", "analysis", "pictures")
+ORDER = (*BELOW, "codegen", "runtime", "pipeline", "cli")
 MAY_IMPORT = {part: set(ORDER[: place + 1]) for place, part in enumerate(ORDER)} | {
     "reference": {"errors", "spec", "reference"},  # the independent witness: no pass, no IR
     "kernels": {"runtime", "pipeline", "kernels"},  # `from patterncc.kernels import NAME`

@@ -16,8 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from patterncc.analysis.answer import Answer
 from patterncc.analysis.budget import Budget, Undecided
 from patterncc.analysis.finite import keeps
@@ -25,6 +23,7 @@ from patterncc.analysis.plane import first_outside
 from patterncc.analysis.union import Union
 from patterncc.ir.layout import Layout, Term
 from patterncc.ir.tokens import touched_terms, whole_terms
+from patterncc.lazy import np
 
 OfTokens = Callable[..., tuple[Term, ...]]  # `whole_terms` or `touched_terms`
 BLOCKS = 40  # lengths that are composed one by one, in blocks

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from patterncc.analysis.finite import keeps
 from patterncc.analysis.union import Union
+from patterncc.lazy import np
 
 
 def sources(layers: Sequence[Union], t: int, block: int) -> np.ndarray:

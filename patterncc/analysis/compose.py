@@ -22,11 +22,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from patterncc.analysis.budget import Budget, Undecided
 from patterncc.analysis.finite import holds
 from patterncc.ir.layout import Term
+from patterncc.lazy import np
 
 Steps = tuple[tuple[int, int, int], ...]  # (first distance, step, count); count 0: every distance from the first on
 

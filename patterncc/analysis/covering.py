@@ -23,9 +23,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import gcd, lcm
 
-import numpy as np
-
 from patterncc.analysis.budget import Budget, Undecided
+from patterncc.lazy import np
 
 Gaps = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]  # per modulus: its held ranges of residues, [start, stop)
 CLASSES = 4096  # uncovered classes that are listed; beyond, gaps are dense enough for a scan

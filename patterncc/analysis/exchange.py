@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from patterncc.analysis.extent import extent
 from patterncc.analysis.finite import bits
 from patterncc.analysis.union import union
 from patterncc.ir.bitmap import draw_rows
 from patterncc.ir.layout import KEY, Layout, Mask, Term
 from patterncc.ir.tokens import touched
+from patterncc.lazy import np
 
 
 def exchanged_tokens(kept: tuple[Layout, ...], block: int, length: int, devices: int) -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from patterncc.analysis.residues import INFINITY
 from patterncc.analysis.union import Span, Union, union
 from patterncc.ir.bitmap import draw_rows
 from patterncc.ir.layout import KEY, Layout, Mask, Random, Term
+from patterncc.lazy import np
 
 CHUNK = 1 << 20  # block pairs held in memory at a time
 

@@ -23,8 +23,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from patterncc.analysis.exchange import exchanged_tokens
 from patterncc.analysis.extent import extent
 from patterncc.analysis.finite import kept_whole
@@ -34,6 +32,7 @@ from patterncc.analysis.scopes import kv_groups, layer_classes, layouts
 from patterncc.analysis.union import Union, union
 from patterncc.analysis.weights import Weights, token_pairs, weights
 from patterncc.ir.layout import Classes, Layout
+from patterncc.lazy import np
 
 SIZES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2, "fp8": 1, "int8": 1}
 

@@ -16,8 +16,6 @@ u, by the lemma of `union`.
 
 from __future__ import annotations
 
-import numpy as np
-
 from patterncc.analysis.answer import Answer, first
 from patterncc.analysis.box import INFINITY, Box, box_of
 from patterncc.analysis.budget import Budget, Undecided
@@ -29,6 +27,7 @@ from patterncc.analysis.scopes import kv_groups, layer_classes
 from patterncc.analysis.union import Span, Union, union
 from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
 from patterncc.ir.layout import KEY, Classes, Layout, Term
+from patterncc.lazy import np
 
 SCOPES = ("head", "group")
 

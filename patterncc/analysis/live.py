@@ -21,14 +21,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from patterncc.analysis.extent import extent
 from patterncc.analysis.finite import bits
 from patterncc.analysis.scopes import layouts
 from patterncc.analysis.union import Union, union
 from patterncc.ir.layout import KEY, Classes, Layout, Term
 from patterncc.ir.tokens import whole_terms
+from patterncc.lazy import np
 
 FOREVER = 1 << 60
 

@@ -19,12 +19,11 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from math import lcm
 
-import numpy as np
-
 from patterncc.analysis.box import INFINITY, Box, box_of
 from patterncc.analysis.budget import Budget, Undecided
 from patterncc.analysis.residues import Arc, arcs_of, complement, fill, first_free, held, last_free, merge
 from patterncc.ir.layout import KEY, QUERY, Term
+from patterncc.lazy import np
 
 Pair = tuple[int, int]  # (row, column)
 Candidates = tuple[tuple[Box, Term], ...]

@@ -17,10 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-import numpy as np
-
 from patterncc.analysis.budget import Budget, Undecided
 from patterncc.analysis.covering import Uncovered, uncovered
+from patterncc.lazy import np
 
 Arc = tuple[int, int, int]  # (every, offset, width)
 Gaps = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]  # per modulus: its held ranges of residues, [start, stop)

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 from math import lcm
 
-import numpy as np
-
 from patterncc.analysis.answer import Answer
 from patterncc.analysis.budget import Budget, Undecided
 from patterncc.analysis.finite import keeps
@@ -30,6 +28,7 @@ from patterncc.analysis.scopes import layer_classes
 from patterncc.analysis.verdict import Verdict, Witness, proof_of
 from patterncc.ir.layout import KEY, Classes, Layout, Term
 from patterncc.ir.tokens import whole_terms
+from patterncc.lazy import np
 
 
 def rows(classes: Classes, budget: Budget) -> tuple[Verdict, ...]:

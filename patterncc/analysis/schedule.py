@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from heapq import heapreplace
 
-import numpy as np
-
 from patterncc.analysis.weights import Weights
+from patterncc.lazy import np
 
 TILES = 1 << 14  # beyond, a tile is so small a share that the bound tells as much
 

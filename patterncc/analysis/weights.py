@@ -15,8 +15,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from patterncc.analysis.box import Box
 from patterncc.analysis.budget import DEFAULT, Budget
 from patterncc.analysis.extent import extent
@@ -27,6 +25,7 @@ from patterncc.analysis.union import Union, union
 from patterncc.ir.bitmap import draw_rows
 from patterncc.ir.layout import Layout
 from patterncc.ir.tokens import whole_terms
+from patterncc.lazy import np
 
 
 @dataclass(frozen=True)

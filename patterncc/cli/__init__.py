@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
                 sys.stdout.write(file.read())
             sys.stdout.flush()
             return 0
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # to look for some takes time
         from patterncc.cli.run import run
 
         return run(arguments)

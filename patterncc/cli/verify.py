@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy  # noqa: F401  # pyright: ignore[reportUnusedImport] # before a proof begins: its time is no proof's
+
 from patterncc.analysis.explain import explain
 from patterncc.analysis.report import Report, junit, markdown
 from patterncc.analysis.verdict import Verdict

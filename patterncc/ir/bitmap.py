@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from patterncc.ir.layout import KEY, Layout, Mask, Random, Term
 from patterncc.ir.table import Table, check_size
+from patterncc.lazy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CELLS = 1 << 22  # of a bitmap that a pass holds at a time
-_SEED, _ROW, _DRAW = (np.uint64(x) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-_30, _27, _31, _1 = (np.uint64(x) for x in (30, 27, 31, 1))
+_SEED, _ROW, _DRAW = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def bitmap(
@@ -73,7 +74,8 @@ def draw_rows(random: Random, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     drawn = np.full((len(rows), random.blocks), -1, dtype=np.int64)
     for k in range(random.blocks):
         top = rows + (1 - random.blocks + k)
-        column = ((_mix(random.seed, rows, k) >> _1) % np.maximum(top + 1, 1).astype(np.uint64)).astype(np.int64)
+        count = np.maximum(top + 1, 1).astype(np.uint64)
+        column = (_mix(random.seed, rows, k) % count).astype(np.int64)
         again = (drawn[:, :k] == column[:, None]).any(axis=1)
         drawn[:, k] = np.where(again, top, column)
     few = rows + 1 <= random.blocks
@@ -83,11 +85,13 @@ def draw_rows(random: Random, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _mix(seed: int, rows: NDArray[np.int64], k: int) -> NDArray[np.uint64]:
+    """63 bits for each row."""
+    u = np.uint64
     with np.errstate(over="ignore"):
-        z = np.uint64(seed) * _SEED + rows.astype(np.uint64) * _ROW + np.uint64(k) * _DRAW
-        z = (z ^ (z >> _30)) * _ROW
-        z = (z ^ (z >> _27)) * _DRAW
-    return z ^ (z >> _31)
+        z = u(seed) * u(_SEED) + rows.astype(u) * u(_ROW) + u(k) * u(_DRAW)
+        z = (z ^ (z >> u(30))) * u(_ROW)
+        z = (z ^ (z >> u(27))) * u(_DRAW)
+    return (z ^ (z >> u(31))) >> u(1)
 
 
 def _add_term(keep: NDArray[np.bool_], term: Term, i: NDArray[np.int64], j: NDArray[np.int64]) -> None:
