@@ -17,16 +17,15 @@ NAMESPACE = (__package__ or NAME).replace(
 )  # of the operators: one for each package, whatever its pattern's name
 
 
-def use_kernels(q: Tensor) -> bool:
-    """Whether kernels compute: on a GPU, and in Triton's interpreter where that is asked for."""
-    return q.device.type != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def kernels(q: Tensor, launches: str = "launch") -> ModuleType:
-    """The module that launches forward kernels, or `launch_backward`."""
+def path(q: Tensor, launches: str, fallback: str) -> ModuleType:
+    """The module that computes for tensors like q: the one that launches kernels, on a GPU and in Triton's interpreter
+    where that is asked for, else the CPU path. Imported when first needed, since a process seldom needs both."""
+    is_cpu = q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"
     try:
-        return import_module(f".{launches}", __package__)
+        return import_module(f".{fallback if is_cpu else launches}", __package__)
     except ImportError as error:
+        if is_cpu:
+            raise
         raise RuntimeError(f"{NAME}: attention on {q.device.type} needs triton, which cannot be imported") from error
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import cpu
 from .checks import check_attention
 from .dispatch import (
     NAMESPACE,
     autocast,
     default_scale,
-    kernels,
     lse_dtype,
+    path,
     refuse_second,
     refuse_tangents,
-    use_kernels,
 )
 
 
@@ -54,7 +52,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
     with torch.autocast(q.device.type, enabled=False):
-        return (kernels(q) if use_kernels(q) else cpu).forward(q, k, v, **place)
+        return path(q, "launch", "cpu").forward(q, k, v, **place)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::attention_backward", mutates_args=())
@@ -74,8 +72,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
     with torch.autocast(q.device.type, enabled=False):
-        path = kernels(q, "launch_backward") if use_kernels(q) else cpu
-        return path.backward(q, k, v, out, lse, dout, dlse, **place)
+        return path(q, "launch_backward", "cpu").backward(q, k, v, out, lse, dout, dlse, **place)
 
 
 @_forward.register_fake

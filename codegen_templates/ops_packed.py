@@ -5,18 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import cpu_packed
 from .checks import check_decode, check_paged, check_varlen
 from .dispatch import (
     NAMESPACE,
     autocast,
     default_scale,
-    kernels,
     lse_dtype,
+    path,
     refuse_first,
     refuse_second,
     refuse_tangents,
-    use_kernels,
 )
 
 
@@ -115,8 +113,8 @@ def _varlen(
 ) -> tuple[Tensor, Tensor]:
     lengths = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
     with torch.autocast(q.device.type, enabled=False):
-        path = kernels(q) if use_kernels(q) else cpu_packed
-        return path.forward_varlen(q, k, v, *lengths, layer=layer, scale=scale, head_offset=head_offset)
+        forward = path(q, "launch", "cpu_packed").forward_varlen
+        return forward(q, k, v, *lengths, layer=layer, scale=scale, head_offset=head_offset)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::attention_varlen_backward", mutates_args=())
@@ -138,10 +136,8 @@ def _varlen_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     tensors = q, k, v, out, lse, dout, dlse, cu_seqlens_q, cu_seqlens_k
     with torch.autocast(q.device.type, enabled=False):
-        path = kernels(q, "launch_backward") if use_kernels(q) else cpu_packed
-        return path.backward_varlen(
-            *tensors, max_seqlen_q, max_seqlen_k, layer=layer, scale=scale, head_offset=head_offset
-        )
+        backward = path(q, "launch_backward", "cpu_packed").backward_varlen
+        return backward(*tensors, max_seqlen_q, max_seqlen_k, layer=layer, scale=scale, head_offset=head_offset)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::attention_paged", mutates_args=())
@@ -159,8 +155,8 @@ def _paged(
 ) -> tuple[Tensor, Tensor]:
     tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc
     with torch.autocast(q.device.type, enabled=False):
-        path = kernels(q) if use_kernels(q) else cpu_packed
-        return path.forward_paged(*tensors, max_q_len=max_q_len, layer=layer, scale=scale, head_offset=head_offset)
+        forward = path(q, "launch", "cpu_packed").forward_paged
+        return forward(*tensors, max_q_len=max_q_len, layer=layer, scale=scale, head_offset=head_offset)
 
 
 @_varlen.register_fake
