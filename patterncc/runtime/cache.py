@@ -1,6 +1,7 @@
 """The cache of compiled packages: an entry is whole or not there, whatever happens while it is written.
 
     packages/<digest>/<name>/   an entry: the importable package
+    tuned/<facts>.json          what `patterncc tune` measured, one result a file
     latest/<name>               the digest of the last one compiled under this name
     seen/<key>                  the digest that this input gave before
     tmp/                        what is being written, under the lock; anything else in it is rubbish
@@ -26,12 +27,13 @@ from patterncc.codegen.manifest import FILE, Manifest, sha256
 from patterncc.codegen.package import GeneratedPackage, check_name
 from patterncc.errors import UsageError
 from patterncc.runtime.lock import locked
+from patterncc.runtime.tuned import TunedFile, tuned_files
 
 BYTECODE = "__pycache__"  # what importing an entry leaves in it
 
 
 class CacheWarning(UserWarning):
-    """An entry was damaged; it is built again."""
+    """An entry was damaged and is built again, or a copy of it is in the way of another module."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,18 @@ class Cache:
                 (self.root / "latest" / check_name(name)).unlink(missing_ok=True)
         return gone
 
+    def tuned(self) -> list[TunedFile]:
+        """Every result of tuning, whole or not."""
+        return tuned_files(self.root)
+
+    def clear_tuned(self, name: str | None = None) -> list[TunedFile]:
+        """Remove every result of tuning, or those of a pattern; returns what went."""
+        if gone := [file for file in self.tuned() if name in (None, file.name)]:
+            with self._writing():
+                for file in gone:
+                    file.path.unlink(missing_ok=True)
+        return gone
+
     def _entry(self, digest: str) -> Entry | None:
         folder = self.packages / digest
         try:
@@ -231,6 +245,9 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
 def export(entry: Entry, folder: Path) -> Path:
     """Copy the package to `folder/<name>`, in the place of an earlier copy, but of nothing else."""
     target = folder / entry.name
+    if entry.name in sys.stdlib_module_names:
+        hidden = f"{target} hides Python's own module {entry.name!r} from programs that find {folder} first"
+        warnings.warn(f"{hidden}: another name is safer", CacheWarning, stacklevel=2)
     try:
         if target.is_symlink() or (target.exists() and not _is_package(target)):
             raise UsageError(

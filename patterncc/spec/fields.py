@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import keyword
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -125,7 +124,7 @@ def _name(value: Any) -> str:
     if keyword.iskeyword(value) or value.startswith("__"):
         what = "a keyword of Python" if keyword.iskeyword(value) else "a name that Python keeps for itself"
         raise said(f"name {quote(value)} is {what}", f"did you mean {value.strip('_').lower()}_pattern?")
-    if value.lower() in {"torch", "triton", "numpy", "patterncc", *(m.lower() for m in sys.stdlib_module_names)}:
+    if value.lower() in ("torch", "triton", "numpy", "patterncc"):  # what the package itself, or its user, imports
         raise said(
             f"a module {quote(value)} exists already; the generated one would hide it",
             f"did you mean {value.lower()}_pattern?",

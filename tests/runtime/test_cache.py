@@ -259,6 +259,11 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(cache: Cache, tmp_pa
     assert (target / "demo" / "table_0.bin").stat().st_size == 2
 
 
+def test_a_copy_that_hides_a_module_of_python_says_so(cache: Cache, tmp_path: Path) -> None:
+    with pytest.warns(CacheWarning, match="hides Python's own module 'random'"):
+        export(cache.store(package("random")), tmp_path)
+
+
 @pytest.mark.parametrize("name", ["../up", "a b", "class", "", "naïve", "a/b", "a\n"])
 def test_a_name_never_reaches_a_path_unchecked(cache: Cache, name: str) -> None:
     with pytest.raises(ValueError):
