@@ -145,9 +145,14 @@ def test_models_are_strict_and_frozen() -> None:
     assert made.shard(0, 7).local == (1, 1)
 
 
-@pytest.mark.parametrize("name", ["class", "__init__", "torch", "Triton", "random", "a b", "1a", "é", "x" * 65, ""])
+@pytest.mark.parametrize("name", ["class", "__init__", "torch", "Triton", "a b", "1a", "é", "x" * 65, ""])
 def test_names_that_no_module_may_have(name: str) -> None:
     assert "name" in refusal(HEAD.replace("demo", f'"{name}"') + "shards: [{heads: all, local: 1}]")
+
+
+@pytest.mark.parametrize("name", ["random", "json", "_demo", "Ab9"])
+def test_any_other_identifier_is_a_name(name: str) -> None:
+    assert spec.loads(HEAD.replace("demo", name) + "shards: [{heads: all, local: 1}]").name == name
 
 
 def test_quoted_scalars_are_text() -> None:
