@@ -151,12 +151,16 @@ def cache_folder() -> Path:
     return (Path(given) if os.path.isabs(given) else home / ".cache") / "patterncc"
 
 
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else INTERPRETER
+
+
 def _facts(direction: str, q: torch.Tensor) -> dict[str, Any]:
     import triton
 
     return {
         "direction": direction,
-        "device": torch.cuda.get_device_name(q.device) if q.device.type == "cuda" else INTERPRETER,
+        "device": device_name(q.device),
         "arch": arch(q.device),
         "processors": processors(q.device),
         "numbers": f"{8 * q.element_size()}-bit{' tf32' * (precision(q) == 'tf32')}",

@@ -20,7 +20,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 cache_app = typer.Typer(
-    help="List, check or empty the cache of compiled packages.", no_args_is_help=True, rich_markup_mode=None
+    help="List, check or empty the cache of compiled packages and measured configurations.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 app.add_typer(cache_app, name="cache")
 
@@ -117,6 +119,23 @@ def verify(
 
 
 @app.command()
+def tune(
+    pattern: Pattern,
+    dtype: Annotated[str, typer.Option(help="fp32, fp16 or bf16; fp16 and bf16 share a result.")] = "bf16",
+    length: Annotated[str, typer.Option("--length", "-n", metavar="N", help="Tokens to measure at.")] = "16k",
+    batch: Annotated[int, typer.Option(metavar="B", help="Sequences; eight times as many when decoding.")] = 1,
+    only: Annotated[
+        str | None, typer.Option(metavar="DIRECTION,...", help="Of forward, decode, dq, dkdv; default: all.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Measure tile sizes on this GPU; the package takes the best."""
+    from patterncc.cli.tune import run
+
+    return run(pattern, dtype, length, batch, only, json)
+
+
+@app.command()
 def table(
     pattern: Pattern,
     length: Length,
@@ -195,7 +214,7 @@ def schema() -> int:
 
 @cache_app.command("ls")
 def cache_ls(json: Json = False) -> int:
-    """List the compiled packages."""
+    """List the compiled packages, and what was measured."""
     from patterncc.cli.cache import ls
 
     return ls(json)
@@ -203,10 +222,10 @@ def cache_ls(json: Json = False) -> int:
 
 @cache_app.command("clear")
 def cache_clear(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only the packages of this name.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only those of this name.")] = None,
     json: Json = False,
 ) -> int:
-    """Remove compiled packages."""
+    """Remove compiled packages, and what was measured for them."""
     from patterncc.cli.cache import clear
 
     return clear(name, json)
@@ -214,7 +233,7 @@ def cache_clear(
 
 @cache_app.command("verify")
 def cache_verify(json: Json = False) -> int:
-    """Check every file of every package; exit 1 when one is damaged."""
+    """Check every file of the cache; exit 1 when one is damaged."""
     from patterncc.cli.cache import verify
 
     return verify(json)

@@ -1,4 +1,4 @@
-"""`patterncc cache`: the packages compiled on this machine."""
+"""`patterncc cache`: the packages compiled on this machine, and the configurations measured on it."""
 
 from __future__ import annotations
 
@@ -7,62 +7,111 @@ from typing import Any
 
 from patterncc.cli import output
 from patterncc.runtime.cache import Cache, Entry
+from patterncc.runtime.tuned import TunedFile
 
 
 def ls(json: bool) -> int:
     """What is there; the latest of a name is what `from patterncc.kernels import NAME` gives."""
     cache = Cache.of_user()
     entries = [(entry, _damage(entry)) for entry in cache.entries()]
+    tuned = cache.tuned()
     latest = {digest for entry, _ in entries if (digest := cache.latest_digest(entry.name))}
     if json:
-        output.document(
-            [described(entry) | {"latest": entry.digest in latest, "damage": why} for entry, why in entries]
-        )
+        packages = [described(entry) | {"latest": entry.digest in latest, "damage": why} for entry, why in entries]
+        output.document([*packages, *map(described_tuned, tuned)])
         return 0
     rows = [
         (
             entry.name,
             entry.digest[:12],
             f"{entry.bytes / 1024:.0f} KiB",
-            "damaged" if why else time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.written)),
+            "damaged" if why else _date(entry.written),
             "latest" if entry.digest in latest else "",
         )
         for entry, why in entries
     ]
     if rows:
         output.columns(rows, header=("name", "digest", "size", "written", ""), right=["size"])
-    output.say(f"{len(rows)} package{'s' * (len(rows) != 1)} in {cache.root}")
+    if tuned:
+        header = ("tuned", "direction", "numbers", "device", "rows", "keys", "warps", "stages", "gain", "written")
+        output.columns(list(map(_row, tuned)), header=header, right=[*header[4:9]])
+    output.say(f"{count(len(rows), 'package')}{_and_tuned(len(tuned))} in {cache.root}")
     return 0
 
 
 def clear(name: str | None, json: bool) -> int:
-    """Remove packages; all notes on what was compiled go with them."""
-    gone = Cache.of_user().clear(name)
+    """Remove packages and what was measured for them; all notes on what was compiled go with them."""
+    cache = Cache.of_user()
+    tuned, gone = cache.clear_tuned(name), cache.clear(name)
     if json:
-        output.document([described(entry) for entry in gone])
+        output.document([*map(described, gone), *({"path": str(file.path)} for file in tuned)])
     else:
-        print(f"removed {len(gone)} package{'s' * (len(gone) != 1)}")
+        print(f"removed {count(len(gone), 'package')}{_and_tuned(len(tuned))}")
     return 0
 
 
 def verify(json: bool) -> int:
-    """1 when a package is damaged: it will be built again when it is asked for."""
-    found = [(entry, _damage(entry)) for entry in Cache.of_user().entries()]
-    bad = [(entry, why) for entry, why in found if why]
+    """1 when a package or a result is damaged: it will be built again when it is asked for, or is not used."""
+    cache = Cache.of_user()
+    found = [(entry, _damage(entry)) for entry in cache.entries()]
+    tuned = [(file, _damage(file)) for file in cache.tuned()]
+    is_bad = any(why for _, why in [*found, *tuned])
     if json:
-        output.document([described(entry) | {"damage": why} for entry, why in found])
-        return int(bool(bad))
-    for entry, why in bad:
-        print(f"{entry.name} {entry.digest[:12]}: {why}")
-    print(f"{len(found) - len(bad)} of {len(found)} packages are whole")
-    return int(bool(bad))
+        packages = [described(entry) | {"damage": why} for entry, why in found]
+        output.document([*packages, *(described_tuned(file) for file, _ in tuned)])
+        return int(is_bad)
+    for entry, why in found:
+        if why:
+            print(f"{entry.name} {entry.digest[:12]}: {why}")
+    for file, why in tuned:
+        if why:
+            print(f"tuned {file.path.name}: {why}")
+    print(f"{sum(not why for _, why in found)} of {len(found)} packages are whole")
+    if tuned:
+        print(f"{sum(not why for _, why in tuned)} of {len(tuned)} tuned results are whole")
+    return int(is_bad)
 
 
 def described(entry: Entry) -> dict[str, Any]:
     return {"name": entry.name, "digest": entry.digest, "path": str(entry.path)}
 
 
-def _damage(entry: Entry) -> str | None:
+def described_tuned(file: TunedFile) -> dict[str, Any]:
+    """A result of tuning; of a damaged one, where it is and why."""
+    try:
+        return {"path": str(file.path), **file.read(), "damage": None}
+    except ValueError as error:
+        return {"path": str(file.path), "damage": str(error)}
+
+
+def count(number: int, what: str) -> str:
+    """
+    >>> count(1, "package"), count(0, "tuned result")
+    ('1 package', '0 tuned results')
+    """
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _and_tuned(number: int) -> str:
+    return f" and {count(number, 'tuned result')}" if number else ""
+
+
+def _row(file: TunedFile) -> tuple[str, ...]:
+    try:
+        content, written = file.read(), _date(file.path.stat().st_mtime)
+    except (ValueError, OSError):
+        return (file.path.name, *[""] * 8, "damaged")
+    facts, config, measured = content["facts"], content["config"], content["measured"]
+    before, sizes = measured["table_seconds"], (str(config[key]) for key in ("rows", "keys", "warps", "stages"))
+    gain = f"{before / measured['seconds']:.2f}x" if before else ""
+    return content["name"], facts["direction"], facts["numbers"], facts["device"], *sizes, gain, written
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _damage(entry: Entry | TunedFile) -> str | None:
     try:
         entry.read()
     except ValueError as error:

@@ -1,0 +1,108 @@
+"""`patterncc tune`: configurations measured on the GPU that is here, and kept where the package finds them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from importlib import import_module
+from typing import Any
+
+from patterncc.cli import output
+from patterncc.cli.compile import DTYPES, one_of
+from patterncc.cli.table import tokens
+from patterncc.errors import UsageError
+from patterncc.pipeline import Compiled, compile
+
+DIRECTIONS = ("forward", "decode", "dq", "dkdv")
+
+
+def run(pattern: str, dtype: str, length: str, batch: int, only: str | None, json: bool) -> int:
+    """Measure one direction after the other; each is stored when it is done."""
+    one_of("--dtype", dtype, DTYPES)
+    count, wanted = tokens(length), directions(only)
+    if batch < 1:
+        raise UsageError(f"--batch is {batch}; it takes 1 and more")
+    done = compile(pattern)
+    tuning, progress = measuring(done), Progress()
+    results: list[Any] = []
+    try:
+        device = tuning.find_device()
+        name = tuning.device_name(device)
+        output.say(f"{done.name} on {name}: {dtype}, {count:,} tokens, batch {batch}")
+        options = {"dtype": tuning.DTYPES[dtype], "length": count, "batch": batch, "device": device}
+        for result in tuning.tune(wanted, **options, tell=progress):
+            progress.end()
+            results.append(result)
+            if not json:
+                print(f"{result}\n  {result.path}", flush=True)
+    except tuning.TuningError as error:
+        raise UsageError(str(error), error.help) from error
+    except KeyboardInterrupt:
+        progress.end()
+        stored = ", ".join(result.direction for result in results)
+        output.say(f"interrupted: {stored or 'nothing'} stored; what was not measured to its end is not")
+        raise
+    finally:
+        progress.end()
+    if json:
+        facts = {"name": done.name, "digest": done.digest, "device": name, "arch": tuning.arch(device)}
+        asked = {"dtype": dtype, "length": count, "batch": batch}
+        output.document(facts | asked | {"results": [asdict(r) | {"path": str(r.path)} for r in results]})
+    for direction in wanted:
+        if direction not in [result.direction for result in results]:
+            output.say(f"{direction}: nothing to measure, the heads of a tile are so many that `forward` does it")
+    return 0
+
+
+def directions(only: str | None) -> tuple[str, ...]:
+    """Those of `--only forward,dq`, by default all.
+
+    >>> directions("dq, forward")
+    ('dq', 'forward')
+    """
+    if only is None:
+        return DIRECTIONS
+    names = tuple(dict.fromkeys(name.strip() for name in only.split(",") if name.strip()))
+    for name in names or ("",):
+        one_of("--only", name, DIRECTIONS)
+    return names
+
+
+def measuring(done: Compiled) -> Any:
+    """The package's module that measures."""
+    try:
+        return import_module(f"{done.load().__name__}.tuning")
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "triton"):
+            raise
+        raise UsageError(
+            f"tuning needs {error.name}, which is not installed here", f"pip install {error.name}"
+        ) from error
+
+
+class Progress:
+    """Candidates as they are done: a bar on a terminal, else a line for each."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+
+    def __call__(self, step: Any) -> None:
+        if not sys.stderr.isatty():
+            output.say(str(step))
+            return
+        if self.bar is None:
+            from rich import progress
+            from rich.console import Console
+
+            columns = ("{task.description}", progress.BarColumn(), progress.MofNCompleteColumn(), "{task.fields[last]}")
+            console = Console(stderr=True)
+            self.bar = progress.Progress(*columns, console=console, transient=True, redirect_stdout=False)
+            self.bar.add_task(step.direction, total=step.count, last="")
+            self.bar.start()
+        self.bar.update(self.bar.task_ids[0], completed=step.number, last=str(step).partition(": ")[2])
+
+    def end(self) -> None:
+        """Wipe the bar."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
