@@ -122,18 +122,13 @@ def store(direction: str, q: torch.Tensor, config: Config, measured: dict[str, A
     text = json.dumps(content | {"sha256": _digest(content)}, indent=2) + "\n"
     root = cache_folder()
     path = root / "tuned" / _file(facts)
-    for folder in (root, path.parent, root / "tmp"):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(root / "lock"):  # who holds it may empty tmp
-        handle, temporary = tempfile.mkstemp(dir=root / "tmp", suffix=".json")
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(text)
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            os.replace(temporary, path)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
+        for place in (root / "tmp", path.parent):
+            place.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root / "tmp") as folder:
+            (Path(folder) / path.name).write_text(text, encoding="ascii")
+            os.replace(Path(folder) / path.name, path)
     _read.clear()
     return path
 

@@ -20,7 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 cache_app = typer.Typer(
-    help="List, check or empty the cache of compiled packages and measured configurations.",
+    help="List, check or empty the cache: packages and measured configurations.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -83,6 +83,9 @@ def compile(
         str | None,
         typer.Option(metavar="ARCH,...", help="Also compile for sm_80, sm_90, gfx942, ... and say what it takes."),
     ] = None,
+    binaries: Annotated[
+        bool, typer.Option("--binaries", help="Put what --arch compiles into the package: first calls load it.")
+    ] = False,
     plan: Annotated[str | None, typer.Option(metavar="closed|table", help="The form of the index map.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Build it again even if it is in the cache.")] = False,
     json: Json = False,
@@ -90,7 +93,7 @@ def compile(
     """Compile patterns to packages, and prove what they promise."""
     from patterncc.cli.compile import run
 
-    return run(patterns, output, dtype, arch, plan, force, json)
+    return run(patterns, output, dtype, arch, binaries, plan, force, json)
 
 
 @app.command()

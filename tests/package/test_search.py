@@ -1,0 +1,299 @@
+"""The search for the best configuration: what is tried, what is refused, what is stored. Here the CPU path computes,
+and a clock says what a test wants: `tests/kernels/test_tuning.py` runs kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from tests.package.made import PATTERNS, compiled
+from tests.package.test_tuned import config, part
+
+pytest.importorskip("triton")
+FAST, SLOW = config(16, 32, 4, 2), config(32, 16, 4, 2)
+TABLE = config(64, 64, 4, 2)  # the interpreter's
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Machine:
+    """A machine on which configurations take as long as is said, else two seconds."""
+
+    text: str = "strided"
+    seconds: dict[Any, float] = field(default_factory=lambda: {FAST: 1.0})
+    steps: list[Any] = field(default_factory=list)
+
+    def clock(self, call: Callable[[], object]) -> float:
+        call()
+        [tried] = part("tuned", self.text).tried.values()
+        return self.seconds.get(tried, 2.0)
+
+    def tune(self, *directions: str, candidates: tuple[Any, ...] = (SLOW, FAST), **options: Any) -> list[Any]:
+        options = {"dtype": torch.float32, "length": 45, "short": 37, "device": CPU, **options}
+        tune = part("tuning", self.text).tune
+        known = {"candidates": lambda *_: candidates, "clock": self.clock, "tell": self.steps.append}
+        return list(tune(directions or part("tuned").DIRECTIONS, **known, **options))
+
+    def tried(self) -> list[Any]:
+        return [step.config for step in self.steps]
+
+
+@pytest.fixture
+def machine(fresh_cache: Path) -> Iterator[Machine]:
+    part("tuned")._read.clear()
+    yield Machine()
+    part("tuned")._read.clear()
+
+
+def stored(direction: str = "forward", text: str = "strided") -> Any:
+    return part("tuned", text)._stored(direction, torch.zeros(1))
+
+
+def test_the_fastest_is_stored_for_each_direction(machine: Machine) -> None:
+    results = machine.tune()
+    assert [result.direction for result in results] == ["forward", "decode", "dq", "dkdv"]
+    for result in results:
+        assert (result.config, result.seconds, result.table_seconds) == (FAST, 1.0, 2.0)
+        assert result.measured == 3 and result.skipped == {} and result.path.is_file()
+        assert stored(result.direction) == FAST
+    assert not part("tuned").tried
+
+
+def test_it_is_taken_from_then_on(machine: Machine) -> None:
+    """In this process too, though it has read before that there is nothing."""
+    q = torch.zeros(1, 4, 40, 16)
+    assert part("tuned").forward(q, 40) is None
+    machine.tune("forward")
+    assert part("tuned").forward(q, 40) == FAST
+
+
+def test_the_table_stays_unless_another_is_faster_by_more_than_noise(machine: Machine) -> None:
+    machine.seconds = {FAST: 1.99}
+    assert machine.tune("dq")[0].config == TABLE == stored("dq")
+    machine.seconds = {FAST: 1.9}
+    assert machine.tune("dq")[0].config == FAST == stored("dq")
+
+
+def test_a_lucky_first_time_does_not_win(machine: Machine) -> None:
+    """The best are timed again: but it is the least of an own times that counts, as noise only adds."""
+    times = {TABLE: [2.0, 2.0, 1.2], FAST: [1.5, 1.5, 1.5], SLOW: [2.0, 2.0, 2.0]}
+    machine.clock = lambda call: times[next(iter(part("tuned").tried.values()))].pop(0)  # type: ignore[method-assign]
+    assert machine.tune("dq")[0].config == TABLE
+    assert not any(times.values())
+
+
+def wrong(machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str, at: Callable[..., bool], bad: Any) -> None:
+    """What a function of the package gives becomes wrong by 5 percent while `bad` is tried, where `at` says so."""
+    trials = part("trials", machine.text)
+    true = getattr(trials, name)
+
+    def changed(q: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+        out = true(q, *rest, **options)
+        return out * 1.05 if bad in part("tuned", machine.text).tried.values() and at(q) else out
+
+    monkeypatch.setattr(trials, name, changed)
+
+
+ALWAYS = lambda q: True  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("direction", "name", "at"),
+    [
+        ("forward", "attention", ALWAYS),
+        ("forward", "attention", lambda q: q.shape[2] == 37),  # at the short length only
+        ("forward", "attention", lambda q: q.shape[2] == 45),  # at the long one only
+        ("forward", "attention_varlen", ALWAYS),
+        ("forward", "attention_paged", ALWAYS),
+        ("decode", "decode", ALWAYS),
+    ],
+)
+def test_who_computes_wrongly_does_not_win(
+    direction: str, name: str, at: Callable[..., bool], machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert machine.tune(direction)[0].config == FAST  # the control
+    machine.seconds[SLOW] = 1.5
+    wrong(machine, monkeypatch, name, at, FAST)
+    [result] = machine.tune(direction)
+    assert (result.config, result.skipped) == (SLOW, {"compute wrongly": 1}) and stored(direction) == SLOW
+    assert f"{direction}: 32 rows, 16 keys" in str(result) and str(result).endswith("; 2 measured, 1 compute wrongly")
+
+
+@pytest.mark.parametrize("direction", ["dq", "dkdv"])
+@pytest.mark.parametrize("nth", [0, 1, 2])
+def test_wrong_gradients_do_not_win(
+    direction: str, nth: int, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = torch.autograd.grad
+
+    def changed(*args: Any, **options: Any) -> Any:
+        grads = list(true(*args, **options))
+        if FAST in part("tuned").tried.values():
+            grads[nth] = grads[nth] + float("nan")
+        return tuple(grads)
+
+    monkeypatch.setattr(torch.autograd, "grad", changed)
+    [result] = machine.tune(direction)
+    assert (result.config, result.skipped) == (TABLE, {"compute wrongly": 1})
+
+
+def failing(machine: Machine, monkeypatch: pytest.MonkeyPatch, errors: dict[Any, BaseException]) -> None:
+    trials = part("trials", machine.text)
+    true = trials.attention
+
+    def raises(*args: Any, **options: Any) -> Any:
+        for tried in part("tuned", machine.text).tried.values():
+            if tried in errors:
+                raise errors[tried]
+        return true(*args, **options)
+
+    monkeypatch.setattr(trials, "attention", raises)
+
+
+def test_what_does_not_fit_or_compile_is_skipped_and_counted(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from triton.runtime.errors import OutOfResources
+
+    fourth = config(64, 16, 4, 2)
+    errors = {FAST: OutOfResources(300000, 232448, "shared memory"), SLOW: RuntimeError("at 3:7\nPassManager failed")}
+    failing(machine, monkeypatch, errors)
+    machine.seconds = {fourth: 1.0}
+    [result] = machine.tune("forward", candidates=(FAST, SLOW, fourth))
+    assert result.config == fourth and result.measured == 2
+    assert result.skipped == {"take too much shared memory": 1, "fail with RuntimeError: PassManager failed": 1}
+    assert str(machine.steps[1]).endswith("4 warps, 2 stages: take too much shared memory")
+    assert not part("tuned").tried
+
+
+def test_where_the_table_does_not_work_another_is_found(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from triton.runtime.errors import OutOfResources
+
+    failing(machine, monkeypatch, {TABLE: OutOfResources(300000, 101376, "shared memory")})
+    [result] = machine.tune("forward")
+    assert (result.config, result.table, result.table_seconds) == (FAST, TABLE, None)
+    assert "which does not work here" in str(result)
+
+
+def test_where_nothing_works_nothing_is_stored(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(machine, monkeypatch, dict.fromkeys((TABLE, FAST, SLOW), RuntimeError("no C compiler")))
+    with pytest.raises(part("search").TuningError, match="no configuration works: 3 fail with RuntimeError: no C comp"):
+        machine.tune("forward")
+    assert stored() is None
+
+
+def test_too_long(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(machine, monkeypatch, {FAST: torch.OutOfMemoryError("tried to allocate")})
+    with pytest.raises(part("search").TuningError, match="45 tokens in a batch of 1 find no room") as raised:
+        machine.tune("forward")
+    assert "--length" in raised.value.help
+
+
+def test_an_interruption_keeps_what_was_measured_whole(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(machine, monkeypatch, {SLOW: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        machine.tune("decode", "forward", "dq")
+    assert stored("decode") == FAST and stored("forward") is None and stored("dq") is None
+    assert not part("tuned").tried
+
+
+def test_launches_that_are_the_same_are_tried_once(machine: Machine) -> None:
+    """Tiles are cut to a block where rows are not free, and in dK and dV the keys."""
+
+    def tried(text: str, direction: str, *tiles: tuple[int, int]) -> set[tuple[int, int]]:
+        own = Machine(text)
+        make = part("configs", text).Config
+        own.tune(direction, candidates=tuple(make(rows, keys, 4, 2) for rows, keys in tiles))
+        return {(c.rows, c.keys) for c in own.tried()}
+
+    assert not part("pattern", "dilated").ROWS_PER_TILE_FREE  # and the heads of a KV head are of two classes
+    assert tried("dilated", "forward", (128, 32), (32, 32), (16, 32), (32, 64)) == {(64, 64), (128, 32)}
+    assert tried("dilated", "dkdv", (64, 128), (64, 16), (64, 32)) == {(64, 64)}
+    assert tried("tokens", "dkdv", (64, 128), (64, 16), (64, 32)) == {(64, n) for n in (16, 32, 64, 128)}
+
+
+def test_layers_count_as_often_as_there_are(machine: Machine) -> None:
+    text = PATTERNS["two_layers"].replace("layers: 2\ndense_layers: 1", "layers: 5\ndense_layers: 1")
+    assert part("trials", text).layer_kinds() == [(0, 4), (1, 1)]
+    [result] = Machine(text).tune("forward")
+    assert (result.seconds, result.table_seconds) == (5.0, 10.0)
+
+
+def test_decoding_with_many_heads_in_a_tile_is_forward(machine: Machine) -> None:
+    text = "pattern: 1\nname: small\nheads: 32\nkv_heads: 1\nhead_dim: 16\nblock: 16\nshards: [{heads: all, local: 2}]"
+    assert Machine(text).tune("decode") == []
+    assert [r.direction for r in Machine(text.replace("heads: 32", "heads: 16")).tune("decode")] == ["decode"]
+
+
+@pytest.mark.parametrize("dim", [16, 64, 128, 256])
+@pytest.mark.parametrize("item", [2, 4])
+@pytest.mark.parametrize("known", ["sm_80", "sm_86", "sm_90", "sm_100", "gfx942"])
+def test_the_candidates(known: str, item: int, dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuning = part("tuning")
+    monkeypatch.setattr(tuning, "HEAD_DIM", dim)
+    for direction in part("tuned").DIRECTIONS:
+        found = list(tuning.space(direction, known, item))
+        assert 3 <= len(found) <= 54, direction
+        for c in found:
+            assert min(c.rows, c.keys) >= 16 and c.warps in (2, 4, 8) and 1 <= c.stages <= 4
+            if direction == "decode":
+                assert c.rows == 16
+            if known.startswith("gfx"):
+                assert c.stages <= 2
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuning, said = part("tuning"), []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for cuda in (None, "13.0"):
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        with pytest.raises(tuning.TuningError, match="tuning needs a GPU, and torch") as raised:
+            tuning.find_device()
+        said.append((str(raised.value), raised.value.help))
+    assert "is built without CUDA" in said[0][0] and "install a build" in said[0][1]
+    assert "sees none" in said[1][0] and "nvidia-smi" in said[1][1] and "small.tuning" in said[1][1]
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(tuning.TuningError, match="would be interpreted"):
+        tuning.find_device()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(tuning.TuningError, match="needs triton"):
+        tuning.find_device()
+
+
+def test_alone_it_prints_results_and_tells_how_far_it_is(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m small.tuning`."""
+    tuning = part("tuning")
+    monkeypatch.setattr(tuning, "find_device", lambda: CPU)
+    monkeypatch.setattr(tuning, "GpuClock", lambda device: machine.clock)
+    monkeypatch.setattr(tuning, "space", lambda *_: [FAST])
+    arguments = ["--dtype", "fp32", "--length", "45", "--only", "dq", "decode"]
+    assert tuning.main(arguments) == 0
+    printed = capsys.readouterr()
+    assert [line.partition(":")[0] for line in printed.out.splitlines()[::2]] == ["dq", "decode"]
+    assert "dq 2/6: 16 rows, 32 keys, 4 warps, 2 stages: 1000 ms\n" in printed.err
+    failing(machine, monkeypatch, {FAST: KeyboardInterrupt()})
+    assert tuning.main(["--only", "forward", *arguments[:4]]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    monkeypatch.setattr(tuning, "find_device", refuse(tuning))
+    assert tuning.main(arguments) == 2 and capsys.readouterr().err == "no GPU\n  help: find one\n"
+
+
+def refuse(tuning: ModuleType) -> Callable[[], None]:
+    def find() -> None:
+        raise tuning.TuningError("no GPU", "find one")
+
+    return find
+
+
+def test_the_compiled_pattern_is_not_changed_by_tuning(machine: Machine) -> None:
+    """What lies in the package's folder is what was compiled."""
+    folder = Path(str(compiled("strided")[1].__file__)).parent
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    machine.tune("forward")
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
