@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import arrays, configs, tuned
+from . import arrays, binaries, configs, tuned
 from .backward import (
     STRIDES,
     attn_bwd_dkdv,
@@ -16,6 +16,11 @@ from .requests import LOG2_E, Requests, aligned, arch, precision
 
 PREPARED_ROWS = 16
 Grads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+binaries.use(
+    attn_bwd_prepare,
+    attn_bwd_dq,
+    attn_bwd_dkdv,
+)
 
 
 def backward(

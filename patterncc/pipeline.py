@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from patterncc.errors import Diagnostic, PatternError, Span
 from patterncc.runtime import gallery
@@ -43,6 +44,14 @@ class Compiled:
     plan: str  # "closed" or "table"
     entry: Entry
 
+    @property
+    def binaries(self) -> dict[str, Any] | None:
+        """Of the package's binaries: arches, dtype, triton, bytes. None when it has none."""
+        if not (facts := self.entry.manifest.options.get("binaries")):
+            return None
+        files = (self.entry.path / name for name in self.entry.manifest.files if name.endswith((".cubin", ".hsaco")))
+        return {**facts, "bytes": sum(file.stat().st_size for file in files)}
+
     def load(self) -> ModuleType:
         """The package, imported: `compiled.load().attention(q, k, v)`."""
         from patterncc.runtime.load import load
@@ -66,20 +75,27 @@ def compile(
     output: str | os.PathLike[str] | None = None,
     plan: str | None = None,
     force: bool = False,
+    binaries: Sequence[str] = (),
+    dtype: str = "bf16",
 ) -> Compiled:
     """Compile a pattern file, or a shipped pattern by name: into the cache, and with `output` a copy into that folder.
 
-    plan: "closed" or "table", None for the better one; force: build and write it even if it is there.
+    plan: "closed" or "table", None for the better one; force: build and write it even if it is there; binaries: the
+    architectures for which compiled kernels are put into the package, for tensors of `dtype`.
     Raises PatternError for mistakes in the file, and BrokenPromise for what it promises and does not keep.
     """
     file, cache = gallery.find(pattern), Cache.of_user()
-    key = input_key(file, plan)
+    key = input_key(file, plan, *binaries_key(binaries, dtype))
     entry = cache.seen(key) if key and not force else None
     cached = entry is not None
     if entry is None:
         from patterncc.spec import load as read
 
         package = generate(read(file), plan)
+        if binaries:
+            from patterncc.codegen.binaries import ship_binaries
+
+            package = ship_binaries(package, tuple(dict.fromkeys(binaries)), dtype)
         cached = not force and cache.find(package.digest) is not None
         entry = cache.store(package, anew=force)
     cache.remember(entry, key)
@@ -145,15 +161,26 @@ def load_compiled(name: str) -> ModuleType | None:
     return compile(name).load() if name in gallery.shipped() else None
 
 
-def input_key(file: Path, plan: str | None) -> str | None:
-    """What the package depends on, hashed: the file, the option and the compiler itself. None when the file may name
+def input_key(file: Path, plan: str | None, *more: bytes) -> str | None:
+    """What the package depends on, hashed: the file, the options and the compiler itself. None when the file may name
     further files, or cannot be read: then it is compiled, which says why."""
     try:
         text = file.read_bytes()
     except OSError:
         return None
-    parts = (text, os.fsencode(file.suffix), str(plan).encode(), _compiler())
+    parts = (text, os.fsencode(file.suffix), str(plan).encode(), _compiler(), *more)
     return None if b"mask" in text else hashlib.sha256(b"".join(hashlib.sha256(p).digest() for p in parts)).hexdigest()
+
+
+def binaries_key(binaries: Sequence[str], dtype: str) -> tuple[bytes, ...]:
+    """What else a package with binaries depends on: what they are for, and Triton's version."""
+    if not binaries:
+        return ()
+    from importlib.util import find_spec
+
+    triton = find_spec("triton")
+    version = Path(triton.origin).read_bytes() if triton and triton.origin else b""  # `__version__ = …`, and imports
+    return (*map(str.encode, dict.fromkeys(binaries)), dtype.encode(), version)
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,19 +17,30 @@ DTYPES = ("fp32", "fp16", "bf16")
 
 
 def run(
-    patterns: list[str], folder: Path | None, dtype: str, arch: str | None, plan: str | None, force: bool, json: bool
+    patterns: list[str],
+    folder: Path | None,
+    dtype: str,
+    arch: str | None,
+    binaries: bool,
+    plan: str | None,
+    force: bool,
+    json: bool,
 ) -> int:
     """Compile each pattern; the mistakes of all of them are shown, and the worst decides the exit code."""
     one_of("--plan", plan, FORMS)
     one_of("--dtype", dtype, DTYPES)
     arches = targets(arch)
+    if binaries and not arches:
+        raise UsageError("--binaries needs --arch: the GPUs that they are for", "for example --arch sm_80,sm_90")
     documents: list[dict[str, Any]] = []
     problems: list[PatternError] = []
     for pattern in patterns:
         try:
-            output.progress(f"compiling {pattern}")
-            done = compile(pattern, output=folder, plan=plan, force=force)
-            kernels = resources(done, arches, dtype)
+            output.progress(f"compiling {pattern}" + f" for {', '.join(arches)}" * binaries)
+            with installed("--binaries"):
+                shipped = arches if binaries else ()
+                done = compile(pattern, output=folder, plan=plan, force=force, binaries=shipped, dtype=dtype)
+            kernels = of_binaries(done) if binaries else resources(done, arches, dtype)
         except PatternError as error:
             output.progress("")
             output.error(error)
@@ -70,11 +83,25 @@ def resources(done: Compiled, arches: tuple[str, ...], dtype: str) -> list[dict[
     found: list[dict[str, Any]] = []
     for arch in arches:
         output.progress(f"compiling {done.name} for {arch}")
-        try:
+        with installed("--arch"):
             found += [asdict(kernel) for kernel in report(done.entry.path, (arch,), dtype)]
-        except ModuleNotFoundError as error:
-            raise UsageError(f"--arch needs {error.name}, which is not installed here") from error
     return found
+
+
+@contextmanager
+def installed(option: str) -> Iterator[None]:
+    """What is missing here is missing for this option."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{option} needs {error.name}, which is not installed here") from error
+
+
+def of_binaries(done: Compiled) -> list[dict[str, Any]]:
+    """What each kernel takes of which the package has a binary."""
+    from patterncc.codegen.binaries import reports
+
+    return reports(done.entry.path)
 
 
 def described(done: Compiled, kernels: list[dict[str, Any]]) -> dict[str, Any]:
@@ -85,6 +112,7 @@ def described(done: Compiled, kernels: list[dict[str, Any]]) -> dict[str, Any]:
         "cached": done.cached,
         "plan": done.plan,
         "kernels": kernels,
+        **({"binaries": done.binaries} if done.binaries else {}),
     }
 
 
@@ -92,6 +120,9 @@ def tell(done: Compiled, kernels: list[dict[str, Any]]) -> None:
     how = "arithmetic" if done.plan == "closed" else "tables"
     print(f"{output.paint(done.name, output.BOLD)}: index maps as {how}, promises proved{', cached' * done.cached}")
     print(f"  {done.path}")
+    if shipped := done.binaries:
+        where = f"{', '.join(shipped['arches'])} ({shipped['dtype']}, triton {shipped['triton']})"
+        print(f"  {len(kernels)} binaries for {where}: {shipped['bytes'] / 1024:.0f} KiB")
     if kernels:
         header = list(kernels[0])
         rows = [[_cell(kernel[key]) for key in header] for kernel in kernels]

@@ -13,7 +13,7 @@ from patterncc.codegen.manifest import FILE, Manifest, sha256
 
 @dataclass(frozen=True)
 class GeneratedPackage:
-    """The files of `<name>/` by name: sources, tables and masks. The manifest is made from them."""
+    """The files of `<name>/` by name: sources, tables, masks and binaries. The manifest is made from them."""
 
     name: str
     source: str
@@ -24,7 +24,7 @@ class GeneratedPackage:
         """Names end in paths and in sources: they are checked here too, whoever made them."""
         check_name(self.name)
         for name in self.sources:
-            if not re.fullmatch(r"[a-z_][a-z0-9_]*\.(py|bin)", name):
+            if name == FILE or not re.fullmatch(r"[a-z_][a-z0-9_]*\.(py|bin|json|cubin|hsaco)", name):
                 raise ValueError(f"not a file of a package: {name!r}")
 
     @cached_property

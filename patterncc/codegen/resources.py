@@ -51,8 +51,7 @@ def report(folder: Path, arches: Sequence[str], dtype: str = "bf16", only: str =
     regular expression; RuntimeError with Triton's words when one fails."""
     for arch in arches:
         check_arch(arch)
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path])
+    environment = quiet_environment()
 
     def compile_all(arch: str) -> list[Report]:
         command = [sys.executable, "-m", "patterncc.codegen.resources", str(folder), arch, dtype, only]
@@ -63,6 +62,15 @@ def report(folder: Path, arches: Sequence[str], dtype: str = "bf16", only: str =
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return [entry for entries in pool.map(compile_all, arches) for entry in entries]
+
+
+def quiet_environment() -> dict[str, str]:
+    """For a process that compiles kernels: where Triton's tools and cache are, and none of its switches."""
+    switches = [
+        name for name in os.environ if name.startswith("TRITON_") and not name.endswith(("PATH", "DIR", "HOME"))
+    ]
+    environment = {name: value for name, value in os.environ.items() if name not in switches}
+    return environment | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path])}
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ def compile_call(kernel: Any, call: Call, arch: str) -> Any:
     return triton.compile(source, target=GPUTarget(*backend(arch)), options=options)
 
 
-def read_report(binary: Any, kernel: str, call: Call, arch: str, limit: int) -> Report:
+def read_report(binary: Any, title: str, arch: str, limit: int, config: str) -> Report:
     """Registers and spills from the binary, copies and products from the last text in which they have names."""
     if backend(arch)[0] == "cuda":
         registers, spills = cubin_usage(binary.asm["cubin"])
@@ -173,7 +181,7 @@ def read_report(binary: Any, kernel: str, call: Call, arch: str, limit: int) -> 
     products = {unit: len(re.findall(expression, text)) for unit, expression in MATRIX_OPS.items()}
     unit = max(products, key=products.__getitem__)
     return Report(
-        kernel=f"{kernel} {call.purpose}".strip(),
+        kernel=title,
         arch=arch,
         registers=registers,
         spills=spills,
@@ -182,7 +190,7 @@ def read_report(binary: Any, kernel: str, call: Call, arch: str, limit: int) -> 
         async_copies=len(re.findall(ASYNC_COPIES, text)),
         matrix_ops=products[unit],
         matrix_unit=unit if products[unit] else "",
-        config=f"{call.warps} warps, {call.stages} stages",
+        config=config,
     )
 
 
@@ -208,7 +216,9 @@ def main(folder: str, arch: str, dtype: str, only: str) -> None:
         if not re.search(only, f"{call.kernel} {call.purpose}".strip()):
             continue
         kernel = find_kernel(package, call.kernel)
-        reports.append(asdict(read_report(compile_call(kernel, call, arch), kernel.__name__, call, arch, limit)))
+        title = f"{kernel.__name__} {call.purpose}".strip()
+        config = f"{call.warps} warps, {call.stages} stages"
+        reports.append(asdict(read_report(compile_call(kernel, call, arch), title, arch, limit, config)))
     print(json.dumps(reports))
 
 

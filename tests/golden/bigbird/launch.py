@@ -6,7 +6,7 @@ from functools import wraps
 
 import torch
 
-from . import arrays, configs, tuned
+from . import arrays, binaries, configs, tuned
 from .configs import Config
 from .forward import (
     attn_fwd_bigbird,
@@ -14,6 +14,11 @@ from .forward import (
 from .pattern import FORM, HEAD_DIM
 from .requests import LOG2_E, Requests, aligned, arch, precision, processors, query_starts, unpacked
 from .splits import (
+    attn_combine_bigbird,
+)
+
+binaries.use(
+    attn_fwd_bigbird,
     attn_combine_bigbird,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import arrays, configs, tuned
+from . import arrays, binaries, configs, tuned
 from .backward import (
     STRIDES,
     attn_bwd_dkdv_bigbird,
@@ -16,6 +16,11 @@ from .requests import LOG2_E, Requests, aligned, arch, precision
 
 PREPARED_ROWS = 16
 Grads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+binaries.use(
+    attn_bwd_prepare_bigbird,
+    attn_bwd_dq_bigbird,
+    attn_bwd_dkdv_bigbird,
+)
 
 
 def backward(

@@ -1,0 +1,72 @@
+"""The calls that binaries are shipped for, as calls of a package's own launchers on small tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+TORCH_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+LENGTH = 256  # of sequences: more than a tile has rows
+PAGES = (16, 64)  # tokens of a page
+SPLITS = (1, 2, 4, 8, 16, 32, 64)  # programs that share the keys of a decoding step
+HIP_RANGE = 1 << 31  # bytes: Triton compiles anew for a larger tensor, on AMD's GPUs
+
+
+def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """For every kind of KV head: what for, and the call. Whole tiles, and single queries; aligned tensors."""
+    import torch
+
+    class OnGpu(torch.Tensor):
+        is_cuda = True  # type: ignore[assignment]
+
+    share, dim = package.pattern.HEADS // package.pattern.KV_HEADS, package.pattern.HEAD_DIM
+    kind: torch.dtype = getattr(torch, TORCH_DTYPES[dtype])
+    forward, backward = package.launch, package.launch_backward
+
+    def empty(*shape: int, dtype: torch.dtype = kind) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype).as_subclass(OnGpu)
+
+    def ints(*numbers: int) -> torch.Tensor:
+        return torch.tensor(numbers, dtype=torch.int32)
+
+    q, k, v, out = empty(1, share, LENGTH, dim), *(empty(1, n, LENGTH, dim) for n in (1, 1, share))
+    lse = empty(1, share, LENGTH, dtype=torch.float32)
+    packed = [x[0].transpose(0, 1).contiguous() for x in (q, k, v, out)]
+    ends, requests = ints(0, LENGTH), ints(LENGTH)
+    lengths = ends, ends, LENGTH, LENGTH
+    sizes = [1, 1 + HIP_RANGE // (dim * kind.itemsize * min(PAGES))] if arch.startswith("gfx") else [1]
+    for layer, head_offset in distinct_heads(package):
+        place = {"layer": layer, "scale": 1.0, "head_offset": head_offset}
+        start = {"q_start": 0, "kv_start": 0}
+        yield "", partial(forward.forward, q, k, v, **place, **start)
+        yield "varlen", partial(forward.forward_varlen, *packed[:3], *lengths, **place)
+        yield "one query", partial(forward.forward, q[:, :, :1], k, v, **place, **start)
+        for dlse, more in ((None, ""), (lse, "LSE's gradient")):
+            yield more, partial(backward.backward, q, k, v, out, lse, out, dlse, **place, **start)
+            rows = lse[0], packed[3], None if dlse is None else lse[0]
+            words = f"varlen, {more}" if more else "varlen"
+            yield words, partial(backward.backward_varlen, *packed, *rows, *lengths, **place)
+        for page, pages in ((page, pages) for page in PAGES for pages in sizes):
+            cache = empty(pages, page, 1, dim)
+            table = torch.zeros(1, LENGTH // page, dtype=torch.int32)
+            words = f"page {page}" if pages == 1 else f"page {page}, large cache"
+            paged = partial(forward.forward_paged, packed[0], cache, cache, table, requests, ends, **place)
+            yield f"paged, {words}", partial(paged, max_q_len=LENGTH, splits=1)
+            for n in SPLITS:
+                step = partial(forward.decode, packed[0][None, :1], cache, cache, table, requests, **place)
+                yield f"decode, {words}" + (f", {n} parts" if n > 1 else ""), partial(step, splits=n)
+
+
+def distinct_heads(package: ModuleType) -> list[tuple[int, int]]:
+    """KV heads that kernels treat differently, as layer and first query head: in how many of their query heads share a
+    tile, and which rounds of dK and dV they take. However a model is split over devices, its KV heads are whole."""
+    pattern, found = package.pattern, dict[tuple[int, tuple[bool, ...]], tuple[int, int]]()
+    share = pattern.HEADS // pattern.KV_HEADS
+    for layer in range(pattern.LAYERS):
+        for head in range(0, pattern.HEADS, share):
+            classes = package.arrays.present(layer, head, share)
+            rounds = (any(period[klass] for klass in classes) for period in package.backward.STRIDES)
+            found.setdefault((package.arrays.group_size(classes, head), tuple(rounds)), (layer, head))
+    return list(found.values())
