@@ -9,7 +9,8 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 PATIENCE_S = 60.0  # a peer that takes longer is cut off, and its cell says so
 
@@ -48,7 +49,7 @@ def run() -> Iterator[dict[str, object]]:
                 }
 
 
-def growth(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+def growth(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
     """The exponent of time against tokens, fitted between the smallest and the largest length of each way."""
     found = []
     for way in WAYS:
@@ -58,8 +59,8 @@ def growth(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
             if r["what"] == way and (r["heads"], r["block"]) == SHAPES[1] and r.get("seconds")
         }
         if len(times) >= 2:
-            low, high = min(times), max(times)  # type: ignore[type-var]
-            exponent = math.log(times[high] / times[low]) / math.log(high / low)  # type: ignore[operator]
+            low, high = min(times), max(times)
+            exponent = math.log(times[high] / times[low]) / math.log(high / low)
             found.append({"what": way, "tokens": [low, high], "exponent": round(exponent, 2)})
     return found
 
@@ -154,7 +155,7 @@ def _flex(heads: int, block: int, tokens: int, compiled: bool = False):
     import torch
     from torch.nn.attention.flex_attention import create_block_mask
 
-    def rule(b, h, q, k):
+    def rule(b: Any, h: Any, q: Any, k: Any) -> Any:
         i, j = q // block, k // block
         return (q >= k) & ((i - j < 1024 // block) | ((j - h) % 16 == 0))
 
@@ -181,7 +182,7 @@ def _flex_from_blocks(heads: int, block: int, tokens: int):
     return build
 
 
-def _size(mask) -> int:
+def _size(mask: Any) -> int:
     names = ("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_kv_indices")
     names += ("q_num_blocks", "q_indices", "full_q_num_blocks", "full_q_indices")
     tensors = [getattr(mask, name) for name in names]

@@ -15,8 +15,10 @@ def strided(
     head_dim: int = 64,
     block: int = 64,
     dense_heads: int = 0,
+    offset: str = "h",
 ) -> str:
-    """A window and a stride whose offset moves with the head, and some dense heads at the end: S2-Attention's shape."""
+    """A window and a stride whose offset moves with the head, or with the KV head, and some dense heads at the end:
+    S2-Attention's shape."""
     sparse = heads - dense_heads
     lines = [
         "pattern: 1",
@@ -26,7 +28,7 @@ def strided(
         f"head_dim: {head_dim}",
         f"block: {block}",
         "shards:",
-        f'  - {{heads: "0-{sparse - 1}", local: {local}, stride: {stride}, offset: h}}',
+        f'  - {{heads: "0-{sparse - 1}", local: {local}, stride: {stride}, offset: {offset}}}',
     ]
     if dense_heads:
         lines.append(f'  - {{heads: "{sparse}-{heads - 1}", dense: true}}')
@@ -41,14 +43,20 @@ def written(text: str, folder: Path) -> Path:
     return path
 
 
-def kept_share(tokens: int, *, block: int, local: int, stride: int, heads: int) -> float:
-    """Kept over causal token pairs of `strided` without dense heads, counted: [heads] rows of blocks."""
-    rows = -(-tokens // block)
+def kept_pairs(tokens: int, *, block: int, local: int, stride: int, offset: int) -> int:
+    """Token pairs that a head of `strided` keeps, counted row of blocks by row of blocks."""
     kept = 0
-    for head in range(heads):
-        for i in range(rows):
-            near = min(local, i + 1)
-            last = i - local  # columns 0..last lie beyond the window
-            far = max(0, (last - head % stride) // stride + 1) if last >= head % stride else 0
-            kept += (near - 1 + far) * block * block + block * (block + 1) // 2
+    for i in range(-(-tokens // block)):
+        rows = min(block, tokens - i * block)
+        near = min(local, i + 1) - 1
+        last = i - local  # columns 0..last lie beyond the window
+        far = (last - offset % stride) // stride + 1 if last >= offset % stride else 0
+        kept += (near + far) * rows * block + rows * (rows + 1) // 2
+    return kept
+
+
+def kept_share(tokens: int, *, block: int, local: int, stride: int, heads: int) -> float:
+    """Kept over causal token pairs of `strided` without dense heads, whose offsets are 0 to heads - 1."""
+    shape = {"block": block, "local": local, "stride": stride}
+    kept = sum(kept_pairs(tokens, **shape, offset=head) for head in range(heads))
     return kept / (heads * tokens * (tokens + 1) / 2)

@@ -1,4 +1,4 @@
-"""Results as JSON, as pictures, and as the table in the README: nothing here measures anything."""
+"""Results as JSON, as one page, and as the tables in the README: nothing here measures anything."""
 
 from __future__ import annotations
 
@@ -10,88 +10,142 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
+SUITES = ("cpu", "gpu")
+MACHINES = {"cpu": "any machine", "gpu": "a machine with a GPU; CONTRIBUTING.md says how to prepare it"}
+
+# What a page shows of each part: the cells' own columns are many more, and stand in the JSON.
+PAGES: dict[str, dict[str, tuple[str, ...]]] = {
+    "cpu": {
+        "startup": ("what", "wall_s", "wall_min_s", "wall_max_s"),
+        "attention": ("direction", "dtype", "tokens", "density", "speedup", "share_of_ideal", "over_flex", "error"),
+        "decoding": ("tokens", "compact_s_per_step", "full_s_per_step", "speedup", "bytes_kept", "error"),
+        "loops": ("what", "arch", "tile", "instructions_per_key", "to_dense", "registers", "spills"),
+    },
+    "gpu": {
+        "ceilings": ("what", "backend", "head_dim", "direction", "tb_per_s", "tflops"),
+        "attention": (
+            "case", "batch", "tokens", "direction", "density", "ms", "ms_min", "ms_max", "tflops", "share_of_dense",
+            "over_flash", "error",
+        ),
+        "serving": (
+            "what", "case", "requests", "tokens", "direction", "ms", "graph_ms", "tb_per_s", "share_of_copy", "tflops",
+            "share_of_dense", "error",
+        ),
+        "peers": ("peer", "case", "batch", "tokens", "direction", "ms", "peer_ms", "over_peer", "peer_error"),
+        "first_call": (
+            "what", "caches", "import_s", "forward_s", "backward_s", "decode_s", "forward_again_s",
+            "compiled_after_all",
+        ),
+        "compiling": ("case", "seconds"),
+    },
+}  # fmt: skip
 
 
 def save(
-    suite: str, machine: Mapping[str, object], results: Mapping[str, Sequence[object]], targets: Sequence[object]
+    folder: Path,
+    suite: str,
+    machine: Mapping[str, object],
+    results: Mapping[str, Sequence[object]],
+    targets: Sequence[object],
 ) -> Path:
-    """One JSON file a suite: machine, targets, rows."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{suite}.json"
+    """One JSON file a suite: machine, targets, rows. It is whole at every moment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{suite}.json"
     document = {"machine": machine, "targets": targets, **results}
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(document, indent=1) + "\n")
+    unfinished.replace(path)
     return path
 
 
-def saved(suite: str) -> dict[str, Any] | None:
+def saved(suite: str, folder: Path) -> dict[str, Any] | None:
     """What was measured, or None where nothing was."""
-    path = RESULTS / f"{suite}.json"
+    path = folder / f"{suite}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def plot(suite: str) -> Path | None:
-    """Speed-up over dense against length, one line a pattern, dtype and direction; None without matplotlib or rows."""
-    document = saved(suite) or {}
-    rows = [row for row in document.get("attention", ()) if row.get("speedup")]
-    try:
-        import matplotlib
-    except ImportError:
-        return None
-    if not rows:
-        return None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+def render(folder: Path) -> None:
+    """The page and the picture of each suite that was measured; of the others, what measures them."""
+    from benchmarks import figures
 
-    panels = sorted(
-        {(row["direction"], row["dtype"]) for row in rows}, key=lambda p: (p[0] != "forward", p[1] != "fp32")
-    )
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), squeeze=False)
-    for (direction, dtype), axis in zip(panels, axes[0], strict=True):
-        lines: dict[str, list[tuple[int, float, float]]] = {}
-        for row in rows:
-            if (row["direction"], row["dtype"]) == (direction, dtype):
-                name = f"local {row['local']}, stride {row['stride']}"
-                lines.setdefault(name, []).append((row["tokens"], row["speedup"], 1 / row["density"]))
-        for number, (name, points) in enumerate(sorted(lines.items())):
-            points.sort()
-            axis.plot([p[0] for p in points], [p[1] for p in points], "o-", color=f"C{number}", label=name)
-            axis.plot([p[0] for p in points], [p[2] for p in points], ":", color=f"C{number}", alpha=0.6)
-        axis.axhline(1, color="0.7", linewidth=0.8)
-        axis.set(xscale="log", yscale="log", xlabel="tokens", title=f"{direction}, {dtype}")
-        axis.set_xticks(sorted({row["tokens"] for row in rows}))
-        axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1024:g}k")
-        axis.minorticks_off()
-        axis.yaxis.set_major_formatter(lambda y, _: f"{y:g}x")
-    axes[0][0].set_ylabel("times as fast as dense (dotted: 1 / density)")
-    axes[0][0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
-    path = RESULTS / f"{suite}.png"
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    return path
+    for suite in SUITES:
+        document = saved(suite, folder)
+        if document is None:
+            print(f"{suite}: nothing was measured. `python -m benchmarks {suite}` measures, on {MACHINES[suite]}.")
+            continue
+        picture = figures.draw(suite, document, folder / f"{suite}.png")
+        path = folder / f"{suite}.md"
+        path.write_text(page(suite, document, picture))
+        print(path if picture else f"{path}, without a picture: that takes matplotlib (pip install '.[bench]')")
+    if folder == RESULTS:
+        fill_readme()
+
+
+def page(suite: str, document: Mapping[str, Any], picture: Path | None) -> str:
+    """Everything that was measured, as Markdown: targets first, then the parts, then the cells that are empty."""
+    lines = [f"# `python -m benchmarks {suite}`", "", *([document["toy"], ""] if "toy" in document else [])]
+    lines += [f"{where(document['machine'])}", ""]
+    if picture:
+        lines += [f"![{suite}]({picture.name})", ""]
+    lines += ["## Targets", "", *target_rows(document["targets"]), ""]
+    for part, columns in PAGES[suite].items():
+        rows = [row for row in document.get(part, ()) if "note" not in row]
+        used = [name for name in columns if any(row.get(name) is not None for row in rows)]
+        if used:
+            lines += [f"## {part.replace('_', ' ').capitalize()}", "", *markdown(used, rows), ""]
+    empty = [row for rows in document.values() if isinstance(rows, list) for row in rows if "note" in row]
+    if empty:
+        lines += ["## Empty cells", "", *(f"* {row.get('cell', row.get('what'))}: {row['note']}" for row in empty), ""]
+    return "\n".join(lines)
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table; what a row does not have is an empty cell."""
+    head = [f"| {' | '.join(name.replace('_', ' ') for name in columns)} |", f"|{' --- |' * len(columns)}"]
+    return head + [f"| {' | '.join(cell(row.get(name)) for name in columns)} |" for row in rows]
+
+
+def cell(value: object) -> str:
+    """A value as a reader wants it: four digits, no exponent where none is needed.
+
+    >>> cell(0.123456), cell(1048576), cell(None), cell(12345.678), cell(3.2e-07)
+    ('0.1235', '1048576', '', '12346', '3.2e-07')
+    """
+    if not isinstance(value, float):
+        return "" if value is None else str(value)
+    return f"{value:.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
 def fill_readme() -> None:
     """Put what was measured between the README's markers; what was not measured is an empty cell."""
     text = README.read_text()
-    for suite in ("cpu", "gpu"):
+    for suite in SUITES:
         pattern = re.compile(rf"(<!-- benchmarks {suite} -->\n).*?(<!-- end -->)", re.S)
-        text = pattern.sub(lambda found, suite=suite: found[1] + table(suite) + found[2], text)
+        text = pattern.sub(lambda found, suite=suite: found[1] + table(suite, RESULTS) + found[2], text)
     README.write_text(text)
 
 
-def table(suite: str) -> str:
-    """The targets of a suite as a Markdown table, below a line that says what they were measured on."""
+def table(suite: str, folder: Path) -> str:
+    """The targets of a suite as a Markdown table, above a line that says what they were measured on."""
     from benchmarks import targets
 
-    document = saved(suite)
-    rows = document["targets"] if document else getattr(targets, suite)({})
-    lines = ["", "| target | goal | measured | |", "| --- | --- | --- | --- |"]
+    document = saved(suite, folder)
+    lines = ["", *target_rows(document["targets"] if document else getattr(targets, suite)({}))]
+    if document:
+        lines.append(f"\n{where(document['machine'])}")
+    return "\n".join([*lines, "", ""])
+
+
+def target_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each target with its goal, its figure and whether it is met."""
+    lines = ["| target | goal | measured | |", "| --- | --- | --- | --- |"]
     for row in rows:
         value = "" if row["value"] is None else f"{row['value']:.3g}"
         verdict = {None: "", True: "met", False: "not met"}[row["met"]]
         lines.append(f"| {row['target']} | {row['goal']} | {value} | {verdict} |")
-    if document:
-        machine = document["machine"]
-        where = machine.get("accelerator") or f"{machine['processor']}, {machine['cores']} cores"
-        lines.append(f"\nMeasured on {where}; torch {machine['torch']}, triton {machine['triton']}.")
-    return "\n".join([*lines, "", ""])
+    return lines
+
+
+def where(machine: Mapping[str, Any]) -> str:
+    place = machine.get("accelerator") or f"{machine['processor']}, {machine['cores']} cores"
+    return f"Measured on {place}; torch {machine['torch']}, triton {machine['triton']}."

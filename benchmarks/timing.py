@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 
@@ -40,6 +40,6 @@ def alternate(calls: Mapping[str, Callable[[], object]], runs: int = 5, limit_s:
     return {name: sample(wall[name], cpu[name]) for name in calls}
 
 
-def sample(wall: list[float], cpu: list[float]) -> Sample:
+def sample(wall: Sequence[float], cpu: Sequence[float]) -> Sample:
     """The median of some runs, with their spread."""
     return Sample(len(wall), statistics.median(wall), min(wall), max(wall), statistics.median(cpu))

@@ -1,0 +1,15 @@
+"""The gpu suite: what the machine can do at best, then how much of it the generated kernels reach.
+
+Its parts in the order in which they are measured, each with what it asks:
+
+    ceilings     how fast does this GPU copy, multiply matrices, and compute dense attention?
+    first_call   how long does a new process wait for its first result?
+    compiling    what does Triton's compiler take for each package? (All at once; later parts find them compiled.)
+    attention    forward and backward, against FlashAttention-2 on dense attention
+    serving      packed sequences, mixed batches over a paged cache, decoding
+    peers        the same mask by FlexAttention and by DKernel
+
+`cells` lists what each part measures, `conduct` runs the parts in processes of their own within a budget of time and
+hands on each figure as it comes, `child` is such a process. Nothing is timed that `witness` has not found right.
+Only torch, triton and the folder that `python -m benchmarks prepare` wrote are needed.
+"""

@@ -1,0 +1,118 @@
+"""What each part measures, in order: plain data, read by the process that conducts and by those that measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.gpu.cases import CASES, TOY
+
+BATCH = 4  # of the ancestor's benchmark
+LENGTHS = tuple(1 << n for n in range(10, 17))  # 1k to 64k, likewise
+USUAL = 16384  # tokens, where one thing is varied and the length is not
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to measure: `given` says what, and stands in each of its rows; `needs_s` is about how long it takes."""
+
+    name: str
+    needs_s: float
+    given: Mapping[str, Any]
+
+
+def cells(part: str, *, toy: bool = False) -> tuple[Cell, ...]:
+    """The cells of a part, the most telling ones first: when time runs out, the last ones stay empty."""
+    return {
+        "ceilings": _ceilings,
+        "first_call": _first_call,
+        "compiling": _compiling,
+        "attention": _attention,
+        "serving": _serving,
+        "peers": _peers,
+    }[part](toy)
+
+
+PARTS = ("ceilings", "first_call", "compiling", "attention", "serving", "peers")
+
+
+def _ceilings(toy: bool) -> tuple[Cell, ...]:
+    plain = [Cell(what, 1, {"what": what}) for what in ("copy", "matrix product")]
+    dims = (16,) if toy else (128, 64, 256)
+    dense = [
+        Cell(f"dense, head dim {dim}, {backend}", 3, {"what": "dense", "head_dim": dim, "backend": backend})
+        for dim in dims
+        for backend in ("flash", "cudnn", "efficient")
+    ]
+    return (*plain, *dense)
+
+
+def _first_call(toy: bool) -> tuple[Cell, ...]:
+    case = TOY.name if toy else "ancestor"
+    seconds = {"shipped binaries": 15, "nothing shipped": 60, "FlexAttention": 60}
+    return tuple(Cell(what, needs, {"what": what, "case": case}) for what, needs in seconds.items())
+
+
+def _compiling(toy: bool) -> tuple[Cell, ...]:
+    return tuple(Cell(name, 0, {"case": name}) for name in ([TOY.name] if toy else CASES))
+
+
+def _attention(toy: bool) -> tuple[Cell, ...]:
+    if toy:
+        return (_sequence("toy", 1, 70, 1),)
+    long = (_sequence("thin", 1, 131072, 20), _sequence("thin", 1, 1 << 20, 30, flash=False))
+    ancestor = [_sequence("ancestor", BATCH, tokens, 4 + tokens / 8192) for tokens in reversed(LENGTHS)]
+    varied = [_sequence(name, 1, USUAL, 4) for name in CASES if name not in ("ancestor", "thin")]
+    alike = _sequence("ancestor", 1, USUAL, 4)  # block 64, head dim 128, beside the others
+    return (*long[:1], *ancestor, alike, *varied, *long[1:])
+
+
+def _sequence(case: str, batch: int, tokens: int, needs_s: float, **rest: Any) -> Cell:
+    return Cell(f"{case}, {batch} x {tokens}", needs_s, {"case": case, "batch": batch, "tokens": tokens, **rest})
+
+
+def _serving(toy: bool) -> tuple[Cell, ...]:
+    """Decoding first; `lengths` are of requests, or of packed sequences."""
+    if toy:
+        decode = [("toy", 2, 70)]
+        varlen = ("toy", (48, 1, 0, 33))
+        paged = ("toy", (1, 5, 33), (64, 40, 33))
+    else:
+        sizes = ((1, 131072), (16, 32768), (64, 16384), (1, 1 << 20))
+        decode = [(case, *size) for case in ("grouped", "apart") for size in sizes]
+        varlen = ("ancestor", (16384, 8192, 4096, 2048, 1024, 1000))
+        paged = ("grouped", (1,) * 32 + (2048, 8192), (16384,) * 33 + (8192,))
+    return (
+        *(
+            Cell(
+                f"decode {case}, {requests} x {tokens}",
+                5,
+                {"what": "decode", "case": case, "requests": requests, "tokens": tokens},
+            )
+            for case, requests, tokens in decode
+        ),
+        Cell("varlen", 8, {"what": "varlen", "case": varlen[0], "lengths": varlen[1]}),
+        Cell("paged", 8, {"what": "paged", "case": paged[0], "queries": paged[1], "lengths": paged[2]}),
+    )
+
+
+def _peers(toy: bool) -> tuple[Cell, ...]:
+    if toy:
+        return (_peer("flex", "toy", 1, 64, 1, sizes=(16, 32)), _peer("dkernel", "toy", 1, 64, 1))
+    both = (128, 64)  # FlexAttention's default, and the pattern's own: the faster one counts
+    varied = [name for name in CASES if name not in ("ancestor", "thin")]
+    return (
+        _peer("flex", "ancestor", BATCH, USUAL, 60, sizes=both),
+        _peer("dkernel", "ancestor", BATCH, USUAL, 90),
+        *(_peer("flex", "ancestor", BATCH, tokens, 30) for tokens in (65536, 4096)),
+        *(_peer("dkernel", "ancestor", BATCH, tokens, 30) for tokens in (65536, 4096)),
+        *(_peer("flex", name, 1, USUAL, 30) for name in varied),
+        *(_peer("flex", "ancestor", BATCH, tokens, 30) for tokens in (32768, 8192, 1024, 2048)),
+        *(_peer("dkernel", "ancestor", BATCH, tokens, 30) for tokens in (32768, 8192, 1024, 2048)),
+    )
+
+
+def _peer(peer: str, case: str, batch: int, tokens: int, needs_s: float, **rest: Any) -> Cell:
+    given = {"peer": peer, "case": case, "batch": batch, "tokens": tokens, **rest}
+    return Cell(f"{peer}: {case}, {batch} x {tokens}", needs_s, given)

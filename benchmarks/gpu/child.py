@@ -1,0 +1,86 @@
+"""A process that measures cells of one part: python -m benchmarks.gpu.child JSON; prints a line of JSON for each event.
+
+    {"machine": {…}}             once, first
+    {"begun": "thin, 1 x 131072"}
+    {"row": {…}}                 as many as the cell has; one that could not be measured says why in `note`
+    {"done": "thin, 1 x 131072"}
+
+Whatever else is printed goes to stderr.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import machine
+from benchmarks.gpu.cells import Cell, cells
+from benchmarks.gpu.device import Device
+from benchmarks.gpu.witness import WrongError
+
+LOST = 3  # exit code: the GPU's context is lost, and every later call of this process would fail
+
+
+def run(part: str, folder: Path, names: list[str], until: float, *, toy: bool) -> Iterator[dict[str, Any]]:
+    """The events of the named cells; none begins that needs more time than there is until `until`."""
+    sys.path.insert(0, str(folder / "packages"))
+    device, module = Device(toy), importlib.import_module(f"benchmarks.gpu.{part}")
+    yield {"machine": machine.describe()}
+    for cell in cells(part, toy=toy):
+        if cell.name not in names:
+            continue
+        left = until - time.time()
+        if left < cell.needs_s:
+            note = f"not measured: it needs about {cell.needs_s:.0f} s, and {max(left, 0):.0f} s of the budget are left"
+            yield {"row": {"cell": cell.name, **cell.given, "note": note}}
+        else:
+            yield {"begun": cell.name}
+            for row in _measured(device, module, cell, folder):
+                yield {"row": row}
+                if row.get("lost"):
+                    sys.exit(LOST)
+        yield {"done": cell.name}
+
+
+def _measured(device: Device, module: Any, cell: Cell, folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a cell; whatever goes wrong in it is the note of a last one, and the suite goes on."""
+    place = {"cell": cell.name, **cell.given}
+    try:
+        for row in module.measure(device, **cell.given, folder=folder):
+            yield place | row
+    except WrongError as wrong:
+        yield place | {"note": f"WRONG, so not timed: {wrong}", "wrong": True}
+    except torch.OutOfMemoryError as error:
+        yield place | {"note": f"out of memory: {_line(error)}"}
+    except Exception as error:
+        lost = "CUDA error" in str(error)
+        yield place | {"note": f"{type(error).__name__}: {_line(error)}"} | ({"lost": True} if lost else {})
+    gc.collect()
+    if not device.toy:
+        torch.cuda.empty_cache()
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:160]
+
+
+def main() -> None:
+    """Events go to what stdout was."""
+    events = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    given = json.loads(sys.argv[1])
+    for event in run(given.pop("part"), Path(given.pop("folder")), **given):
+        print(json.dumps(event), file=events, flush=True)
+
+
+if __name__ == "__main__":
+    main()

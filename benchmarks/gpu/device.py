@@ -1,0 +1,107 @@
+"""Where a part runs, its clock, and the tensors that it works on."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.cases import Case
+
+FLUSHED = 256 << 20  # bytes written before each run: more than any L2 holds
+
+
+def rate(amount: float, seconds: float) -> float:
+    """Millions of millions a second, to five digits."""
+    return float(f"{amount / seconds / 1e12:.5g}")
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one call: the median of several runs, their least and greatest."""
+
+    runs: int
+    median: float
+    least: float
+    most: float
+
+    def row(self, prefix: str = "") -> dict[str, float]:
+        """As cells, in milliseconds."""
+        seconds = {"ms": self.median, "ms_min": self.least, "ms_max": self.most}
+        cells = {name: round(took * 1e3, 5) for name, took in seconds.items()} | {"runs": self.runs}
+        return {prefix + name: value for name, value in cells.items()}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU; or, to try the suite, the CPU with Triton's interpreter, where everything runs once."""
+
+    toy: bool
+
+    @property
+    def name(self) -> str:
+        return "cpu" if self.toy else "cuda"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32 if self.toy else torch.bfloat16
+
+    @property
+    def tolerance(self) -> float:
+        """Relative error by norm against fp64: bf16 keeps 8 bits of weights and results, fp32 sums hundreds."""
+        return 2e-6 if self.toy else 1e-2
+
+    @cached_property
+    def _flush(self) -> Tensor:
+        return torch.empty(FLUSHED // 4, dtype=torch.int32, device=self.name)
+
+    def wait(self) -> None:
+        """Until everything has run."""
+        if not self.toy:
+            torch.cuda.synchronize()
+
+    def alternate(self, calls: Mapping[str, Callable[[], object]], limit_s: float = 0.6) -> dict[str, Times]:
+        """Each call's times, run in turn, A B A B …, after one turn that is not counted: three turns at least, fifty at
+        most, and none begins after `limit_s` a call. The caches of the device are flushed before each run."""
+        for call in calls.values():
+            call()
+        self.wait()
+        taken: dict[str, list[float]] = {name: [] for name in calls}
+        begin, turns = time.perf_counter(), 0
+        while turns < (1 if self.toy else 50):
+            if turns >= 3 and time.perf_counter() - begin > limit_s * len(calls):
+                break
+            for name, call in calls.items():
+                taken[name].append(self._once(call))
+            turns += 1
+        return {name: Times(turns, statistics.median(runs), min(runs), max(runs)) for name, runs in taken.items()}
+
+    def _once(self, call: Callable[[], object]) -> float:
+        if self.toy:
+            begin = time.perf_counter()
+            call()
+            return time.perf_counter() - begin
+        self._flush.zero_()
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        stop.record()
+        stop.synchronize()
+        return start.elapsed_time(stop) / 1e3
+
+    def random(self, *shape: int) -> Tensor:
+        """Normally distributed numbers in the dtype that is measured."""
+        return torch.randn(shape, dtype=self.dtype, device=self.name)
+
+    def ints(self, *numbers: int) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.int32, device=self.name)
+
+    def sequences(self, case: Case, batch: int, tokens: int) -> list[Tensor]:
+        """q, k and v [batch, heads, tokens, head_dim], the same for everyone that asks."""
+        torch.manual_seed(0)
+        return [self.random(batch, n, tokens, case.head_dim) for n in (case.heads, case.kv_heads, case.kv_heads)]

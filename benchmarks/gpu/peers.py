@@ -1,0 +1,163 @@
+"""The same mask by others, in alternation with ours: FlexAttention, and DKernel where a copy can be imported.
+
+DKernel (github.com/linxihui/dkernel) is never part of this repository. Where one is at hand, `pip install --no-deps
+--target FOLDER PATH_OF_DKERNEL`, and FOLDER on PYTHONPATH, let it take part.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, compiler
+
+from benchmarks.gpu import attention, witness
+from benchmarks.gpu.cases import Case, by_name
+from benchmarks.gpu.device import Device
+from benchmarks.gpu.witness import Attention, WrongError
+
+BOTH = (128, 64)  # FlexAttention's blocks: its default, and the pattern's own
+_faster: dict[str, int] = {}  # which of them, by pattern, once both were measured
+
+
+class MissingPeerError(Exception):
+    """A peer that is not here."""
+
+
+def measure(
+    device: Device, *, peer: str, case: str, batch: int, tokens: int, sizes: Sequence[int] = (), **_: object
+) -> Iterator[dict[str, object]]:
+    """A row for each direction: our times, the peer's, and how many times as fast ours is. The peer's results go
+    through the same check as ours: both compute the same."""
+    facts = by_name(case)
+    package = importlib.import_module(facts.module)
+    witness.check_mask(facts, package, tokens)
+    begin = time.perf_counter()
+    makes = flex(device, facts, tokens, sizes) if peer == "flex" else _dkernel(device, facts, tokens)
+    others = {name: make() for name, make in makes.items()}
+    device.wait()
+    tables_s = round((time.perf_counter() - begin) / len(others), 4)
+    for direction, inputs in attention.both_ways(device.sequences(facts, batch, tokens)):
+        error = witness.check_sequences(facts, device, package.attention, *inputs)
+        errors = _errors(facts, device, others, inputs)
+        everyone = {"ours": package.attention, **{name: others[name] for name in errors}}
+        times = device.alternate({name: attention.call_of(call, inputs) for name, call in everyone.items()})
+        best = min(errors, key=lambda name: times[name].median)
+        if len(errors) > 1 and direction == "forward":
+            _faster[facts.name] = int(best)
+        yield {
+            "direction": direction,
+            "head_dim": facts.head_dim,
+            "block": facts.block,
+            "error": error,
+            **times["ours"].row(),
+            **times[best].row("peer_"),
+            "peer_error": errors[best],
+            "peer_tables_s": tables_s,
+            "over_peer": round(times[best].median / times["ours"].median, 3),
+            **({"peer_block": int(best)} if peer == "flex" else {}),
+        }
+
+
+def _errors(case: Case, device: Device, others: Mapping[str, Attention], inputs: list[Tensor]) -> dict[str, float]:
+    """Of each that runs; when none does, why the last one does not."""
+    errors: dict[str, float] = {}
+    failure: Exception | None = None
+    for name, other in others.items():
+        try:
+            errors[name] = witness.check_sequences(case, device, other, *inputs)
+        except WrongError as wrong:
+            raise WrongError(f"the peer's {wrong}") from wrong
+        except Exception as error:  # tiles that a block does not hold, shared memory, no backward
+            failure = error
+    if failure and not errors:
+        raise failure
+    return errors
+
+
+def flex(device: Device, case: Case, tokens: int, sizes: Sequence[int]) -> dict[str, Callable[[], Attention]]:
+    """Compiled for this very shape, with tables built block by block: nothing that it does better is left out."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    if not sizes:
+        own = BOTH if case.block in BOTH else BOTH[:1]
+        sizes = [_faster[case.name]] if case.name in _faster else own
+    compiler.reset()  # beyond some shapes it would stop compiling and run eagerly
+    call: Any = flex_attention if device.toy else torch.compile(flex_attention, dynamic=False)
+
+    def make(size: int) -> Attention:
+        check_block_mask(case, size)
+        mask = block_mask(case, tokens, size, device.name)
+        return lambda q, k, v: call(q, k, v, block_mask=mask, enable_gqa=case.heads != case.kv_heads)
+
+    return {str(size): lambda size=size: make(size) for size in sizes}
+
+
+def block_mask(case: Case, tokens: int, size: int, device: str) -> Any:
+    """FlexAttention's, in blocks of `size`: those that hold anything, and which of them hold everything."""
+    from torch.nn.attention.flex_attention import BlockMask
+
+    fine, count = min(size, case.block), tokens // size
+    t = torch.arange(0, count * size, fine, device=device)
+    i, j = t[:, None] // case.block, t[None] // case.block
+    below = t[None] + fine - 1 <= t[:, None]  # the causal cut leaves such a piece whole
+    tables: list[list[Tensor]] = [[], []]
+    for head in range(case.heads):
+        kept = case.keeps_block(torch.tensor(head, device=device), i, j)
+        shape = count, size // fine, count, size // fine
+        some = (kept & (t[None] <= t[:, None])).view(shape).any(3).any(1)
+        whole = (kept & below).view(shape).all(3).all(1)
+        for table, blocks in zip(tables, (some & ~whole, whole), strict=True):
+            table.append(blocks)
+    listed: list[Tensor] = []
+    for blocks in (torch.stack(table)[None] for table in tables):
+        listed.append(blocks.sum(-1, dtype=torch.int32))
+        listed.append(torch.argsort(blocks.to(torch.int8), dim=-1, descending=True, stable=True).to(torch.int32))
+
+    def rule(b: Tensor, h: Tensor, t: Tensor, u: Tensor) -> Tensor:
+        return case.keeps(h, t, u)
+
+    return BlockMask.from_kv_blocks(*listed, BLOCK_SIZE=size, mask_mod=rule, seq_lengths=(tokens, tokens))
+
+
+def check_block_mask(case: Case, size: int) -> None:
+    """WrongError unless FlexAttention, by its tables and its rule, attends to what our package's mask keeps."""
+    package = importlib.import_module(case.module)
+    tokens = 8 * max(size, case.block)
+    mask = block_mask(case, tokens, size, "cpu")
+    whole, partial = (
+        _listed(counts, columns).repeat_interleave(size, 1).repeat_interleave(size, 2)
+        for counts, columns in (
+            (mask.full_kv_num_blocks[0], mask.full_kv_indices[0]),
+            (mask.kv_num_blocks[0], mask.kv_indices[0]),
+        )
+    )
+    t, u = torch.arange(tokens)[:, None], torch.arange(tokens)[None]
+    attended = whole | (partial & mask.mask_mod(None, torch.arange(case.heads)[:, None, None], t, u))
+    if not torch.equal(attended, package.dense_mask(tokens)):
+        raise WrongError(f"FlexAttention's mask in blocks of {size} is not ours")
+
+
+def _listed(counts: Tensor, columns: Tensor) -> Tensor:
+    """Which columns are listed for each row: bool [heads, rows, columns]."""
+    places = torch.arange(columns.shape[-1]) < counts[..., None]
+    return torch.zeros(columns.shape, dtype=torch.bool).scatter_(-1, columns.long(), places)
+
+
+def _dkernel(device: Device, case: Case, tokens: int) -> dict[str, Callable[[], Attention]]:
+    """Its `SparseAttention` over our block mask, as its tables take it."""
+    try:
+        dkernel = importlib.import_module("dkernel")
+    except Exception as error:  # it asks for its own metadata as it is imported
+        raise MissingPeerError(f"DKernel cannot be imported: {type(error).__name__}: {error}") from error
+
+    def make() -> Attention:
+        row = torch.arange(-(-tokens // case.block))
+        heads = torch.arange(case.heads)[:, None, None]
+        kept = case.keeps_block(heads, row[:, None], row[None]) & (row[None] <= row[:, None])
+        return dkernel.SparseAttention(case.block, kept.to(torch.uint8), causal=True, seq_dim=2).to(device.name)
+
+    return {"dkernel": make}

@@ -1,0 +1,161 @@
+"""What serves: decoding and mixed batches over a paged cache, and packed sequences of unequal length."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu import attention, witness
+from benchmarks.gpu.cases import Case, by_name
+from benchmarks.gpu.device import Device, rate
+
+PAGE = 16  # tokens: vLLM's default
+Row = dict[str, object]
+
+
+def measure(device: Device, *, what: str, case: str, folder: object = None, **given: Any) -> Iterator[Row]:
+    """The rows of one cell."""
+    facts = by_name(case)
+    package = importlib.import_module(facts.module)
+    yield from {"decode": _decode, "varlen": _varlen, "paged": _paged}[what](device, facts, package, **given)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values of some requests in pages that lie in disorder: [pages, page size, kv_heads, head_dim]."""
+
+    k: Tensor
+    v: Tensor
+    table: Tensor  # int32 [requests, pages of the longest]
+    lengths: Tensor  # int32 [requests]
+
+    @classmethod
+    def filled(cls, device: Device, case: Case, lengths: Sequence[int]) -> Cache:
+        torch.manual_seed(0)
+        most = -(-max(lengths) // PAGE)
+        count = len(lengths) * most
+        k, v = (device.random(count, PAGE, case.kv_heads, case.head_dim) for _ in range(2))
+        table = torch.randperm(count, device=device.name).to(torch.int32).view(len(lengths), most)
+        return cls(k, v, table, device.ints(*lengths))
+
+    def of(self, request: int) -> tuple[Tensor, Tensor]:
+        """Its keys and its values in their order: [kv_heads, tokens, head_dim]."""
+        pages, length = self.table[request].long(), int(self.lengths[request])
+        k, v = (x[pages].flatten(0, 1)[:length].transpose(0, 1) for x in (self.k, self.v))
+        return k, v
+
+
+def _decode(device: Device, case: Case, package: ModuleType, *, requests: int, tokens: int) -> Iterator[Row]:
+    """One token a request. Bytes are those of the keys and values that some query head of their KV head keeps. A server
+    replays a captured graph, and so does `graph_ms`; `ms` is a call, with what Python takes of it."""
+    cache = Cache.filled(device, case, (tokens,) * requests)
+    q = device.random(requests, 1, case.heads, case.head_dim)
+
+    def call() -> Tensor:
+        return package.decode(q, cache.k, cache.v, cache.table, cache.lengths)
+
+    out, last = call(), torch.zeros(1, dtype=torch.int64, device=device.name)
+    squares: list[Tensor] = []
+    for request in {0, requests - 1}:
+        result = out[request].transpose(0, 1)
+        squares.append(witness.forward_squares(case, q[request].transpose(0, 1), *cache.of(request), result, last))
+    error = witness.within(device, "a token", *squares)
+    heads, u = torch.arange(case.heads)[:, None], torch.arange(tokens)
+    kept = case.keeps(heads, tokens - 1, u).view(case.kv_heads, -1, tokens).any(1).sum().item()
+    size = requests * kept * case.head_dim * 2 * cache.k.element_size()
+    times = device.alternate({"call": call})["call"]
+    row: Row = {"error": error, **times.row(), "kept_bytes": size}
+    seconds = times.median
+    if not device.toy:
+        replayed = device.alternate({"graph": captured(call)})["graph"]
+        row |= replayed.row("graph_")
+        seconds = replayed.median
+    yield {**row, "tb_per_s": rate(size, seconds)}
+
+
+def captured(call: Callable[[], object]) -> Callable[[], object]:
+    """The launches of the call as a CUDA graph."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def _varlen(device: Device, case: Case, package: ModuleType, *, lengths: Sequence[int]) -> Iterator[Row]:
+    """Packed sequences forward and backward, in alternation with the same sequences one by one."""
+    torch.manual_seed(0)
+    bounds = [0, *accumulate(lengths)]
+    starts = device.ints(*bounds)
+    spans = [slice(first, stop) for first, stop in pairwise(bounds) if stop > first]
+    inputs = [device.random(bounds[-1], n, case.head_dim) for n in (case.heads, case.kv_heads, case.kv_heads)]
+
+    def packed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return package.attention_varlen(q, k, v, starts, starts, max(lengths), max(lengths))
+
+    def apart(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        each = ([x[span].transpose(0, 1)[None] for x in (q, k, v)] for span in spans)
+        return torch.cat([package.attention(*one)[0].transpose(0, 1) for one in each])
+
+    rows = [witness.chosen_rows(span.stop - span.start).to(device.name) for span in spans]
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    out = packed(*leaves)
+    gradient = torch.zeros_like(out)
+    for span, own in zip(spans, rows, strict=True):
+        gradient[span][own] = torch.randn_like(gradient[span][own])
+    grads = torch.autograd.grad(out, leaves, gradient)
+    forward, backward = (torch.zeros(n, 2, dtype=torch.float64, device=device.name) for n in (1, 3))
+    for span, own in zip(spans, rows, strict=True):
+        q, k, v, dout, result, *parts = (x[span].transpose(0, 1) for x in (*inputs, gradient, out.detach(), *grads))
+        forward += witness.forward_squares(case, q, k, v, result[:, own], own)
+        backward += witness.backward_squares(case, q, k, v, dout, own, parts)
+    error = witness.within(device, "packed sequences", forward, backward)
+    for direction, tensors in attention.both_ways(inputs):
+        calls = {"packed": attention.call_of(packed, tensors), "apart": attention.call_of(apart, tensors)}
+        times = device.alternate(calls)
+        flops = sum(attention.flops(case, 1, length, direction) for length in lengths)
+        yield {
+            "direction": direction,
+            "head_dim": case.head_dim,
+            "error": error,
+            **times["packed"].row(),
+            **times["apart"].row("apart_"),
+            "tflops": rate(flops, times["packed"].median),
+        }
+
+
+def _paged(
+    device: Device, case: Case, package: ModuleType, *, queries: Sequence[int], lengths: Sequence[int]
+) -> Iterator[Row]:
+    """One launch for requests that decode, that are in the middle of their prompt, and at its beginning."""
+    cache = Cache.filled(device, case, lengths)
+    bounds = [0, *accumulate(queries)]
+    q, starts = device.random(bounds[-1], case.heads, case.head_dim), device.ints(*bounds)
+
+    def call() -> Tensor:
+        places = cache.table, cache.lengths, starts
+        return package.attention_paged(q, cache.k, cache.v, *places, max_q_len=max(queries))
+
+    out = call()
+    squares: list[Tensor] = []
+    for request in sorted({0, *range(len(queries) - 2, len(queries))}):
+        span = slice(*bounds[request : request + 2])
+        own, result = q[span].transpose(0, 1), out[span].transpose(0, 1)
+        rows = witness.chosen_rows(own.shape[1]).to(device.name)
+        squares.append(witness.forward_squares(case, own, *cache.of(request), result[:, rows], rows))
+    error = witness.within(device, "mixed batch", *squares)
+    times = device.alternate({"call": call})["call"]
+    pairs = sum(case.pairs(n) - case.pairs(n - new) for n, new in zip(lengths, queries, strict=True))
+    shape: Row = {"direction": "forward", "head_dim": case.head_dim, "requests": len(queries), "new_tokens": bounds[-1]}
+    yield {**shape, "error": error, **times.row(), "tflops": rate(4 * pairs * case.head_dim, times.median)}

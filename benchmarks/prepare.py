@@ -1,0 +1,36 @@
+"""What a machine with a GPU needs for the gpu suite, made on one without: packages, binaries, and the suite."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.gpu.cases import ANCESTOR, CASES, TOY
+from benchmarks.patterns import written
+
+
+def prepare(folder: Path, *, arch: str, toy: bool = False) -> None:
+    """Every case in `folder`/packages, one with binaries for `arch` in `folder`/shipped, and beside them this suite.
+
+    There `python -m benchmarks gpu` runs it. Binaries are taken only by the version of Triton that made them.
+    """
+    import patterncc
+
+    packages = folder / "packages"
+    packages.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        for case in (TOY,) if toy else (*CASES.values(), TOY):
+            patterncc.compile(written(case.text, Path(name)), output=packages, force=True)
+            print(case.module, file=sys.stderr)
+        if not toy:
+            print(f"{ANCESTOR.module}, with binaries for {arch}", file=sys.stderr)
+            shipped = written(ANCESTOR.text, Path(name))
+            patterncc.compile(shipped, output=folder / "shipped", binaries=(arch,), dtype="bf16", force=True)
+    here = Path(__file__).parent
+    if here != folder / here.name:
+        suite = shutil.ignore_patterns("__pycache__", "results")
+        shutil.copytree(here, folder / here.name, ignore=suite, dirs_exist_ok=True)
+    print(f"{len(CASES) + 1 if not toy else 1} packages and the suite are in {folder}.")
+    print(f"On the GPU's machine: cd {folder.name} && python -m benchmarks gpu")
