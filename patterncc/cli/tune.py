@@ -13,6 +13,7 @@ from patterncc.cli.table import tokens
 from patterncc.errors import UsageError
 from patterncc.pipeline import Compiled, compile
 
+MOST_BATCH = 8191  # eight times as many decode, and a launch takes 65,535
 DIRECTIONS = ("forward", "decode", "dq", "dkdv")
 
 
@@ -20,8 +21,8 @@ def run(pattern: str, dtype: str, length: str, batch: int, only: str | None, jso
     """Measure one direction after the other; each is stored when it is done."""
     one_of("--dtype", dtype, DTYPES)
     count, wanted = tokens(length), directions(only)
-    if batch < 1:
-        raise UsageError(f"--batch is {batch}; it takes 1 and more")
+    if not 1 <= batch <= MOST_BATCH:
+        raise UsageError(f"--batch is {batch}; it takes 1 to {MOST_BATCH}")
     done = compile(pattern)
     tuning, progress = measuring(done), Progress()
     results: list[Any] = []

@@ -73,12 +73,12 @@ def test_help_is_the_file_and_the_file_is_what_typer_says(
         Path(cli.HELP).write_text(said)
     assert Path(cli.HELP).read_text() == patterncc("-h")
     assert sorted(said.splitlines()) == sorted(patterncc("-h").splitlines())  # older typers sort the commands
-    commands = ("compile", "verify", "table", "show", "forecast", "diff", "list", "schema", "cache")
+    commands = ("compile", "verify", "tune", "table", "show", "forecast", "diff", "list", "schema", "cache")
     assert all(f"\n  {command} " in said for command in commands)
 
 
 @pytest.mark.parametrize(
-    "command", ["compile", "verify", "table", "show", "forecast", "diff", "list", "cache", "cache ls"]
+    "command", ["compile", "verify", "tune", "table", "show", "forecast", "diff", "list", "cache", "cache ls"]
 )
 def test_every_command_has_help(patterncc: Shell, command: str) -> None:
     assert patterncc(*command.split(), "--help").startswith(f"Usage: patterncc {command}")
