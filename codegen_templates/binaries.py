@@ -71,7 +71,7 @@ def find(kernel: Any, arch: str, call: Mapping[str, str]) -> Path | None:
     if differing := differences(calls[nearest], call):
         return say(f"{title} is called with {', '.join(differing)}", title)
     if not is_whole(binary_of(nearest)):
-        return say(f"{binary_of(nearest).name} is not as it was written", title)
+        return say(f"{binary_of(nearest).name}: not as written", title)
     return nearest
 
 
@@ -113,7 +113,7 @@ def shipped(title: str, arch: str) -> dict[Path, dict[str, str]]:
     files = [FOLDER / name for name in manifest()["files"] if name.startswith(f"{arch}_{title}_")]
     whole = [file for file in files if file.suffix == ".json" and is_whole(file)]
     if damaged := [file.name for file in files if file.suffix == ".json" and file not in whole]:
-        say(f"{', '.join(damaged)} not as written", title)
+        say(f"{', '.join(damaged)}: not as written", title)
     return {file: json.loads(file.read_bytes())["call"] for file in whole}
 
 

@@ -101,7 +101,7 @@ def of_binaries(done: Compiled) -> list[dict[str, Any]]:
     """What each kernel takes of which the package has a binary."""
     from patterncc.codegen.binaries import reports
 
-    return reports(done.entry.path)
+    return [asdict(kernel) for kernel in reports(done.entry.path)]
 
 
 def described(done: Compiled, kernels: list[dict[str, Any]]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from typing import Any
 from patterncc.codegen.kinds import Kind, kinds
 from patterncc.codegen.manifest import sha256
 from patterncc.codegen.package import GeneratedPackage
-from patterncc.codegen.resources import quiet_environment, read_report
+from patterncc.codegen.resources import Report, quiet_environment, read_report
 from patterncc.codegen.targets import check_arch
 from patterncc.codegen.usual_calls import TORCH_DTYPES, usual_calls
 
@@ -73,11 +73,11 @@ def ship_binaries(package: GeneratedPackage, arches: Sequence[str], dtype: str) 
     return replace(package, options=options, sources={**package.sources, **files})
 
 
-def reports(folder: Path) -> list[dict[str, Any]]:
+def reports(folder: Path) -> list[Report]:
     """What each kernel takes, of the binaries in a package's folder."""
     arches = json.loads((folder / "manifest.json").read_bytes())["options"]["binaries"]["arches"]
-    found = [json.loads(path.read_bytes()) for arch in arches for path in sorted(folder.glob(f"{arch}_*.json"))]
-    return [known["report"] for known in sorted(found, key=lambda known: arches.index(known["report"]["arch"]))]
+    files = [path for arch in arches for path in sorted(folder.glob(f"{arch}_*.json"))]
+    return [Report(**json.loads(path.read_bytes())["report"]) for path in files]
 
 
 def compile_kinds(found: Sequence[Kind], arch: str, limit: int, describe: Any) -> Iterator[tuple[str, bytes, bytes]]:
