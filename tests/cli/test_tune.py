@@ -150,7 +150,7 @@ def test_faults_of_use(patterncc: Shell, fresh_cache: Path) -> None:
         (["demo", "--length", "many"], "--length is `many`"),
         (["demo", "--batch", "0"], "--batch is 0; it takes 1 to 8191"),
         (["demo", "--batch", "9999"], "--batch is 9999; it takes 1 to 8191"),
-        (["demo", "--batch", "x"], "is not a valid int"),
+        (["demo", "--batch", "x"], "invalid value for '--batch'"),
         (["demo", "--lenght", "5"], "did you mean --length?"),
         ([], "missing argument"),
     ):
