@@ -86,7 +86,7 @@ def _rates(axis: Any, document: Mapping[str, Any]) -> bool:
 
 def _blocks(axis: Any, document: Mapping[str, Any]) -> bool:
     """Share of the best dense kernel's rate, for blocks at equal density."""
-    axis.set(title=f"share of the best dense kernel, by block ({USUAL:,} tokens)", xlabel="block")
+    axis.set(title="share of the best dense kernel, by block", xlabel=f"block, at {USUAL:,} tokens")
     rows = [row for row in by_block(document.get("attention", ())) if row.get("share_of_dense")]
     blocks = sorted({row["block"] for row in rows})
     for n, direction in enumerate(("forward", "backward")):
@@ -96,7 +96,8 @@ def _blocks(axis: Any, document: Mapping[str, Any]) -> bool:
     if rows:
         axis.set_xticks([n + 0.2 for n in range(len(blocks))], [str(block) for block in blocks])
         axis.axhline(0.9, color="0.5", linestyle=":", label="target")
-        axis.legend(frameon=False, fontsize=8)
+        axis.set_ylim(top=1.2 * max(1.0, *(row["share_of_dense"] for row in rows)))
+        axis.legend(frameon=False, fontsize=8, ncols=3, loc="upper center")
     return bool(rows)
 
 
@@ -132,7 +133,7 @@ def _first_calls(axis: Any, document: Mapping[str, Any]) -> bool:
     if rows:
         axis.invert_yaxis()
         axis.tick_params(axis="y", labelsize=7)
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return bool(rows)
 
 

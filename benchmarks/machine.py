@@ -42,7 +42,10 @@ def _memory_gib() -> float | None:
 
 def _accelerator() -> str | None:
     torch = sys.modules.get("torch")
-    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
+    if not torch or not torch.cuda.is_available():
+        return None
+    gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return f"{torch.cuda.get_device_name()}, {gib:.0f} GiB"
 
 
 def _version(name: str) -> str | None:

@@ -25,7 +25,7 @@ PAGES: dict[str, dict[str, tuple[str, ...]]] = {
         "ceilings": ("what", "backend", "head_dim", "direction", "tb_per_s", "tflops"),
         "attention": (
             "case", "batch", "tokens", "direction", "density", "ms", "ms_min", "ms_max", "tflops", "share_of_dense",
-            "over_flash", "error",
+            "over_flash", "tuned", "error",
         ),
         "serving": (
             "what", "case", "requests", "tokens", "direction", "ms", "graph_ms", "tb_per_s", "share_of_copy", "tflops",

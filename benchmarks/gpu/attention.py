@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -30,7 +31,9 @@ def measure(
         note: dict[str, object] = {}
         if flash:
             try:
-                calls["flash"] = call_of(ceilings.flash, inputs)
+                dense = call_of(ceilings.flash, inputs)
+                dense()
+                calls["flash"] = dense
             except RuntimeError as reason:  # a head dim that it does not have, or no memory
                 note = {"flash_note": str(reason).splitlines()[0][:120]}
         times = device.alternate(calls)
@@ -39,6 +42,7 @@ def measure(
             "head_dim": facts.head_dim,
             "block": facts.block,
             "density": round(facts.density(tokens), 5),
+            "tuned": is_tuned(package, inputs[0], direction),
             "error": error,
             **times["ours"].row(),
             "tflops": rate(flops(facts, batch, tokens, direction), times["ours"].median),
@@ -47,6 +51,12 @@ def measure(
             ratio = times["flash"].median / times["ours"].median
             row |= {**times["flash"].row("flash_"), "over_flash": round(ratio, 3)}
         yield row | note
+
+
+def is_tuned(package: ModuleType, q: Tensor, direction: str) -> bool:
+    """Whether `patterncc tune` has measured on this GPU what the kernels are launched with."""
+    tuned = importlib.import_module(f"{package.__name__}.tuned")
+    return (tuned.forward(q, q.shape[2]) if direction == "forward" else tuned.dq(q) or tuned.dkdv(q)) is not None
 
 
 def both_ways(tensors: list[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
@@ -69,7 +79,6 @@ def call_of(attention: Attention, inputs: list[Tensor]) -> Callable[[], object]:
             with torch.no_grad():
                 attention(*inputs)
 
-        forward()
         return forward
     out = attention(*inputs)
     gradient = torch.randn_like(out)

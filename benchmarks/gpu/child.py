@@ -44,14 +44,14 @@ def run(part: str, folder: Path, names: list[str], until: float, *, toy: bool) -
             yield {"row": {"cell": cell.name, **cell.given, "note": note}}
         else:
             yield {"begun": cell.name}
-            for row in _measured(device, module, cell, folder):
+            for row in measured(device, module, cell, folder):
                 yield {"row": row}
                 if row.get("lost"):
                     sys.exit(LOST)
         yield {"done": cell.name}
 
 
-def _measured(device: Device, module: Any, cell: Cell, folder: Path) -> Iterator[dict[str, Any]]:
+def measured(device: Device, module: Any, cell: Cell, folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of a cell; whatever goes wrong in it is the note of a last one, and the suite goes on."""
     place = {"cell": cell.name, **cell.given}
     try:

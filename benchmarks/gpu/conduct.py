@@ -69,6 +69,9 @@ class _Conductor:
         """Rows of some cells, from as many processes as it takes: each that crashes costs the cell it was in."""
         left = list(chosen)
         while left:
+            if time.time() >= self.until:
+                yield from self._empty(part, left, "not measured: the time was over")
+                return
             begun, finished = "", 0
             process = self._start(part, left)
             timer = threading.Timer(max(self.until - time.time(), 0), _end, [process])
@@ -93,8 +96,7 @@ class _Conductor:
                 _end(process)
                 code = process.wait()
             if time.time() >= self.until:
-                yield from self._empty(part, left, "not measured: the time was over")
-                return
+                continue
             if left and not finished and not begun:
                 yield from self._empty(part, left, f"not measured: the process ended with {code} before it began")
                 return

@@ -1,0 +1,270 @@
+"""The gpu suite at toy size, in the interpreter: alone, killed, out of time, crashing; wrong kernels get no time."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.gpu import attention, cases, child, peers, serving, witness
+from benchmarks.gpu.cells import PARTS, Cell, cells
+from benchmarks.gpu.device import Device
+from patterncc import reference
+from patterncc.spec import loads
+from tests.benchmarks.conftest import ROOT, benchmarks
+
+# Everything of ours, and everything that patterncc needs beside torch and triton.
+ABSENT = ("patterncc", "codegen_templates", "pydantic", "typer", "yaml", "rich", "matplotlib", "pytest")
+
+# DKernel's interface over dense attention: what it is given, and what is asked of it.
+DKERNEL = """
+import os
+import torch
+
+class SparseAttention(torch.nn.Module):
+    def __init__(self, block_size, sparse_pattern, *, causal=True, seq_dim=None):
+        super().__init__()
+        assert seq_dim == 2 and causal and sparse_pattern.dtype == torch.uint8
+        if os.environ.get("DKERNEL") == "crashes":
+            os.abort()
+        pattern = sparse_pattern.repeat_interleave(block_size, 1).repeat_interleave(block_size, 2).bool()
+        if os.environ.get("DKERNEL") == "wrong":
+            pattern[:, -1, 0] ^= True
+        self.register_buffer("mask", pattern.tril())
+
+    def forward(self, q, k, v, sm_scale=None):
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, scale=sm_scale)
+"""
+
+
+@pytest.fixture
+def peers_folder(tmp_path: Path) -> Path:
+    """For PYTHONPATH: something that looks like DKernel."""
+    folder = tmp_path / "peers"
+    folder.mkdir()
+    (folder / "dkernel.py").write_text(DKERNEL)
+    return folder
+
+
+def measured(results: Path) -> dict[str, Any]:
+    return json.loads((results / "gpu.json").read_text())
+
+
+@pytest.mark.interpret
+def test_it_needs_torch_and_triton_only(prepared: Path, peers_folder: Path, tmp_path: Path) -> None:
+    """From the prepared folder, in processes that can import nothing else; each cell has a figure or a reason."""
+    (peers_folder / "sitecustomize.py").write_text(f"import sys\nfor name in {ABSENT}:\n    sys.modules[name] = None\n")
+    alone = {"cwd": prepared, "PYTHONPATH": str(peers_folder)}
+    assert "ModuleNotFoundError" in benchmarks("prepare", str(tmp_path), "--toy", **alone).stderr  # the control
+    parts = ("ceilings", "attention", "serving", "peers")
+    chosen = [argument for part in parts for argument in ("--only", part)]
+    done = benchmarks("gpu", ".", "--toy", *chosen, "--results", str(tmp_path), **alone)
+    assert done.returncode == 0, done.stderr
+    document = measured(tmp_path)
+    for part in parts:
+        assert [cell.name for cell in cells(part, toy=True)] == list(dict.fromkeys(r["cell"] for r in document[part]))
+    figures = [row for part in parts for row in document[part] if "note" not in row]
+    assert {row.get("direction") for row in document["attention"]} == {"forward", "backward"}
+    assert {row["what"] for row in document["serving"]} == {"decode", "varlen", "paged"}
+    assert {(row["peer"], row["direction"]) for row in document["peers"] if "note" not in row} == {
+        ("dkernel", "forward"),
+        ("dkernel", "backward"),
+        ("flex", "forward"),
+    }
+    assert all(0 <= row["error"] < 2e-6 for row in figures if "error" in row)
+    assert all(row["met"] is None for row in document["targets"])  # toy times are compared with nothing
+    page = (tmp_path / "gpu.md").read_text()
+    assert "toy run" in page and "FlexAttention does not support backward on CPU" in page
+
+
+@pytest.mark.interpret
+@pytest.mark.slow
+def test_first_calls_come_from_processes_of_their_own(prepared: Path, tmp_path: Path) -> None:
+    chosen = ("--only", "first_call", "--only", "compiling")
+    done = benchmarks("gpu", str(prepared), "--toy", *chosen, "--results", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert measured(tmp_path)["compiling"][0]["seconds"] > 0
+    rows = measured(tmp_path)["first_call"]
+    assert [row["caches"] for row in rows if row["what"] == "nothing shipped"] == ["empty", "of an earlier process"]
+    assert all(row["decode_s"] > 0 for row in rows if row["what"] == "nothing shipped")
+    assert "no binaries were prepared" in next(row["note"] for row in rows if row["what"] == "shipped binaries")
+
+
+def test_a_kill_loses_nothing_that_was_measured(prepared: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "gpu", str(prepared), "--toy", "--results", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 60
+        while not (tmp_path / "gpu.json").exists() or len(measured(tmp_path)["ceilings"]) < 2:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert [row["cell"] for row in measured(tmp_path)["ceilings"]][:2] == ["copy", "matrix product"]
+    assert "MiB" not in benchmarks("report", "--results", str(tmp_path)).stderr
+    assert "copy" in (tmp_path / "gpu.md").read_text()
+
+
+def test_what_does_not_fit_the_time_is_empty_and_named(prepared: Path, tmp_path: Path) -> None:
+    begin = time.monotonic()
+    done = benchmarks("gpu", str(prepared), "--toy", "--minutes", "0.08", "--results", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begin < 0.08 * 60 + 10  # of which some is Python's own start
+    document = measured(tmp_path)
+    for part in PARTS:
+        assert {row["cell"] for row in document[part]} == {cell.name for cell in cells(part, toy=True)}
+    assert all("not measured" in row["note"] for row in document["peers"])
+
+
+@pytest.mark.interpret
+def test_a_crash_costs_one_cell(prepared: Path, peers_folder: Path, tmp_path: Path) -> None:
+    arguments = ["gpu", str(prepared), "--toy", "--only", "peers", "--results", str(tmp_path)]
+    done = benchmarks(*arguments, PYTHONPATH=str(peers_folder), DKERNEL="crashes")
+    assert done.returncode == 0, done.stderr
+    dkernel, *flex = measured(tmp_path)["peers"]
+    assert dkernel["note"] == f"the process ended with {-signal.SIGABRT} while it was measured"
+    assert flex[0]["over_peer"] > 0
+
+
+# What is changed in a package, and which measure must refuse it.
+SPOILED = {
+    "forward": ("requests.py", "LOG2_E = 1.44", "LOG2_E = 1.45", attention, {"batch": 1, "tokens": 60}),
+    "backward": ("ops.py", "is None else dout", "is None else dout * 1.0001", attention, {"batch": 1, "tokens": 60}),
+    "mask": ("pattern.py", "None, 4, 1, 1,", "None, 4, 2, 1,", attention, {"batch": 1, "tokens": 60}),
+    "decode": ("ops_packed.py", "*where, layer, default_scale(scale)", "*where, layer, 1.001 * default_scale(scale)",
+               serving, {"what": "decode", "requests": 2, "tokens": 60}),
+    "paged": ("ops_packed.py", "*where, layer, default_scale(scale)", "*where, layer, 1.001 * default_scale(scale)",
+              serving, {"what": "paged", "queries": (1, 5, 18), "lengths": (64, 40, 18)}),
+    "varlen": ("ops_packed.py", "is None else dout", "is None else dout * 1.0001",
+               serving, {"what": "varlen", "lengths": (37, 1, 0, 18)}),
+}  # fmt: skip
+
+
+@pytest.fixture
+def spoil(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A copy of the toy package under another name, with one text replaced, and its case."""
+
+    def make(name: str, file: str, old: str, new: str) -> str:
+        case = replace(cases.TOY, name=f"toy_{name}")
+        folder = tmp_path / case.module
+        shutil.copytree(prepared / "packages" / cases.TOY.module, folder)
+        text = (folder / file).read_text()
+        assert old in text
+        (folder / file).write_text(text.replace(old, new))
+        monkeypatch.setitem(cases.CASES, case.name, case)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return case.name
+
+    yield make
+
+
+@pytest.mark.interpret
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_wrong_kernel_is_not_timed(name: str, spoil: Any) -> None:
+    file, old, new, module, given = SPOILED[name]
+    case = spoil(name, file, old, new)
+    rows = list(child.measured(Device(toy=True), module, Cell(name, 0, {"case": case, **given}), Path()))
+    if name == "backward":  # the short sequence is checked in both directions before anything is timed
+        assert len(rows) == 1
+    [row] = rows
+    assert row["wrong"] and row["note"].startswith("WRONG, so not timed") and "ms" not in row
+
+
+@pytest.mark.interpret
+def test_a_wrong_peer_is_not_timed(prepared: Path, peers_folder: Path, tmp_path: Path) -> None:
+    """And the suite ends with 1."""
+    arguments = ["gpu", str(prepared), "--toy", "--only", "peers", "--results", str(tmp_path)]
+    done = benchmarks(*arguments, PYTHONPATH=str(peers_folder), DKERNEL="wrong")
+    assert done.returncode == 1 and "WRONG  dkernel: toy" in done.stdout
+    [dkernel] = [row for row in measured(tmp_path)["peers"] if row["peer"] == "dkernel"]
+    assert "the peer's result" in dkernel["note"] and "ms" not in dkernel
+
+
+@pytest.mark.parametrize(
+    "error, note",
+    [(torch.OutOfMemoryError("CUDA out of memory.\nmore"), "out of memory: CUDA out of memory."),
+     (RuntimeError("CUDA error: an illegal memory access"), "RuntimeError: CUDA error"),
+     (peers.MissingPeerError("DKernel cannot be imported"), "MissingPeerError: DKernel cannot")],
+)  # fmt: skip
+def test_a_failure_leaves_its_cell_empty_with_the_reason(error: Exception, note: str) -> None:
+    def measure(device: Device, **_: object) -> Iterator[dict[str, object]]:
+        yield {"ms": 1.0}
+        raise error
+
+    first, last = child.measured(Device(toy=True), SimpleNamespace(measure=measure), Cell("x", 0, {"a": 1}), Path())
+    assert first == {"cell": "x", "a": 1, "ms": 1.0}
+    assert last["note"].startswith(note) and "more" not in last["note"]
+    assert last.get("lost", False) == ("CUDA error" in str(error))  # then the process is of no more use
+
+
+@pytest.mark.parametrize("case", [*cases.CASES.values(), cases.TOY], ids=lambda case: case.name)
+def test_the_witness_states_the_pattern(case: cases.Case) -> None:
+    """The suite's own rule, its count of pairs, and the definition."""
+    pattern = loads(case.text)
+    length = min(5 * case.block, 200) + 3
+    t, u = torch.arange(length)[:, None], torch.arange(length)[None]
+    mask = case.keeps(torch.arange(case.heads)[:, None, None], t, u)
+    assert torch.equal(mask, reference.dense_mask(pattern, 0, length))
+    assert case.pairs(length) == int(mask.sum())
+
+
+def test_errors_are_by_norm_and_nan_is_one() -> None:
+    case, device = cases.TOY, Device(toy=True)
+    torch.manual_seed(0)
+    q, k, v = (x[0].double() for x in device.sequences(case, 1, 40))
+    rows = torch.tensor([0, 7, 39])
+    mask = case.keeps(torch.arange(case.heads)[:, None, None], rows[:, None], torch.arange(40)[None])
+    share = case.heads // case.kv_heads
+    wide = [x.repeat_interleave(share, 0) for x in (k, v)]
+    out = torch.nn.functional.scaled_dot_product_attention(q[:, rows], *wide, attn_mask=mask)
+    assert witness.within(device, "it", witness.forward_squares(case, q, k, v, out, rows)) < 1e-14
+    for spoiled in (out * 1.001, out.index_fill(1, torch.tensor([1]), torch.nan)):
+        squares = witness.forward_squares(case, q, k, v, spoiled, rows)
+        with pytest.raises(witness.WrongError):
+            witness.within(device, "it", squares)
+        with pytest.raises(witness.WrongError):  # whatever stands beside it
+            witness.within(device, "it", torch.tensor([1e-30, 1.0]), squares, torch.tensor([1e-30, 1.0]))
+
+
+@pytest.mark.parametrize("name, size", [("ancestor", 64), ("ancestor", 128), ("block16", 128), ("mixed", 64)])
+def test_flex_attention_is_given_our_mask(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = cases.CASES[name]
+
+    def dense_mask(tokens: int) -> torch.Tensor:
+        t, u = torch.arange(tokens)[:, None], torch.arange(tokens)[None]
+        return case.keeps(torch.arange(case.heads)[:, None, None], t, u)
+
+    module = ModuleType(case.module)
+    monkeypatch.setitem(sys.modules, case.module, module)
+    module.dense_mask = dense_mask
+    peers.check_block_mask(case, size)
+    module.dense_mask = lambda tokens: dense_mask(tokens).index_fill(1, torch.tensor([tokens - 1]), False)
+    with pytest.raises(witness.WrongError, match="is not ours"):  # the control
+        peers.check_block_mask(case, size)
+
+
+def test_without_packages_it_says_what_to_do(tmp_path: Path) -> None:
+    done = benchmarks("gpu", str(tmp_path), "--toy")
+    assert done.returncode == 1 and "python -m benchmarks prepare" in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(prepared: Path) -> None:
+    done = benchmarks("gpu", str(prepared))
+    assert done.returncode == 1 and done.stderr.startswith("no GPU: ") and "--toy" in done.stderr
+    assert os.path.isdir(prepared / "packages") and importlib.util.find_spec("torch")
