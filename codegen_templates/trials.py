@@ -16,7 +16,7 @@ from .ops import attention
 from .ops_packed import attention_paged, attention_varlen, decode
 from .pattern import CLASS_OF, HEAD_DIM, HEADS, KV_HEADS
 
-MOST_LAYERS = 4  # kinds of layers that are measured
+MOST_LAYERS = 4  # kinds of layers whose time counts
 DECODED = 8  # requests that decode at once, for each one of the batch
 PAGE = 16
 TOLERANCE = {  # by norm, relative to fp64 of the same numbers
@@ -68,8 +68,19 @@ class Trial:
 
 
 def layer_kinds() -> list[tuple[int, int]]:
-    """A layer of each kind and how many there are, the most frequent kinds first."""
-    return [(CLASS_OF.index(classes), count) for classes, count in Counter(CLASS_OF).most_common(MOST_LAYERS)]
+    """A layer of each kind and how many there are, the most frequent kinds first. The rarer ones count for nothing, but
+    one is there for each kernel that those before do not launch: a configuration must fit all."""
+    from .arrays import group_size
+    from .backward import STRIDES
+
+    kinds, launched = [], set()
+    for number, (classes, count) in enumerate(Counter(CLASS_OF).most_common()):
+        rounds = tuple(any(stride[klass] for klass in classes) for stride in STRIDES)
+        kernels = group_size(tuple(classes), 0), rounds
+        if number < MOST_LAYERS or kernels not in launched:
+            kinds.append((CLASS_OF.index(classes), count if number < MOST_LAYERS else 0))
+        launched.add(kernels)
+    return kinds
 
 
 def trials(direction: str, shape: Shape, layers: list[tuple[int, int]], short: int) -> list[Trial]:

@@ -223,6 +223,19 @@ def test_layers_count_as_often_as_there_are(machine: Machine) -> None:
     assert (result.seconds, result.table_seconds) == (5.0, 10.0)
 
 
+def test_rare_layers_count_for_nothing_unless_they_launch_other_kernels(machine: Machine) -> None:
+    """Ten layers, each with its own window; then two of them without a stride, which launch the same kernels."""
+    text = PATTERNS["two_layers"].replace("layers: 2\ndense_layers: 1", "layers: 10")
+    every = text.replace("local: 1, stride: 3, offset: g", "local: l + 1, stride: 40, offset: h")
+    assert part("trials", every).layer_kinds() == [(0, 1), (1, 1), (2, 1), (3, 1)]
+    other = (
+        "\nlayouts: [{layers: 7, shards: [{heads: all, local: 3}]}, {layers: 9, shards: [{heads: all, dense: true}]}]"
+    )
+    assert part("trials", every + other).layer_kinds() == [(0, 1), (1, 1), (2, 1), (3, 1), (7, 0)]
+    [result] = Machine(every + other).tune("dkdv")
+    assert result.seconds == 4.0
+
+
 def test_decoding_with_many_heads_in_a_tile_is_forward(machine: Machine) -> None:
     text = "pattern: 1\nname: small\nheads: 32\nkv_heads: 1\nhead_dim: 16\nblock: 16\nshards: [{heads: all, local: 2}]"
     assert Machine(text).tune("decode") == []
