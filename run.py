@@ -28,6 +28,7 @@ class Task:
     about: str
     extra: str  # of pyproject.toml; empty: what a user of patterncc installs
     commands: tuple[tuple[str, ...], ...]  # run by the environment's Python, as `python ARGUMENTS`
+    default: tuple[str, ...] = ()  # arguments where none are given; all commands get the same
 
 
 WORKERS = str(min(os.cpu_count() or 1, 8))
@@ -39,6 +40,18 @@ TASKS = {
     "slow": Task("the exhaustive tests", "test", ((*PYTEST, "-m", "slow"),)),
     "gpu": Task("the tests that need a GPU", "test", (("-m", "pytest", "-q", "-m", "gpu"),)),
     "peers": Task("only the comparisons with other libraries", "test,peers", ((*PYTEST, "-m", "peers"),)),
+    "bench": Task("the benchmarks that need no GPU", "bench", (("-m", "benchmarks", "cpu"),)),
+    "bench-gpu": Task(
+        "the benchmarks of the GPU that is here",
+        "bench",
+        (("-m", "benchmarks", "prepare"), ("-m", "benchmarks", "gpu")),
+    ),
+    "gpu-packages": Task(
+        "a folder for a machine with a GPU and no network: its tests and its benchmarks",
+        "",
+        (("-m", "tests.gpu.prepare"), ("-m", "benchmarks", "prepare")),
+        ("build/gpu",),
+    ),
     "lint": Task("ruff: style and format", "dev", (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"))),
     "types": Task("pyright, strict", "dev", (("-m", "pyright"),)),
     "setup": Task("the environment with everything a contributor needs", "dev", ()),
@@ -55,7 +68,7 @@ def main(arguments: list[str]) -> int:
     task = TASKS[arguments[0]]
     install(task.extra)
     for command in task.commands:
-        code = subprocess.call([str(PYTHON), *command, *arguments[1:]], cwd=ROOT)
+        code = subprocess.call([str(PYTHON), *command, *(arguments[1:] or task.default)], cwd=ROOT)
         if code:
             return code
     return 0

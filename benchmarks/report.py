@@ -77,7 +77,7 @@ def render(folder: Path) -> None:
         path = folder / f"{suite}.md"
         path.write_text(page(suite, document, picture))
         print(path if picture else f"{path}, without a picture: that takes matplotlib (pip install '.[bench]')")
-    if folder == RESULTS:
+    if folder == RESULTS and README.exists():  # a prepared folder has none
         fill_readme()
 
 

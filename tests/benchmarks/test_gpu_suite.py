@@ -258,6 +258,17 @@ def test_flex_attention_is_given_our_mask(name: str, size: int, monkeypatch: pyt
         peers.check_block_mask(case, size)
 
 
+def test_a_prepared_folder_reports_alone(prepared: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(prepared, tmp_path / "there")
+    done = benchmarks("report", cwd=folder)
+    assert done.returncode == 0 and "gpu: nothing was measured" in done.stdout
+    (folder / "benchmarks" / "results").mkdir()
+    document = {"machine": {"processor": "p", "cores": 1, "torch": "t", "triton": "t"}, "targets": []}
+    (folder / "benchmarks" / "results" / "gpu.json").write_text(json.dumps(document))
+    assert benchmarks("report", cwd=folder).returncode == 0
+    assert "Measured on p" in (folder / "benchmarks" / "results" / "gpu.md").read_text()
+
+
 def test_without_packages_it_says_what_to_do(tmp_path: Path) -> None:
     done = benchmarks("gpu", str(tmp_path), "--toy")
     assert done.returncode == 1 and "python -m benchmarks prepare" in done.stderr
