@@ -28,6 +28,7 @@ LENGTH = 16384
 SHORT = 277  # more than two tiles, and no multiple of anything
 MANY_ROWS = 1 << 20
 REGISTERS = 256  # of a thread
+FLUSHED = 256 << 20  # bytes, more than any cache of a GPU
 SPACE = {  # rows, keys, warps, stages; numbers of 4 bytes take half the rows and keys
     "forward": ((64, 128), (32, 64, 128), (4, 8), (2, 3, 4)),
     "decode": ((16,), (32, 64, 128), (2, 4, 8), (2, 3, 4)),
@@ -137,7 +138,7 @@ class GpuClock:
 
     def __init__(self, device: torch.device, budget: float = 0.1) -> None:
         self.budget = budget  # seconds
-        self.flush = torch.empty(256 << 20, dtype=torch.int8, device=device)
+        self.flush = torch.empty(FLUSHED, dtype=torch.int8, device=device)
 
     def __call__(self, call: Callable[[], object]) -> float:
         times: list[float] = []

@@ -277,6 +277,37 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         tuning.find_device()
 
 
+def test_the_clock_takes_the_median_and_empties_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On events that say what they are told to, in milliseconds."""
+    tuning, done = part("tuning"), []
+    told = [9.0, 3.0, 700.0, 1.0, 5.0]
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            done.append("event")
+
+        def synchronize(self) -> None:
+            done.append("wait")
+
+        def elapsed_time(self, stop: object) -> float:
+            return told.pop(0)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(tuning, "FLUSHED", 100)
+    clock = tuning.GpuClock(CPU, budget=0.0)
+    clock.flush.fill_(1)
+
+    def call() -> None:
+        done.append("cold" if not clock.flush.any() else "warm")
+        clock.flush.fill_(1)
+
+    assert clock(call) == 0.005
+    assert told == [] and done == ["event", "cold", "event", "wait"] * 5
+
+
 def test_alone_it_prints_results_and_tells_how_far_it_is(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
