@@ -27,6 +27,7 @@ ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}
 PAGE, FULL = 64, 1 << 20  # of the caches that the report is about; enough rows for any tile
 KERNEL_FILES = ("forward", "splits", "backward")
 MATRIX_OPS = {"wgmma": r"wgmma\.mma_async", "tcgen05": r"tcgen05\.mma", "mma": r"mma\.sync", "mfma": r"v_mfma"}
+SWITCHES = ("TRITON_", "PTXAS_", "DISABLE_", "NVPTX_", "AMDGCN_", "LLVM_", "MLIR_")  # of Triton, in the environment
 ASYNC_COPIES = r"cp\.async\.c[ag]|cp\.async\.bulk\.tensor|(?:buffer|global)_load\w* .*\blds\b|global_load_lds"
 
 

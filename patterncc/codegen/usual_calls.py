@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from types import ModuleType
 from typing import Any
 
 TORCH_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 LENGTH = 256  # of sequences: more than a tile has rows
 PAGES = (16, 64)  # tokens of a page
-SPLITS = (1, 2, 4, 8, 16, 32, 64)  # programs that share the keys of a decoding step
+SPLITS = (1, 2, 4, 8, 16, 32, 64)  # programs that share the keys of a tile
 HIP_RANGE = 1 << 31  # bytes: Triton compiles anew for a larger tensor, on AMD's GPUs
 
 
@@ -36,7 +37,7 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
     packed = [x[0].transpose(0, 1).contiguous() for x in (q, k, v, out)]
     ends, requests = ints(0, LENGTH), ints(LENGTH)
     lengths = ends, ends, LENGTH, LENGTH
-    sizes = [1, 1 + HIP_RANGE // (dim * kind.itemsize * min(PAGES))] if arch.startswith("gfx") else [1]
+    sizes = [1, HIP_RANGE] if arch.startswith("gfx") else [1]
     for layer, head_offset in distinct_heads(package):
         place = {"layer": layer, "scale": 1.0, "head_offset": head_offset}
         start = {"q_start": 0, "kv_start": 0}
@@ -48,15 +49,16 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
             rows = lse[0], packed[3], None if dlse is None else lse[0]
             words = f"varlen, {more}" if more else "varlen"
             yield words, partial(backward.backward_varlen, *packed, *rows, *lengths, **place)
-        for page, pages in ((page, pages) for page in PAGES for pages in sizes):
-            cache = empty(pages, page, 1, dim)
+        for page, size in product(PAGES, sizes):
+            cache = empty(1 + size // (page * dim * kind.itemsize), page, 1, dim)
             table = torch.zeros(1, LENGTH // page, dtype=torch.int32)
-            words = f"page {page}" if pages == 1 else f"page {page}, large cache"
+            words = f"page {page}" + ", large cache" * (size > 1)
             paged = partial(forward.forward_paged, packed[0], cache, cache, table, requests, ends, **place)
-            yield f"paged, {words}", partial(paged, max_q_len=LENGTH, splits=1)
+            step = partial(forward.decode, packed[0][None, :1], cache, cache, table, requests, **place)
             for n in SPLITS:
-                step = partial(forward.decode, packed[0][None, :1], cache, cache, table, requests, **place)
-                yield f"decode, {words}" + (f", {n} parts" if n > 1 else ""), partial(step, splits=n)
+                parts = f", {n} parts" if n > 1 else ""
+                yield f"paged, {words}{parts}", partial(paged, max_q_len=LENGTH, splits=n)
+                yield f"decode, {words}{parts}", partial(step, splits=n)
 
 
 def distinct_heads(package: ModuleType) -> list[tuple[int, int]]:
