@@ -20,7 +20,7 @@ from benchmarks.gpu.device import Device
 from benchmarks.gpu.witness import Attention, WrongError
 
 BOTH = (128, 64)  # FlexAttention's blocks: its default, and the pattern's own
-_faster: dict[str, int] = {}  # which of them, by pattern, once both were measured
+_faster: dict[tuple[int, int], int] = {}  # which of them, by block and head dim, once both were measured
 
 
 class MissingPeerError(Exception):
@@ -47,7 +47,7 @@ def measure(
         times = device.alternate({name: attention.call_of(call, inputs) for name, call in everyone.items()})
         best = min(errors, key=lambda name: times[name].median)
         if len(errors) > 1 and direction == "forward":
-            _faster[facts.name] = int(best)
+            _faster[facts.block, facts.head_dim] = int(best)
         yield {
             "direction": direction,
             "head_dim": facts.head_dim,
@@ -84,7 +84,8 @@ def flex(device: Device, case: Case, tokens: int, sizes: Sequence[int]) -> dict[
 
     if not sizes:
         own = BOTH if case.block in BOTH else BOTH[:1]
-        sizes = [_faster[case.name]] if case.name in _faster else own
+        known = _faster.get((case.block, case.head_dim))
+        sizes = [known] if known else own
     compiler.reset()  # beyond some shapes it would stop compiling and run eagerly
     call: Any = flex_attention if device.toy else torch.compile(flex_attention, dynamic=False)
 
@@ -148,7 +149,7 @@ def _listed(counts: Tensor, columns: Tensor) -> Tensor:
 
 
 def _dkernel(device: Device, case: Case, tokens: int) -> dict[str, Callable[[], Attention]]:
-    """Its `SparseAttention` over our block mask, as its tables take it."""
+    """Its `SparseAttention` over our block mask. Where query heads share keys they are repeated, as its manual says."""
     try:
         dkernel = importlib.import_module("dkernel")
     except Exception as error:  # it asks for its own metadata as it is imported
@@ -158,6 +159,10 @@ def _dkernel(device: Device, case: Case, tokens: int) -> dict[str, Callable[[], 
         row = torch.arange(-(-tokens // case.block))
         heads = torch.arange(case.heads)[:, None, None]
         kept = case.keeps_block(heads, row[:, None], row[None]) & (row[None] <= row[:, None])
-        return dkernel.SparseAttention(case.block, kept.to(torch.uint8), causal=True, seq_dim=2).to(device.name)
+        sparse = dkernel.SparseAttention(case.block, kept.to(torch.uint8), causal=True, seq_dim=2).to(device.name)
+        share = case.heads // case.kv_heads
+        if share == 1:
+            return sparse
+        return lambda q, k, v: sparse(q, k.repeat_interleave(share, 1), v.repeat_interleave(share, 1))
 
     return {"dkernel": make}

@@ -74,9 +74,13 @@ def _decode(device: Device, case: Case, package: ModuleType, *, requests: int, t
     row: Row = {"error": error, **times.row(), "kept_bytes": size}
     seconds = times.median
     if not device.toy:
-        replayed = device.alternate({"graph": captured(call)})["graph"]
-        row |= replayed.row("graph_")
-        seconds = replayed.median
+        try:
+            replayed = device.alternate({"graph": captured(call)})["graph"]
+        except RuntimeError as error:
+            row["graph_note"] = str(error).splitlines()[0][:120]
+        else:
+            row |= replayed.row("graph_")
+            seconds = replayed.median
     yield {**row, "tb_per_s": rate(size, seconds)}
 
 
