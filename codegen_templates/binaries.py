@@ -21,6 +21,7 @@ from triton.compiler import CompiledKernel
 from .pattern import NAME
 
 FOLDER = Path(__file__).parent
+SOURCES = ("forward.py", "backward.py", "splits.py")  # of the kernels
 said: set[str] = set()
 
 
@@ -31,6 +32,8 @@ def use(*kernels: Any) -> None:
         return
     if made["triton"] != triton.__version__:
         return say(f"they are built for triton {made['triton']}, here is {triton.__version__}")
+    if edited := [name for name in SOURCES if not is_whole(FOLDER / name)]:
+        return say(f"they are built from another {', '.join(edited)}")
     for kernel in kernels:
         if hasattr(kernel, "_do_compile"):  # an interpreted kernel has none
             kernel._do_compile = partial(load_or_compile, kernel, kernel._do_compile, tuple(made["arches"]))
@@ -118,7 +121,7 @@ def shipped(title: str, arch: str) -> dict[Path, dict[str, str]]:
 
 
 def is_whole(file: Path) -> bool:
-    """Whether the file is what was compiled."""
+    """Whether the file is as the manifest says."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest() == manifest()["files"][file.name]
     except (OSError, KeyError):

@@ -67,9 +67,7 @@ def report(folder: Path, arches: Sequence[str], dtype: str = "bf16", only: str =
 
 def quiet_environment() -> dict[str, str]:
     """For a process that compiles kernels: where Triton's tools and cache are, and none of its switches."""
-    switches = [
-        name for name in os.environ if name.startswith("TRITON_") and not name.endswith(("PATH", "DIR", "HOME"))
-    ]
+    switches = [n for n in os.environ if n.startswith(SWITCHES) and not n.endswith(("_PATH", "_DIR", "_HOME"))]
     environment = {name: value for name, value in os.environ.items() if name not in switches}
     return environment | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path])}
 

@@ -24,6 +24,7 @@ import patterncc
 from patterncc import cli
 from patterncc.codegen.binaries import ship_binaries
 from patterncc.codegen.package import GeneratedPackage
+from patterncc.codegen.template import templates
 from patterncc.pipeline import Compiled, generate
 from patterncc.runtime.cache import Cache, CacheWarning
 from patterncc.spec import loads
@@ -82,6 +83,10 @@ def flip(file: Path) -> None:
     file.write_bytes(data)
 
 
+def edit(file: Path) -> None:
+    file.write_text(file.read_text() + "# mended\n")
+
+
 @pytest.fixture(scope="module")
 def seen(compiled: Compiled, folder: Path) -> dict[str, dict[str, Any]]:
     """What the driver was given, and the notes, of each thing tried."""
@@ -94,6 +99,7 @@ def seen(compiled: Compiled, folder: Path) -> dict[str, dict[str, Any]]:
         "another's binary": lambda folder: shutil.copy(
             folder / "sm_90_attn_fwd_00.cubin", folder / "sm_90_attn_fwd_01.cubin"
         ),
+        "edited kernel": lambda folder: edit(folder / "forward.py"),
         "no manifest": lambda folder: (folder / "manifest.json").unlink(),
     }
     orders = {
@@ -148,6 +154,7 @@ def test_the_jit_would_be_seen(seen: dict[str, dict[str, Any]]) -> None:
         ("damaged description", {"attn_bwd_dq_small"}, ["sm_90_attn_bwd_dq_00.json: not as written"]),
         ("binary missing", {"attn_combine_small"}, ["sm_90_attn_combine_02.cubin: not as written"]),
         ("another's binary", {"attn_fwd_small"}, ["sm_90_attn_fwd_01.cubin: not as written"]),
+        ("edited kernel", KERNELS, ["they are built from another forward.py"]),
         ("no manifest", KERNELS, []),
     ],
 )
@@ -243,6 +250,12 @@ def test_what_is_no_file_of_a_package(name: str) -> None:
 def test_the_words_for_calls() -> None:
     failed, tried = doctest.testmod(importlib.import_module("codegen_templates.binaries"))
     assert not failed and tried >= 3
+
+
+def test_the_files_of_kernels() -> None:
+    """Binaries are not loaded for kernels that were edited: each file with a kernel is named."""
+    known = importlib.import_module("codegen_templates.binaries").SOURCES
+    assert set(known) == {file for file, template in templates().items() if template.kernels}
 
 
 @pytest.mark.slow
