@@ -110,7 +110,7 @@ def rows(u, kv_start, pages, PAGE: tl.constexpr):
     if PAGE:
         return tl.load(pages + u // PAGE) * PAGE + u % PAGE
     else:
-        return u - kv_start
+        return (u - kv_start).to(tl.uint32)  # multiplied by a stride with half the instructions
 
 
 @triton.jit
@@ -126,13 +126,29 @@ def columns_of(pattern, columns, t_first, t_last, kv_start, kv_stop):
 
 
 @triton.jit
-def locate(tile, tiles, places, kv_start, pages, BLOCK_N: tl.constexpr, PAGE: tl.constexpr, IS_GATHERED: tl.constexpr):
-    """The rows of a far tile: all of them [BLOCK_N] when they are gathered, else the first. Any past the last tile."""
-    x = tile * BLOCK_N
-    if IS_GATHERED:
-        x += tl.arange(0, BLOCK_N)
-    u = column(x >> BLOCK_BITS, places, True) * BLOCK + (x & (BLOCK - 1))
-    return rows(tl.where(tile < tiles, u, kv_start), kv_start, pages, PAGE)
+def runs(tile, RUN: tl.constexpr, WIDTH: tl.constexpr):
+    """Of a tile of WIDTH tokens, RUN after RUN of which are neighbours in memory: each one's slot, and where in its
+    block its run begins. [WIDTH], or one number for all when it is the same.
+
+    The slots within a tile are constants apart, so what follows from a slot is worked out once a block, not once a row.
+    """
+    tile = tl.cast(tile, tl.int32)  # from an int of Python, when interpreted
+    if WIDTH > BLOCK:
+        o = tl.arange(0, WIDTH)
+        return tile * (WIDTH // BLOCK) + (o >> BLOCK_BITS), o & (BLOCK - RUN)
+    else:
+        x = tile * WIDTH
+        if WIDTH > RUN:
+            return x >> BLOCK_BITS, (x & (BLOCK - 1)) + (tl.arange(0, WIDTH) & -RUN)
+        else:
+            return x >> BLOCK_BITS, x & (BLOCK - 1)
+
+
+@triton.jit
+def locate(tile, places, kv_start, pages, PAGE: tl.constexpr, RUN: tl.constexpr, BLOCK_N: tl.constexpr):
+    """The rows at which the runs of a far tile begin. [BLOCK_N], or one for all."""
+    slot, o_run = runs(tile, RUN, BLOCK_N)
+    return rows(column(slot, places, True) * BLOCK + o_run, kv_start, pages, PAGE)
 
 
 @triton.jit
@@ -146,14 +162,24 @@ def edge(
     t_last,
     kv_start,
     kv_stop,
+    pages,
+    PAGE: tl.constexpr,
+    RUN: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """The keys of an edge tile [BLOCK_N], which of them a row of the tile keeps at all, and which row keeps which."""
-    x = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-    slot = x >> BLOCK_BITS
+    """The rows at which the runs of an edge tile begin, which keys a row of the tile keeps at all, and which row keeps
+    which."""
+    slot, o_run = runs(tile, RUN, BLOCK_N)
     j = column(slot, places, False)
-    u = j * BLOCK + (x & (BLOCK - 1))
+    u_run = j * BLOCK + o_run
+    if PAGE:  # what the table says behind the last key is no page
+        row = rows(tl.where((slot < n_slots) & (u_run < kv_stop), u_run, kv_start), kv_start, pages, PAGE)
+    else:
+        row = rows(u_run, kv_start, pages, PAGE)
+    slot += tl.zeros([BLOCK_N], tl.int32)
+    j += tl.zeros([BLOCK_N], tl.int32)
+    u = u_run + (tl.arange(0, BLOCK_N) & (RUN - 1))  # [BLOCK_N]
     i_first, i_last = t_first >> BLOCK_BITS, t_last >> BLOCK_BITS
     m_n = keeps(slot, i_first, i_last, j, t_first, t_last, u, rule)
     m_n &= (slot < n_slots) & (u >= kv_start) & (u < kv_stop)
@@ -163,33 +189,35 @@ def edge(
     if IS_CAUSAL:
         m_n &= u <= t_last
         m_keep &= u[None, :] <= t
-    return tl.where(m_n, u, kv_start), m_n, m_keep
+    return row, m_n, m_keep
 
 
 @triton.jit
-def load_keys(p, row, s_page, s_row, m_row, BLOCK_N: tl.constexpr, PAGE: tl.constexpr, IS_GATHERED: tl.constexpr):
-    """The tile of k or v with these rows, or from this row on. [BLOCK_N, BLOCK_D]"""
+def load_keys(p, row, s_page, s_row, m_row, PAGE: tl.constexpr, RUN: tl.constexpr, BLOCK_N: tl.constexpr):
+    """The tile of k or v whose runs begin at these rows. [BLOCK_N, BLOCK_D]"""
+    o_n = (tl.arange(0, BLOCK_N) & (RUN - 1)) * s_row
     if PAGE:
-        p += (row // PAGE).to(tl.int64) * s_page + (row % PAGE) * s_row
+        o_run = (row // PAGE).to(tl.int64) * s_page + (row % PAGE) * s_row
     else:
-        p += row.to(tl.int64) * s_row
-    if IS_GATHERED:
-        p = p[:, None]
+        o_run = row.to(tl.int64) * s_row
+    if BLOCK_N > RUN:
+        return load_rows(p + o_n[:, None], o_run[:, None], m_row)
     else:
-        p += tl.arange(0, BLOCK_N)[:, None] * s_row
-    return load_rows(p, m_row)
+        return load_rows(p + o_run, o_n[:, None], m_row)
 
 
 @triton.jit
-def load_rows(p, m_row):
-    """The rows that begin at p [rows, 1], zero where m_row is false and past HEAD_DIM. [rows, BLOCK_D]"""
+def load_rows(p, o_row, m_row):
+    """The rows at p + o_row [rows, 1], zero where m_row is false and past HEAD_DIM. [rows, BLOCK_D]"""
     o_d = tl.arange(0, BLOCK_D)[None, :]
+    p += o_d
+    p += o_row
     if m_row is not None:
-        return tl.load(p + o_d, mask=m_row[:, None] & (o_d < HEAD_DIM), other=0.0)
+        return tl.load(p, mask=m_row[:, None] & (o_d < HEAD_DIM), other=0.0)
     elif BLOCK_D > HEAD_DIM:
-        return tl.load(p + o_d, mask=o_d < HEAD_DIM, other=0.0)
+        return tl.load(p, mask=o_d < HEAD_DIM, other=0.0)
     else:
-        return tl.load(p + o_d)
+        return tl.load(p)
 
 
 @triton.jit
@@ -317,7 +345,7 @@ def attn_fwd(
     i_row = q_first + (t_base - q_start).to(tl.int64)
     o_row = o_m % BLOCK_Q
     p_q = q + (i_batch * s_qb + i_head * s_qh + i_row * s_qn) * ALIGN + o_row * (s_qn * ALIGN)
-    b_q = load_rows(p_q[:, None], m_q)  # [BLOCK_M, BLOCK_D]
+    b_q = load_rows(p_q[:, None], 0, m_q)  # [BLOCK_M, BLOCK_D]
     if PAGE:
         pages += i_batch * s_pages
         k += i_kv * s_kh * ALIGN
@@ -331,26 +359,28 @@ def attn_fwd(
     b_sum = tl.zeros([BLOCK_Q * BLOCK_H], tl.float32)
 
     # far tiles: every row keeps every key
-    IS_GATHERED: tl.constexpr = BLOCK_N > BLOCK or (PAGE > 0 and BLOCK_N > PAGE)
+    RUN: tl.constexpr = BLOCK if (BLOCK - 1) & PAGE == 0 else PAGE & -PAGE  # keys of a block that lie in one page
+    last = tl.maximum(far_tiles - 1, 0)
     if IS_LOOKED_UP:  # one tile ahead: else the loads of k and v would wait for the address
-        ahead = locate(tile_from, far_tiles, places, kv_start, pages, BLOCK_N, PAGE, IS_GATHERED)
+        ahead = locate(tl.minimum(tile_from, last), places, kv_start, pages, PAGE, RUN, BLOCK_N)
     for tile in tl.range(tile_from, tl.minimum(tile_to, far_tiles), num_stages=STAGES):
         if IS_LOOKED_UP:
             row = ahead
-            ahead = locate(tile + 1, far_tiles, places, kv_start, pages, BLOCK_N, PAGE, IS_GATHERED)
+            ahead = locate(tl.minimum(tile + 1, last), places, kv_start, pages, PAGE, RUN, BLOCK_N)
         else:
-            row = locate(tile, far_tiles, places, kv_start, pages, BLOCK_N, PAGE, IS_GATHERED)
-        b_k = load_keys(k, row, s_kb * ALIGN, s_kn * ALIGN, None, BLOCK_N, PAGE, IS_GATHERED)
-        b_v = load_keys(v, row, s_vb * ALIGN, s_vn * ALIGN, None, BLOCK_N, PAGE, IS_GATHERED)
+            row = locate(tile, places, kv_start, pages, PAGE, RUN, BLOCK_N)
+        b_k = load_keys(k, row, s_kb * ALIGN, s_kn * ALIGN, None, PAGE, RUN, BLOCK_N)
+        b_v = load_keys(v, row, s_vb * ALIGN, s_vn * ALIGN, None, PAGE, RUN, BLOCK_N)
         b_out, b_max, b_sum = attend(b_q, b_k, b_v, None, b_out, b_max, b_sum, scale, PRECISION)
 
     # edge tiles: the exact rule
     for tile in tl.range(tl.maximum(tile_from, far_tiles), tile_to, num_stages=2):
-        u, m_n, m_keep = edge(tile, n_slots, places, rule, o_t, t_first, t_last, kv_start, kv_stop, BLOCK_Q, BLOCK_N)
+        row, m_n, m_keep = edge(
+            tile, n_slots, places, rule, o_t, t_first, t_last, kv_start, kv_stop, pages, PAGE, RUN, BLOCK_Q, BLOCK_N
+        )
         m_keep &= m_q[:, None]
-        row = rows(u, kv_start, pages, PAGE)
-        b_k = load_keys(k, row, s_kb * ALIGN, s_kn * ALIGN, m_n, BLOCK_N, PAGE, True)
-        b_v = load_keys(v, row, s_vb * ALIGN, s_vn * ALIGN, m_n, BLOCK_N, PAGE, True)
+        b_k = load_keys(k, row, s_kb * ALIGN, s_kn * ALIGN, m_n, PAGE, RUN, BLOCK_N)
+        b_v = load_keys(v, row, s_vb * ALIGN, s_vn * ALIGN, m_n, PAGE, RUN, BLOCK_N)
         b_out, b_max, b_sum = attend(b_q, b_k, b_v, m_keep, b_out, b_max, b_sum, scale, PRECISION)
 
     b_lse = (b_max + tl.log2(b_sum)) * LN_2  # -inf where nothing was kept

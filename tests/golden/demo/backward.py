@@ -21,6 +21,7 @@ from .forward import (
     locate,
     progression,
     request,
+    runs,
     search,  # noqa: F401 (tables)
 )
 
@@ -122,8 +123,8 @@ def attn_bwd_prepare_demo(
     m_m = o_m < q_len
     p_out = out + i_batch * s_ob + i_head * s_oh + o_m.to(tl.int64) * s_on
     p_dout = dout + i_batch * s_gb + i_head * s_gh + o_m.to(tl.int64) * s_gn
-    b_out = load_rows(p_out[:, None], m_m).to(tl.float32)
-    b_dout = load_rows(p_dout[:, None], m_m).to(tl.float32)
+    b_out = load_rows(p_out[:, None], 0, m_m).to(tl.float32)
+    b_dout = load_rows(p_dout[:, None], 0, m_m).to(tl.float32)
     b_delta = tl.sum(b_out * b_dout, 1)
     b_lse = tl.load(lse + i_batch * s_lb + i_head * s_lh + o_m, mask=m_m, other=float("-inf"))
     if dlse is not None:
@@ -241,31 +242,33 @@ def attn_bwd_dq_demo(
     p_q = q + (i_batch * s_qb + i_head * s_qh + i_row * s_qn) * ALIGN + o_row * (s_qn * ALIGN)
     p_dout = dout + (i_batch * s_gb + i_head * s_gh + i_row * s_gn) * ALIGN + o_row * (s_gn * ALIGN)
     o_sum = i_batch * s_lb + i_head * s_lh + i_row + o_row
-    b_q = load_rows(p_q[:, None], m_q)  # [BLOCK_M, BLOCK_D]
-    b_dout = load_rows(p_dout[:, None], m_q)
+    b_q = load_rows(p_q[:, None], 0, m_q)  # [BLOCK_M, BLOCK_D]
+    b_dout = load_rows(p_dout[:, None], 0, m_q)
     b_log_sum = tl.load(log_sum + o_sum, mask=m_q, other=float("inf"))[:, None]
     b_delta = tl.load(delta + o_sum, mask=m_q, other=0.0)[:, None]
     k += (i_batch * s_kb + i_kv * s_kh + kv_first * s_kn) * ALIGN
     v += (i_batch * s_vb + i_kv * s_vh + kv_first * s_vn) * ALIGN
 
     b_dq = tl.zeros([BLOCK_Q * BLOCK_H, BLOCK_D], tl.float32)
-    IS_GATHERED: tl.constexpr = BLOCK_N > BLOCK
+    last = tl.maximum(far_tiles - 1, 0)
     if IS_LOOKED_UP:
-        ahead = locate(0, far_tiles, places, kv_start, None, BLOCK_N, 0, IS_GATHERED)
+        ahead = locate(0, places, kv_start, None, 0, BLOCK, BLOCK_N)
     for tile in tl.range(0, far_tiles, num_stages=STAGES):
         if IS_LOOKED_UP:
             row = ahead
-            ahead = locate(tile + 1, far_tiles, places, kv_start, None, BLOCK_N, 0, IS_GATHERED)
+            ahead = locate(tl.minimum(tile + 1, last), places, kv_start, None, 0, BLOCK, BLOCK_N)
         else:
-            row = locate(tile, far_tiles, places, kv_start, None, BLOCK_N, 0, IS_GATHERED)
-        b_k = load_keys(k, row, 0, s_kn * ALIGN, None, BLOCK_N, 0, IS_GATHERED)
-        b_v = load_keys(v, row, 0, s_vn * ALIGN, None, BLOCK_N, 0, IS_GATHERED)
+            row = locate(tile, places, kv_start, None, 0, BLOCK, BLOCK_N)
+        b_k = load_keys(k, row, 0, s_kn * ALIGN, None, 0, BLOCK, BLOCK_N)
+        b_v = load_keys(v, row, 0, s_vn * ALIGN, None, 0, BLOCK, BLOCK_N)
         _, b_ds = weights(b_q, b_k, b_v, b_dout, b_log_sum, b_delta, None, scale, PRECISION)
         b_dq = tl.dot(b_ds.to(b_k.dtype), b_k, b_dq, input_precision=PRECISION)
     for tile in tl.range(far_tiles, all_tiles, num_stages=2):
-        u, m_n, m_keep = edge(tile, n_slots, places, rule, o_t, t_first, t_last, kv_start, kv_stop, BLOCK_Q, BLOCK_N)
-        b_k = load_keys(k, u - kv_start, 0, s_kn * ALIGN, m_n, BLOCK_N, 0, True)
-        b_v = load_keys(v, u - kv_start, 0, s_vn * ALIGN, m_n, BLOCK_N, 0, True)
+        row, m_n, m_keep = edge(
+            tile, n_slots, places, rule, o_t, t_first, t_last, kv_start, kv_stop, None, 0, BLOCK, BLOCK_Q, BLOCK_N
+        )
+        b_k = load_keys(k, row, 0, s_kn * ALIGN, m_n, 0, BLOCK, BLOCK_N)
+        b_v = load_keys(v, row, 0, s_vn * ALIGN, m_n, 0, BLOCK, BLOCK_N)
         _, b_ds = weights(b_q, b_k, b_v, b_dout, b_log_sum, b_delta, m_keep, scale, PRECISION)
         b_dq = tl.dot(b_ds.to(b_k.dtype), b_k, b_dq, input_precision=PRECISION)
 
@@ -287,13 +290,10 @@ def span(i_first, i_whole, i_full, i_stop, d_low, d_high):
 
 
 @triton.jit
-def locate_rows(tile, tiles, places, q_start, ROUND: tl.constexpr, BLOCK_M: tl.constexpr, IS_GATHERED: tl.constexpr):
-    """The rows of q of a far tile: all of them [BLOCK_M] when they are gathered, else the first."""
-    x = tile * BLOCK_M
-    if IS_GATHERED:
-        x += tl.arange(0, BLOCK_M)
-    t = row_in(x >> BLOCK_BITS, places, ROUND > 0, True) * BLOCK + (x & (BLOCK - 1))
-    return tl.where(tile < tiles, t - q_start, 0)
+def locate_rows(tile, places, q_start, ROUND: tl.constexpr, BLOCK_M: tl.constexpr):
+    """The rows of q at which the runs of a far tile begin. [BLOCK_M], or one for all."""
+    slot, o_run = runs(tile, BLOCK, BLOCK_M)
+    return (row_in(slot, places, ROUND > 0, True) * BLOCK + o_run - q_start).to(tl.uint32)
 
 
 @triton.jit
@@ -321,11 +321,36 @@ def keeps_in(slot, i, j, t, u, rule, IS_STRIDE: tl.constexpr):
 
 
 @triton.jit
-def keys_at(x, j_base, every, BLOCK_N: tl.constexpr):
-    """Columns and positions of the BLOCK_N keys from place x on, of columns j_base, j_base + every, ..."""
-    o_x = x + tl.arange(0, BLOCK_N)
-    j = j_base + (o_x >> BLOCK_BITS) * every
-    return j, j * BLOCK + (o_x & (BLOCK - 1))
+def slots_of(
+    p_member, pattern, rows, j_first, j_last, i_first, i_whole, i_full, i_stop, d_low, d_high, ROUND: tl.constexpr
+):
+    """A head of the program, and the slots of its rows that keep columns j_first..j_last, as `row_map` says them."""
+    head = tl.load(p_member)
+    if ROUND:
+        # + 0, but known only now: addresses and masks that no head changes would hold registers from the start
+        late = head >> 31
+        whole, full = i_whole + late, i_full + late
+        n_far, n_slots, places, rule = span(i_first + late, whole, full, i_stop + late, d_low, d_high)
+    else:
+        p_class = pattern + tl.load(p_member + 1)
+        n_far, n_slots, places, rule = row_map(p_class, rows, j_first, j_last, i_first, i_whole, i_full, i_stop)
+    return head, n_far, n_slots, places, rule
+
+
+@triton.jit
+def keys_at(first, j_base, every, BLOCK_N: tl.constexpr):
+    """Columns and positions of the BLOCK_N keys from tile `first` on, of columns j_base, j_base + every, ..."""
+    slot, o_run = runs(first, BLOCK, BLOCK_N)
+    j = j_base + slot * every + tl.zeros([BLOCK_N], tl.int32)
+    return j, j * BLOCK + o_run + (tl.arange(0, BLOCK_N) & (BLOCK - 1))
+
+
+@triton.jit
+def add(p, b, m, IS_MORE: tl.constexpr):
+    """Store b where m is true: added to what is there when it is more of the same."""
+    if IS_MORE:
+        b += tl.load(p, mask=m, other=0.0)
+    tl.store(p, b.to(p.dtype.element_ty), mask=m)
 
 
 # fmt: off
@@ -410,9 +435,10 @@ def attn_bwd_dkdv_demo(
     i_key = kv_first + (u_first - kv_start).to(tl.int64)
     k += (i_batch * s_kb + i_kv * s_kh + i_key * s_kn) * ALIGN
     v += (i_batch * s_vb + i_kv * s_vh + i_key * s_vn) * ALIGN
-    j, u = keys_at(x, j_base, every, BLOCK_N)
-    b_k = load_rows(k + (u - u_first)[:, None] * (s_kn * ALIGN), u < kv_stop)  # [BLOCK_N, BLOCK_D]
-    b_v = load_rows(v + (u - u_first)[:, None] * (s_vn * ALIGN), u < kv_stop)
+    _, u = keys_at(tl.program_id(0), j_base, every, BLOCK_N)
+    o_key = (u - u_first)[:, None]
+    b_k = load_rows(k, o_key * (s_kn * ALIGN), u < kv_stop)  # [BLOCK_N, BLOCK_D]
+    b_v = load_rows(v, o_key * (s_vn * ALIGN), u < kv_stop)
 
     # the rows that may keep them: from i_whole to i_full they are whole, and past all of the keys
     i_first = q_start >> BLOCK_BITS
@@ -433,67 +459,96 @@ def attn_bwd_dkdv_demo(
     delta += i_batch * s_lb + q_first
     b_dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     b_dv = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-    IS_GATHERED: tl.constexpr = BLOCK_M > BLOCK
+    o_m = tl.arange(0, BLOCK_M) & (BLOCK - 1)
+    if not ROUND:
+        d_low, d_high = 0, 0
     head = 0
-    for member in range(tl.load(p_members + 1)):
-        head = tl.load(p_members + 2 + 2 * member)
+    n_members = tl.load(p_members + 1)
+
+    # far tiles, then edge tiles: of all heads, so that what either needs holds no registers during the other
+    for member in range(n_members):
+        head, n_far, n_slots, places, rule = slots_of(
+            p_members + 2 + 2 * member,
+            pattern,
+            rows,
+            j_first,
+            j_last,
+            i_first,
+            i_whole,
+            i_full,
+            i_stop,
+            d_low,
+            d_high,
+            ROUND,
+        )
         i_head = head.to(tl.int64)
-        if ROUND:
-            n_far, n_slots, places, rule = span(i_first, i_whole, i_full, i_stop, d_low, d_high)
-        else:
-            p_class = pattern + tl.load(p_members + 3 + 2 * member)
-            n_far, n_slots, places, rule = row_map(p_class, rows, j_first, j_last, i_first, i_whole, i_full, i_stop)
-        far_tiles = n_far * BLOCK // BLOCK_M
-        all_tiles = (n_slots * BLOCK + BLOCK_M - 1) // BLOCK_M
         p_q = q + i_head * s_qh * ALIGN
         p_dout = dout + i_head * s_gh * ALIGN
-        o_head = i_head * s_lh
-
+        o_head = i_head * s_lh + o_m
+        far_tiles = n_far * BLOCK // BLOCK_M
+        last = tl.maximum(far_tiles - 1, 0)
         if IS_LOOKED_UP:  # one tile ahead: else the loads would wait for the address
-            ahead = locate_rows(0, far_tiles, places, q_start, ROUND, BLOCK_M, IS_GATHERED)
+            ahead = locate_rows(0, places, q_start, ROUND, BLOCK_M)
         for tile in tl.range(0, far_tiles, num_stages=STAGES):
             if IS_LOOKED_UP:
                 i_row = ahead
-                ahead = locate_rows(tile + 1, far_tiles, places, q_start, ROUND, BLOCK_M, IS_GATHERED)
+                ahead = locate_rows(tl.minimum(tile + 1, last), places, q_start, ROUND, BLOCK_M)
             else:
-                i_row = locate_rows(tile, far_tiles, places, q_start, ROUND, BLOCK_M, IS_GATHERED)
-            b_q = load_keys(p_q, i_row, 0, s_qn * ALIGN, None, BLOCK_M, 0, IS_GATHERED)
-            b_dout = load_keys(p_dout, i_row, 0, s_gn * ALIGN, None, BLOCK_M, 0, IS_GATHERED)
-            o_row = o_head + i_row
-            if not IS_GATHERED:
-                o_row += tl.arange(0, BLOCK_M)
-            b_log_sum = tl.load(log_sum + o_row)[None, :]
-            b_delta = tl.load(delta + o_row)[None, :]
+                i_row = locate_rows(tile, places, q_start, ROUND, BLOCK_M)
+            b_q = load_keys(p_q, i_row, 0, s_qn * ALIGN, None, 0, BLOCK, BLOCK_M)
+            b_dout = load_keys(p_dout, i_row, 0, s_gn * ALIGN, None, 0, BLOCK, BLOCK_M)
+            b_log_sum = tl.load(log_sum + o_head + i_row)[None, :]
+            b_delta = tl.load(delta + o_head + i_row)[None, :]
             b_p, b_ds = weights(b_k, b_q, b_dout, b_v, b_log_sum, b_delta, None, scale, PRECISION)
             b_dv = tl.dot(b_p.to(b_dout.dtype), b_dout, b_dv, input_precision=PRECISION)
             b_dk = tl.dot(b_ds.to(b_q.dtype), b_q, b_dk, input_precision=PRECISION)
-        for tile in tl.range(far_tiles, all_tiles, num_stages=2):
-            o_y = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-            slot = o_y >> BLOCK_BITS
+
+    j, u = keys_at(tl.program_id(0) + (head >> 31), j_base, every, BLOCK_N)
+    for member in range(n_members):
+        head, n_far, n_slots, places, rule = slots_of(
+            p_members + 2 + 2 * member,
+            pattern,
+            rows,
+            j_first,
+            j_last,
+            i_first,
+            i_whole,
+            i_full,
+            i_stop,
+            d_low,
+            d_high,
+            ROUND,
+        )
+        i_head = head.to(tl.int64)
+        p_q = q + i_head * s_qh * ALIGN
+        p_dout = dout + i_head * s_gh * ALIGN
+        o_head = i_head * s_lh + o_m
+        all_tiles = (n_slots * BLOCK + BLOCK_M - 1) // BLOCK_M
+        for tile in tl.range(n_far * BLOCK // BLOCK_M, all_tiles, num_stages=2):
+            slot, o_run = runs(tile, BLOCK, BLOCK_M)
             i = row_in(slot, places, ROUND > 0, False)
-            t = i * BLOCK + (o_y & (BLOCK - 1))
+            t_run = i * BLOCK + o_run
+            i_row = t_run - q_start
+            t = t_run + o_m
+            slot += tl.zeros([BLOCK_M], tl.int32)
+            i += tl.zeros([BLOCK_M], tl.int32)
             m_m = (slot < n_slots) & (t >= q_start) & (t < q_stop)
             m_keep = keeps_in(slot[None, :], i[None, :], j[:, None], t[None, :], u[:, None], rule, ROUND > 0)
+            m_keep &= m_m[None, :]
             m_keep &= u[:, None] <= t[None, :]
-            i_row = tl.where(m_m, t - q_start, 0)
-            b_q = load_keys(p_q, i_row, 0, s_qn * ALIGN, m_m, BLOCK_M, 0, True)
-            b_dout = load_keys(p_dout, i_row, 0, s_gn * ALIGN, m_m, BLOCK_M, 0, True)
-            b_log_sum = tl.load(log_sum + o_head + i_row, mask=m_m, other=float("inf"))[None, :]
+            b_q = load_keys(p_q, i_row, 0, s_qn * ALIGN, m_m, 0, BLOCK, BLOCK_M)
+            b_dout = load_keys(p_dout, i_row, 0, s_gn * ALIGN, m_m, 0, BLOCK, BLOCK_M)
+            b_log_sum = tl.load(log_sum + o_head + i_row, mask=m_m, other=0.0)[None, :]
             b_delta = tl.load(delta + o_head + i_row, mask=m_m, other=0.0)[None, :]
             b_p, b_ds = weights(b_k, b_q, b_dout, b_v, b_log_sum, b_delta, m_keep, scale, PRECISION)
             b_dv = tl.dot(b_p.to(b_dout.dtype), b_dout, b_dv, input_precision=PRECISION)
             b_dk = tl.dot(b_ds.to(b_q.dtype), b_q, b_dk, input_precision=PRECISION)
 
-    b_dk *= scale * LN_2
-    o_d = tl.arange(0, BLOCK_D)[None, :]
     # the keys once more: + 0, but known only now, so that their addresses hold no registers during the loops
-    j, u = keys_at(x + (head >> 31), j_base, every, BLOCK_N)
+    _, u = keys_at(tl.program_id(0) + (head >> 31), j_base, every, BLOCK_N)
+    o_d = tl.arange(0, BLOCK_D)[None, :]
     m_out = (u < kv_stop)[:, None] & (o_d < HEAD_DIM)
+    o_first = (i_batch * s_db + i_kv * s_dh + i_key * s_dn) * ALIGN
     o_out = (u - u_first)[:, None] * (s_dn * ALIGN) + o_d
-    p_dk = dk + (i_batch * s_db + i_kv * s_dh + i_key * s_dn) * ALIGN + o_out
-    p_dv = dv + (i_batch * s_db + i_kv * s_dh + i_key * s_dn) * ALIGN + o_out
-    if ROUND:
-        b_dk += tl.load(p_dk, mask=m_out, other=0.0)
-        b_dv += tl.load(p_dv, mask=m_out, other=0.0)
-    tl.store(p_dk, b_dk.to(dk.dtype.element_ty), mask=m_out)
-    tl.store(p_dv, b_dv.to(dv.dtype.element_ty), mask=m_out)
+    add(dv + o_first + o_out, b_dv, m_out, ROUND > 0)
+    add(dk + o_first + o_out, b_dk * (scale * LN_2), m_out, ROUND > 0)
