@@ -27,7 +27,8 @@ def forward(
     out = torch.empty_like(q)
     lse = torch.empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
     place = layer, head_offset, q_start, kv_start
-    dense = dense_heads(layer, q.shape[1], head_offset, q_start, q.shape[2], kv_start, k.shape[2])
+    present = q.shape[1], head_offset, q_start, q.shape[2], kv_start, k.shape[2]
+    dense = dense_heads(layer, *present) if scale > 0 else ()
     attend_dense(q, k, v, out, lse, scale, dense, head_offset)
     attend_to(Rows(k), Rows(v), k.shape[2], q, out, lse, scale, place, dense)
     return out, lse
@@ -49,17 +50,17 @@ def attend_to(
 
     def do(task: tuple[Group, slice]) -> None:
         group, batch = task
-        gathered = Gathered(keys, values)
+        gathered = Gathered(keys, values, batch.start)
         for span in group.spans:
             at = Place(group, span, batch)
             q_span, out_span, lse_span = at.read(q), at.room(out, lse.dtype), at.room(lse, lse.dtype)
             if not span.covered:
                 out_span.zero_()
                 lse_span.fill_(float("-inf"))
-            for calls, is_first in ((span.rest, True), (span.shared, False)):
-                for step in (step for call in calls for step in steps(call, group, batch)):
+            for calls, is_first in ((span.first_calls, True), (span.more_calls, False)):
+                for step in (step for call in calls for step in steps(call, group, batch.stop - batch.start)):
                     queries = step.flat(step.read(q_span))
-                    part = attend(queries, *gathered.at(step), step.mask(q.dtype), scale)
+                    part = attend(queries, *gathered.at(step), step.mask(q.dtype), scale, step.call.causal)
                     _merge(step, out_span, lse_span, *part, is_first)
             at.write(out, out_span)
             at.write(lse, lse_span)
@@ -87,11 +88,11 @@ def backward(
     exact = lse.dtype
     dq = torch.empty_like(q)
     blocks = -(-k.shape[2] // BLOCK)
-    keys, values = Rows(k), Rows(v)
+    keys, values = Rows(k.to(exact)), Rows(v.to(exact))
 
     def do(task: tuple[Group, slice]) -> tuple[Tensor, Tensor]:
         group, batch = task
-        gathered = Gathered(keys, values)
+        gathered = Gathered(keys, values, batch.start)
         shape = batch.stop - batch.start, len(group.kv_heads), blocks, BLOCK * k.shape[3]
         dk, dv = (torch.zeros(shape, dtype=exact) for _ in range(2))
         for span in group.spans:
@@ -99,15 +100,17 @@ def backward(
             spans = [at.read(x).to(exact) for x in (q, out, lse, dout)]
             dlse_span = None if dlse is None else at.read(dlse)
             dq_span = at.room(dq, exact).zero_()
-            for step in (step for call in span.rest + span.shared for step in steps(call, group, batch)):
+            calls = span.first_calls + span.more_calls
+            for step in (step for call in calls for step in steps(call, group, batch.stop - batch.start)):
                 queries, *rows = (step.flat(step.read(x)) for x in spans)
                 dlse_rows = None if dlse_span is None else step.flat(step.read(dlse_span))
-                pieces = (x.to(exact) for x in gathered.at(step))
-                grads = attend_backward(queries, *pieces, *rows, dlse_rows, step.mask(exact), scale)
+                mask, causal = step.mask(exact), step.call.causal
+                grads = attend_backward(queries, *gathered.at(step), *rows, dlse_rows, mask, scale, causal)
                 dq_rows, dk_keys, dv_keys = grads
                 total = step.read(dq_span)
                 total += step.unflat(dq_rows, dq_span)
-                step.write(dq_span, total)
+                if step.box is None:  # else it is a view
+                    step.write(dq_span, total)
                 step.add_keys(dk, dk_keys)
                 step.add_keys(dv, dv_keys)
             at.write(dq, dq_span)
@@ -132,8 +135,9 @@ def _merge(step: Step, out: Tensor, lse: Tensor, out_part: Tensor, lse_part: Ten
     weight = torch.sigmoid(lse_part - lse_sum)  # of the part, which has keys for every query: its lse is finite
     out_sum.lerp_(out_part.to(out.dtype), weight[..., None])
     torch.logaddexp(lse_sum, lse_part, out=lse_sum)
-    step.write(out, out_sum)
-    step.write(lse, lse_sum)
+    if step.box is None:  # else these are views
+        step.write(out, out_sum)
+        step.write(lse, lse_sum)
 
 
 def _like(x: Tensor, blocks: Tensor) -> Tensor:

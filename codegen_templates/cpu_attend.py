@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 # torch's fused kernels, which also give the logarithm of the sum; private, so they may be missing.
+# Their causal mask is multiplied by the scale: it must be positive.
 FUSED = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 FUSED_BACKWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
 
@@ -28,14 +29,16 @@ class Mask:
         return Mask(bias, empty if empty.any() else None)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, scale: float) -> tuple[Tensor, Tensor]:
-    """Output [items, 1, queries, dim] and LSE [items, 1, queries] of q [items, 1, queries, dim], k and v [items, 1,
-    keys, dim]. A query without any key gives 0 and -inf."""
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, scale: float, causal: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Output [items, heads, queries, dim] and LSE [items, heads, queries] of q [items, heads, queries, dim], k and v
+    [items, heads, keys, dim]. A query without any key gives 0 and -inf. If causal, query n attends keys 0..n only."""
     bias = None if mask is None else mask.bias
-    if FUSED is not None and q.device.type == "cpu":
-        out, lse = FUSED(q, k, v, 0.0, False, attn_mask=bias, scale=scale)
+    if FUSED is not None and q.device.type == "cpu" and (scale > 0 or not causal):
+        out, lse = FUSED(q, k, v, 0.0, causal, attn_mask=bias, scale=scale)
     else:
-        scores = _scores(q, k, bias, scale)
+        scores = _scores(q, k, bias, scale, causal)
         lse = scores.logsumexp(-1)
         out = torch.matmul(scores.sub_(lse[..., None]).exp_().to(v.dtype), v)
     if mask is not None and mask.empty is not None:
@@ -54,13 +57,14 @@ def attend_backward(
     dlse: Tensor | None,
     mask: Mask | None,
     scale: float,
+    causal: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk and dv of this piece. `out` and `lse` are of whole rows, over all pieces."""
     lse = lse.masked_fill(lse == float("-inf"), 0.0)  # of a row without keys: its scores are -inf too
     bias = None if mask is None else mask.bias
-    if FUSED_BACKWARD is not None and dlse is None:
-        return FUSED_BACKWARD(dout, q, k, v, out, lse, 0.0, False, attn_mask=bias, scale=scale)
-    p = _scores(q, k, bias, scale).sub_(lse[..., None]).exp_()
+    if FUSED_BACKWARD is not None and dlse is None and (scale > 0 or not causal):
+        return FUSED_BACKWARD(dout, q, k, v, out, lse, 0.0, causal, attn_mask=bias, scale=scale)
+    p = _scores(q, k, bias, scale, causal).sub_(lse[..., None]).exp_()
     delta = (out * dout).sum(-1, keepdim=True)
     if dlse is not None:
         delta -= dlse[..., None]
@@ -68,6 +72,8 @@ def attend_backward(
     return torch.matmul(ds, k), torch.matmul(ds.mT, q), torch.matmul(p.mT, dout)
 
 
-def _scores(q: Tensor, k: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+def _scores(q: Tensor, k: Tensor, bias: Tensor | None, scale: float, causal: bool) -> Tensor:
     scores = torch.matmul(q, k.mT).to(torch.promote_types(q.dtype, torch.float32)).mul_(scale)
+    if causal:
+        scores.masked_fill_(torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu_(1), float("-inf"))
     return scores if bias is None else scores.add_(bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from .pattern import BLOCK, CAUSAL, CLASSES
 # A cell: not kept; kept whole; whole, but the last block's tokens end early; the diagonal of a causal row. From OTHER
 # on, kept in part: equal numbers have equal masks.
 NONE, WHOLE, TAIL, DIAGONAL, OTHER = range(5)
+FARTHEST = 4096 // BLOCK  # columns back that a run is looked for
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,13 @@ class Tiles:
     skip: int  # tokens of that row which lie before the tile
 
 
-def tiles(size: int, first: int, last: int) -> Iterator[Tiles]:
-    """Cut tokens first..last-1 at the multiples of `size`: a cut tile, the whole ones together, a cut tile."""
-    head, tail = min(last, -(-first // size) * size), max(first, last // size * size)
+def tiles(size: int, first: int, last: int, begin: int) -> Iterator[Tiles]:
+    """Cut tokens begin..last-1 of the span from `first` on at the multiples of `size`: a cut tile, the whole ones
+    together, a cut tile."""
+    head, tail = min(last, -(-begin // size) * size), max(begin, last // size * size)
     if head > tail:
         head = tail = last
-    for start, stop in ((first, head), (head, tail), (tail, last)):
+    for start, stop in ((begin, head), (head, tail), (tail, last)):
         if start < stop:
             tokens = min(size, stop - start)
             row = start // BLOCK
@@ -66,6 +69,33 @@ class Cells:
             cut_column = len(columns) - 1
             cells[..., -1][cells[..., -1] == WHOLE] = TAIL
         return Cells(classes, int(rows[0]), kv_start // BLOCK, cells, cut_column, cut_keys)
+
+    def dense_rows(self) -> int:
+        """So many of the first rows keep every column up to their own. The first row is that of the first column."""
+        kept = (self.cells == WHOLE) | (self.cells == DIAGONAL)
+        later = torch.ones(kept.shape[1:], dtype=torch.bool).triu_(1)
+        return int((kept | later).all(2).all(0).long().cumprod(0).sum())
+
+    def run(self, part: Tiles, lengths: range, whole: bool) -> tuple[Tensor, Tensor] | None:
+        """The longest run of columns that every tile of every class keeps alike, seen from its own column, and whole if
+        asked for: int64 [tiles, n], and the first tile's cells [1, rows, n]; None if n is not one of `lengths`. They
+        are kept no longer."""
+        cells = self._of(part)
+        own = part.row + torch.arange(part.count) * part.rows + self.first_row - self.first_column
+        last = (self.cells.shape[2] if self.cut_column < 0 else self.cut_column) - int(own[-1])
+        offsets = torch.arange(max(-int(own[0]), -FARTHEST), last)
+        columns = own[:, None] + offsets
+        index = columns[None, :, None].expand(*cells.shape[:3], -1)
+        marks = cells.gather(-1, index)
+        shown = marks[:1, 0]
+        alike = (marks == shown).flatten(0, 2).all(0)
+        alike &= (shown[0] == WHOLE).all(0) if whole else (shown[0] != NONE).any(0)
+        run = max(_runs(alike.tolist()), key=len, default=range(0))
+        if len(run) not in lengths:
+            return None
+        at = slice(run.start, run.stop)
+        cells.scatter_(-1, index[..., at], NONE)
+        return columns[:, at], shown[..., at]
 
     def share(self, part: Tiles, least: int) -> Tensor:
         """The columns that all rows of a tile keep whole, if they are `least` or more: bool [classes, tiles, columns].
@@ -126,6 +156,16 @@ class Kinds:
     def _kept(self, of: Tensor, heads: int) -> Tensor:
         kept = self.masks[of].transpose(2, 3).flatten(3, 4).flatten(1, 2)  # [items, rows * BLOCK, n * BLOCK]
         return kept[:, self.skip : self.skip + self.tokens, : self.keys].repeat(1, heads, 1)
+
+
+def _runs(flags: list[bool]) -> Iterator[range]:
+    """Where the runs of True are."""
+    at = 0
+    for flag, same in groupby(flags):
+        stop = at + len(list(same))
+        if flag:
+            yield range(at, stop)
+        at = stop
 
 
 def _cells(klass: int, i: Tensor, j: Tensor) -> Tensor:

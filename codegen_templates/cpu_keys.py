@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -15,33 +17,39 @@ class Rows:
     def __init__(self, x: Tensor) -> None:
         if x.stride(3) != 1 or any(stride % x.shape[3] for stride in x.stride()[:3]):
             x = x.contiguous()
-        self.strides = by_batch, by_head, by_token = tuple(stride // x.shape[3] for stride in x.stride()[:3])
+        self.strides = _, _, by_token = tuple(stride // x.shape[3] for stride in x.stride()[:3])
         count = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, self.strides, strict=False))
         self.rows = x.as_strided((count if x.numel() else 0, x.shape[3]), (x.shape[3], 1))
-        self.in_blocks = by_token == 1 and not (by_batch % BLOCK or by_head % BLOCK or len(self.rows) % BLOCK)
+        # Every row that a block may begin in, and the rows that it then has: blocks overlap.
+        starts = max(0, len(self.rows) - (BLOCK - 1) * by_token)
+        self.blocks = self.rows.as_strided((starts, BLOCK, x.shape[3]), (x.shape[3], by_token * x.shape[3], 1))
 
-    def index(self, step: Step) -> Tensor:
-        """Which rows hold a step's keys: [batch * items * keys]; or which blocks of rows, if it takes blocks."""
+    def kept(self, step: Step, first: int) -> tuple[Tensor, Tensor]:
+        """What holds a step's keys of the sequences from `first` on, and which of it: blocks [batch * items * n] of
+        [.., BLOCK, dim], or rows [batch * items * keys] of [.., dim] where a block is cut short."""
         by_batch, by_head, by_token = self.strides
-        batch = torch.arange(step.batch.start, step.batch.stop)
-        first = batch[:, None, None] * by_batch + step.heads[:, None] * by_head
-        if self.takes_blocks(step):
-            return (first // BLOCK + step.columns).flatten()
-        return (first + step.tokens * by_token).flatten()
+        if self.strides not in step.starts:
+            batch = torch.arange(step.sequences)[:, None, None]
+            starts = batch * by_batch + step.heads[:, None] * by_head + step.columns * (BLOCK * by_token)
+            step.starts[self.strides] = starts.flatten()
+        starts = step.starts[self.strides]
+        if first:
+            starts = starts + first * by_batch
+        if not step.is_cut:
+            return self.blocks, starts
+        rows = starts[:, None] + torch.arange(BLOCK) * by_token
+        return self.rows, rows.view(-1, step.columns.shape[1] * BLOCK)[:, : step.call.keys].flatten()
 
-    def in_place(self, step: Step) -> Tensor | None:
-        """A step's keys as a view, [items, 1, keys, dim], where they lie evenly."""
-        if step.call.slide is None or step.batch.stop - step.batch.start > 1:
+    def in_place(self, step: Step, first: int) -> Tensor | None:
+        """A step's keys as a view, [*lead, keys, dim], where they lie evenly."""
+        if step.even is None:
             return None
-        dim = self.rows.shape[1]
-        by_batch, by_head, by_token = self.strides
-        first = step.batch.start * by_batch + int(step.heads[0]) * by_head + int(step.columns[0, 0]) * BLOCK * by_token
-        strides = step.call.slide * BLOCK * by_token * dim, 0, by_token * dim, 1
-        shape = len(step.columns), 1, step.call.keys, dim
-        return self.rows.as_strided(shape, strides, self.rows.storage_offset() + first * dim)
-
-    def takes_blocks(self, step: Step) -> bool:
-        return self.in_blocks and step.call.keys == step.columns.shape[1] * BLOCK
+        by_batch, by_head, by_token = (stride * self.rows.shape[1] for stride in self.strides)
+        by_column = BLOCK * by_token
+        head, column, (batches, heads, columns), next_columns = step.even
+        strides = batches * by_batch + heads * by_head + columns * by_column, next_columns * by_column, by_token, 1
+        start = self.rows.storage_offset() + first * by_batch + head * by_head + column * by_column
+        return self.rows.as_strided((*step.lead, step.call.keys, self.rows.shape[1]), strides, start)
 
 
 class Pages(Rows):
@@ -49,40 +57,38 @@ class Pages(Rows):
 
     def __init__(self, cache: Tensor, pages: Tensor) -> None:
         super().__init__(cache)
-        self.page_size, self.pages, self.in_blocks = cache.shape[2], pages.long(), False
+        self.page_size, self.pages = cache.shape[2], pages.long()
 
-    def in_place(self, step: Step) -> Tensor | None:
-        return None
-
-    def index(self, step: Step) -> Tensor:
+    def kept(self, step: Step, first: int) -> tuple[Tensor, Tensor]:
         by_page, by_head, by_token = self.strides
-        rows = self.pages[step.tokens // self.page_size] * by_page + step.tokens % self.page_size * by_token
-        return (rows + step.heads[:, None] * by_head).flatten()
+        tokens = (step.columns[:, :, None] * BLOCK + torch.arange(BLOCK)).flatten(1)[:, : step.call.keys]
+        rows = self.pages[tokens // self.page_size] * by_page + tokens % self.page_size * by_token
+        return self.rows, (rows + step.heads[:, None] * by_head).flatten()
+
+    def in_place(self, step: Step, first: int) -> Tensor | None:
+        return None
 
 
 class Gathered:
-    """The kept keys and values in memory that is used again and again: fresh memory is slow."""
+    """The kept keys and values of the sequences from `first` on, in memory that is used again and again: fresh memory
+    is slow."""
 
-    def __init__(self, keys: Rows, values: Rows) -> None:
-        self.sources = keys, values
+    def __init__(self, keys: Rows, values: Rows, first: int) -> None:
+        self.sources, self.first = (keys, values), first
         self.rooms = [x.rows.new_empty(0) for x in self.sources]
 
     def at(self, step: Step) -> list[Tensor]:
-        """K and V of a step, both [batch * items, 1, keys, dim], until the next call. Not to be written to."""
-        keys, values = self.sources
-        if (k := keys.in_place(step)) is not None and (v := values.in_place(step)) is not None:
-            return [k, v]
-        index = keys.index(step)
-        is_same = keys.strides == values.strides and keys.in_blocks == values.in_blocks
-        return [self._take(0, step, index), self._take(1, step, index if is_same else values.index(step))]
+        """K and V of a step, both [*lead, keys, dim], until the next call. Not to be written to."""
+        return [self._take(which, step) for which in range(2)]
 
-    def _take(self, which: int, step: Step, index: Tensor) -> Tensor:
+    def _take(self, which: int, step: Step) -> Tensor:
         source = self.sources[which]
-        rows, dim = source.rows, source.rows.shape[1]
-        if source.takes_blocks(step):
-            rows = rows.view(-1, BLOCK * dim)
-        numbers = len(index) * rows.shape[1]
+        if (view := source.in_place(step, self.first)) is not None:
+            return view
+        rows, index = source.kept(step, self.first)
+        shape = len(index), *rows.shape[1:]
+        numbers = prod(shape)
         if len(self.rooms[which]) < numbers:
-            self.rooms[which] = rows.new_empty(max(numbers, KEYS_TOGETHER * dim))
-        room = self.rooms[which][:numbers].view(len(index), rows.shape[1])
-        return torch.index_select(rows, 0, index, out=room).view(-1, 1, step.call.keys, dim)
+            self.rooms[which] = rows.new_empty(max(numbers, KEYS_TOGETHER * shape[-1]))
+        room = torch.index_select(rows, 0, index, out=self.rooms[which][:numbers].view(shape))
+        return room.view(step.lead[0], -1, step.call.keys, shape[-1]).expand(*step.lead, -1, -1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from .cpu_plan import Call, Group, Span
 from .pattern import BLOCK
 
 KEYS_TOGETHER = 1 << 13  # gathered for one step
-PAIRS_TOGETHER = 1 << 23  # of query and key in one step
+QUERIES_TOGETHER = 1 << 13  # attended in one step
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,27 @@ class Place:
         return isinstance(self._at[1], slice) and x.dtype == dtype
 
 
+class Even(NamedTuple):
+    """Keys that lie evenly: the first one's KV head and column, and how far it is from there to the next piece, along
+    both dimensions of `Step.lead`."""
+
+    head: int
+    column: int
+    next: tuple[int, int, int]  # in sequences, KV heads and columns
+    next_columns: int
+
+
 @dataclass(frozen=True)
 class Step:
-    """Some items of a call, for some sequences of the batch: as much as is gathered at a time."""
+    """Some items of a call, for so many sequences: as much as is attended at a time. What does not depend on tensors is
+    worked out once."""
 
     call: Call
     kv_heads: Tensor  # [units]
-    batch: slice
+    sequences: int
     items: slice
     box: tuple[range, range] | None  # the units and tiles that these items are, if they are a box
+    starts: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False, compare=False)  # see `cpu_keys`
 
     def read(self, x: Tensor) -> Tensor:
         """The items in a span's tensor [batch, units, heads, tokens, …]: [batch, items, heads, tokens, …], or [batch,
@@ -69,11 +82,10 @@ class Step:
         return tiles[:, 0].index_select(1, self._tile) if x.shape[1] == 1 else tiles[:, self._units, self._tile]
 
     def write(self, x: Tensor, part: Tensor) -> None:
-        """Put in place what has the form that `read` gives, unless it is the view that `read` gave."""
+        """Put in place what has the form that `read` gives."""
         tiles = self._tiles(x)
         if self.box is not None:
-            if part.data_ptr() != tiles.data_ptr():
-                tiles.copy_(part)
+            tiles.copy_(part)
         elif x.shape[1] == 1:
             tiles[:, 0].index_copy_(1, self._tile, part.to(x.dtype))
         else:
@@ -85,24 +97,54 @@ class Step:
         return part.view(x.shape[0], *items, x.shape[2], self.call.tiles.tokens, *x.shape[4:])
 
     def flat(self, part: Tensor) -> Tensor:
-        """What `read` gave, as pieces take it: [batch * items, 1, heads * tokens, …]."""
-        return part.reshape(-1, 1, self.call.heads * self.call.tiles.tokens, *part.shape[5 - (self.box is None) :])
+        """What `read` gave, as pieces take it: [*lead, tokens, …], of all heads of a unit unless they are apart."""
+        return part.reshape(*self.lead, -1, *part.shape[5 - (self.box is None) :])
 
     def mask(self, dtype: torch.dtype) -> Mask | None:
         """Which queries of the items attend which keys; None for all."""
         if self.call.kinds is None:
             return None
-        sequences = self.batch.stop - self.batch.start
-        return self.call.kinds.mask(dtype, self.items, self.call.heads, sequences)
+        return self.call.kinds.mask(dtype, self.items, self.call.heads, self.sequences)
 
     def add_keys(self, blocks: Tensor, part: Tensor) -> None:
-        """Add the items' part, [batch * items, 1, keys, dim], to all keys, [batch, units, blocks, BLOCK * dim]."""
-        sequences, units, count, _ = blocks.shape
-        batch = torch.arange(sequences)
-        index = ((batch[:, None, None] * units + self._units[:, None]) * count + self.columns).flatten()
-        if missing := self.columns.shape[1] * BLOCK - self.call.keys:
-            part = torch.nn.functional.pad(part, (0, 0, 0, missing))
+        """Add the items' part, [*lead, keys, dim], to all keys, [batch, units, blocks, BLOCK * dim]."""
+        if self.call.causal and self.call.heads > 1:
+            part = part.sum(1, keepdim=True)
+        if self.is_cut:
+            part = torch.nn.functional.pad(part, (0, 0, 0, self.columns.shape[1] * BLOCK - self.call.keys))
+        index = self._blocks(blocks.shape[1], blocks.shape[2])
         blocks.view(-1, blocks.shape[-1]).index_add_(0, index, part.reshape(len(index), -1))
+
+    @cached_property
+    def lead(self) -> tuple[int, int]:
+        """How pieces are numbered: heads apart, tiles apart, or all items one after another."""
+        if self.call.causal:
+            return self.sequences * len(self.heads), self.call.heads
+        if self.box is not None and len(self.box[0]) > 1 and self.call.slide is not None:
+            return self.sequences * len(self.box[0]), len(self.box[1])
+        return self.sequences * len(self.heads), 1
+
+    @cached_property
+    def even(self) -> Even | None:
+        """Where the keys lie, if they lie evenly: then they are used in place."""
+        if self.box is None or self.call.slide is None:
+            return None
+        units, run = self.box
+        heads = self.heads[:: len(run)].tolist()
+        next_head = heads[1] - heads[0] if len(heads) > 1 else 0
+        if heads != [heads[0] + n * next_head for n in range(len(heads))]:
+            return None
+        first, slide = int(self.columns[0, 0]), self.call.slide
+        if self.sequences > 1:
+            return Even(heads[0], first, (1, 0, 0), 0) if len(units) == len(run) == 1 else None
+        if len(units) > 1 or self.call.causal:
+            return Even(heads[0], first, (0, next_head, 0), 0 if self.call.causal else slide)
+        return Even(heads[0], first, (0, 0, slide), 0)
+
+    @cached_property
+    def is_cut(self) -> bool:
+        """Whether the last block has keys that do not exist."""
+        return self.call.keys < self.columns.shape[1] * BLOCK
 
     @cached_property
     def heads(self) -> Tensor:
@@ -115,17 +157,20 @@ class Step:
         return self.call.columns[self.items]
 
     @cached_property
-    def tokens(self) -> Tensor:
-        """The items' keys: [items, keys]."""
-        return (self.columns[:, :, None] * BLOCK + torch.arange(BLOCK)).flatten(1)[:, : self.call.keys]
-
-    @cached_property
     def _units(self) -> Tensor:
         return self.call.units[self.items]
 
     @cached_property
     def _tile(self) -> Tensor:
         return self.call.tile[self.items]
+
+    def _blocks(self, units: int, blocks: int) -> Tensor:
+        """The numbers of the items' blocks among those of all sequences and units: [batch * items * n]."""
+        key = units, blocks
+        if key not in self.starts:
+            batch = torch.arange(self.sequences)[:, None, None]
+            self.starts[key] = ((batch * units + self._units[:, None]) * blocks + self.columns).flatten()
+        return self.starts[key]
 
     def _tiles(self, x: Tensor) -> Tensor:
         """x cut into the call's tiles, of a box only its own: [batch, units, tiles, heads, tokens, …]."""
@@ -138,14 +183,24 @@ class Step:
         return x.as_strided(shape, strides, x.storage_offset() + first)
 
 
-def steps(call: Call, group: Group, batch: slice) -> Iterator[Step]:
-    """Cut a call's items so that no step gathers too much: boxes into boxes."""
-    sequences, items = batch.stop - batch.start, len(call.units)
-    pairs = call.keys * call.tiles.tokens * call.heads
-    most = max(1, min(KEYS_TOGETHER // call.keys, PAIRS_TOGETHER // pairs) // sequences)
+def steps(call: Call, group: Group, sequences: int) -> tuple[Step, ...]:
+    """A call's items, cut so that no step takes too much."""
+    if sequences not in call.steps:
+        call.steps[sequences] = tuple(_cut(call, group.kv_heads, sequences))
+    return call.steps[sequences]
+
+
+def _cut(call: Call, kv_heads: Tensor, sequences: int) -> Iterator[Step]:
+    """Boxes into boxes."""
+    items = len(call.units)
+    tokens = call.tiles.tokens * call.heads
+    most = QUERIES_TOGETHER // tokens
+    if call.slide is None:
+        most = min(most, KEYS_TOGETHER // call.keys)
+    most = max(1, most // sequences)
     if call.box is None:
         for first in range(0, items, most):
-            yield Step(call, group.kv_heads, batch, slice(first, min(items, first + most)), None)
+            yield Step(call, kv_heads, sequences, slice(first, min(items, first + most)), None)
         return
     units, run = call.box
     of_units, of_run = max(1, most // len(run)), min(most, len(run))
@@ -153,4 +208,4 @@ def steps(call: Call, group: Group, batch: slice) -> Iterator[Step]:
         for tile in range(0, len(run), of_run):  # one round where there are several units
             box = units[unit : unit + of_units], run[tile : tile + of_run]
             first = unit * len(run) + tile
-            yield Step(call, group.kv_heads, batch, slice(first, first + len(box[0]) * len(box[1])), box)
+            yield Step(call, kv_heads, sequences, slice(first, first + len(box[0]) * len(box[1])), box)

@@ -11,18 +11,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .cpu_cells import NONE, Cells, Kinds, Tiles, tiles
-from .pattern import BLOCK, CLASS_OF, HEADS, KV_HEADS
+from .pattern import BLOCK, CAUSAL, CLASS_OF, HEADS, KV_HEADS
 
 LEVELS = tuple(sorted({max(tokens, BLOCK) for tokens in (1024, 256, 64)}, reverse=True))  # tokens a query tile
 SPAN = 4096  # tokens that are looked at together
-LEAST_SHARED = 256 // BLOCK  # columns: fewer than these are left to the next level
+LEAST_SHARED = max(1, 64 // BLOCK)  # columns: fewer than these are left to the next level
+# Columns that go with the tiles, so many:
+NARROW = range(max(2, 128 // BLOCK), 512 // BLOCK + 1)  # of the last level: more are cheaper in larger tiles
+WIDE = range(256 // BLOCK, 1 << 30)  # of the others
+LEAST_TILES = 4  # with a band
 MOST_BOXES = 3
-TOGETHER = 4096  # query tokens, counted over heads and sequences, that share a call where there are so many
+TOGETHER = 16384  # query tokens of a span, counted over heads and sequences, that share a call
+ALONE = 4096  # query tokens, counted over heads: where there are more, threads share the heads
 
 
 @dataclass(frozen=True)
@@ -37,16 +43,19 @@ class Call:
     columns: Tensor  # [items, n], counted from the first column present
     keys: int  # so many of the n * BLOCK keys exist
     kinds: Kinds | None = None  # of masks; None: nothing is masked
+    causal: bool = False  # a query attends the keys up to its own: one tile, keys and queries begin together
+    steps: dict[int, tuple[Any, ...]] = field(default_factory=dict, repr=False, compare=False)  # see `steps`
 
     @functools.cached_property
     def slide(self) -> int | None:
-        """By how many columns an item's run of columns lies beyond that of the item before, if all are such runs of one
-        unit: then they need not be brought together."""
-        if self.box is None or len(self.box[0]) > 1:
+        """By how many columns a tile's run of columns lies beyond that of the tile before, if all are such runs, the
+        same for every unit: then they need not be brought together."""
+        if self.box is None:
             return None
-        items, count = self.columns.shape
-        slide = int(self.columns[1, 0] - self.columns[0, 0]) if items > 1 else 0
-        runs = self.columns[0, 0] + torch.arange(items)[:, None] * slide + torch.arange(count)
+        units, run = self.box
+        slide = int(self.columns[1, 0] - self.columns[0, 0]) if len(run) > 1 else 0
+        first = self.columns[0, 0] + torch.arange(len(run)) * slide
+        runs = (first[:, None] + torch.arange(self.columns.shape[1])).repeat(len(units), 1)
         return slide if torch.equal(runs, self.columns) else None
 
 
@@ -56,9 +65,9 @@ class Span:
 
     first: int  # counted from the first query token
     tokens: int
-    rest: tuple[Call, ...]  # of the last level: no token of a unit is in two of them
-    shared: tuple[Call, ...]
-    covered: bool  # whether every token of every unit is in the rest
+    first_calls: tuple[Call, ...]  # no token of a unit is in two of them
+    more_calls: tuple[Call, ...]
+    covered: bool  # whether every token of every unit is in the first calls
 
 
 @dataclass(frozen=True)
@@ -102,8 +111,8 @@ def _units(
     for size in sorted({len(unit) for unit in units.values()}):
         alike = [(kv_head, klass, tuple(unit)) for (kv_head, klass), unit in units.items() if len(unit) == size]
         step = len(alike)
-        if len(heads) * q_len > TOGETHER:
-            step = max(1, min(TOGETHER // (q_len * size), -(-step // torch.get_num_threads())))
+        if len(heads) * q_len > ALONE:
+            step = max(1, min(TOGETHER // (min(q_len, SPAN) * size), -(-step // torch.get_num_threads())))
         yield from (alike[n : n + step] for n in range(0, len(alike), step))
 
 
@@ -113,17 +122,45 @@ def _spans(unit_classes: list[int], heads: int, q_start: int, q_len: int, kv_sta
     for base in range(q_start // SPAN * SPAN, q_start + q_len, SPAN) if q_len else ():
         first, last = max(q_start, base), min(q_start + q_len, base + SPAN)
         cells = Cells.of(classes, first, last, kv_start, kv_len)
-        shared = [
-            call
-            for size in LEVELS[:-1]
-            for part in tiles(size, first, last)
-            for call in _shared(cells, class_of, part, heads)
-        ]
-        rest = [call for part in tiles(LEVELS[-1], first, last) for call in _rest(cells, class_of, part, heads)]
-        covered = sum(len(call.units) * call.tiles.tokens for call in rest)
-        yield Span(
-            first - q_start, last - first, tuple(rest), tuple(shared), covered == (last - first) * len(unit_classes)
-        )
+        calls, more = [], []
+        begin = first
+        if CAUSAL and first == kv_start and (rows := cells.dense_rows()) > 1:
+            begin = min(first + rows * BLOCK, last, kv_start + kv_len)
+            calls.append(_dense(len(unit_classes), begin - first, heads))
+        bands = {part: _band(cells, class_of, part, heads, NARROW) for part in tiles(LEVELS[-1], first, last, begin)}
+        for size in LEVELS[:-1]:
+            for part in tiles(size, first, last, begin):
+                more += _band(cells, class_of, part, heads, WIDE, whole=True)
+                more += _shared(cells, class_of, part, heads)
+        for part, band in bands.items():
+            (more if band else calls).extend(_rest(cells, class_of, part, heads))
+            calls += band
+        covered = sum(len(call.units) * call.tiles.tokens for call in calls) == (last - first) * len(unit_classes)
+        yield Span(first - q_start, last - first, tuple(calls), tuple(more), covered)
+
+
+def _dense(units: int, tokens: int, heads: int) -> Call:
+    """The call for a sequence's first tokens, which keep all of each other."""
+    rows = -(-tokens // BLOCK)
+    columns = torch.arange(rows).expand(units, -1)
+    one = torch.zeros(units, dtype=torch.int64)
+    box = range(units), range(1)
+    return Call(Tiles(0, tokens, 1, 0, rows, 0), heads, torch.arange(units), one, box, columns, tokens, causal=True)
+
+
+def _band(cells: Cells, class_of: Tensor, part: Tiles, heads: int, lengths: range, whole: bool = False) -> list[Call]:
+    """The call for the columns that go with the tiles, at the same distance from each: their keys are used in place.
+    None if their number is none of `lengths`, or the tiles are few."""
+    if part.count < LEAST_TILES or (run := cells.run(part, lengths, whole)) is None:
+        return []
+    columns, marks = run
+    units = len(class_of)
+    box = range(units), range(part.count)
+    pairs = torch.cartesian_prod(torch.arange(units), torch.arange(part.count)).view(-1, 2)
+    row = part.row + torch.arange(part.rows)[:, None]
+    keys = columns.shape[1] * BLOCK
+    kinds = cells.kinds(marks, row, columns[:1, None], class_of[:1, None, None], part, keys)
+    return [Call(part, heads, *pairs.T, box, columns.repeat(units, 1), keys, kinds)]
 
 
 def _shared(cells: Cells, class_of: Tensor, part: Tiles, heads: int) -> Iterator[Call]:
