@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,10 @@ def save(
 def saved(suite: str, folder: Path) -> dict[str, Any] | None:
     """What was measured, or None where nothing was."""
     path = folder / f"{suite}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    try:
+        return json.loads(path.read_text()) if path.exists() else None
+    except ValueError as error:
+        sys.exit(f"{path} is not as `python -m benchmarks {suite}` wrote it: {error}")
 
 
 def render(folder: Path) -> None:

