@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import attention, cases, child, peers, serving, witness
+from benchmarks.gpu import device as device_module
 from benchmarks.gpu.cells import PARTS, Cell, cells
 from benchmarks.gpu.device import Device
 from patterncc import reference
@@ -192,6 +193,62 @@ def test_a_wrong_peer_is_not_timed(prepared: Path, peers_folder: Path, tmp_path:
     assert done.returncode == 1 and "WRONG  dkernel: toy" in done.stdout
     [dkernel] = [row for row in measured(tmp_path)["peers"] if row["peer"] == "dkernel"]
     assert "the peer's result" in dkernel["note"] and "ms" not in dkernel
+
+
+class Event:
+    """Like a GPU's, of the CPU's clock and of what a test adds to it."""
+
+    added = 0.0
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+        self.at = 0.0
+
+    def record(self) -> None:
+        self.at = time.perf_counter() + Event.added
+
+    def synchronize(self) -> None: ...
+
+    def elapsed_time(self, later: Event) -> float:
+        return (later.at - self.at) * 1e3
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
+    """Everything that is done on a GPU, done on the CPU."""
+    monkeypatch.setattr(Device, "name", "cpu")
+    monkeypatch.setattr(device_module, "FLUSHED", 64)
+    for name, stub in (("Event", Event), ("synchronize", lambda: None), ("empty_cache", lambda: None)):
+        monkeypatch.setattr(torch.cuda, name, stub)
+    return Device(toy=False)
+
+
+def test_runs_alternate_and_the_first_turn_is_not_counted(gpu: Device) -> None:
+    order: list[str] = []
+    took = {"a": iter([9e3, 2e3, 1e3, 3e3]), "b": iter([0.0] * 4)}  # seconds that no machine is slow by
+
+    def call(name: str) -> None:
+        order.append(name)
+        Event.added += next(took[name])
+
+    times = gpu.alternate({name: lambda name=name: call(name) for name in took}, limit_s=0.0)
+    assert "".join(order) == "abababab"
+    a = times["a"]
+    assert a.runs == 3 and (a.least, a.median, a.most) == pytest.approx((1e3, 2e3, 3e3), abs=100)
+    assert gpu.alternate({"": lambda: None}, limit_s=60.0)[""].runs == 50
+
+
+@pytest.mark.interpret
+def test_what_differs_on_a_gpu(gpu: Device, spoil: Any) -> None:
+    """In bf16, which the interpreter widens; where no graph can be captured, decoding's rate is that of a call."""
+    case = spoil("sound", "ops.py", "", "")
+    given = {"what": "decode", "case": case, "requests": 1, "tokens": 40}
+    [row] = child.measured(gpu, serving, Cell("decode", 0, given), Path())
+    assert row["runs"] >= 3 and row["graph_note"] and row["tb_per_s"] > 0
+    assert row["kept_bytes"] == 2 * 2 * 16 * 2 * 40  # K and V: each KV head has a query head that keeps all
+    rows = list(child.measured(gpu, attention, Cell("it", 0, {"case": case, "batch": 1, "tokens": 40}), Path()))
+    assert [row["direction"] for row in rows] == ["forward", "backward"]
+    assert all(1e-4 < row["error"] < 1e-2 and row["ms_min"] <= row["ms"] <= row["ms_max"] for row in rows)
 
 
 @pytest.mark.parametrize(
