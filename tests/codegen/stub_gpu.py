@@ -83,31 +83,75 @@ def imported(folder: Path, arch: str, name: str) -> ModuleType:
     return package
 
 
-def calls(package: ModuleType, dtype: torch.dtype, odd: bool) -> None:
-    """Attention with gradients, of plain and packed sequences, over pages, and decoding. Odd: q is not aligned."""
-    heads, kv_heads, dim, length = 4, 2, 64, 300
+HEADS, KV_HEADS, DIM = 4, 2, 64
 
-    def some(*shape: int, shift: int = 0) -> torch.Tensor:
-        count = torch.Size(shape).numel()
-        return torch.zeros(count + shift, dtype=dtype)[shift:].view(shape).requires_grad_()
 
-    q, k, v = some(1, heads, length, dim, shift=odd), *(some(1, kv_heads, length, dim) for _ in range(2))
+def some(*shape: int, dtype: torch.dtype = torch.float16, shift: int = 0) -> torch.Tensor:
+    """Numbers; `shift` of them stand before, at an aligned address."""
+    count = torch.Size(shape).numel()
+    return torch.zeros(count + shift, dtype=dtype)[shift:].view(shape).requires_grad_()
+
+
+def ints(numbers: Any) -> torch.Tensor:
+    return torch.tensor(numbers, dtype=torch.int32)
+
+
+def usual(package: ModuleType, dtype: torch.dtype = torch.float16, shift: int = 0) -> None:
+    """Attention with gradients, of plain and packed sequences, over pages, and decoding."""
+    q, k, v = (some(1, n, 300, DIM, dtype=dtype, shift=shift) for n in (HEADS, KV_HEADS, KV_HEADS))
     out = package.attention(q, k, v)
     out.backward(torch.ones_like(out))
     out, lse = package.attention(q, k, v, return_lse=True)
     (out.sum() + lse.sum()).backward()
-    with torch.no_grad():
-        package.attention(q[:, :, -1:], k, v)
-    packed = [some(length, n, dim) for n in (heads, kv_heads, kv_heads)]
-    ends = torch.tensor([0, 100, 300], dtype=torch.int32)
+    package.attention(q[:, :, -1:].detach(), k, v)
+    packed = [some(300, n, DIM, dtype=dtype) for n in (HEADS, KV_HEADS, KV_HEADS)]
+    ends = ints([0, 100, 300])
     package.attention_varlen(*packed, ends, ends, 200, 200).sum().backward()
     with torch.no_grad():
-        cache = [some(2 * PAGES, PAGE, kv_heads, dim) for _ in range(2)]
-        table = torch.arange(2 * PAGES, dtype=torch.int32).view(2, PAGES)
-        lens = torch.tensor([300, 4000], dtype=torch.int32)
-        package.attention_paged(packed[0], *cache, table, lens, torch.tensor([0, 100, 300], dtype=torch.int32))
-        package.decode(some(2, 1, heads, dim), *cache, table, lens)
-        package.decode(some(2, 1, heads, dim), *cache, table[:, :8], lens)  # too few keys to be shared
+        cache = [some(2 * PAGES, PAGE, KV_HEADS, DIM, dtype=dtype) for _ in range(2)]
+        table, lens = torch.arange(2 * PAGES, dtype=torch.int32).view(2, PAGES), ints([300, 4000])
+        package.attention_paged(packed[0], *cache, table, lens, ends)
+        step = some(2, 1, HEADS, DIM, dtype=dtype)
+        package.decode(step, *cache, table, lens)
+        package.decode(step, *cache, table[:, :8], lens)  # too few keys to be shared
+
+
+def other_dtype(package: ModuleType) -> None:
+    usual(package, torch.float32)
+
+
+def not_aligned(package: ModuleType) -> None:
+    usual(package, shift=1)
+
+
+def covered(package: ModuleType) -> None:
+    """Other lengths, batches, layouts and shares of the model; every one compiled for by the manual's word."""
+    q, kv = some(3, 65, HEADS, DIM).transpose(1, 2), some(3, 1000, KV_HEADS, 2 * DIM).transpose(1, 2)
+    k, v = kv[..., :DIM], kv[..., DIM:]
+    package.attention(q, k, v, scale=-0.3).sum().backward()
+    package.attention(q[:, 2:], k[:, 1:], v[:, 1:], head_offset=2).sum().backward()
+    package.attention(q, k[:, :, 128:500], v[:, :, 128:500], q_start=935, kv_start=128).sum().backward()
+    packed, ends = [some(90, n, DIM) for n in (HEADS, KV_HEADS, KV_HEADS)], ints([0, 0, 65, 90])
+    out, lse = package.attention_varlen(*packed, ends, ends, 65, 65, return_lse=True)
+    (out.sum() + lse.sum()).backward()
+    with torch.no_grad():
+        cache = some(2048, 16, KV_HEADS, 2 * DIM)
+        caches = cache[..., :DIM], cache[..., DIM:]
+        for requests in (1, 7, 256):
+            table, lens = torch.zeros(requests, 2048, dtype=torch.int32), torch.full((requests,), 77, dtype=torch.int32)
+            for n in (3, 40, 2048):
+                package.decode(some(requests, 1, HEADS, DIM), *caches, table[:, :n].contiguous(), lens)
+        one = [x[:, :, 1:] for x in caches]
+        package.attention_paged(some(66, 2, DIM), *one, table[:1], lens[:1], ints([0, 66]), head_offset=2)
+
+
+def few(package: ModuleType) -> None:
+    """What the manual names as compiled when first called."""
+    with torch.no_grad():
+        q, k, v = (some(1, n, 300, DIM) for n in (HEADS, KV_HEADS, KV_HEADS))
+        package.attention(q[:, :, :7], k, v)
+        cache, table, lens = some(20, 32, KV_HEADS, DIM), torch.zeros(1, 20, dtype=torch.int32), ints([300])
+        package.decode(some(1, 1, HEADS, DIM), cache, cache, table, lens)
 
 
 def forbid(*_: Any, **__: Any) -> Any:
@@ -115,7 +159,7 @@ def forbid(*_: Any, **__: Any) -> Any:
 
 
 def obey(order: dict[str, Any], name: str) -> dict[str, Any]:
-    """Make all calls of the package in a folder twice; what the driver saw, and the notes.
+    """Make `calls` of the package in `folder` twice; what the driver saw, and the notes.
 
     `jit`: "used", "forbidden", or "asked", and then nothing is compiled or launched. `triton`: another version.
     """
@@ -134,7 +178,7 @@ def obey(order: dict[str, Any], name: str) -> dict[str, Any]:
         package = imported(Path(order["folder"]), order["arch"], name)
         stack.enter_context(mock.patch.dict(os.environ, TRITON_INTERPRET="1"))
         for _ in range(2):
-            calls(package, getattr(torch, order["dtype"]), order["odd"])
+            globals()[order["calls"]](package)
     return {**gpu.seen, "notes": [str(note.message) for note in caught if note.category is RuntimeWarning]}
 
 

@@ -90,7 +90,7 @@ def edit(file: Path) -> None:
 @pytest.fixture(scope="module")
 def seen(compiled: Compiled, folder: Path) -> dict[str, dict[str, Any]]:
     """What the driver was given, and the notes, of each thing tried."""
-    shipped = {"folder": str(compiled.path), "arch": "sm_90", "target": 90, "dtype": "float16", "odd": False}
+    shipped = {"folder": str(compiled.path), "arch": "sm_90", "target": 90, "calls": "usual"}
     asked = {**shipped, "jit": "asked"}
     damages: dict[str, Callable[[Path], object]] = {
         "damaged binary": lambda folder: flip(folder / "sm_90_attn_fwd_00.cubin"),
@@ -104,13 +104,15 @@ def seen(compiled: Compiled, folder: Path) -> dict[str, dict[str, Any]]:
     }
     orders = {
         "shipped": {**shipped, "jit": "forbidden"},
+        "covered": {**shipped, "jit": "forbidden", "calls": "covered"},
         "jit": {**shipped, "jit": "used", "folder": str(folder / "plain" / "small")},
         "plain": {**asked, "folder": str(folder / "plain" / "small")},
         "other triton": {**asked, "triton": "3.4.1"},
         "other arch": {**asked, "arch": "sm_100", "target": 100},
         "other backend": {**asked, "arch": "gfx942", "target": "gfx942"},
-        "not aligned": {**asked, "odd": True},
-        "other dtype": {**asked, "dtype": "float32"},
+        "not aligned": {**asked, "calls": "not_aligned"},
+        "few": {**asked, "calls": "few"},
+        "other dtype": {**asked, "calls": "other_dtype"},
         **{name: {**asked, "folder": str(altered(compiled, name, alter))} for name, alter in damages.items()},
     }
     command = [sys.executable, str(Path(__file__).with_name("stub_gpu.py"))]
@@ -128,6 +130,12 @@ def test_nothing_is_compiled(seen: dict[str, dict[str, Any]], compiled: Compiled
     assert {digest for _, digest, _ in own["loaded"]} <= shipped and len(own["loaded"]) == 15
     assert len({digest for _, digest, _ in own["loaded"]}) == 15 and len(own["launched"]) == 40
     assert own["notes"] == []
+
+
+def test_what_the_manual_calls_covered(seen: dict[str, dict[str, Any]]) -> None:
+    assert {entry[0] for entry in seen["covered"]["launched"]} == KERNELS
+    assert seen["covered"]["notes"] == []
+    assert seen["few"]["asked"] == ["attn_fwd_small"] * 4  # seven queries, and pages of 32 tokens; twice
 
 
 def test_the_driver_is_given_what_the_jit_gives_it(seen: dict[str, dict[str, Any]]) -> None:
@@ -149,6 +157,7 @@ def test_the_jit_would_be_seen(seen: dict[str, dict[str, Any]]) -> None:
         ("other arch", KERNELS, ["they are built for sm_90, here is sm_100"]),
         ("other backend", KERNELS, ["they are built for sm_90, here is gfx942"]),
         ("not aligned", {"attn_fwd_small", "attn_bwd_dq_small", "attn_bwd_dkdv_small"}, ["q *fp16 (not *fp16 div"] * 3),
+        ("few", {"attn_fwd_small"}, ["BLOCK_Q 8 (not 1)"]),
         ("other dtype", KERNELS, [f"{x} *fp32 divisible by 16 (not *fp16 divi" for x in ("q", "out", "q", "q", "out")]),
         ("damaged binary", {"attn_fwd_small"}, ["sm_90_attn_fwd_00.cubin: not as written"]),
         ("damaged description", {"attn_bwd_dq_small"}, ["sm_90_attn_bwd_dq_00.json: not as written"]),
