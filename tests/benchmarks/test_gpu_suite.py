@@ -8,21 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.gpu import attention, cases, child, peers, serving, witness
-from benchmarks.gpu import device as device_module
-from benchmarks.gpu.cells import PARTS, Cell, cells
-from benchmarks.gpu.device import Device
-from patterncc import reference
-from patterncc.spec import loads
+from benchmarks.gpu.cells import PARTS, cells
 from tests.benchmarks.conftest import ROOT, benchmarks
 
 # Everything of ours, and everything that patterncc needs beside torch and triton.
@@ -94,14 +86,22 @@ def test_it_needs_torch_and_triton_only(prepared: Path, peers_folder: Path, tmp_
 @pytest.mark.interpret
 @pytest.mark.slow
 def test_first_calls_come_from_processes_of_their_own(prepared: Path, tmp_path: Path) -> None:
+    """Binaries that are there and not taken are no first call with binaries: the row says so."""
+    folder = shutil.copytree(prepared, tmp_path / "there")
+    shipped = shutil.copytree(folder / "packages" / "bench_toy", folder / "shipped" / "bench_toy")
+    manifest = json.loads((shipped / "manifest.json").read_text())
+    manifest["options"]["binaries"] = {"triton": "0.0", "arches": ["sm_90"]}
+    (shipped / "manifest.json").write_text(json.dumps(manifest))
     chosen = ("--only", "first_call", "--only", "compiling")
-    done = benchmarks("gpu", str(prepared), "--toy", *chosen, "--results", str(tmp_path))
+    done = benchmarks("gpu", str(folder), "--toy", *chosen, "--results", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert measured(tmp_path)["compiling"][0]["seconds"] > 0
     rows = measured(tmp_path)["first_call"]
     assert [row["caches"] for row in rows if row["what"] == "nothing shipped"] == ["empty", "of an earlier process"]
     assert all(row["decode_s"] > 0 for row in rows if row["what"] == "nothing shipped")
-    assert "no binaries were prepared" in next(row["note"] for row in rows if row["what"] == "shipped binaries")
+    [shipped_row] = [row for row in rows if row["what"] == "shipped binaries"]
+    assert "built for triton 0.0" in shipped_row["compiled_after_all"]
+    assert "compiled_after_all" not in rows[1]
 
 
 def test_a_kill_loses_nothing_that_was_measured(prepared: Path, tmp_path: Path) -> None:
@@ -141,50 +141,6 @@ def test_a_crash_costs_one_cell(prepared: Path, peers_folder: Path, tmp_path: Pa
     assert flex[0]["over_peer"] > 0
 
 
-# What is changed in a package, and which measure must refuse it.
-SPOILED = {
-    "forward": ("requests.py", "LOG2_E = 1.44", "LOG2_E = 1.45", attention, {"batch": 1, "tokens": 60}),
-    "backward": ("ops.py", "is None else dout", "is None else dout * 1.0001", attention, {"batch": 1, "tokens": 60}),
-    "mask": ("pattern.py", "None, 4, 1, 1,", "None, 4, 2, 1,", attention, {"batch": 1, "tokens": 60}),
-    "decode": ("ops_packed.py", "*where, layer, default_scale(scale)", "*where, layer, 1.001 * default_scale(scale)",
-               serving, {"what": "decode", "requests": 2, "tokens": 60}),
-    "paged": ("ops_packed.py", "*where, layer, default_scale(scale)", "*where, layer, 1.001 * default_scale(scale)",
-              serving, {"what": "paged", "queries": (1, 5, 18), "lengths": (64, 40, 18)}),
-    "varlen": ("ops_packed.py", "is None else dout", "is None else dout * 1.0001",
-               serving, {"what": "varlen", "lengths": (37, 1, 0, 18)}),
-}  # fmt: skip
-
-
-@pytest.fixture
-def spoil(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A copy of the toy package under another name, with one text replaced, and its case."""
-
-    def make(name: str, file: str, old: str, new: str) -> str:
-        case = replace(cases.TOY, name=f"toy_{name}")
-        folder = tmp_path / case.module
-        shutil.copytree(prepared / "packages" / cases.TOY.module, folder)
-        text = (folder / file).read_text()
-        assert old in text
-        (folder / file).write_text(text.replace(old, new))
-        monkeypatch.setitem(cases.CASES, case.name, case)
-        monkeypatch.syspath_prepend(str(tmp_path))
-        return case.name
-
-    yield make
-
-
-@pytest.mark.interpret
-@pytest.mark.parametrize("name", SPOILED)
-def test_a_wrong_kernel_is_not_timed(name: str, spoil: Any) -> None:
-    file, old, new, module, given = SPOILED[name]
-    case = spoil(name, file, old, new)
-    rows = list(child.measured(Device(toy=True), module, Cell(name, 0, {"case": case, **given}), Path()))
-    if name == "backward":  # the short sequence is checked in both directions before anything is timed
-        assert len(rows) == 1
-    [row] = rows
-    assert row["wrong"] and row["note"].startswith("WRONG, so not timed") and "ms" not in row
-
-
 @pytest.mark.interpret
 def test_a_wrong_peer_is_not_timed(prepared: Path, peers_folder: Path, tmp_path: Path) -> None:
     """And the suite ends with 1."""
@@ -193,126 +149,6 @@ def test_a_wrong_peer_is_not_timed(prepared: Path, peers_folder: Path, tmp_path:
     assert done.returncode == 1 and "WRONG  dkernel: toy" in done.stdout
     [dkernel] = [row for row in measured(tmp_path)["peers"] if row["peer"] == "dkernel"]
     assert "the peer's result" in dkernel["note"] and "ms" not in dkernel
-
-
-class Event:
-    """Like a GPU's, of the CPU's clock and of what a test adds to it."""
-
-    added = 0.0
-
-    def __init__(self, enable_timing: bool) -> None:
-        assert enable_timing
-        self.at = 0.0
-
-    def record(self) -> None:
-        self.at = time.perf_counter() + Event.added
-
-    def synchronize(self) -> None: ...
-
-    def elapsed_time(self, later: Event) -> float:
-        return (later.at - self.at) * 1e3
-
-
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
-    """Everything that is done on a GPU, done on the CPU."""
-    monkeypatch.setattr(Device, "name", "cpu")
-    monkeypatch.setattr(device_module, "FLUSHED", 64)
-    for name, stub in (("Event", Event), ("synchronize", lambda: None), ("empty_cache", lambda: None)):
-        monkeypatch.setattr(torch.cuda, name, stub)
-    return Device(toy=False)
-
-
-def test_runs_alternate_and_the_first_turn_is_not_counted(gpu: Device) -> None:
-    order: list[str] = []
-    took = {"a": iter([9e3, 2e3, 1e3, 3e3]), "b": iter([0.0] * 4)}  # seconds that no machine is slow by
-
-    def call(name: str) -> None:
-        order.append(name)
-        Event.added += next(took[name])
-
-    times = gpu.alternate({name: lambda name=name: call(name) for name in took}, limit_s=0.0)
-    assert "".join(order) == "abababab"
-    a = times["a"]
-    assert a.runs == 3 and (a.least, a.median, a.most) == pytest.approx((1e3, 2e3, 3e3), abs=100)
-    assert gpu.alternate({"": lambda: None}, limit_s=60.0)[""].runs == 50
-
-
-@pytest.mark.interpret
-def test_what_differs_on_a_gpu(gpu: Device, spoil: Any) -> None:
-    """In bf16, which the interpreter widens; where no graph can be captured, decoding's rate is that of a call."""
-    case = spoil("sound", "ops.py", "", "")
-    given = {"what": "decode", "case": case, "requests": 1, "tokens": 40}
-    [row] = child.measured(gpu, serving, Cell("decode", 0, given), Path())
-    assert row["runs"] >= 3 and row["graph_note"] and row["tb_per_s"] > 0
-    assert row["kept_bytes"] == 2 * 2 * 16 * 2 * 40  # K and V: each KV head has a query head that keeps all
-    rows = list(child.measured(gpu, attention, Cell("it", 0, {"case": case, "batch": 1, "tokens": 40}), Path()))
-    assert [row["direction"] for row in rows] == ["forward", "backward"]
-    assert all(1e-4 < row["error"] < 1e-2 and row["ms_min"] <= row["ms"] <= row["ms_max"] for row in rows)
-
-
-@pytest.mark.parametrize(
-    "error, note",
-    [(torch.OutOfMemoryError("CUDA out of memory.\nmore"), "out of memory: CUDA out of memory."),
-     (RuntimeError("CUDA error: an illegal memory access"), "RuntimeError: CUDA error"),
-     (peers.MissingPeerError("DKernel cannot be imported"), "MissingPeerError: DKernel cannot")],
-)  # fmt: skip
-def test_a_failure_leaves_its_cell_empty_with_the_reason(error: Exception, note: str) -> None:
-    def measure(device: Device, **_: object) -> Iterator[dict[str, object]]:
-        yield {"ms": 1.0}
-        raise error
-
-    first, last = child.measured(Device(toy=True), SimpleNamespace(measure=measure), Cell("x", 0, {"a": 1}), Path())
-    assert first == {"cell": "x", "a": 1, "ms": 1.0}
-    assert last["note"].startswith(note) and "more" not in last["note"]
-    assert last.get("lost", False) == ("CUDA error" in str(error))  # then the process is of no more use
-
-
-@pytest.mark.parametrize("case", [*cases.CASES.values(), cases.TOY], ids=lambda case: case.name)
-def test_the_witness_states_the_pattern(case: cases.Case) -> None:
-    """The suite's own rule, its count of pairs, and the definition."""
-    pattern = loads(case.text)
-    length = min(5 * case.block, 200) + 3
-    t, u = torch.arange(length)[:, None], torch.arange(length)[None]
-    mask = case.keeps(torch.arange(case.heads)[:, None, None], t, u)
-    assert torch.equal(mask, reference.dense_mask(pattern, 0, length))
-    assert case.pairs(length) == int(mask.sum())
-
-
-def test_errors_are_by_norm_and_nan_is_one() -> None:
-    case, device = cases.TOY, Device(toy=True)
-    torch.manual_seed(0)
-    q, k, v = (x[0].double() for x in device.sequences(case, 1, 40))
-    rows = torch.tensor([0, 7, 39])
-    mask = case.keeps(torch.arange(case.heads)[:, None, None], rows[:, None], torch.arange(40)[None])
-    share = case.heads // case.kv_heads
-    wide = [x.repeat_interleave(share, 0) for x in (k, v)]
-    out = torch.nn.functional.scaled_dot_product_attention(q[:, rows], *wide, attn_mask=mask)
-    assert witness.within(device, "it", witness.forward_squares(case, q, k, v, out, rows)) < 1e-14
-    for spoiled in (out * 1.001, out.index_fill(1, torch.tensor([1]), torch.nan)):
-        squares = witness.forward_squares(case, q, k, v, spoiled, rows)
-        with pytest.raises(witness.WrongError):
-            witness.within(device, "it", squares)
-        with pytest.raises(witness.WrongError):  # whatever stands beside it
-            witness.within(device, "it", torch.tensor([1e-30, 1.0]), squares, torch.tensor([1e-30, 1.0]))
-
-
-@pytest.mark.parametrize("name, size", [("ancestor", 64), ("ancestor", 128), ("block16", 128), ("mixed", 64)])
-def test_flex_attention_is_given_our_mask(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = cases.CASES[name]
-
-    def dense_mask(tokens: int) -> torch.Tensor:
-        t, u = torch.arange(tokens)[:, None], torch.arange(tokens)[None]
-        return case.keeps(torch.arange(case.heads)[:, None, None], t, u)
-
-    module = ModuleType(case.module)
-    monkeypatch.setitem(sys.modules, case.module, module)
-    monkeypatch.setattr(module, "dense_mask", dense_mask, raising=False)
-    peers.check_block_mask(case, size)
-    last = torch.tensor([1023])
-    monkeypatch.setattr(module, "dense_mask", lambda tokens: dense_mask(tokens).index_fill(1, last % tokens, False))
-    with pytest.raises(witness.WrongError, match="is not ours"):  # the control
-        peers.check_block_mask(case, size)
 
 
 def test_a_prepared_folder_reports_alone(prepared: Path, tmp_path: Path) -> None:
