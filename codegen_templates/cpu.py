@@ -86,15 +86,17 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk and dv, each like its tensor. Half precision is multiplied and summed in fp32."""
     exact = lse.dtype
-    dq = torch.empty_like(q)
+    dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
     blocks = -(-k.shape[2] // BLOCK)
-    keys, values = Rows(k.to(exact)), Rows(v.to(exact))
+    tasks = _tasks(q, k.shape[2], layer, head_offset, q_start, kv_start)
+    each = work if len(tasks) > 1 else map
+    keys, values = (Rows(x) for x in each(lambda x: x.to(exact), (k, v)))
 
     def do(task: tuple[Group, slice]) -> tuple[Tensor, Tensor]:
         group, batch = task
         gathered = Gathered(keys, values, batch.start)
         shape = batch.stop - batch.start, len(group.kv_heads), blocks, BLOCK * k.shape[3]
-        dk, dv = (torch.zeros(shape, dtype=exact) for _ in range(2))
+        dk_part, dv_part = (torch.zeros(shape, dtype=exact) for _ in range(2))
         for span in group.spans:
             at = Place(group, span, batch)
             spans = [at.read(x).to(exact) for x in (q, out, lse, dout)]
@@ -111,17 +113,24 @@ def backward(
                 total += step.unflat(dq_rows, dq_span)
                 if step.box is None:  # else it is a view
                     step.write(dq_span, total)
-                step.add_keys(dk, dk_keys)
-                step.add_keys(dv, dv_keys)
+                step.add_keys(dk_part, dk_keys)
+                step.add_keys(dv_part, dv_keys)
             at.write(dq, dq_span)
-        return dk, dv
+        return dk_part, dv_part
 
-    dk, dv = (torch.zeros(*k.shape[:2], blocks, BLOCK * k.shape[3], dtype=exact) for _ in range(2))
-    tasks = _tasks(q, k.shape[2], layer, head_offset, q_start, kv_start)
-    for (group, batch), parts in zip(tasks, work(do, tasks), strict=True):
-        for x, part in zip((dk, dv), parts, strict=True):
-            x[batch].index_add_(1, group.kv_heads, part)
-    return dq, _like(k, dk), _like(v, dv)
+    parts = list(each(do, tasks))
+
+    def add(task: tuple[Tensor, int]) -> None:
+        """All parts, in their order, into dk or dv."""
+        x, which = task
+        total = torch.zeros(*x.shape[:2], blocks, BLOCK * x.shape[3], dtype=exact)
+        for (group, batch), grads in zip(tasks, parts, strict=True):
+            total[batch].index_add_(1, group.kv_heads, grads[which])
+        x.copy_(total.unflatten(-1, (BLOCK, x.shape[3])).flatten(2, 3)[:, :, : x.shape[2]])
+
+    for _ in each(add, ((dk, 0), (dv, 1))):
+        pass
+    return dq, dk, dv
 
 
 def _merge(step: Step, out: Tensor, lse: Tensor, out_part: Tensor, lse_part: Tensor, is_first: bool) -> None:
@@ -138,11 +147,6 @@ def _merge(step: Step, out: Tensor, lse: Tensor, out_part: Tensor, lse_part: Ten
     if step.box is None:  # else these are views
         step.write(out, out_sum)
         step.write(lse, lse_sum)
-
-
-def _like(x: Tensor, blocks: Tensor) -> Tensor:
-    """The sums of blocks [batch, kv_heads, blocks, BLOCK * dim], as a tensor like x."""
-    return torch.empty_like(x).copy_(blocks.unflatten(-1, (BLOCK, x.shape[3])).flatten(2, 3)[:, :, : x.shape[2]])
 
 
 def _tasks(

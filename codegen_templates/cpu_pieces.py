@@ -15,7 +15,7 @@ from .cpu_plan import Call, Group, Span
 from .pattern import BLOCK
 
 KEYS_TOGETHER = 1 << 13  # gathered for one step
-QUERIES_TOGETHER = 1 << 13  # attended in one step
+QUERIES_TOGETHER = 1 << 12  # attended in one step
 
 
 @dataclass(frozen=True)

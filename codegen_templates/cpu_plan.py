@@ -27,7 +27,7 @@ NARROW = range(max(2, 128 // BLOCK), 512 // BLOCK + 1)  # of the last level: mor
 WIDE = range(256 // BLOCK, 1 << 30)  # of the others
 LEAST_TILES = 4  # with a band
 MOST_BOXES = 3
-TOGETHER = 16384  # query tokens of a span, counted over heads and sequences, that share a call
+TOGETHER = 8192  # query tokens of a span, counted over heads and sequences, that share a call
 ALONE = 4096  # query tokens, counted over heads: where there are more, threads share the heads
 
 

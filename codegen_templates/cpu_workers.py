@@ -41,6 +41,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _settle(ready: threading.Barrier) -> None:
+    torch.get_num_threads()  # a thread's first question sets its number to that of the process, which is not 1
     torch.set_num_threads(1)
     ready.wait()
 
