@@ -79,6 +79,8 @@ class _Conductor:
             try:
                 assert process.stdout is not None
                 for line in process.stdout:
+                    if not line.endswith("\n"):  # it was ended while it wrote
+                        break
                     event = json.loads(line)
                     if "machine" in event:
                         yield "machine", event["machine"]

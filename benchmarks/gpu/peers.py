@@ -79,22 +79,27 @@ def _errors(case: Case, device: Device, others: Mapping[str, Attention], inputs:
 
 
 def flex(device: Device, case: Case, tokens: int, sizes: Sequence[int]) -> dict[str, Callable[[], Attention]]:
-    """Compiled for this very shape, with tables built block by block: nothing that it does better is left out."""
-    from torch.nn.attention.flex_attention import flex_attention
-
+    """FlexAttention in blocks of each size, once its mask is found to be ours."""
     if not sizes:
         own = BOTH if case.block in BOTH else BOTH[:1]
         known = _faster.get((case.block, case.head_dim))
         sizes = [known] if known else own
     compiler.reset()  # beyond some shapes it would stop compiling and run eagerly
-    call: Any = flex_attention if device.toy else torch.compile(flex_attention, dynamic=False)
 
     def make(size: int) -> Attention:
         check_block_mask(case, size)
-        mask = block_mask(case, tokens, size, device.name)
-        return lambda q, k, v: call(q, k, v, block_mask=mask, enable_gqa=case.heads != case.kv_heads)
+        return flex_call(device, case, tokens, size)
 
     return {str(size): lambda size=size: make(size) for size in sizes}
+
+
+def flex_call(device: Device, case: Case, tokens: int, size: int) -> Attention:
+    """Compiled for this very shape, with tables built block by block: nothing that it does better is left out."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    call: Any = flex_attention if device.toy else torch.compile(flex_attention, dynamic=False)
+    mask = block_mask(case, tokens, size, device.name)
+    return lambda q, k, v: call(q, k, v, block_mask=mask, enable_gqa=case.heads != case.kv_heads)
 
 
 def block_mask(case: Case, tokens: int, size: int, device: str) -> Any:
