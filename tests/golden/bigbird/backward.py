@@ -447,8 +447,9 @@ def attn_bwd_dkdv_bigbird(
     head = 0
     n_members = tl.load(p_members + 1)
 
-    # far tiles, then edge tiles: of all heads, so that what either needs holds no registers during the other
-    for member in range(n_members):
+    # far tiles of all heads, then edge tiles: what either needs holds no registers during the other. Nor does what no head
+    # changes: beside two accumulators there is no room for it, so it is worked out for each
+    for member in tl.range(0, n_members, disable_licm=True):
         head, n_far, n_slots, places, rule = slots_of(
             p_members + 2 + 2 * member,
             pattern,
@@ -486,7 +487,7 @@ def attn_bwd_dkdv_bigbird(
             b_dk = tl.dot(b_ds.to(b_q.dtype), b_q, b_dk, input_precision=PRECISION)
 
     j, u = keys_at(tl.program_id(0) + (head >> 31), j_base, every, BLOCK_N)
-    for member in range(n_members):
+    for member in tl.range(0, n_members, disable_licm=True):
         head, n_far, n_slots, places, rule = slots_of(
             p_members + 2 + 2 * member,
             pattern,
