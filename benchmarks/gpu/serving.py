@@ -24,7 +24,7 @@ def measure(device: Device, *, what: str, case: str, folder: object = None, **gi
     """The rows of one cell."""
     facts = by_name(case)
     package = importlib.import_module(facts.module)
-    yield from {"decode": _decode, "varlen": _varlen, "paged": _paged}[what](device, facts, package, **given)
+    yield from {"decode": decode, "varlen": varlen, "paged": paged}[what](device, facts, package, **given)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Cache:
         return k, v
 
 
-def _decode(device: Device, case: Case, package: ModuleType, *, requests: int, tokens: int) -> Iterator[Row]:
+def decode(device: Device, case: Case, package: ModuleType, *, requests: int, tokens: int) -> Iterator[Row]:
     """One token a request. Bytes are those of the keys and values that some query head of their KV head keeps. A server
     replays a captured graph, and so does `graph_ms`; `ms` is a call, with what Python takes of it."""
     cache = Cache.filled(device, case, (tokens,) * requests)
@@ -97,7 +97,7 @@ def captured(call: Callable[[], object]) -> Callable[[], object]:
     return graph.replay
 
 
-def _varlen(device: Device, case: Case, package: ModuleType, *, lengths: Sequence[int]) -> Iterator[Row]:
+def varlen(device: Device, case: Case, package: ModuleType, *, lengths: Sequence[int]) -> Iterator[Row]:
     """Packed sequences forward and backward, in alternation with the same sequences one by one."""
     torch.manual_seed(0)
     bounds = [0, *accumulate(lengths)]
@@ -139,7 +139,7 @@ def _varlen(device: Device, case: Case, package: ModuleType, *, lengths: Sequenc
         }
 
 
-def _paged(
+def paged(
     device: Device, case: Case, package: ModuleType, *, queries: Sequence[int], lengths: Sequence[int]
 ) -> Iterator[Row]:
     """One launch for requests that decode, that are in the middle of their prompt, and at its beginning."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import shutil
 import sys
 import time
@@ -16,7 +18,7 @@ import torch
 
 from benchmarks.gpu import attention, cases, child, peers, serving, witness
 from benchmarks.gpu import device as device_module
-from benchmarks.gpu.cells import Cell
+from benchmarks.gpu.cells import PARTS, Cell, cells
 from benchmarks.gpu.device import Device
 from patterncc import reference
 from patterncc.spec import loads
@@ -147,6 +149,37 @@ def test_the_witness_states_the_pattern(case: cases.Case) -> None:
     mask = case.keeps(torch.arange(case.heads)[:, None, None], t, u)
     assert torch.equal(mask, reference.dense_mask(pattern, 0, length))
     assert case.pairs(length) == int(mask.sum())
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_cell_is_one_that_its_part_takes(part: str) -> None:
+    """The real ones too, which nothing here can measure."""
+    module = importlib.import_module(f"benchmarks.gpu.{part}")
+    for toy in (True, False):
+        chosen = cells(part, toy=toy)
+        assert len({cell.name for cell in chosen}) == len(chosen)
+        for cell in chosen:
+            inspect.signature(module.measure).bind(Device(toy), folder=Path(), **cell.given)
+            assert "case" not in cell.given or cases.by_name(cell.given["case"]).name == cell.given["case"]
+            if module is serving:
+                measure = {"decode": serving.decode, "varlen": serving.varlen, "paged": serving.paged}[
+                    cell.given["what"]
+                ]
+                rest = {name: value for name, value in cell.given.items() if name not in ("what", "case")}
+                inspect.signature(measure).bind(Device(toy), cases.TOY, ModuleType("package"), **rest)
+
+
+def test_the_cells_are_those_that_were_asked_for() -> None:
+    """The ancestor's lengths; 128k and 1M; blocks at equal density; head dims; grouped and mixed heads."""
+    attended = {(cell.given["case"], cell.given["batch"], cell.given["tokens"]) for cell in cells("attention")}
+    assert {("ancestor", 4, 1 << n) for n in range(10, 17)} | {("thin", 1, 1 << 17), ("thin", 1, 1 << 20)} <= attended
+    at_16k = [cases.by_name(case) for case, batch, tokens in attended if (batch, tokens) == (1, 16384)]
+    assert {case.block for case in at_16k} == {16, 32, 64, 128} and {case.head_dim for case in at_16k} == {64, 128, 256}
+    assert any(case.kv_heads < case.heads for case in at_16k) and any(case.dense_heads for case in at_16k)
+    blocks = [case for case in at_16k if case.name in ("ancestor", "block16", "block32", "block128")]
+    densities = [case.density(16384) for case in blocks]  # a window of whole blocks is half a block more or less
+    assert len(blocks) == 4 and max(densities) < 1.1 * min(densities)
+    assert cases.CASES["thin"].density(131072) < 1 / 32
 
 
 def test_errors_are_by_norm_and_nan_is_one() -> None:
