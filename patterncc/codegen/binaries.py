@@ -3,7 +3,7 @@
 <arch>_<kernel>_<n>.cubin (.hsaco)   the binary
 <arch>_<kernel>_<n>.json             Triton's metadata; the kind of call that the binary is for; what it takes
 
-Triton runs in processes of their own, as many as there are cores: `python -m patterncc.codegen.binaries`.
+Triton runs in processes of their own, one a core: `python -m patterncc.codegen.binaries`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from patterncc.codegen.resources import Report, quiet_environment, read_report
 from patterncc.codegen.targets import check_arch
 from patterncc.codegen.usual_calls import TORCH_DTYPES, usual_calls
 
+MOST_PROCESSES = 8  # each imports torch
 LAUNCHERS = ("binaries", "launch", "launch_backward")
 
 
@@ -45,7 +46,8 @@ def ship_binaries(package: GeneratedPackage, arches: Sequence[str], dtype: str) 
     for module in ("torch", "triton"):
         if importlib.util.find_spec(module) is None:
             raise ModuleNotFoundError(f"No module named {module!r}", name=module)
-    parts = -(-(os.cpu_count() or 1) // len(arches))
+    processes = min(os.cpu_count() or 1, MOST_PROCESSES)
+    parts = -(-processes // len(arches))
     with tempfile.TemporaryDirectory(prefix="patterncc-") as temporary:
         folder, made, nothing = (Path(temporary, name) for name in ("package", "made", "nothing"))
         for place in (folder, made, nothing):
@@ -64,7 +66,7 @@ def ship_binaries(package: GeneratedPackage, arches: Sequence[str], dtype: str) 
                 raise RuntimeError(f"compiling {package.name} for {arch} failed:\n{done.stderr[-4000:]}")
             return done.stdout.splitlines()[-1]
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(processes) as pool:
             jobs = [pool.submit(compile_part, arch, part) for part in range(parts) for arch in arches]
             (version,) = {job.result() for job in jobs}
         files = {path.name: path.read_bytes() for path in sorted(made.iterdir())}
