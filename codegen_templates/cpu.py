@@ -30,7 +30,8 @@ def forward(
     present = q.shape[1], head_offset, q_start, q.shape[2], kv_start, k.shape[2]
     dense = dense_heads(layer, *present) if scale > 0 else ()
     attend_dense(q, k, v, out, lse, scale, dense, head_offset)
-    attend_to(Rows(k), Rows(v), k.shape[2], q, out, lse, scale, place, dense)
+    if len(dense) < q.shape[1]:
+        attend_to(Rows(k), Rows(v), k.shape[2], q, out, lse, scale, place, dense)
     return out, lse
 
 

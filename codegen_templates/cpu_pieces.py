@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -131,9 +132,9 @@ class Step:
             return None
         units, run = self.box
         heads = self.heads[:: len(run)].tolist()
-        next_head = heads[1] - heads[0] if len(heads) > 1 else 0
-        if heads != [heads[0] + n * next_head for n in range(len(heads))]:
+        if not _is_even(heads):
             return None
+        next_head = heads[1] - heads[0] if len(heads) > 1 else 0
         first, slide = int(self.columns[0, 0]), self.call.slide
         if self.sequences > 1:
             return Even(heads[0], first, (1, 0, 0), 0) if len(units) == len(run) == 1 else None
@@ -204,8 +205,14 @@ def _cut(call: Call, kv_heads: Tensor, sequences: int) -> Iterator[Step]:
         return
     units, run = call.box
     of_units, of_run = max(1, most // len(run)), min(most, len(run))
+    if call.slide is not None and not _is_even(kv_heads[units.start : units.stop].tolist()):
+        of_units = 1  # one by one they are used in place
     for unit in range(0, len(units), of_units):
         for tile in range(0, len(run), of_run):  # one round where there are several units
             box = units[unit : unit + of_units], run[tile : tile + of_run]
             first = unit * len(run) + tile
             yield Step(call, kv_heads, sequences, slice(first, first + len(box[0]) * len(box[1])), box)
+
+
+def _is_even(numbers: list[int]) -> bool:
+    return all(b - a == numbers[1] - numbers[0] for a, b in pairwise(numbers))

@@ -128,10 +128,11 @@ def _spans(unit_classes: list[int], heads: int, q_start: int, q_len: int, kv_sta
             begin = min(first + rows * BLOCK, last, kv_start + kv_len)
             calls.append(_dense(len(unit_classes), begin - first, heads))
         bands = {part: _band(cells, class_of, part, heads, NARROW) for part in tiles(LEVELS[-1], first, last, begin)}
-        for size in LEVELS[:-1]:
-            for part in tiles(size, first, last, begin):
-                more += _band(cells, class_of, part, heads, WIDE, whole=True)
-                more += _shared(cells, class_of, part, heads)
+        large = [part for size in LEVELS[:-1] for part in tiles(size, first, last, begin)]
+        for part in large:
+            more += _band(cells, class_of, part, heads, WIDE, whole=True)
+        for part in large:
+            more += _shared(cells, class_of, part, heads)
         for part, band in bands.items():
             (more if band else calls).extend(_rest(cells, class_of, part, heads))
             calls += band
