@@ -465,8 +465,8 @@ def attn_bwd_dkdv_demo(
     head = 0
     n_members = tl.load(p_members + 1)
 
-    # far tiles of all heads, then edge tiles: what either needs holds no registers during the other. Nor does what no head
-    # changes: beside two accumulators there is no room for it, so it is worked out for each
+    # far tiles of all heads, then edge tiles: what either needs holds no registers during the other. What no head
+    # changes holds none either, but is worked out for each: beside two accumulators there is no room
     for member in tl.range(0, n_members, disable_licm=True):
         head, n_far, n_slots, places, rule = slots_of(
             p_members + 2 + 2 * member,

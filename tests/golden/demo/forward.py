@@ -372,7 +372,9 @@ def attn_fwd_demo(
         b_out, b_max, b_sum = attend(b_q, b_k, b_v, None, b_out, b_max, b_sum, scale, PRECISION)
 
     # edge tiles: the exact rule
+    late = 0
     for tile in tl.range(tl.maximum(tile_from, far_tiles), tile_to, num_stages=2):
+        late = tile >> 31
         row, m_n, m_keep = edge(
             tile, n_slots, places, rule, o_t, t_first, t_last, kv_start, kv_stop, pages, PAGE, RUN, BLOCK_Q, BLOCK_N
         )
@@ -384,7 +386,15 @@ def attn_fwd_demo(
     b_lse = (b_max + tl.log2(b_sum)) * LN_2  # -inf where nothing was kept
     b_out = b_out / tl.where(b_sum == 0.0, 1.0, b_sum)[:, None]
     o_d = tl.arange(0, BLOCK_D)[None, :]
+    # the rows once more: + 0, but known only now, so that their addresses hold no registers during the loops
+    o_row = o_m % BLOCK_Q + late
+    o_t = t_base + o_row
+    m_q = (o_t >= q_start) & (o_t < q_stop)
+    if BLOCK_H > 1:
+        m_q &= i_head >= 0
     i_split = i_split.to(tl.int64)
-    p_out = out + i_split * s_os + (i_batch * s_ob + i_head * s_oh + i_row * s_on) * ALIGN + o_row * (s_on * ALIGN)
+    # a part is a number of whole rows: what is true of s_on is true of s_os, and stores of 16 bytes need to know
+    o_out = i_split * (s_os // ALIGN) + i_batch * s_ob + i_head * s_oh + i_row * s_on
+    p_out = out + o_out * ALIGN + o_row * (s_on * ALIGN)
     tl.store(p_out[:, None] + o_d, b_out.to(out.dtype.element_ty), mask=m_q[:, None] & (o_d < HEAD_DIM))
     tl.store(lse + i_split * s_ls + i_batch * s_lb + i_head * s_lh + i_row + o_row, b_lse, mask=m_q)
