@@ -1,101 +1,115 @@
-"""The memory of a KV cache: places for the keys and values of some KV heads, each with the last query that needs it."""
+"""The memory of a KV cache: places for the keys and values of some sequences and KV heads, and who still needs them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .lifetime import NEVER, last_query
+from .lifetime import NEVER
 from .pattern import BLOCK
 
 
-@dataclass
+@dataclass(eq=False)
 class Bank:
-    """KV heads with equally many places. A place is free when its last query has been."""
+    """Rows with equally many places; a row is a KV head of an entry of the batch. A place is free when the last query
+    that needs what is there has been. One place a row is spare: what nobody needs is put there, so that no list of what
+    is needed has to be made, for which a GPU would have to be waited for."""
 
-    kv_heads: tuple[int, ...]
-    heads: tuple[tuple[int, ...], ...]  # [kv head][query head of it]
-    classes: tuple[tuple[int, ...], ...]  # of these query heads
-    k: Tensor  # [batch, kv heads, places, dim]
-    v: Tensor
-    last: Tensor  # int64 [kv heads, query heads, places]: the last query that may attend what is there
+    rows: tuple[int, ...]  # entry * KV heads + KV head, in order
+    index: Tensor | None  # the same on the device; None: all rows
+    memory: tuple[Tensor, Tensor]  # K and V [rows, places + 1, dim]
+    until: Tensor  # int32 [rows, classes of its query heads, places + 1]: the last query that may attend what is there
+    used: int = 0  # places from the first on that were ever taken; no others need to be read
+    live: int = 0  # keys of the row that has the most, when it was looked at
 
     @staticmethod
-    def empty(groups: dict[int, tuple[int, ...]], class_of: tuple[int, ...], like: Tensor) -> Bank:
-        """A bank without places for KV heads and their query heads, and for keys like `like` [batch, dim]."""
-        kv_heads, heads = tuple(groups), tuple(groups.values())
-        classes = tuple(tuple(class_of[head] for head in group) for group in heads)
-        k, v = (like.new_zeros(like.shape[0], len(kv_heads), 0, like.shape[1]) for _ in range(2))
-        last = torch.full((len(kv_heads), len(classes[0]), 0), NEVER, device=like.device)
-        return Bank(kv_heads, heads, classes, k, v, last)
+    def empty(rows: Sequence[int], of: int, memory: tuple[Tensor, Tensor], classes: int) -> Bank:
+        """Free places in K and V [rows, places + 1, dim] for some of so many rows."""
+        k = memory[0]
+        index = None if len(rows) == of else torch.tensor(rows, dtype=torch.int64).to(k.device, non_blocking=True)
+        until = torch.full((len(rows), classes, k.shape[1]), NEVER, dtype=torch.int32, device=k.device)
+        return Bank(tuple(rows), index, memory, until)
 
     @property
     def places(self) -> int:
-        return self.k.shape[2]
+        return self.until.shape[2] - 1
 
     @property
-    def needed(self) -> Tensor:
-        """The last query of any head that needs what is in a place: [kv heads, places]."""
-        return self.last.amax(1)
+    def k(self) -> Tensor:
+        return self.memory[0][:, : self.used]
 
-    def lifetimes(self, tokens: Tensor) -> Tensor:
-        """The last query that may attend each token: [kv heads, query heads, tokens]."""
-        known = {klass: last_query(klass, tokens) for group in self.classes for klass in group}
-        return torch.stack([torch.stack([known[klass] for klass in group]) for group in self.classes])
+    @property
+    def v(self) -> Tensor:
+        return self.memory[1][:, : self.used]
 
-    def peak(self, length: int) -> Tensor:
-        """The most places that a sequence of `length` tokens ever takes: [kv heads]."""
-        tokens = torch.arange(length, device=self.k.device)
-        last = self.lifetimes(tokens).amax(1)  # token u is live after u + 1 … last + 1 tokens
-        changes = (last >= tokens).long()
-        ends = torch.where(last >= tokens, (last + 1).clamp(max=length), length)
-        changes = torch.nn.functional.pad(changes, (0, 1)).scatter_add_(1, ends, -changes)
-        return changes.cumsum(1).amax(1)
+    @property
+    def last(self) -> Tensor:
+        return self.until[..., : self.used]
 
-    def wanted(self, tokens: Tensor, length: int) -> Tensor:
-        """How many places are taken after `length` tokens, of which these are the newest: [kv heads]."""
-        old, new = self.needed, self.lifetimes(tokens).amax(1)
-        return (old >= length - 1).sum(1) + (new >= length - 1).sum(1)
+    def pick(self, x: Tensor) -> Tensor:
+        """What is this bank's of one thing for every row."""
+        return x if self.index is None else x.index_select(0, self.index)
 
-    def with_room(self, wanted: Tensor) -> list[Bank]:
-        """This bank with so many places for each KV head [kv heads]; or, where these differ too much to be equally many
-        without waste, the KV heads apart."""
-        most, heads = int(wanted.max()), len(self.kv_heads)
-        if most <= self.places:
-            return [self]
-        allowed = (int(wanted.sum()) * 5 // 4 + heads * BLOCK) // heads  # all of what a cache may allocate
-        if most > allowed:
-            return [bank for n, part in enumerate(self.split(wanted)) for bank in part.with_room(wanted[n : n + 1])]
-        missing = allowed - self.places
-        k, v = (torch.nn.functional.pad(x, (0, 0, 0, missing)) for x in (self.k, self.v))
-        last = torch.nn.functional.pad(self.last, (0, missing), value=NEVER)
-        return [Bank(self.kv_heads, self.heads, self.classes, k, v, last)]
+    def put(self, k: Tensor, v: Tensor, last: Tensor, newest: Tensor) -> None:
+        """Store the new tokens that are still needed when `newest` [rows] is the newest of all, where nothing is.
 
-    def put(self, k: Tensor, v: Tensor, last: Tensor, length: int) -> None:
-        """Store new tokens, k and v [batch, kv heads, tokens, dim], where places are free after `length` tokens."""
-        lives = last.amax(1) >= length - 1  # [kv heads, tokens]
-        free = self.needed < length - 1
-        rank = lives.cumsum(1) - 1
-        head, token = lives.nonzero(as_tuple=True)
-        place = free.int().argsort(dim=1, descending=True, stable=True)[head, rank[head, token]]
-        self.k[:, head, place] = k[:, head, token]
-        self.v[:, head, place] = v[:, head, token]
-        self.last[head, :, place] = last[head, :, token]
+        k and v [rows, tokens, dim], last [rows, classes, tokens]
+        """
+        newest = newest[:, None]
+        lives = last.amax(1) >= newest  # [rows, tokens]
+        free = self.until[..., :-1].amax(1) < newest  # [rows, places]
+        place = torch.searchsorted(free.cumsum(1), lives.cumsum(1))  # the first free place, the second, …
+        place.masked_fill_(~lives, self.places)
+        for memory, new in zip(self.memory, (k, v), strict=True):
+            memory.scatter_(1, place[..., None].expand_as(new), new)
+        self.until.scatter_(2, place[:, None].expand_as(last), last)
 
-    def split(self, wanted: Tensor) -> list[Bank]:
-        """Every KV head in a bank of its own, with no more places than one for so many [kv heads] may have: what it had
-        only because others are larger is given back."""
-        parts = []
-        for n, most in enumerate(wanted.tolist()):
-            one = slice(n, n + 1)
-            places = self.needed[n].argsort(descending=True, stable=True)[: most * 5 // 4 + BLOCK].sort().values
-            k, v, last = (x[..., one, :, :].index_select(-2, places) for x in (self.k, self.v, self.last.mT))
-            parts.append(Bank(self.kv_heads[one], self.heads[one], self.classes[one], k, v, last.mT.contiguous()))
-        return parts
+    def take(self, other: Bank) -> None:
+        """Copy what the rows that both have hold in the other: if there are too few places for all, what is needed
+        longest, in the first ones."""
+        here = {row: n for n, row in enumerate(self.rows)}
+        both = [(n, here[row]) for n, row in enumerate(other.rows) if row in here]
+        if not both:
+            return
+        theirs, ours = torch.tensor(both).T.to(self.until.device, non_blocking=True)
+        places = min(self.places, other.used)
+        if self.places < other.used:
+            at = other.last[theirs].amax(1).argsort(dim=1, descending=True, stable=True)[:, :places]
+        else:  # nothing moves
+            at = torch.arange(places, device=self.until.device).expand(len(both), -1)
+            self.used = max(self.used, other.used)
+        for x, y in zip(self.memory, other.memory, strict=True):
+            x[ours, :places] = y[theirs[:, None], at]
+        self.until[ours, :, :places] = other.until[theirs].gather(2, at[:, None].expand(-1, self.until.shape[1], -1))
 
-    def select(self, index: Tensor) -> Bank:
-        """A copy with these entries of the batch."""
-        k, v = self.k.index_select(0, index), self.v.index_select(0, index)
-        return Bank(self.kv_heads, self.heads, self.classes, k, v, self.last.clone())
+    def select(self, entries: Sequence[int], heads: int) -> Bank:
+        """A copy whose entry n is this one's entry entries[n], of so many KV heads."""
+        of: dict[int, list[tuple[int, int]]] = {}
+        for at, row in enumerate(self.rows):
+            of.setdefault(row // heads, []).append((at, row % heads))
+        chosen = [(at, n * heads + head) for n, entry in enumerate(entries) for at, head in of.get(entry, ())]
+        at = torch.tensor([at for at, _ in chosen], dtype=torch.int64).to(self.until.device, non_blocking=True)
+        k, v, until = (x.index_select(0, at) for x in (*self.memory, self.until))
+        bank = Bank.empty([row for _, row in chosen], len(entries) * heads, (k, v), until.shape[1])
+        bank.until, bank.used, bank.live = until, self.used, self.live
+        return bank
+
+
+def alike(wanted: dict[int, int]) -> list[tuple[list[int], int]]:
+    """Rows that want about equally many places, together, each group with the places that its rows get.
+
+    These are enough for some more tokens, and at most 5/4 of what any of its rows wants, and a block: {row: wanted}.
+
+    >>> alike({0: 100, 1: 102, 2: 900})  # blocks of 16
+    [([0, 1], 140), ([2], 1140)]
+    """
+    groups: list[list[int]] = []
+    for row in sorted(wanted, key=lambda row: (wanted[row], row)):
+        if groups and wanted[row] <= wanted[groups[-1][0]] * 11 // 10 + BLOCK // 2:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return [(sorted(group), wanted[group[0]] * 5 // 4 + BLOCK - 1) for group in groups]

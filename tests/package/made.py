@@ -53,6 +53,11 @@ def _folder() -> Path:
     return folder
 
 
+def made_mask(name: str, mask: np.ndarray) -> None:
+    """A mask's file, for the patterns that name it."""
+    np.save(_folder() / name, mask)
+
+
 @cache
 def compiled(text: str, plan: str | None = None) -> tuple[Pattern, ModuleType]:
     """The pattern of a file with this text, and its package; `text` may be one of PATTERNS by name."""
