@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+PAUSE_S = 0.02  # OpenMP's threads spin for some milliseconds after their last work, which is not the next call's to pay
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -33,6 +35,7 @@ def alternate(calls: Mapping[str, Callable[[], object]], runs: int = 5, limit_s:
         if turn >= 2 and time.perf_counter() - begin > limit_s:
             break
         for name, call in calls.items():
+            time.sleep(PAUSE_S)
             wall_0, cpu_0 = time.perf_counter(), time.process_time()
             call()
             wall[name].append(time.perf_counter() - wall_0)

@@ -1,9 +1,12 @@
 """How a sequence is cut for the CPU: which query tokens meet which blocks in one dense attention call.
 
-A row's columns are peeled off from coarse to fine. Tiles of many rows take the columns that all of their rows keep
-whole: big matrix products without a mask. Smaller tiles take what their own rows share of the rest. The smallest take
-what is left, masked where a block is kept in part or by some of their rows only. So far progressions, windows and dense
-heads meet as big products, whatever rule they come from, and next to nothing is multiplied that is not kept.
+A sequence's first rows, as far as they keep everything, are one causal call. Then a row's columns are peeled off. Those
+of a window go with the tiles, at one distance from all of them: their keys are used where they lie, of a narrow window by
+the smallest tiles, of a wide one by larger tiles, whose rows share most of it. The others are peeled from coarse to fine:
+tiles of many rows take the columns that all of their rows keep whole, as big matrix products without a mask, smaller tiles
+what their own rows share of the rest. The smallest take what is left, masked where a block is kept in part or by some of
+their rows only. So far progressions, windows and dense heads meet as big products, whatever rule they come from, and next
+to nothing is multiplied that is not kept.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ NARROW = range(max(2, 128 // BLOCK), 512 // BLOCK + 1)  # of the last level: mor
 WIDE = range(256 // BLOCK, 1 << 30)  # of the others
 LEAST_TILES = 4  # with a band
 MOST_BOXES = 3
-TOGETHER = 8192  # query tokens of a span, counted over heads and sequences, that share a call
+TOGETHER = 16384  # query tokens of a span, counted over heads and sequences, that share a call
 ALONE = 4096  # query tokens, counted over heads: where there are more, threads share the heads
 
 
