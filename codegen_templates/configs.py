@@ -35,15 +35,18 @@ def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
     """For the forward kernel: `item` is the size of a number in bytes, `rows` what there is for a tile."""
     if arch == "interpreter":
         return Config(64, 64, 4, 2)
-    stages = 1 if arch.startswith("gfx") else 2 if item == 4 or head_dim > 128 else 3
+    is_amd = arch.startswith("gfx")
+    stages = 1 if is_amd else 2 if item == 4 or head_dim > 128 or arch.startswith("sm_12") else 3
     if rows <= FEW_ROWS:  # decoding: the keys are all the work
         return Config(16, 32 if head_dim * item > 256 else 64, 4, stages)
     if item == 4:  # products of float32 are not left to matrix units
         return Config(64, 32, 8, 2) if head_dim <= 64 else Config(32, 16, 4, 1)
     if head_dim > 128:
         return Config(64, 64 if family(arch) in ("sm_90", "sm_100") else 32, 8, stages)
-    if head_dim <= 64 and family(arch) == "sm_90":
+    if head_dim <= 64 and family(arch) in ("sm_90", "sm_100"):
         return Config(128, 128, 8, stages)
+    if is_amd:  # two waves on each SIMD
+        return Config(128, 64 if head_dim <= 64 else 32, 4, stages)
     return Config(128, 64, 8, stages)
 
 
@@ -57,7 +60,8 @@ def dq(arch: str, head_dim: int, item: int, rows: int) -> Config:
         return Config(64, 32, 4, 1)
     if head_dim > 128:
         return Config(32 if family(arch) == "sm_90" else 64, 32, 8, 2)
-    return Config(128, 64 if head_dim <= 64 else 32, 8, 2)
+    keys = 64 if head_dim <= 64 or family(arch) in ("sm_90", "sm_100") else 32
+    return Config(128, 128 if head_dim <= 64 and family(arch) == "sm_100" else keys, 8, 2)
 
 
 def dkdv(arch: str, head_dim: int, item: int) -> Config:
@@ -67,11 +71,11 @@ def dkdv(arch: str, head_dim: int, item: int) -> Config:
     if item == 4:
         return Config(32, 32, 8, 2) if head_dim <= 64 else Config(16, 32, 4, 1)
     if arch.startswith("gfx"):
-        return Config(32, 32, 4, 1)
+        return Config(32, 64 if head_dim <= 128 else 32, 4, 1)
     if head_dim > 128:
         return Config(32, 32, 8, 1 if family(arch) in ("sm_80", "sm_86") else 2)
     if head_dim <= 64:
-        return Config(32, 128, 8, 2)
+        return Config(64, 128, 8, 2)
     if family(arch) in ("sm_80", "sm_86"):
         return Config(64, 64, 8, 2)
     return Config(32, 128, 8, 2)  # registers that are spilled are loaded outside of the loops
