@@ -1,12 +1,12 @@
 """How a sequence is cut for the CPU: which query tokens meet which blocks in one dense attention call.
 
-A sequence's first rows, as far as they keep everything, are one causal call. Then a row's columns are peeled off. Those
-of a window go with the tiles, at one distance from all of them: their keys are used where they lie, of a narrow window by
-the smallest tiles, of a wide one by larger tiles, whose rows share most of it. The others are peeled from coarse to fine:
-tiles of many rows take the columns that all of their rows keep whole, as big matrix products without a mask, smaller tiles
-what their own rows share of the rest. The smallest take what is left, masked where a block is kept in part or by some of
-their rows only. So far progressions, windows and dense heads meet as big products, whatever rule they come from, and next
-to nothing is multiplied that is not kept.
+A sequence's first rows, as far as they keep everything, are one causal call. Then a row's columns are peeled off.
+Those of a window go with the tiles, at one distance from all of them: their keys are used where they lie, of a narrow
+window by the smallest tiles, of a wide one by larger tiles, whose rows share most of it. The others are peeled from
+coarse to fine: tiles of many rows take the columns that all of their rows keep whole, as big matrix products without a
+mask, smaller tiles what their own rows share of the rest. The smallest take what is left, masked where a block is kept
+in part or by some of their rows only. So far progressions, windows and dense heads meet as big products, whatever rule
+they come from, and next to nothing is multiplied that is not kept.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .cpu_cells import NONE, Cells, Kinds, Tiles, tiles
+from .cpu_workers import work
 from .pattern import BLOCK, CAUSAL, CLASS_OF, HEADS, KV_HEADS
 
 LEVELS = tuple(sorted({max(tokens, BLOCK) for tokens in (1024, 256, 64)}, reverse=True))  # tokens a query tile
@@ -94,12 +95,13 @@ def plan(
     without: tuple[int, ...] = (),
 ) -> tuple[Group, ...]:
     """The calls of attention over these heads, but some, and tokens. Kept for the next layer and the next step."""
-    groups = []
-    for units in _units(layer, [head for head in range(heads) if head not in without], head_offset, q_len):
+
+    def group(units: list[tuple[int, int, tuple[int, ...]]]) -> Group:
         spans = tuple(_spans([klass for _, klass, _ in units], len(units[0][2]), q_start, q_len, kv_start, kv_len))
         kv_heads = torch.tensor([kv_head for kv_head, _, _ in units])
-        groups.append(Group(tuple(heads for _, _, heads in units), kv_heads, spans))
-    return tuple(groups)
+        return Group(tuple(heads for _, _, heads in units), kv_heads, spans)
+
+    return tuple(work(group, list(_units(layer, [n for n in range(heads) if n not in without], head_offset, q_len))))
 
 
 def _units(
