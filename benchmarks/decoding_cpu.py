@@ -14,7 +14,7 @@ from benchmarks.timing import alternate
 
 HEADS, KV_HEADS, HEAD_DIM, BLOCK = 32, 8, 128, 64
 LOCAL, STRIDE = 16, 16
-LENGTHS = (4096, 16384)
+LENGTHS = (4096, 32768)
 STEPS = 16  # a turn
 
 
@@ -34,9 +34,7 @@ def _row(package: ModuleType, length: int) -> dict[str, object]:
     torch.manual_seed(0)
     k, v = (torch.randn(1, KV_HEADS, length, HEAD_DIM) for _ in range(2))
     cache = package.KVCache(1, dtype=torch.float32, device="cpu")
-    for at in range(0, length, 1024):  # filled in chunks, as a prompt would be
-        q = torch.randn(1, HEADS, 1024, HEAD_DIM)
-        cache.step(q, k[:, :, at : at + 1024], v[:, :, at : at + 1024])
+    cache.step(torch.randn(1, HEADS, length, HEAD_DIM), k, v)  # the prompt
     q, new_k, new_v = (torch.randn(1, n, 1, HEAD_DIM) for n in (HEADS, KV_HEADS, KV_HEADS))
     check = cache.fork(torch.zeros(1, dtype=torch.int64)).step(q, new_k, new_v)
     full_k, full_v = torch.cat((k, new_k), 2), torch.cat((v, new_v), 2)

@@ -93,6 +93,8 @@ class Batch:
         assert self.cache.bytes == sum(live) * token
         peak = [self.peak(length if self.most is None else self.most) for length in lengths]
         assert 4 * self.cache.allocated_bytes <= sum(5 * each + 4 * blocks for each in peak) * token
+        tensors = [x.untyped_storage() for bank in self.cache._room.banks for x in bank.memory]
+        assert sum({x.data_ptr(): x.nbytes() for x in tensors}.values()) == self.cache.allocated_bytes
         held = 0
         for bank in self.cache._room.banks:
             newest = torch.tensor([lengths[row // self.pattern.kv_heads] - 1 for row in bank.rows]).clamp(min=0)
