@@ -38,9 +38,9 @@ def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
     is_amd = arch.startswith("gfx")
     stages = 1 if is_amd else 2 if item == 4 or head_dim > 128 or arch.startswith("sm_12") else 3
     if rows <= FEW_ROWS:  # decoding: the keys are all the work
-        return Config(16, 32 if head_dim * item > 256 else 64, 4, stages)
+        return Config(16, 32 if head_dim * item > 256 else 64, 8 if head_dim * item > 256 else 4, stages)
     if item == 4:  # products of float32 are not left to matrix units
-        return Config(64, 32, 8, 2) if head_dim <= 64 else Config(32, 16, 4, 1)
+        return Config(64, 32, 8, 2) if head_dim <= 64 else Config(32, 16, 8, 1)
     if head_dim > 128:
         return Config(64, 64 if family(arch) in ("sm_90", "sm_100") else 32, 8, stages)
     if head_dim <= 64 and family(arch) in ("sm_90", "sm_100"):
