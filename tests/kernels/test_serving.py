@@ -170,6 +170,14 @@ def test_large_blocks_and_small_pages() -> None:
     check_paged(of, paged(of, [(1, 500), (30, 300)], page=16, layout="heads first"))
 
 
+def test_pages_that_end_within_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of 48 keys under blocks of 64 and tiles of 32: a tile within a block may straddle two pages."""
+    of = held(HEAD.replace("block: 16", "block: 64") + "shards: [{heads: all, local: 2, stride: 2}]")
+    configs = of.part("configs")
+    monkeypatch.setattr(configs, "forward", lambda *_: configs.Config(16, 32, 4, 2))
+    check_paged(of, paged(of, [(1, 300), (20, 250)], page=48))
+
+
 def test_a_request_that_keeps_nothing() -> None:
     of = held(HEAD + "shards: [{heads: all, strides: [{every: 1, from: 3}]}]")
     check_decode(of, paged(of, [(1, 40), (1, 80)]))
