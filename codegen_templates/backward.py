@@ -105,7 +105,7 @@ def attn_bwd_prepare(
     log_sum,  # written: LSE in powers of 2, +inf where nothing was kept, so that every weight is 0 there
     delta,  # written: what a row's softmax subtracts from the gradient of its weights
     q_len,
-    s_ob,
+    s_ob,  # strides of out and dout, in units of ALIGN numbers
     s_oh,
     s_on,
     s_gb,
@@ -116,15 +116,16 @@ def attn_bwd_prepare(
     s_db,
     s_dh,
     BLOCK_M: tl.constexpr,
+    ALIGN: tl.constexpr,
 ):
     o_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     i_head = tl.program_id(1).to(tl.int64)
     i_batch = tl.program_id(2).to(tl.int64)
     m_m = o_m < q_len
-    p_out = out + i_batch * s_ob + i_head * s_oh + o_m.to(tl.int64) * s_on
-    p_dout = dout + i_batch * s_gb + i_head * s_gh + o_m.to(tl.int64) * s_gn
-    b_out = load_rows(p_out[:, None], 0, m_m).to(tl.float32)
-    b_dout = load_rows(p_dout[:, None], 0, m_m).to(tl.float32)
+    o_out = (i_batch * s_ob + i_head * s_oh + o_m.to(tl.int64) * s_on) * ALIGN
+    o_dout = (i_batch * s_gb + i_head * s_gh + o_m.to(tl.int64) * s_gn) * ALIGN
+    b_out = load_rows(out, o_out[:, None], m_m).to(tl.float32)
+    b_dout = load_rows(dout, o_dout[:, None], m_m).to(tl.float32)
     b_delta = tl.sum(b_out * b_dout, 1)
     b_lse = tl.load(lse + i_batch * s_lb + i_head * s_lh + o_m, mask=m_m, other=float("-inf"))
     if dlse is not None:

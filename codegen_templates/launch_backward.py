@@ -205,6 +205,7 @@ def _prepare(
     """LSE as weights need it, and what each row's softmax subtracts: both [batch, heads, rows] float32."""
     batch, heads, rows, _ = out.shape
     log_sum, delta = (torch.empty(batch, heads, rows, dtype=torch.float32, device=out.device) for _ in range(2))
+    align, strides = aligned(out, dout)
     attn_bwd_prepare[(-(-rows // PREPARED_ROWS), heads, batch)](
         out,
         dout,
@@ -213,11 +214,11 @@ def _prepare(
         log_sum,
         delta,
         rows,
-        *out.stride()[:3],
-        *dout.stride()[:3],
+        *strides,
         *lse.stride()[:2],
         *((0, 0) if dlse is None else dlse.stride()[:2]),
         BLOCK_M=PREPARED_ROWS,
+        ALIGN=align,
         num_warps=4,
         enable_fp_fusion=True,
     )

@@ -117,14 +117,17 @@ def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
     small = configs.Config(1, 1, 4, 1)
     yield call("attn_combine", "", small, {}, SPLITS=16)
     yield call("attn_bwd_prepare", "", small, {}, BLOCK_M=16)
-    config = configs.dq(arch, dim, item, FULL)
-    yield call("attn_bwd_dq", "", config, {}, **tile(config, config.rows), IS_PACKED=False, IS_LOOKED_UP=table)
-    config = configs.dkdv(arch, dim, item)
-    for number in range(1 + len(package.backward.STRIDES)):
-        keys = config.keys if pattern.ROWS_PER_TILE_FREE else min(config.keys, pattern.BLOCK)
-        shape = {"ROUND": number, "BLOCK_M": config.rows, "BLOCK_N": keys}
-        flags = {"IS_PACKED": False, "IS_LOOKED_UP": table and not number}
-        yield call("attn_bwd_dkdv", f"stride {number}" if number else "near", config, {}, **shape, **flags)
+    for purpose, pointers in (("", {}), ("varlen", packed)):
+        config = configs.dq(arch, dim, item, FULL)
+        flags = {"IS_PACKED": bool(purpose), "IS_LOOKED_UP": table}
+        yield call("attn_bwd_dq", purpose, config, pointers, **tile(config, config.rows), **flags)
+        config = configs.dkdv(arch, dim, item)
+        for number in range(1 + len(package.backward.STRIDES)):
+            keys = config.keys if pattern.ROWS_PER_TILE_FREE else min(config.keys, pattern.BLOCK)
+            shape = {"ROUND": number, "BLOCK_M": config.rows, "BLOCK_N": keys}
+            flags = {"IS_PACKED": bool(purpose), "IS_LOOKED_UP": table and not number}
+            which = f"stride {number}" if number else "near"
+            yield call("attn_bwd_dkdv", f"{which} {purpose}".strip(), config, pointers, **shape, **flags)
 
 
 def load_kernels(folder: Path) -> ModuleType:
