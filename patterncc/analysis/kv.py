@@ -66,11 +66,12 @@ def first_return(kept: frozenset[Layout], causal: bool, block: int, budget: Budg
     whole = union(kept)
     before = whole.window[0] if whole.window else 0
     gap = Span(lag_from=max(before, 0), key_from=whole.sink)
+    region = box_of(gap.touched(block)).tight()
     if whole.opaque:
-        return _looked_at(whole, gap, block, budget)
+        return Answer() if _no_gap(region, whole, budget) else _looked_at(whole, gap, block, budget)
     answers = []
     try:
-        for box, key, query in gaps(box_of(gap.touched(block)).tight(), whole.terms, budget):
+        for box, key, query in gaps(region, whole.terms, budget):
             for term in whole.terms:
                 settled = INFINITY
                 try:
@@ -123,6 +124,14 @@ def _return(gap: Box, key: frozenset[Arc], query: frozenset[Arc], term: Term, bu
     raise Undecided(max(j, 0), best)  # later columns have later rows: nothing before row j is left
 
 
+def _no_gap(region: Box, whole: Union, budget: Budget) -> bool:
+    """Whether the terms alone are known to keep the region: then random and mask parts take nothing up again."""
+    try:
+        return next(iter(gaps(region, whole.terms, budget)), None) is None
+    except Undecided:
+        return False
+
+
 def _looked_at(whole: Union, gap: Span, block: int, budget: Budget) -> Answer:
     """Row by row, which columns have had a gap so far; random parts up to the budget, masks until they end.
 
@@ -131,7 +140,7 @@ def _looked_at(whole: Union, gap: Span, block: int, budget: Budget) -> Answer:
     """
     bound, period = extent(whole)
     need = 2 * bound + 3 * period
-    side = min(need, budget.rows if whole.randoms else 8 * budget.rows)
+    side = budget.rows if whole.randoms else min(need, 8 * budget.rows)
     dropped = np.zeros(side, bool)
     touched = gap.touched(block)
     for low in range(0, side, 256):

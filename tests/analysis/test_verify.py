@@ -12,6 +12,7 @@ from patterncc.analysis.budget import Budget
 from patterncc.analysis.compare import compare
 from patterncc.analysis.diff import diff
 from patterncc.analysis.explain import explain
+from patterncc.analysis.finite import kept_tokens
 from patterncc.analysis.mend import classes_of, mends
 from patterncc.analysis.report import Report, junit, markdown
 from patterncc.analysis.verdict import Verdict
@@ -158,6 +159,22 @@ def test_random_parts_are_decided_as_far_as_is_said():
     assert missing.holds is False and missing.proof == "smallest witness"
     rows = verify(one("1<=d | random 1 seed 1"), "rows")[0]
     assert rows.holds is False and rows.witness is not None and rows.witness.column is None
+
+
+def test_a_random_part_is_looked_at_beyond_the_reach_of_the_other_parts():
+    layout = Layout.parse("random 3 seed 67")
+    classes = oracle.classes_of([[layout]], block=16, causal=True, kv_heads=1)
+    verdict = by_scope(verify(classes, "kv"))["head"]
+    brute = oracle.smallest_return(kept_tokens(layout, causal=True, block=16, tokens=320))
+    assert verdict.holds is False and verdict.witness and brute is not None
+    assert (verdict.witness.query_token, verdict.witness.key_token) == brute
+
+
+def test_what_the_other_heads_keep_a_random_head_cannot_take_up_again():
+    heads = [Layout.parse("j%2==0 | random 2 seed 1"), Layout.parse("j%2==1 | sink 20 tokens")]
+    classes = oracle.classes_of([heads], block=16, causal=True, kv_heads=1)
+    verdict = by_scope(verify(classes, "kv"))["group"]
+    assert (verdict.holds, verdict.proof) == (True, "for every length")
 
 
 def test_not_causal():
