@@ -143,13 +143,15 @@ def _looked_at(whole: Union, gap: Span, block: int, budget: Budget) -> Answer:
     side = budget.rows if whole.randoms else min(need, 8 * budget.rows)
     dropped = np.zeros(side, bool)
     touched = gap.touched(block)
-    for low in range(0, side, 256):
-        i = np.arange(low, min(low + 256, side))
-        kept = kept_whole(whole, i, side)
-        missing = ~kept & keeps(touched, i, side)
+    low, high = 0, min(side, 16)  # most returns are among the first rows
+    while low < side:
+        i = np.arange(low, high)
+        kept = kept_whole(whole, i, high)
+        missing = ~kept & keeps(touched, i, high)
         for k, row in enumerate(i.tolist()):
             again = kept[k, :row] & dropped[:row]
             if again.any():
                 return Answer((row * block, max(int(np.argmax(again)) * block, whole.sink)))
             dropped[: row + 1] |= missing[k, : row + 1]
+        low, high = high, min(side, 4 * high, high + 256)
     return Answer() if side == need and not whole.randoms else Answer(settled=side * block)
