@@ -2,7 +2,7 @@
 
 0    done, and everything held
 1    a property does not hold, or two patterns differ
-2    the input or the usage is wrong
+2    the input or the usage is wrong, or the output cannot be written
 70   a fault of patterncc
 130  interrupted; 141: nobody reads the output any more
 """
@@ -12,15 +12,23 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False  # typing's own costs a third of a start
+if TYPE_CHECKING:
+    from typing import TextIO
+
 FAULT = 70
 INTERRUPTED = 130
 UNREAD = 141
+UNWRITTEN = 2
 HELP = os.path.join(os.path.dirname(__file__), "help.txt")  # what typer prints 80 columns wide
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `patterncc ARGUMENTS`; the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         if arguments in (["--help"], ["-h"]) and _is_wide():
             with open(HELP, encoding="utf-8") as file:
@@ -32,10 +40,21 @@ def main(arguments: list[str] | None = None) -> int:
 
         return run(arguments)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
+        mute(sys.stdout)
         return UNREAD
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as error:  # commands name what they cannot read or write; what is left is stdout itself
+        from patterncc.cli.output import say
+
+        mute(sys.stdout)
+        say(f"cannot write the output: {error.strerror}")
+        return UNWRITTEN
+
+
+def mute(stream: TextIO) -> None:
+    """Let a stream lead nowhere, or the interpreter complains of it as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _is_wide() -> bool:

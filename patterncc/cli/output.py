@@ -8,18 +8,27 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
+from patterncc.cli import mute
 from patterncc.errors import PatternError, clean
 
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
 
 
 def error(problem: PatternError) -> None:
-    print(problem.render(color=_colours(sys.stderr)), file=sys.stderr)
+    _tell(problem.render(color=_colours(sys.stderr)))
 
 
 def say(text: str) -> None:
     """A line for people that is no result."""
-    print(clean(text), file=sys.stderr)
+    _tell(clean(text))
+
+
+def _tell(text: str) -> None:
+    """Where stderr takes nothing, the exit code still tells."""
+    try:
+        print(text, file=sys.stderr)
+    except OSError:
+        mute(sys.stderr)
 
 
 def progress(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -12,9 +13,11 @@ from patterncc.cli import FAULT, INTERRUPTED, output
 from patterncc.cli.app import command
 from patterncc.errors import PatternError, UsageError, did_you_mean, quote
 
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+
 
 def run(arguments: list[str]) -> int:
-    """The exit code of `patterncc ARGUMENTS`; KeyboardInterrupt and BrokenPipeError are left to the caller."""
+    """The exit code of `patterncc ARGUMENTS`; KeyboardInterrupt and errors of stdout are left to the caller."""
     with warnings.catch_warnings():
         warnings.showwarning = output.warning
         warnings.simplefilter("default", UserWarning)
@@ -28,6 +31,8 @@ def run(arguments: list[str]) -> int:
         except BrokenPipeError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is None:
+                raise  # of print: commands name the files that they cannot write
             return _fault(error)
 
 

@@ -314,6 +314,25 @@ def test_a_closed_pipe_is_quiet() -> None:
     assert done.stdout == "0: 0\n141\n" and done.stderr == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that takes nothing")
+@pytest.mark.parametrize(
+    "arguments, code, words",
+    [
+        ("--help >/dev/full", 2, "cannot write the output: No space left on device"),
+        ("list >/dev/full", 2, "cannot write the output: No space left on device"),
+        ("table phi3_small -n 60000 --json >/dev/full", 2, "cannot write the output: No space left on device"),
+        ("diff demo phi3_small >&-", 1, ""),
+        ("list >&- 2>&-", 0, ""),
+        ("diff demo nothing_of_the_kind 2>/dev/full", 2, ""),
+        ("diff demo nothing_of_the_kind 2>&-", 2, ""),
+    ],
+)
+def test_an_output_that_takes_nothing_is_no_fault(arguments: str, code: int, words: str) -> None:
+    command = f"{sys.executable} -m patterncc {arguments}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (code, "", words)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
