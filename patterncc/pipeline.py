@@ -49,8 +49,8 @@ class Compiled:
         """Of the package's binaries: arches, dtype, triton, bytes. None when it has none."""
         if not (facts := self.entry.manifest.options.get("binaries")):
             return None
-        files = (self.entry.path / name for name in self.entry.manifest.files if name.endswith((".cubin", ".hsaco")))
-        return {**facts, "bytes": sum(file.stat().st_size for file in files)}
+        sizes = (len(data) for name, data in self.entry.contents.items() if name.endswith((".cubin", ".hsaco")))
+        return {**facts, "bytes": sum(sizes)}
 
     def load(self) -> ModuleType:
         """The package, imported: `compiled.load().attention(q, k, v)`."""

@@ -20,7 +20,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from patterncc.codegen.manifest import FILE, Manifest, sha256
@@ -43,6 +43,7 @@ class Entry:
     name: str
     digest: str
     path: Path  # of the package, `…/<digest>/<name>`
+    files: Mapping[str, bytes] | None = field(default=None, compare=False, repr=False)  # as found whole or written
 
     def read(self) -> dict[str, bytes]:
         """Its files, manifest included; ValueError saying what is wrong when they are not what was written."""
@@ -63,17 +64,25 @@ class Entry:
         return {**files, FILE: data}
 
     @property
+    def contents(self) -> Mapping[str, bytes]:
+        """Its files, as they were when they were checked: another process may clear the cache at any moment."""
+        return self.read() if self.files is None else self.files
+
+    @property
     def manifest(self) -> Manifest:
-        return Manifest.read((self.path / FILE).read_bytes())
+        return Manifest.read(self.contents[FILE])
 
     @property
     def bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+        return sum(_size(path) for path in self.path.rglob("*"))
 
     @property
     def written(self) -> float:
-        """When, in seconds since 1970."""
-        return self.path.parent.stat().st_mtime
+        """When, in seconds since 1970; 0 when another process has removed it meanwhile."""
+        try:
+            return self.path.parent.stat().st_mtime
+        except OSError:
+            return 0
 
 
 @dataclass(frozen=True)
@@ -106,11 +115,11 @@ class Cache:
         if entry is None:
             return None
         try:
-            entry.read()
+            return replace(entry, files=entry.read())
         except ValueError as error:
-            warnings.warn(f"{entry.path} is damaged: {error}; it is built again", CacheWarning, stacklevel=2)
+            said = f"{entry.path} is damaged: {error}; it is built again"
+            warnings.warn(said, CacheWarning, stacklevel=1)  # one place: who looks twice is told once
             return None
-        return entry
 
     def latest(self, name: str) -> Entry | None:
         """The entry compiled last under this name."""
@@ -129,7 +138,7 @@ class Cache:
         """Every entry, whole or not, by name and then by age."""
         digests = sorted(path.name for path in self.packages.iterdir()) if self.packages.is_dir() else []
         found = [entry for entry in map(self._entry, digests) if entry is not None]
-        return sorted(found, key=lambda e: (e.name, (e.path.stat().st_mtime, e.digest)))
+        return sorted(found, key=lambda e: (e.name, e.written, e.digest))
 
     def store(self, package: GeneratedPackage, *, anew: bool = False) -> Entry:
         """Write the package, unless a whole entry is there; UsageError when the disk does not take it."""
@@ -143,7 +152,7 @@ class Cache:
                     if target.exists():
                         target.rename(folder / "old")
                     (folder / "new").rename(target)
-            return Entry(package.name, package.digest, self.packages / package.digest / package.name)
+            return Entry(package.name, package.digest, self.packages / package.digest / package.name, package.files)
 
     def remember(self, entry: Entry, key: str | None = None) -> None:
         """Make the entry the latest of its name, and the answer to the input `key`, where that can be written."""
@@ -160,10 +169,10 @@ class Cache:
 
     def clear(self, name: str | None = None) -> list[Entry]:
         """Remove every entry, or those of a name; returns what went."""
-        gone = [entry for entry in self.entries() if name in (None, entry.name)]
         if not self.root.is_dir():
-            return gone
+            return []
         with self._writing(), self._folder() as folder:
+            gone = [entry for entry in self.entries() if name in (None, entry.name)]
             for n, entry in enumerate(gone):
                 entry.path.parent.rename(folder / f"{n}")
             if name is None:
@@ -206,8 +215,8 @@ class Cache:
         """Hold the lock over the cache's folders; what the system refuses becomes a UsageError."""
         try:
             self._make(self.root)
-            self._make(self.packages)
             with locked(self.root / "lock"):
+                self._make(self.packages)
                 yield
         except OSError as error:
             raise UsageError(
@@ -256,7 +265,7 @@ def export(entry: Entry, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder, prefix=f".{entry.name}-"))
         try:
-            write_files(temporary / "new", entry.read())
+            write_files(temporary / "new", entry.contents)
             (temporary / "new").chmod(stat.S_IMODE(folder.stat().st_mode))
             if target.exists():
                 target.rename(temporary / "old")
@@ -266,6 +275,14 @@ def export(entry: Entry, folder: Path) -> Path:
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
     return target
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; of a folder, or of what has gone meanwhile, none."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def _is_package(folder: Path) -> bool:

@@ -4,10 +4,11 @@ in one process, and what they define can be pickled and found again in another."
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
+from collections.abc import Mapping, Sequence
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from types import ModuleType
 
@@ -36,15 +37,30 @@ def forget(entry: Entry) -> None:
         del sys.modules[module]
 
 
+class Checked(SourceFileLoader):
+    """Reads sources as they were when their hashes were checked: the cache may be cleared before they are imported,
+    and some of a package's modules are only imported when they are needed."""
+
+    def __init__(self, name: str, path: str, files: Mapping[str, bytes]) -> None:
+        super().__init__(name, path)
+        self.files = files
+
+    def get_data(self, path: str) -> bytes:
+        data = self.files.get(os.path.basename(path))
+        return super().get_data(path) if data is None else data
+
+
 class Finder:
     """Finds the packages of the cache for Python's import; `patterncc.kernels` puts it on `sys.meta_path`."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        package, _, module = name.rpartition(".")
+        if (entry := _known.get(package)) is not None:  # not in its folder any more, or Python had found it there
+            return _spec(name, entry, f"{module}.py")
         entry = _known.get(name) or _in_cache(name)
         if entry is not None:
-            where = [str(entry.path)]
-            return spec_from_file_location(name, entry.path / "__init__.py", submodule_search_locations=where)
+            return _spec(name, entry, "__init__.py")
         if name.startswith(f"{PARENT}.") and name.count(".") == PARENT.count(".") + 1:
             short = name.rpartition(".")[2]
             raise ImportError(
@@ -53,6 +69,14 @@ class Finder:
                 name=name,
             )
         return None
+
+
+def _spec(name: str, entry: Entry, file: str) -> ModuleSpec | None:
+    files, path = entry.contents, str(entry.path / file)
+    if file not in files:
+        return None
+    where = [str(entry.path)] if file == "__init__.py" else None
+    return spec_from_file_location(name, path, loader=Checked(name, path, files), submodule_search_locations=where)
 
 
 def _in_cache(name: str) -> Entry | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import importlib
+import inspect
 import os
 import random
 import stat
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from patterncc.codegen.package import GeneratedPackage
 from patterncc.errors import UsageError
 from patterncc.runtime import cache as cache_module
 from patterncc.runtime.cache import Cache, CacheWarning, export
+from patterncc.runtime.load import forget, load
 
 
 def package(name: str = "demo", size: int = 1000, source: str = "pattern: 1\n") -> GeneratedPackage:
@@ -230,6 +234,47 @@ def test_clear(cache: Cache) -> None:
     assert cache.latest("demo") is None and [e.name for e in cache.entries()] == ["other"]
     assert len(cache.clear()) == 1 and cache.entries() == [] and cache.clear() == []
     assert cache.store(package()) == made[0]
+
+
+@pytest.mark.parametrize("names", [[], ["demo", "other"]])
+def test_a_folder_that_is_no_entry_is_damage_and_can_be_cleared(cache: Cache, names: list[str]) -> None:
+    """What a cleaner of old files or a file manager leaves."""
+    cache.store(package())
+    for name in ("", *names):
+        (cache.packages / ("f" * 64) / name).mkdir(parents=True, exist_ok=True)
+    listed = cache.entries()
+    assert [entry.name for entry in listed] == ["?", "demo"]
+    assert [entry.bytes > 0 for entry in listed] == [False, True]
+    with pytest.raises(ValueError, match=r"manifest\.json"):
+        listed[0].read()
+    assert len(cache.clear()) == 2 and cache.entries() == []
+
+
+def test_an_entry_that_was_found_survives_a_clear(cache: Cache) -> None:
+    """Another process may clear the cache between the check and the import, and before a module is first needed."""
+    text = {"__init__.py": b"from .part import X\n", "part.py": b"X = 1\n", "later.py": b"from .part import X as Y\n"}
+    stored = cache.store(GeneratedPackage("survivor", "pattern: 1\n", {"form": "closed"}, text))
+    found = cache.find(stored.digest)
+    assert found is not None and cache.clear() == [stored]
+    assert not stored.path.exists() and found.manifest.options["form"] == "closed"
+    try:
+        module = load(found)
+        later = importlib.import_module(f"{module.__name__}.later")
+        assert (module.X, later.Y) == (1, 1) and inspect.getsource(later) == "from .part import X as Y\n"
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module(f"{module.__name__}.nothing")
+    finally:
+        forget(found)
+
+
+def test_damage_is_told_once(cache: Cache, recwarn: pytest.WarningsRecorder) -> None:
+    entry = cache.store(package())
+    (entry.path / "ops.py").write_bytes(b"Y = 3\n")
+    warnings.simplefilter("default", CacheWarning)
+    assert cache.find(entry.digest) is None and cache.seen("a" * 64) is None and cache.find(entry.digest) is None
+    cache.remember(entry)
+    assert cache.latest("demo") is None
+    assert len(recwarn.list) == 1
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
