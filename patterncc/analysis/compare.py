@@ -31,18 +31,15 @@ class OnlyIn:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`equal` is None when undecided. Witnesses are smallest by (query token, key token), then layer and head."""
+    """`equal` is None when undecided, and so is `subset`: whether a keeps nothing that b does not. Witnesses are
+    smallest by (query token, key token), then layer and head."""
 
     equal: bool | None
     only_in_a: OnlyIn | None
     only_in_b: OnlyIn | None
     heads: tuple[tuple[int, int], ...] = ()  # the (layer, head) that differ
     note: str = ""
-
-    @property
-    def subset(self) -> bool | None:
-        """Whether a keeps nothing that b does not."""
-        return False if self.only_in_a else True if self.equal is not None else None
+    subset: bool | None = None
 
 
 def beyond(a: Layout, b: Layout, causal: bool, block: int, budget: Budget = DEFAULT) -> Answer:
@@ -59,7 +56,7 @@ def compare(a: Classes, b: Classes, budget: Budget = DEFAULT) -> Comparison:
     known: dict[tuple[Layout, Layout], tuple[Answer, Answer]] = {}
     differing: list[tuple[int, int]] = []
     found: tuple[list[tuple[tuple[int, int], int, int]], ...] = ([], [])
-    settled = INFINITY
+    settled = [INFINITY, INFINITY]
     for layer in range(max(a.layers, b.layers)):
         for head in range(max(a.heads, b.heads)):
             pair = _layout(a, layer, head), _layout(b, layer, head)
@@ -72,18 +69,20 @@ def compare(a: Classes, b: Classes, budget: Budget = DEFAULT) -> Comparison:
             answers = known[pair]
             if any(answer.pair for answer in answers):
                 differing.append((layer, head))
-            for side, answer in zip(found, answers, strict=True):
-                settled = min(settled, answer.settled)
-                side += [(answer.pair, layer, head)] if answer.pair else []
+            for side, answer in enumerate(answers):
+                settled[side] = min(settled[side], answer.settled)
+                found[side].extend([(answer.pair, layer, head)] if answer.pair else [])
     witnesses = [
         OnlyIn(m[1], m[2], at_tokens(m[0], block)) if (m := min(side, default=None)) else None
         for side, block in zip(found, (a.block, b.block), strict=True)
     ]
     shape = [f"{word}: {x} against {y}" for word, x, y in _shapes(a, b) if x != y]
-    equal = False if differing or shape else True if settled == INFINITY else None
-    undecided = settled < INFINITY and None in witnesses
-    notes = shape + ([] if not undecided else [f"decided up to {int(settled)} tokens"])
-    return Comparison(equal, witnesses[0], witnesses[1], tuple(differing), "; ".join(notes))
+    equal = False if differing or shape else True if min(settled) == INFINITY else None
+    subset = False if witnesses[0] else True if settled[0] == INFINITY else None
+    undecided = [n for n, witness in enumerate(witnesses) if witness is None and settled[n] < INFINITY]
+    where = f"only in {'ab'[undecided[0]]}: " if len(undecided) == 1 else ""
+    reach = [f"{where}decided up to {int(min(settled[n] for n in undecided))} tokens"] if undecided else []
+    return Comparison(equal, witnesses[0], witnesses[1], tuple(differing), "; ".join(shape + reach), subset)
 
 
 def _layout(classes: Classes, layer: int, head: int) -> Layout:

@@ -7,8 +7,8 @@ finitely many of the form "smallest pair in a region, kept by no term", which `p
 
 Random and mask parts are looked at, block row by block row. Below the masks' last row and beyond their last column
 they keep nothing, so masks alone are decided for every length. Random parts never end: what the other parts alone
-prove holds for every length, what looking finds is a counterexample, and the rest is undecided beyond the rows looked
-at.
+prove holds for every length (so does a random part within a union that has the very same), what looking finds is a
+counterexample, and the rest is undecided beyond the rows looked at.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def pieces_of(union: Union, causal: bool) -> tuple[Piece, ...]:
 
 def first_pair(pieces: tuple[Piece, ...], other: Union, causal: bool, block: int, budget: Budget) -> Answer:
     """The smallest token pair that a piece keeps and `other` does not."""
+    pieces = tuple((part, span) for part, span in pieces if part not in (*other.randoms, *other.masks))
     plain = tuple((part, span) for part, span in pieces if isinstance(part, Term))
     if len(plain) == len(pieces) and not other.opaque:
         return _by_proof(plain, other, Term(), causal, block, budget)

@@ -201,6 +201,23 @@ def test_compare_finds_the_first_pair_each_way():
     assert compare(a, a).equal is True and compare(a, a).subset is True
 
 
+def test_random_parts_that_are_the_same_are_equal_for_every_length():
+    drawn = one("d<2 | random 2 seed 3")
+    assert compare(drawn, drawn).equal is True
+    gallery = classes_of(load(GALLERY / "bigbird.yaml"))
+    assert compare(gallery, gallery).equal is True
+    more = compare(drawn, one("d<2 | j%4==0 | random 2 seed 3"))
+    assert (more.equal, more.subset, more.only_in_a, more.note) == (False, True, None, "")
+    other = compare(drawn, one("d<2 | random 2 seed 4"))
+    assert other.only_in_a and other.only_in_b and other.subset is False
+
+
+def test_what_is_undecided_one_way_is_no_subset():
+    found = compare(one("d<3 | random 1 seed 3"), one("d<4"), Budget(rows=5))
+    assert found.only_in_b and (found.equal, found.subset, found.only_in_a) == (False, None, None)
+    assert found.note == "only in a: decided up to 320 tokens"
+
+
 def test_equal_by_meaning_though_written_differently():
     a = one("d<2 | 2<=d & j%2==0 | 2<=d & j%2==1")
     assert compare(a, one("all")).equal is True
