@@ -35,7 +35,7 @@ def main() -> int:
         "--arch", default="sm_90", help="of the GPU, for the binaries that are shipped (default sm_90)"
     )
     gpu_only = commands.add_parser("gpu", help="the suite of a machine with a GPU")
-    gpu_only.add_argument("--only", choices=GPU_PARTS, action="append", help="leave the other parts out")
+    gpu_only.add_argument("--only", choices=GPU_PARTS, action="append", help="this alone; saved where --results says")
     gpu_only.add_argument("--minutes", type=float, default=7.5, help="what does not fit is left empty (default 7.5)")
     for command in (prepared, gpu_only):
         command.add_argument("folder", nargs="?", type=Path, default=PREPARED, metavar="DIR", help="default: build/gpu")
@@ -96,7 +96,8 @@ def cpu(chosen: tuple[str, ...], *, write: bool) -> None:
 
 
 def gpu(packages: Path, results: Path | None, *, toy: bool, minutes: float, only: Iterable[str]) -> int:
-    """Every figure is saved as it comes. 1 when a kernel was wrong; what was wrong has no time."""
+    """Every figure is saved as it comes; where only some parts are measured, the others' figures stay if they are of
+    such a machine. 1 when a kernel was wrong; what was wrong has no time."""
     from benchmarks.gpu import conduct
     from benchmarks.gpu.shares import with_shares
 
@@ -104,21 +105,26 @@ def gpu(packages: Path, results: Path | None, *, toy: bool, minutes: float, only
         sys.exit(f"no packages in {packages}: `python -m benchmarks prepare {packages}` writes them, without a GPU")
     if not toy and (missing := conduct.missing()):
         sys.exit(f"{missing}: `python -m benchmarks gpu --toy` tries the suite without one")
+    earlier = (report.saved("gpu", results) if results and only and not toy else None) or {}
     rows: dict[str, list[Mapping[str, object]]] = {}
+    kept: dict[str, list[Mapping[str, object]]] = {}
     described: Mapping[str, object] = {}
     begin = time.perf_counter()
     for part, row in conduct.run(packages, toy=toy, seconds=60 * minutes, only=tuple(only)):
         if part == "machine":
             described = row
+            if all(earlier.get("machine", {}).get(key) == row.get(key) for key in ("accelerator", "torch", "triton")):
+                kept = {name: earlier[name] for name in GPU_PARTS if name in earlier and name not in only}
             continue
         if part not in rows:
             print(f"\n{part}", file=sys.stderr)
         rows.setdefault(part, []).append(row)
         show(time.perf_counter() - begin, row)
         if results:
-            judged = targets.gpu({} if toy else with_shares(rows))
-            report.save(results, "gpu", described, with_shares(rows) | (conduct.TOY if toy else {}), judged)
-    judge([] if toy else targets.gpu(with_shares(rows)))
+            shared = with_shares(kept | rows)
+            judged = targets.gpu({} if toy else shared)
+            report.save(results, "gpu", described, shared | (conduct.TOY if toy else {}), judged)
+    judge([] if toy else targets.gpu(with_shares(kept | rows)))
     if results:
         report.render(results)
     wrong = [row for found in rows.values() for row in found if row.get("wrong")]

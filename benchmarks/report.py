@@ -25,12 +25,12 @@ PAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "gpu": {
         "ceilings": ("what", "backend", "head_dim", "direction", "tb_per_s", "tflops"),
         "attention": (
-            "case", "batch", "tokens", "direction", "density", "ms", "ms_min", "ms_max", "tflops", "share_of_dense",
-            "over_flash", "tuned", "error",
+            "case", "batch", "tokens", "direction", "density", "ms", "ms_min", "ms_max", "host_ms", "tflops",
+            "share_of_dense", "over_flash", "tuned", "sm_mhz", "error",
         ),
         "serving": (
-            "what", "case", "requests", "tokens", "direction", "ms", "graph_ms", "tb_per_s", "share_of_copy", "tflops",
-            "share_of_dense", "error",
+            "what", "case", "requests", "tokens", "direction", "ms", "host_ms", "graph_ms", "tb_per_s", "share_of_copy",
+            "tflops", "share_of_dense", "error",
         ),
         "peers": ("peer", "case", "batch", "tokens", "direction", "ms", "peer_ms", "over_peer", "peer_error"),
         "first_call": (

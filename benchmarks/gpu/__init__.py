@@ -3,10 +3,10 @@
 Its parts in the order in which they are measured, each with what it asks:
 
     ceilings     how fast does this GPU copy, multiply matrices, and compute dense attention?
-    first_call   how long does a new process wait for its first result?
     compiling    what does Triton's compiler take for each package? (All at once; later parts find them compiled.)
     attention    forward and backward, against FlashAttention-2 on dense attention
     serving      packed sequences, mixed batches over a paged cache, decoding
+    first_call   how long does a new process wait for its first result?
     peers        the same mask by FlexAttention and by DKernel
 
 `cells` lists what each part measures, `conduct` runs the parts in processes of their own within a budget of time and

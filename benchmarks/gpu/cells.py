@@ -26,15 +26,15 @@ def cells(part: str, *, toy: bool = False) -> tuple[Cell, ...]:
     """The cells of a part, the most telling ones first: when time runs out, the last ones stay empty."""
     return {
         "ceilings": _ceilings,
-        "first_call": _first_call,
         "compiling": _compiling,
         "attention": _attention,
         "serving": _serving,
+        "first_call": _first_call,
         "peers": _peers,
     }[part](toy)
 
 
-PARTS = ("ceilings", "first_call", "compiling", "attention", "serving", "peers")
+PARTS = ("ceilings", "compiling", "attention", "serving", "first_call", "peers")
 
 
 def _ceilings(toy: bool) -> tuple[Cell, ...]:

@@ -34,7 +34,7 @@ def run(part: str, folder: Path, names: list[str], until: float, *, toy: bool) -
     """The events of the named cells; none begins that needs more time than there is until `until`."""
     sys.path.insert(0, str(folder / "packages"))
     device, module = Device(toy), importlib.import_module(f"benchmarks.gpu.{part}")
-    yield {"machine": machine.describe()}
+    yield {"machine": machine.describe() | device.versions()}
     for cell in cells(part, toy=toy):
         if cell.name not in names:
             continue
@@ -56,7 +56,7 @@ def measured(device: Device, module: Any, cell: Cell, folder: Path) -> Iterator[
     place = {"cell": cell.name, **cell.given}
     try:
         for row in module.measure(device, **cell.given, folder=folder):
-            yield place | row
+            yield place | row | device.state()
     except WrongError as wrong:
         yield place | {"note": f"WRONG, so not timed: {wrong}", "wrong": True}
     except torch.OutOfMemoryError as error:

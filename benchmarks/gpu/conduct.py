@@ -1,6 +1,6 @@
 """Runs the parts in processes of their own within a budget of time, and hands on every figure as it comes.
 
-A part that hangs ends when the budget does; one that crashes goes on with the cell after the one in which it did. This
+A part that hangs or crashes goes on with the cell after the one in which it did, and ends when the budget does. This
 process needs neither torch nor a GPU.
 """
 
@@ -25,6 +25,7 @@ from benchmarks.gpu.cells import PARTS, Cell, cells
 
 Row = dict[str, Any]
 TOY = {"toy": "A toy run in Triton's interpreter: it shows that the suite runs, and its times mean nothing."}
+PATIENCE_S = 90.0  # for a process to begin; and for a cell, beyond three times what it needs: then it hangs
 AT_ONCE = ("compiling",)  # parts whose cells do not disturb each other: they measure the compiler, not the GPU
 
 
@@ -74,8 +75,7 @@ class _Conductor:
                 return
             begun, finished = "", 0
             process = self._start(part, left)
-            timer = threading.Timer(max(self.until - time.time(), 0), _end, [process])
-            timer.start()
+            timer = self._watched(process, PATIENCE_S)
             try:
                 assert process.stdout is not None
                 for line in process.stdout:
@@ -86,6 +86,9 @@ class _Conductor:
                         yield "machine", event["machine"]
                     elif "begun" in event:
                         begun = event["begun"]
+                        timer.cancel()
+                        needs = next(cell.needs_s for cell in left if cell.name == begun)
+                        timer = self._watched(process, PATIENCE_S + 3 * needs)
                     elif "row" in event:
                         yield part, event["row"]
                         if "note" in event["row"]:  # it says why; whether the process then goes on does not matter
@@ -118,6 +121,12 @@ class _Conductor:
         return subprocess.Popen(
             command, env=self.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
+
+    def _watched(self, process: subprocess.Popen[str], seconds: float) -> threading.Timer:
+        """What ends the process after so many seconds, or when the budget does."""
+        timer = threading.Timer(max(min(seconds, self.until - time.time()), 0), _end, [process])
+        timer.start()
+        return timer
 
     @staticmethod
     def _empty(part: str, cells: Sequence[Cell], note: str) -> Iterator[tuple[str, Row]]:

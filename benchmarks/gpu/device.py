@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.gpu.cases import Case
 
 FLUSHED = 256 << 20  # bytes written before each run: more than any L2 holds
+HEAD_START = 4_000_000  # cycles that the GPU waits before each run, some 2 ms: meanwhile Python launches
 
 
 def rate(amount: float, seconds: float) -> float:
@@ -23,16 +24,17 @@ def rate(amount: float, seconds: float) -> float:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one call: the median of several runs, their least and greatest."""
+    """Seconds of one call: the median of several runs, their least and greatest; and what Python takes to launch it."""
 
     runs: int
     median: float
     least: float
     most: float
+    host: float
 
     def row(self, prefix: str = "") -> dict[str, float]:
         """As cells, in milliseconds."""
-        seconds = {"ms": self.median, "ms_min": self.least, "ms_max": self.most}
+        seconds = {"ms": self.median, "ms_min": self.least, "ms_max": self.most, "host_ms": self.host}
         cells = {name: round(took * 1e3, 5) for name, took in seconds.items()} | {"runs": self.runs}
         return {prefix + name: value for name, value in cells.items()}
 
@@ -67,11 +69,12 @@ class Device:
 
     def alternate(self, calls: Mapping[str, Callable[[], object]], limit_s: float = 0.6) -> dict[str, Times]:
         """Each call's times, run in turn, A B A B …, after one turn that is not counted: three turns at least, fifty at
-        most, and none begins after `limit_s` a call. The caches of the device are flushed before each run."""
+        most, and none begins after `limit_s` a call. The caches of the device are flushed before each run. A GPU still
+        waits while its work is launched: what is timed is the work, and the launching apart from it."""
         for call in () if self.toy else calls.values():
             call()
         self.wait()
-        taken: dict[str, list[float]] = {name: [] for name in calls}
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
         begin, turns = time.perf_counter(), 0
         while turns < (1 if self.toy else 50):
             if turns >= 3 and time.perf_counter() - begin > limit_s * len(calls):
@@ -79,20 +82,42 @@ class Device:
             for name, call in calls.items():
                 taken[name].append(self._once(call))
             turns += 1
-        return {name: Times(turns, statistics.median(runs), min(runs), max(runs)) for name, runs in taken.items()}
+        columns = {name: tuple(zip(*runs, strict=True)) for name, runs in taken.items()}
+        return {
+            name: Times(turns, statistics.median(runs), min(runs), max(runs), statistics.median(host))
+            for name, (runs, host) in columns.items()
+        }
 
-    def _once(self, call: Callable[[], object]) -> float:
+    def _once(self, call: Callable[[], object]) -> tuple[float, float]:
+        """Seconds of the device, and of Python."""
         if self.toy:
             begin = time.perf_counter()
             call()
-            return time.perf_counter() - begin
+            return (took := time.perf_counter() - begin), took
         self._flush.zero_()
+        torch.cuda._sleep(HEAD_START)  # pyright: ignore[reportPrivateUsage]
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
+        begin = time.perf_counter()
         call()
+        host = time.perf_counter() - begin
         stop.record()
         stop.synchronize()
-        return start.elapsed_time(stop) / 1e3
+        return start.elapsed_time(stop) / 1e3, host
+
+    def state(self) -> dict[str, int]:
+        """The clock of the multiprocessors in MHz just after work, where NVIDIA's library can be asked: throttling is
+        seen."""
+        if self.toy:
+            return {}
+        try:
+            return {"sm_mhz": torch.cuda.clock_rate()}
+        except Exception:  # no pynvml, no permission, no such function on this GPU
+            return {}
+
+    def versions(self) -> dict[str, object]:
+        """Of the libraries that dense attention comes from."""
+        return {} if self.toy else {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
 
     def random(self, *shape: int) -> Tensor:
         """Normally distributed numbers in the dtype that is measured."""

@@ -99,7 +99,16 @@ def flex_call(device: Device, case: Case, tokens: int, size: int) -> Attention:
 
     call: Any = flex_attention if device.toy else torch.compile(flex_attention, dynamic=False)
     mask = block_mask(case, tokens, size, device.name)
-    return lambda q, k, v: call(q, k, v, block_mask=mask, enable_gqa=case.heads != case.kv_heads)
+    options = {"enable_gqa": case.heads != case.kv_heads, "kernel_options": None if device.toy else tiles(case, size)}
+    return lambda q, k, v: call(q, k, v, block_mask=mask, **options)
+
+
+def tiles(case: Case, size: int) -> dict[str, int] | None:
+    """Of its forward, where its own choice may be larger than the blocks, which it refuses. Its backward takes its own
+    choice alone: where that is too large, blocks of this size have no backward."""
+    if size >= BOTH[0] or case.head_dim > 128:
+        return None
+    return {"fwd_BLOCK_M": size, "fwd_BLOCK_N": size, "fwd_num_warps": 4}
 
 
 def block_mask(case: Case, tokens: int, size: int, device: str) -> Any:

@@ -54,7 +54,7 @@ class Cache:
 
 def decode(device: Device, case: Case, package: ModuleType, *, requests: int, tokens: int) -> Iterator[Row]:
     """One token a request. Bytes are those of the keys and values that some query head of their KV head keeps. A server
-    replays a captured graph, and so does `graph_ms`; `ms` is a call, with what Python takes of it."""
+    replays a captured graph, and so does `graph_ms`; `ms` is what the GPU takes of a call."""
     cache = Cache.filled(device, case, (tokens,) * requests)
     q = device.random(requests, 1, case.heads, case.head_dim)
 

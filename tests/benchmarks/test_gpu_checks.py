@@ -90,7 +90,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
     """Everything that is done on a GPU, done on the CPU."""
     monkeypatch.setattr(Device, "name", "cpu")
     monkeypatch.setattr(device_module, "FLUSHED", 64)
-    for name, stub in (("Event", Event), ("synchronize", lambda: None), ("empty_cache", lambda: None)):
+    stubs = {"Event": Event, "_sleep": lambda cycles: None}
+    for name, stub in (stubs | dict.fromkeys(("synchronize", "empty_cache"), lambda: None)).items():
         monkeypatch.setattr(torch.cuda, name, stub)
     return Device(toy=False)
 

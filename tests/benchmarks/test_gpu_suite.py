@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import __main__ as main
+from benchmarks.gpu import conduct
 from benchmarks.gpu.cells import PARTS, cells
 from tests.benchmarks.conftest import ROOT, benchmarks
 
@@ -23,6 +25,7 @@ ABSENT = ("patterncc", "codegen_templates", "pydantic", "typer", "yaml", "rich",
 # DKernel's interface over dense attention: what it is given, and what is asked of it.
 DKERNEL = """
 import os
+import time
 import torch
 
 class SparseAttention(torch.nn.Module):
@@ -31,6 +34,8 @@ class SparseAttention(torch.nn.Module):
         assert seq_dim == 2 and causal and sparse_pattern.dtype == torch.uint8
         if os.environ.get("DKERNEL") == "crashes":
             os.abort()
+        if os.environ.get("DKERNEL") == "hangs":
+            time.sleep(600)
         pattern = sparse_pattern.repeat_interleave(block_size, 1).repeat_interleave(block_size, 2).bool()
         if os.environ.get("DKERNEL") == "wrong":
             pattern[:, -1, 0] ^= True
@@ -139,6 +144,40 @@ def test_a_crash_costs_one_cell(prepared: Path, peers_folder: Path, tmp_path: Pa
     dkernel, *flex = measured(tmp_path)["peers"]
     assert dkernel["note"] == f"the process ended with {-signal.SIGABRT} while it was measured"
     assert flex[0]["over_peer"] > 0
+
+
+@pytest.mark.interpret
+@pytest.mark.slow
+def test_a_hang_costs_one_cell(prepared: Path, peers_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no more time than that cell may take; the next one is measured."""
+    monkeypatch.setenv("PYTHONPATH", str(peers_folder))
+    monkeypatch.setenv("DKERNEL", "hangs")
+    monkeypatch.setattr(conduct, "PATIENCE_S", 40.0)
+    rows = [row for part, row in conduct.run(prepared, toy=True, seconds=300, only=("peers",)) if part == "peers"]
+    assert rows[0]["note"] == f"the process ended with {-signal.SIGKILL} while it was measured"
+    assert rows[1]["cell"].startswith("flex") and rows[1]["over_peer"] > 0
+
+
+def test_parts_are_measured_one_by_one(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `--only` leaves out stays as it was, on the same GPU; another GPU's figures go."""
+    monkeypatch.setattr(conduct, "missing", lambda: None)
+
+    def measure(gpu: str, part: str, **row: Any) -> dict[str, Any]:
+        events = [
+            ("machine", {"accelerator": gpu, "torch": "t", "triton": "t"}),
+            (part, {"cell": "x", "case": "grouped", **row}),
+        ]
+        monkeypatch.setattr(conduct, "run", lambda *_, **__: iter(events))
+        assert main.gpu(prepared, tmp_path, toy=False, minutes=1, only=(part,)) == 0
+        return measured(tmp_path)
+
+    copied = {"what": "copy", "tb_per_s": 4.0}
+    decoded = {"what": "decode", "requests": 1, "tokens": 64, "tb_per_s": 3.0}
+    assert "serving" not in measure("one", "ceilings", **copied)
+    found = measure("one", "serving", **decoded)
+    assert found["ceilings"][0].items() >= copied.items() and found["serving"][0]["share_of_copy"] == 0.75
+    assert measure("one", "serving", **{**decoded, "tb_per_s": 1.0})["serving"][0]["share_of_copy"] == 0.25
+    assert "ceilings" not in measure("another", "serving", **decoded)
 
 
 @pytest.mark.interpret
