@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,12 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 def check_layer(layer: int) -> None:
     if not 0 <= layer < LAYERS:
         raise ValueError(f"{NAME} has layers 0 to {LAYERS - 1}; layer={layer} is none of them")
+
+
+def check_length(**lengths: int) -> None:
+    for name, length in lengths.items():
+        if not hasattr(length, "__index__") or length < 0:
+            raise ValueError(f"{name} is a number of tokens; got {length!r}")
 
 
 def check_heads(heads: int, kv_heads: int, head_offset: int) -> None:
@@ -120,6 +128,19 @@ def check_paged(
 def check_decode(q: Tensor) -> None:
     if q.dim() != 4:
         raise ValueError(f"q is [requests, q_len, heads, head_dim]; got {list(q.shape)}")
+
+
+def check_parts(outs: Sequence[Tensor], lses: Sequence[Tensor]) -> None:
+    """Parts of one attention, each output with its LSE."""
+    if not outs or len(outs) != len(lses):
+        raise ValueError(f"combine takes an output and an LSE of each part; got {len(outs)} and {len(lses)}")
+    for n, (out, lse) in enumerate(zip(outs, lses, strict=True)):
+        if out.shape != outs[0].shape or lse.shape != out.shape[:-1]:
+            raise ValueError(
+                f"an LSE is shaped like its output without head_dim, and parts are shaped alike; part {n} has "
+                f"{list(out.shape)} and {list(lse.shape)}, part 0 {list(outs[0].shape)}. attention_varlen, "
+                "attention_paged and decode give the heads before the queries in an LSE: transpose it"
+            )
 
 
 def check_lengths(q: Tensor, **tensors: Tensor) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from .checks import check_layer
+from .checks import check_layer, check_length
 from .ops import attention
 from .pattern import BLOCK, CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, NAME
 from .tables import row_table
@@ -77,6 +77,7 @@ def exchange_plan(
     any of its tokens.
     """
     check_layer(layer)
+    check_length(length=length)
     rows = -(-length // BLOCK)
     boundaries = _boundaries(rows, ranks)
     heads = HEADS - head_offset if heads is None else heads

@@ -8,6 +8,7 @@ import os
 import torch
 from torch import Tensor
 
+from .checks import check_layer, check_length
 from .pattern import BLOCK, CAUSAL, CLASS_OF, CLASSES, MASKS
 
 CHUNK = 1 << 22  # block pairs looked at together
@@ -16,6 +17,8 @@ CHUNK = 1 << 22  # block pairs looked at together
 def dense_mask(q_len: int, kv_len: int | None = None, *, layer: int = 0) -> Tensor:
     """Which query token may attend which key token, written out: bool [heads, q_len, kv_len]. For inspection."""
     kv_len = q_len if kv_len is None else kv_len
+    check_layer(layer)
+    check_length(q_len=q_len, kv_len=kv_len)
     t = torch.arange(kv_len - q_len, kv_len)[:, None]
     u = torch.arange(kv_len)[None, :]
     masks = {klass: keeps(klass, t, u) for klass in sorted(set(CLASS_OF[layer]))}

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .checks import check_parts
+
 
 def combine(outs: Sequence[Tensor] | Tensor, lses: Sequence[Tensor] | Tensor) -> tuple[Tensor, Tensor]:
     """What attention over all keys gives, from what it gave over disjoint parts of them: output and LSE.
@@ -14,7 +16,9 @@ def combine(outs: Sequence[Tensor] | Tensor, lses: Sequence[Tensor] | Tensor) ->
     outs: of each part [..., dim]; lses: of each part [...], natural logarithms. Differentiable in both. A part without
     keys, with an LSE of -inf, adds nothing; without any keys the result is 0 and -inf.
     """
-    outs, lses = list(outs), torch.stack(list(lses))
+    outs, lses = list(outs), list(lses)
+    check_parts(outs, lses)
+    lses = torch.stack(lses)
     largest = lses.detach().amax(0)
     base = largest.masked_fill(largest == float("-inf"), 0.0)
     weights = torch.exp(lses - base)  # [parts, ...]

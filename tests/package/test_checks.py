@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -127,6 +128,40 @@ def test_decode_wants_requests() -> None:
     _, package = compiled("strided")
     with pytest.raises(ValueError, match=re.escape("q is [requests, q_len, heads, head_dim]; got [9, 4, 16]")):
         package.decode(*zeros((9, 4, 16), CACHE, CACHE), TABLE, LENGTHS)
+
+
+@pytest.mark.parametrize("length", [-1, 2.5, "9", None])
+def test_lengths_are_whole_numbers(length: object) -> None:
+    _, package = compiled("strided")
+    with pytest.raises(ValueError, match="q_len is a number of tokens; got"):
+        package.dense_mask(length, 9)
+    with pytest.raises(ValueError, match="length is a number of tokens; got"):
+        package.exchange_plan(length, 2)
+    assert package.dense_mask(np.int64(3), 0).shape == (4, 3, 0)
+
+
+def test_the_layer_of_a_dense_mask() -> None:
+    _, package = compiled("strided")
+    with pytest.raises(ValueError, match="small has layers 0 to 0; layer=1 is none of them"):
+        package.dense_mask(9, layer=1)
+
+
+COMBINE = {
+    "no parts": ([], []),
+    "an LSE too few": ([(1, 4, 9, 16)] * 2, [(1, 4, 9)]),
+    "an LSE of another batch": ([(2, 4, 9, 16)] * 2, [(1, 4, 9)] * 2),
+    "parts that differ": ([(2, 4, 9, 16), (1, 4, 9, 16)], [(2, 4, 9), (1, 4, 9)]),
+    "packed queries": ([(9, 4, 16)] * 2, [(4, 9)] * 2),
+    "decode of one query": ([(3, 1, 4, 16)] * 2, [(3, 4, 1)] * 2),  # would broadcast to [3, 4, 4, 16]
+}
+
+
+@pytest.mark.parametrize("case", COMBINE)
+def test_combine(case: str) -> None:
+    outs, lses = COMBINE[case]
+    _, package = compiled("strided")
+    with pytest.raises(ValueError, match=r"takes an output and an LSE of each part|shaped like its output"):
+        package.combine(zeros(*outs), zeros(*lses))
 
 
 def test_what_is_right_passes() -> None:
