@@ -95,7 +95,7 @@ class Device:
             call()
             return (took := time.perf_counter() - begin), took
         self._flush.zero_()
-        torch.cuda._sleep(HEAD_START)  # pyright: ignore[reportPrivateUsage]
+        torch.cuda._sleep(HEAD_START)
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         begin = time.perf_counter()
