@@ -1,0 +1,56 @@
+"""What serves without waiting for the device: decoding as a captured graph, and the compact cache step by step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.gpu import dense
+from tests.gpu.conftest import Device
+from tests.gpu.test_kernels import Import
+
+
+@pytest.mark.parametrize("name", ["gpu_strided", "gpu_tokens"])
+def test_the_compact_cache(name: str, package: Import, device: Device) -> None:
+    """A prompt, then token by token; once all is allocated a step copies nothing that it would have to wait for."""
+    module, prompt, length = package(name), 37 * device.times, 37 * device.times + 5
+    q, k, v = dense.inputs(module, length, length, device.dtype)
+    given = [x.to(device.name, device.dtype) for x in (q, k, v)]
+    cache = module.KVCache(2, dtype=device.dtype, device=device.name, max_length=length)
+    outs = [cache.step(*(x[:, :, :prompt] for x in given)), cache.step(*(x[:, :, prompt : prompt + 1] for x in given))]
+    try:
+        if device.name == "cuda":
+            torch.cuda.set_sync_debug_mode("error")
+        outs += [cache.step(*(x[:, :, t : t + 1] for x in given)) for t in range(prompt + 1, length)]
+    finally:
+        if device.name == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    wanted, _ = dense.attention(q, k, v, module.dense_mask(length))
+    assert dense.error(torch.cat(outs, 2), wanted) < device.tolerance
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kept", [64, 4096], ids=["one program", "several programs"])
+def test_decoding_in_a_graph(kept: int, package: Import) -> None:
+    """A replay takes what then stands in the query, the lengths and the table."""
+    module, page = package("gpu_strided"), 16
+    caches = torch.randn(2, 2 * kept // page, page, 2, 32, device="cuda", dtype=torch.bfloat16)
+    table = torch.randperm(2 * kept // page, device="cuda").int().view(2, -1)
+    q, lengths = torch.randn(2, 1, 4, 32, device="cuda", dtype=torch.bfloat16), torch.tensor([kept, 1]).int().cuda()
+
+    def step() -> torch.Tensor:
+        return module.decode(q, *caches, table, lengths)
+
+    step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = step()
+    for first, second in ((kept, 1), (33, kept - 7)):
+        q.normal_()
+        lengths.copy_(torch.tensor([first, second]))
+        table.copy_(table.flip(0))
+        out.fill_(torch.nan)
+        graph.replay()
+        replayed = out.clone()
+        assert torch.equal(replayed, step()) and replayed.isfinite().all()
