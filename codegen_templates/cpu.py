@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import cpu_compiled
 from .cpu_attend import attend, attend_backward
 from .cpu_dense import attend_dense, dense_heads
 from .cpu_keys import Gathered, Rows
@@ -30,7 +31,11 @@ def forward(
     present = q.shape[1], head_offset, q_start, q.shape[2], kv_start, k.shape[2]
     dense = dense_heads(layer, *present) if scale > 0 else ()
     attend_dense(q, k, v, out, lse, scale, dense, head_offset)
-    if len(dense) < q.shape[1]:
+    rest = [head for head in range(q.shape[1]) if head not in dense]
+    if rest and cpu_compiled.usable(q):
+        where = cpu_compiled.Place(layer, head_offset, q_start, q.shape[2], kv_start, k.shape[2])
+        cpu_compiled.forward(q, k, v, out, lse, where, scale, rest)
+    elif rest:
         attend_to(Rows(k), Rows(v), k.shape[2], q, out, lse, scale, place, dense)
     return out, lse
 
@@ -86,6 +91,9 @@ def backward(
     kv_start: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk and dv, each like its tensor. Half precision is multiplied and summed in fp32."""
+    if cpu_compiled.usable(q):
+        where = cpu_compiled.Place(layer, head_offset, q_start, q.shape[2], kv_start, k.shape[2])
+        return cpu_compiled.backward(q, k, v, out, lse, dout, dlse, where, scale)
     exact = lse.dtype
     dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
     blocks = -(-k.shape[2] // BLOCK)

@@ -33,19 +33,13 @@ def _table(of: str, klass: int, rows: int, columns: int, device: str, first: int
     if key not in _kept or _kept[key][0] < rows or _kept[key][1] < columns:
         rows, columns = _roomy(rows), _roomy(columns)
         i, j = torch.arange(first, rows), torch.arange(columns)
-        table = _build(klass, i, j) if of == "rows" else _build(klass, i, j, transposed=True)
+        table = build(klass, i, j) if of == "rows" else build(klass, i, j, transposed=True)
         _kept[key] = rows, columns, tuple(x.to(device) for x in table)  # type: ignore[assignment]
     return _kept[key][2]
 
 
-def _roomy(n: int) -> int:
-    """A little more, so that a growing sequence rarely asks for a new table."""
-    step = max(16, 1 << max(n, 1).bit_length() >> 3)
-    return -(-n // step) * step
-
-
-def _build(klass: int, i: Tensor, j: Tensor, *, transposed: bool = False) -> Table:
-    """The table of rows i and columns j; transposed, of columns and rows."""
+def build(klass: int, i: Tensor, j: Tensor, *, transposed: bool = False) -> Table:
+    """The table of rows i and columns j, consecutive numbers; transposed, of columns and rows."""
     outer, inner = (j, i) if transposed else (i, j)
     counts, wholes, entries = [], [], []
     for chunk in outer.split(max(1, CHUNK // max(1, len(inner)))):
@@ -64,3 +58,9 @@ def _build(klass: int, i: Tensor, j: Tensor, *, transposed: bool = False) -> Tab
     zero = torch.zeros(1, dtype=torch.int64)
     pointers = torch.cat([zero, *counts]).cumsum(0)
     return pointers, torch.cat([zero[:0], *wholes]).int(), torch.cat([zero[:0].int(), *entries])
+
+
+def _roomy(n: int) -> int:
+    """A little more, so that a growing sequence rarely asks for a new table."""
+    step = max(16, 1 << max(n, 1).bit_length() >> 3)
+    return -(-n // step) * step

@@ -190,7 +190,7 @@ def _compiler() -> bytes:
 
     package, digest = Path(__file__).parent, hashlib.sha256()
     for folder in (package, *(package / part for part in ("spec", "ir", "passes", "analysis", "codegen")), FOLDER):
-        for path in sorted(folder.glob("*.py")):
+        for path in sorted(folder.glob("*.[chp]*")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.digest()
 

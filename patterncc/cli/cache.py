@@ -1,4 +1,4 @@
-"""`patterncc cache`: the packages compiled on this machine, and the configurations measured on it."""
+"""`patterncc cache`: the packages compiled on this machine, its CPU kernels, and the configurations measured on it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from patterncc.cli import output
 from patterncc.runtime.cache import Cache, Entry
+from patterncc.runtime.libraries import Library
 from patterncc.runtime.tuned import TunedFile
 
 
@@ -14,11 +15,11 @@ def ls(json: bool) -> int:
     """What is there; the latest of a name is what `from patterncc.kernels import NAME` gives."""
     cache = Cache.of_user()
     entries = [(entry, _damage(entry)) for entry in cache.entries()]
-    tuned = cache.tuned()
+    tuned, built = cache.tuned(), cache.libraries()
     latest = {digest for entry, _ in entries if (digest := cache.latest_digest(entry.name))}
     if json:
         packages = [described(entry) | {"latest": entry.digest in latest, "damage": why} for entry, why in entries]
-        output.document([*packages, *map(described_tuned, tuned)])
+        output.document([*packages, *map(described_tuned, tuned), *map(described_library, built)])
         return 0
     rows = [
         (
@@ -35,18 +36,19 @@ def ls(json: bool) -> int:
     if tuned:
         header = ("tuned", "direction", "numbers", "device", "rows", "keys", "warps", "stages", "gain", "written")
         output.columns(list(map(_row, tuned)), header=header, right=[*header[4:9]])
-    output.say(f"{count(len(rows), 'package')}{_and_tuned(len(tuned))} in {cache.root}")
+    output.say(f"{_counted(len(rows), len(tuned), len(built))} in {cache.root}")
     return 0
 
 
 def clear(name: str | None, json: bool) -> int:
-    """Remove packages and what was measured for them; all notes on what was compiled go with them."""
+    """Remove packages and what was measured for them; all notes on what was compiled, and CPU kernels, go with them."""
     cache = Cache.of_user()
+    built = cache.libraries() if name is None else []
     tuned, gone = cache.clear_tuned(name), cache.clear(name)
     if json:
-        output.document([*map(described, gone), *({"path": str(file.path)} for file in tuned)])
+        output.document([*map(described, gone), *({"path": str(file.path)} for file in (*tuned, *built))])
     else:
-        print(f"removed {count(len(gone), 'package')}{_and_tuned(len(tuned))}")
+        print(f"removed {_counted(len(gone), len(tuned), len(built))}")
     return 0
 
 
@@ -55,10 +57,12 @@ def verify(json: bool) -> int:
     cache = Cache.of_user()
     found = [(entry, _damage(entry)) for entry in cache.entries()]
     tuned = [(file, _damage(file)) for file in cache.tuned()]
-    is_bad = any(why for _, why in [*found, *tuned])
+    built = [(library, _damage(library)) for library in cache.libraries()]
+    is_bad = any(why for _, why in [*found, *tuned, *built])
     if json:
         packages = [described(entry) | {"damage": why} for entry, why in found]
-        output.document([*packages, *(described_tuned(file) for file, _ in tuned)])
+        results = [described_tuned(file) for file, _ in tuned]
+        output.document([*packages, *results, *(described_library(library) for library, _ in built)])
         return int(is_bad)
     for entry, why in found:
         if why:
@@ -66,9 +70,14 @@ def verify(json: bool) -> int:
     for file, why in tuned:
         if why:
             print(f"tuned {file.path.name}: {why}")
+    for library, why in built:
+        if why:
+            print(f"CPU kernels {library.path.name}: {why}")
     print(f"{sum(not why for _, why in found)} of {len(found)} packages are whole")
     if tuned:
         print(f"{sum(not why for _, why in tuned)} of {len(tuned)} tuned results are whole")
+    if built:
+        print(f"{sum(not why for _, why in built)} of {len(built)} libraries of CPU kernels are whole")
     return int(is_bad)
 
 
@@ -84,6 +93,11 @@ def described_tuned(file: TunedFile) -> dict[str, Any]:
         return {"path": str(file.path), "damage": str(error)}
 
 
+def described_library(library: Library) -> dict[str, Any]:
+    """The CPU kernels' library; of a damaged one, why."""
+    return {"path": str(library.path), "damage": _damage(library)}
+
+
 def count(number: int, what: str) -> str:
     """
     >>> count(1, "package"), count(0, "tuned result")
@@ -92,8 +106,14 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _and_tuned(number: int) -> str:
-    return f" and {count(number, 'tuned result')}" if number else ""
+def _counted(packages: int, tuned: int, built: int) -> str:
+    """
+    >>> _counted(2, 0, 0), _counted(1, 0, 1), _counted(0, 3, 1)
+    ('2 packages', '1 package and the CPU kernels', '0 packages, 3 tuned results and the CPU kernels')
+    """
+    parts = [count(packages, "package"), *([count(tuned, "tuned result")] if tuned else [])]
+    parts += ["the CPU kernels"] if built else []
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def _row(file: TunedFile) -> tuple[str, ...]:
@@ -111,7 +131,7 @@ def _date(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def _damage(entry: Entry | TunedFile) -> str | None:
+def _damage(entry: Entry | TunedFile | Library) -> str | None:
     try:
         entry.read()
     except ValueError as error:

@@ -14,7 +14,7 @@ from patterncc.codegen.index_map import forward_index_map
 from patterncc.codegen.package import GeneratedPackage, check_name
 from patterncc.codegen.row_map import backward_index_map
 from patterncc.codegen.specialise import specialise
-from patterncc.codegen.template import TemplateError, templates
+from patterncc.codegen.template import TemplateError, companions, templates
 from patterncc.codegen.words import ranges
 from patterncc.ir.closed import ClosedForm
 from patterncc.ir.layout import Layout, Mask
@@ -34,7 +34,7 @@ def specialise_package(plan: Plan, about: str, promises: Mapping[str, Any] | Non
     """
     name, known = check_name(plan.classes.name), constants(plan, about, promises)
     names = {kernel: f"{kernel}_{name}" for template in templates().values() for kernel in template.kernels}
-    sources: dict[str, bytes] = {}
+    sources = dict(companions())
     for file, template in templates().items():
         values = {constant: known[constant] for constant in template.values if constant in known}
         text_of_map = index_map_of(file, plan) if template.index_map else None

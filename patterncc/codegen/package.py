@@ -24,7 +24,7 @@ class GeneratedPackage:
         """Names end in paths and in sources: they are checked here too, whoever made them."""
         check_name(self.name)
         for name in self.sources:
-            if name == FILE or not re.fullmatch(r"[a-z_][a-z0-9_]*\.(py|bin|json|cubin|hsaco)", name):
+            if name == FILE or not re.fullmatch(r"[a-z_][a-z0-9_]*\.(py|c|h|bin|json|cubin|hsaco)", name):
                 raise ValueError(f"not a file of a package: {name!r}")
 
     @cached_property

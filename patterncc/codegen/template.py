@@ -70,6 +70,12 @@ def templates() -> dict[str, Template]:
     return {path.name: Template(path.read_text(encoding="utf-8")) for path in paths}
 
 
+@lru_cache(maxsize=1)
+def companions() -> dict[str, bytes]:
+    """What goes beside the templates as it stands: the C sources, the same for every pattern."""
+    return {path.name: path.read_bytes() for path in sorted(FOLDER.glob("*.[ch]"))}
+
+
 def _marked(text: str, begin: str, end: str) -> tuple[int, int] | None:
     if begin not in text and end not in text:
         return None

@@ -2,6 +2,7 @@
 
     packages/<digest>/<name>/   an entry: the importable package
     tuned/<facts>.json          what `patterncc tune` measured, one result a file
+    cpu/<facts>-<content>.so    the CPU path's kernels, compiled for this machine
     latest/<name>               the digest of the last one compiled under this name
     seen/<key>                  the digest that this input gave before
     tmp/                        what is being written, under the lock; anything else in it is rubbish
@@ -26,6 +27,8 @@ from pathlib import Path
 from patterncc.codegen.manifest import FILE, Manifest, sha256
 from patterncc.codegen.package import GeneratedPackage, check_name
 from patterncc.errors import UsageError
+from patterncc.runtime.libraries import FOLDER as LIBRARIES
+from patterncc.runtime.libraries import Library, libraries
 from patterncc.runtime.lock import locked
 from patterncc.runtime.tuned import TunedFile, tuned_files
 
@@ -168,7 +171,7 @@ class Cache:
                 return
 
     def clear(self, name: str | None = None) -> list[Entry]:
-        """Remove every entry, or those of a name; returns what went."""
+        """Remove every entry, and the CPU path's libraries, or the entries of a name; returns what entries went."""
         if not self.root.is_dir():
             return []
         with self._writing(), self._folder() as folder:
@@ -176,12 +179,16 @@ class Cache:
             for n, entry in enumerate(gone):
                 entry.path.parent.rename(folder / f"{n}")
             if name is None:
-                for n, path in enumerate((self.packages, self.root / "latest", self.root / "seen")):
-                    if path.is_dir():
+                for n, part in enumerate(("packages", "latest", "seen", LIBRARIES)):
+                    if (path := self.root / part).is_dir():
                         path.rename(folder / f"all-{n}")
             else:
                 (self.root / "latest" / check_name(name)).unlink(missing_ok=True)
         return gone
+
+    def libraries(self) -> list[Library]:
+        """Every library of the CPU path, whole or not."""
+        return libraries(self.root)
 
     def tuned(self) -> list[TunedFile]:
         """Every result of tuning, whole or not."""

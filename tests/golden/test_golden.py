@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from patterncc import pipeline, reference, spec
-from patterncc.codegen.template import templates
+from patterncc.codegen.template import companions, templates
 from patterncc.runtime.cache import write_files
 from patterncc.runtime.gallery import shipped
 
@@ -34,7 +34,8 @@ def generated(name: str) -> dict[str, bytes]:
 
 def unchanged(sources: Mapping[str, bytes]) -> set[str]:
     """The files that are their templates."""
-    return {file for file, template in templates().items() if sources.get(file) == template.text.encode()}
+    alike = {file: template.text.encode() for file, template in templates().items()} | companions()
+    return {file for file, text in alike.items() if sources.get(file) == text}
 
 
 def golden(name: str) -> dict[str, bytes]:

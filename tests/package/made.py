@@ -129,10 +129,11 @@ def off(found: Tensor, true: Tensor, least: float = 0.0) -> float:
 def cancelling(
     inputs: Sequence[Tensor], weights: tuple[Tensor, Tensor | None], true: dict[str, Tensor], scale: float | None
 ) -> dict[str, float]:
-    """The norm of what cancels in dq and dk, about: of p * dp - p * delta, the second term, times k or q. Where rows
-    have a key or two next to nothing is left of it, but its rounding is."""
+    """The norm of what cancels in dq and dk, about: of p * dp - p * delta, the terms that delta sums, times k or q.
+    Where rows have a key or two next to nothing is left of it, but its rounding is: that of a sum goes with the sum of
+    the terms' absolute values (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1)."""
     q, k, _ = (x.double() for x in inputs)
-    delta = float((true["out"] * weights[0].double()).sum(-1).norm())
+    delta = float((true["out"] * weights[0].double()).abs().sum(-1).norm())
     delta *= q.shape[-1] ** -0.5 if scale is None else abs(scale)
     return {name: delta * float(x.norm(dim=-1).square().mean().sqrt()) for name, x in (("dq", k), ("dk", q))}
 

@@ -27,6 +27,7 @@ from tests.package.made import (
 )
 from tests.strategies import patterns
 
+pytestmark = pytest.mark.usefixtures("cpu_path")
 LENGTHS = [(1, 1), (15, 15), (150, 150), (33, 150), (1, 131), (150, 33), (17, 1)]  # queries, keys
 
 

@@ -11,6 +11,7 @@ import torch
 from patterncc import reference
 from tests.package.made import HEAD, TOLERANCE, compiled, exact, off, tensors, weights_like
 
+pytestmark = pytest.mark.usefixtures("cpu_path")
 NAME = HEAD.replace("small", "spoiled")  # its own package, which no other test has used
 TEXT = NAME + "shards: [{heads: all, local: 21 tokens, stride: 4, offset: h, sink: 1}]"
 
@@ -23,7 +24,8 @@ def spoiled(part: str) -> tuple[ModuleType, ModuleType]:
 def error(package: ModuleType, length: int = 150) -> float:
     """Of attention's output, in fp32."""
     pattern, _ = compiled(TEXT)
-    importlib.import_module(f"{package.__name__}.cpu_plan").plan.cache_clear()
+    for part in ("cpu_plan", "cpu_compiled"):
+        importlib.import_module(f"{package.__name__}.{part}").plan.cache_clear()
     inputs = tensors(pattern, length)
     return off(package.attention(*inputs), exact(pattern, inputs, weights_like(inputs))["out"])
 
@@ -35,7 +37,7 @@ def changed(rules: dict[str, object], **parts: object) -> dict[str, object]:
 @pytest.mark.parametrize("what", ["offset", "window", "sink", "class of a head"])
 def test_one_wrong_number(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     package, layout = spoiled("layout")
-    plan = importlib.import_module(f"{package.__name__}.cpu_plan")
+    paths = [importlib.import_module(f"{package.__name__}.{part}") for part in ("cpu_plan", "cpu_compiled")]
     assert error(package) <= TOLERANCE[torch.float32]
     first = dict(layout.CLASSES[0])
     stride = next(n for n, term in enumerate(first["terms"]) if term[6] == 4)
@@ -49,9 +51,12 @@ def test_one_wrong_number(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
         rules = changed(first, sink=17)
     else:
         rules = first
-        heads = (plan.CLASS_OF[0][1], *plan.CLASS_OF[0][1:])
-        monkeypatch.setattr(plan, "CLASS_OF", (heads, *plan.CLASS_OF[1:]))
-    monkeypatch.setattr(layout, "CLASSES", (rules, *layout.CLASSES[1:]))
+        for path in paths:
+            heads = (path.CLASS_OF[0][1], *path.CLASS_OF[0][1:])
+            monkeypatch.setattr(path, "CLASS_OF", (heads, *path.CLASS_OF[1:]))
+    wrong_classes = (rules, *layout.CLASSES[1:])
+    for part in (layout, paths[1]):
+        monkeypatch.setattr(part, "CLASSES", wrong_classes)
     try:
         assert error(package) > 100 * TOLERANCE[torch.float32]
     finally:

@@ -20,6 +20,11 @@ NARROW = (
 )
 
 
+@pytest.fixture(autouse=True)
+def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATTERNCC_CPU", "torch")
+
+
 def part(package: ModuleType, name: str) -> ModuleType:
     return importlib.import_module(f"{package.__name__}.{name}")
 

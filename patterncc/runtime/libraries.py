@@ -1,0 +1,32 @@
+"""The CPU path's compiled kernels in the cache. A package's `cpu_library.py` builds, names and loads them without
+patterncc, which lists, checks and removes them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = "cpu"
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library in the cache: `<facts>-<content>.so`."""
+
+    path: Path
+
+    def read(self) -> bytes:
+        """Its content; ValueError saying what is wrong when that is not what was written."""
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise ValueError(error.strerror or str(error)) from error
+        if hashlib.sha256(content).hexdigest()[:32] != self.path.stem.rpartition("-")[2]:
+            raise ValueError("it was changed")
+        return content
+
+
+def libraries(root: Path) -> list[Library]:
+    """Every library, whole or not."""
+    return [Library(path) for path in sorted((root / FOLDER).glob("*.so"))]

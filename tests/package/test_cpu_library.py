@@ -1,0 +1,277 @@
+"""The CPU path's kernels in C: how they are built and kept, what happens without them, and what they never read."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from tests.package.made import HEAD, PATTERNS, TOLERANCE, check, compiled, exact, run, tensors, weights_like
+
+pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler")
+WIDTHS = {"default": 4, "avx2": 8}  # of a vector, by what torch is told to use
+
+PROGRAM = """
+import importlib, sys, torch
+sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
+package = importlib.import_module(sys.argv[2])
+library = importlib.import_module(sys.argv[2] + ".cpu_library").library()
+torch.manual_seed(0)
+q, k, v = (torch.randn(1, heads, 150, 16, requires_grad=True) for heads in (4, 2, 2))
+out = package.attention(q, k, v)
+grads = torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
+print(library is not None, *(x.double().sum().item().hex() for x in (out, *grads)))
+"""
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], ModuleType]:
+    """The module that builds libraries, of a package that has not asked for one yet, with a cache of its own."""
+    monkeypatch.setenv("PATTERNCC_CPU", "")
+    library = importlib.import_module(f"{compiled('tokens')[1].__name__}.cpu_library")
+    monkeypatch.setenv("PATTERNCC_CACHE_DIR", str(tmp_path / "cache"))
+
+    def forget() -> ModuleType:
+        monkeypatch.setattr(library, "_found", [])
+        return library
+
+    return forget
+
+
+def kept(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "cache" / "cpu").iterdir())
+
+
+def holds(name: str = "tokens", queries: int = 150) -> None:
+    pattern, package = compiled(name)
+    inputs = tensors(pattern, queries, 150)
+    weights = weights_like(inputs)
+    found = run(lambda q, k, v: package.attention(q, k, v, return_lse=True), inputs, weights)
+    check(found, exact(pattern, inputs, weights), TOLERANCE[torch.float32])
+
+
+def test_it_is_built_once_and_kept(fresh: Callable[[], ModuleType], tmp_path: Path) -> None:
+    assert fresh().library() is not None
+    (library,) = kept(tmp_path)
+    assert re.fullmatch(r"[0-9a-f]{32}-[0-9a-f]{32}\.so", library.name)
+    written = library.stat().st_mtime_ns
+    again = fresh()
+    again._built = None  # would fail if it were asked
+    try:
+        assert again.library() is not None
+    finally:
+        importlib.reload(again)
+    assert kept(tmp_path) == [library] and library.stat().st_mtime_ns == written
+    assert (tmp_path / "cache" / "cpu").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_damaged_one_is_built_again(fresh: Callable[[], ModuleType], tmp_path: Path) -> None:
+    fresh().library()
+    (library,) = kept(tmp_path)
+    whole = library.read_bytes()
+    library.unlink()
+    library.write_bytes(whole[:100])
+    assert fresh().library() is not None
+    assert library in kept(tmp_path) and library.read_bytes() == whole
+
+
+def test_without_a_compiler_torch_does_the_work(
+    fresh: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert fresh().library() is None
+    holds()
+    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
+    with pytest.raises(RuntimeError, match="there is no C compiler: install one, or the package ziglang"):
+        fresh().library()
+    assert kept(tmp_path) == []
+
+
+def test_a_compiler_that_fails_is_passed_over(
+    fresh: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho no such machine >&2; exit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", f"{broken} -O0")
+    assert fresh().library() is not None
+    monkeypatch.setenv("PATH", "/bin/none")
+    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(RuntimeError, match=r"broken -O0 fails: no such machine"):
+        fresh().library()
+
+
+def test_a_cache_that_takes_nothing_costs_only_time(fresh: Callable[[], ModuleType], tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "cpu").write_text("in the way")
+    assert fresh().library() is not None
+    assert (tmp_path / "cache" / "cpu").read_text() == "in the way"
+
+
+def test_another_value_of_the_switch_is_refused(
+    fresh: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATTERNCC_CPU", "numba")
+    with pytest.raises(ValueError, match="PATTERNCC_CPU is 'numba'; expected torch or compiled"):
+        fresh().library()
+
+
+def started(folder: Path, **environment: str) -> subprocess.Popen[str]:
+    package = Path(str(compiled("tokens")[1].__file__)).parent
+    copy = folder / "packages" / package.name
+    if not copy.exists():
+        shutil.copytree(package, copy)
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(copy.parent), package.name],
+        env=os.environ | {"PATTERNCC_CACHE_DIR": str(folder / "cache"), "PATTERNCC_CPU": ""} | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_at_once_and_memory_that_holds_anything(tmp_path: Path) -> None:
+    """They build side by side; the C library fills what is allocated with other bytes for each."""
+    both = [started(tmp_path, MALLOC_PERTURB_=byte) for byte in ("1", "129")]
+    said = [process.communicate(timeout=300)[0].split() for process in both]
+    assert said[0] == said[1] and said[0][0] == "True" and len(said[0]) == 5
+    assert all(path.suffix == ".so" for path in kept(tmp_path)) and len(kept(tmp_path)) in (1, 2)
+
+
+@pytest.mark.parametrize("capability", WIDTHS)
+def test_vectors_of_other_widths(
+    capability: str, fresh: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that has no wider ones."""
+    if capability == "avx2" and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        pytest.skip("no AVX2 here")
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability.upper())
+    assert fresh().library() is not None
+    for name in ("tokens", "some_dense", "one_kv_head", "both_ways_tokens"):
+        pattern, package = compiled(name)
+        inputs = tensors(pattern, 131, 150)
+        weights = weights_like(inputs)
+        part = importlib.import_module(f"{package.__name__}.cpu_compiled")
+        monkeypatch.setattr(part, "library", fresh().library)
+        found = run(lambda q, k, v, attend=package.attention: attend(q, k, v, return_lse=True), inputs, weights)
+        check(found, exact(pattern, inputs, weights), TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("flags", [("-mavx512f", "-mfma"), ("-mavx2", "-mfma"), ()])
+def test_the_sources_have_no_warnings(flags: tuple[str, ...], tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "codegen_templates"
+    every = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-c")
+    sources = sorted(folder.glob("*.c"))
+    assert len(sources) == 2
+    if flags and os.uname().machine != "x86_64":
+        pytest.skip("flags of x86")
+    for source in sources:
+        subprocess.run(["cc", *every, *flags, str(source), "-o", str(tmp_path / "object.o")], check=True)
+
+
+def test_keys_beyond_the_last_are_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tensors are parts of larger ones that hold NaN otherwise."""
+    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
+    for name in ("strided", "tokens", "both_ways"):
+        pattern, package = compiled(name)
+        inputs = tensors(pattern, 77, 141)
+        held = []
+        for x in inputs:
+            room = torch.full((3, x.shape[1] + 2, x.shape[2] + 200, x.shape[3] + 5), float("nan"))
+            at = room[1:2, 1:-1, 100:-100, 2:-3]
+            held.append(at.copy_(x))
+        weights = weights_like(inputs)
+        found = run(lambda q, k, v, attend=package.attention: attend(q, k, v, return_lse=True), held, weights)
+        check(found, exact(pattern, inputs, weights), TOLERANCE[torch.float32])
+
+
+def test_nan_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is NaN makes NaN of every query that keeps it, and of no other."""
+    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
+    pattern, package = compiled("strided")
+    q, k, v = tensors(pattern, 150)
+    k[:, :, 40] = float("nan")
+    out = package.attention(q, k, v)
+    keeps = package.dense_mask(150)[:, :, 40]
+    assert torch.equal(out[0].isnan().all(-1), keeps) and not out[0][~keeps].isnan().any()
+
+
+@pytest.mark.parametrize("name", ["strided", "one_kv_head"])
+def test_threads_do_not_change_the_output(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three threads for two KV heads or one: each has sums of its own."""
+    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
+    pattern, package = compiled(name)
+    monkeypatch.setattr(importlib.import_module(f"{package.__name__}.cpu_compiled"), "FEW_PAIRS", 0)
+    monkeypatch.setattr(importlib.import_module(f"{package.__name__}.cpu_compiled"), "MANY_PAIRS", 5000)
+    inputs = tensors(pattern, 200, batch=1)
+    weights = weights_like(inputs)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(run(lambda q, k, v: package.attention(q, k, v, return_lse=True), inputs, weights))
+            check(found[-1], exact(pattern, inputs, weights), TOLERANCE[torch.float32])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0][part], found[1][part]) for part in ("out", "lse", "dq"))
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_both_ways_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are not the same: a switch that does nothing would pass all other tests."""
+    pattern, package = compiled(name)
+    part, asked = importlib.import_module(f"{package.__name__}.cpu_compiled"), []
+    true = part.forward
+    monkeypatch.setattr(part, "forward", lambda *all: asked.append(all) or true(*all))
+    inputs = tensors(pattern, 600)
+    found = []
+    for way in ("compiled", "torch"):
+        monkeypatch.setenv("PATTERNCC_CPU", way)
+        found.append(package.attention(*inputs))
+    assert len(asked) == 1
+    assert float((found[0] - found[1]).norm() / found[1].norm()) < TOLERANCE[torch.float32]
+
+
+def test_half_precision_is_left_to_torch_where_the_cpu_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
+    _, package = compiled("strided")
+    part = importlib.import_module(f"{package.__name__}.cpu_compiled")
+    for has in (True, False):
+        monkeypatch.setattr(part, "has_half_products", lambda has=has: has)
+        assert part.usable(torch.zeros(1, dtype=torch.bfloat16)) is not has
+        assert part.usable(torch.zeros(1))
+    assert not part.usable(torch.zeros(1, dtype=torch.float64))
+
+
+def test_head_dims_that_fill_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
+    for dim in (17, 40, 250):
+        text = HEAD.replace("head_dim: 16", f"head_dim: {dim}") + "shards: [{heads: all, local: 2, stride: 3}]"
+        pattern, package = compiled(text)
+        inputs = tensors(pattern, 70)
+        weights = weights_like(inputs)
+        found = run(lambda q, k, v, attend=package.attention: attend(q, k, v, return_lse=True), inputs, weights)
+        check(found, exact(pattern, inputs, weights), TOLERANCE[torch.float32])
+
+
+def test_gradients_of_any_strides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient of a sum is one number seen everywhere."""
+    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
+    pattern, package = compiled("strided")
+    inputs = tensors(pattern, 70)
+    ones = torch.ones(()), torch.ones(())
+    weights = ones[0].expand(1, pattern.heads, 70, pattern.head_dim), ones[1].expand(1, pattern.heads, 70)
+    found = run(lambda q, k, v: package.attention(q, k, v, return_lse=True), inputs, weights)
+    check(found, exact(pattern, inputs, weights), TOLERANCE[torch.float32])
