@@ -31,7 +31,7 @@ def run(name: str, length: str, dtype: str, devices: int, json: bool, csv: bool)
         print(known.to_csv(), end="")
     else:
         name = output.paint(known.name, output.BOLD)
-        print(f"{name} at {known.length:,} tokens, {dtype}, context over {devices} devices")
+        print(f"{name} at {known.length:,} token{'s' * (known.length > 1)}, {dtype}, context over {devices} device{'s' * (devices > 1)}")
         tell(known)
     return 0
 
@@ -55,15 +55,17 @@ def _times(x: float) -> str:
 
 
 def _amount(x: float, unit: str, step: int) -> str:
-    prefixes = ["", *"KMGTPEZY"]
+    """Three digits, four where three would need an exponent.
+
+    >>> _amount(1536, "B", 1024), _amount(1_024_000, "B", 1024), _amount(999.7e9, "FLOP", 1000), _amount(48, "B", 1024)
+    ('1.5 KiB', '1000 KiB', '1000 GFLOP', '48 B')
+    """
+    prefixes = ["", *(f"{prefix}i" if step == 1024 else prefix for prefix in "KMGTPEZY")]
     while x >= step and len(prefixes) > 1:
         x /= step
         prefixes.pop(0)
-    return (
-        f"{x:.3g} {prefixes[0]}{'i' * (step == 1024 and prefixes[0] != '')}{unit}"
-        if x < 1000
-        else f"{x:.0f} {prefixes[0]}{unit}"
-    )
+    figure = f"{x:.3g}" if x < 999.5 else f"{x:.0f}"
+    return f"{figure} {prefixes[0]}{unit}"
 
 
 def _bytes(x: float) -> str:
