@@ -129,7 +129,7 @@ def _spans(unit_classes: list[int], heads: int, q_start: int, q_len: int, kv_sta
         cells = Cells.of(classes, first, last, kv_start, kv_len)
         calls, more = [], []
         begin = first
-        if CAUSAL and first == kv_start and (rows := cells.dense_rows()) > 1:
+        if CAUSAL and kv_len and first == kv_start and (rows := cells.dense_rows()) > 1:
             begin = min(first + rows * BLOCK, last, kv_start + kv_len)
             calls.append(_dense(len(unit_classes), begin - first, heads))
         bands = {part: _band(cells, class_of, part, heads, NARROW) for part in tiles(LEVELS[-1], first, last, begin)}

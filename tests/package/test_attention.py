@@ -139,14 +139,15 @@ def test_rows_that_keep_nothing(name: str, poisoned: None) -> None:
     assert all(x.grad is not None and x.grad.isfinite().all() for x in (q, k, v))
 
 
-@pytest.mark.parametrize("shape", [(0, 5, 5), (1, 0, 9), (1, 9, 0), (2, 0, 0)], ids=str)
+@pytest.mark.parametrize("q_start", [None, 0])
+@pytest.mark.parametrize("shape", [(0, 5, 5), (1, 0, 9), (1, 9, 0), (2, 0, 0), (1, 70, 0)], ids=str)
 @pytest.mark.parametrize("name", ["strided", "both_ways", "drawn"])
-def test_nothing_at_all(name: str, shape: tuple[int, int, int], poisoned: None) -> None:
+def test_nothing_at_all(name: str, shape: tuple[int, int, int], q_start: int | None, poisoned: None) -> None:
     """No batch, no queries, no keys: still the right shapes, 0 and -inf, and gradients."""
     batch, queries, keys = shape
     pattern, package = compiled(name)
     q, k, v = (x.requires_grad_() for x in tensors(pattern, queries, keys, batch=batch))
-    out, lse = package.attention(q, k, v, return_lse=True)
+    out, lse = package.attention(q, k, v, return_lse=True, q_start=q_start)
     assert out.shape == q.shape and lse.shape == q.shape[:3]
     assert (out == 0).all() and (lse == float("-inf")).all()
     out.sum().backward()
