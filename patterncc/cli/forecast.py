@@ -7,6 +7,7 @@ from collections.abc import Callable
 from patterncc.analysis.forecast import SIZES, Forecast, forecast
 from patterncc.analysis.missing import runs
 from patterncc.cli import output
+from patterncc.cli.cache import count
 from patterncc.cli.compile import one_of
 from patterncc.cli.table import tokens
 from patterncc.errors import UsageError
@@ -31,7 +32,8 @@ def run(name: str, length: str, dtype: str, devices: int, json: bool, csv: bool)
         print(known.to_csv(), end="")
     else:
         name = output.paint(known.name, output.BOLD)
-        print(f"{name} at {known.length:,} token{'s' * (known.length > 1)}, {dtype}, context over {devices} device{'s' * (devices > 1)}")
+        split = f"context over {count(devices, 'device')}"
+        print(f"{name} at {known.length:,} token{'s' * (known.length != 1)}, {dtype}, {split}")
         tell(known)
     return 0
 
