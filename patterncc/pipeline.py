@@ -169,7 +169,9 @@ def input_key(file: Path, plan: str | None, *more: bytes) -> str | None:
     except OSError:
         return None
     parts = (text, os.fsencode(file.suffix), str(plan).encode(), _compiler(), *more)
-    return None if b"mask" in text else hashlib.sha256(b"".join(hashlib.sha256(p).digest() for p in parts)).hexdigest()
+    if b"mask" in text or b"\\" in text:  # an escape may spell it
+        return None
+    return hashlib.sha256(b"".join(hashlib.sha256(p).digest() for p in parts)).hexdigest()
 
 
 def binaries_key(binaries: Sequence[str], dtype: str) -> tuple[bytes, ...]:

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import patterncc
-from patterncc import pipeline, spec
+from patterncc import pipeline, reference, spec
 from patterncc.runtime.cache import Cache, CacheWarning
 from patterncc.runtime.gallery import shipped
 
@@ -84,6 +85,16 @@ def test_a_file_that_names_another_file_is_always_read(file: Path) -> None:
     file.write_text(file.read_text().replace("local: 2", "local: 2 # no mask"))
     assert pipeline.input_key(file, None) is None
     assert pipeline.input_key(file.parent / "missing.yaml", None) is None
+
+
+def test_a_mask_that_is_spelled_with_an_escape_is_read_again(file: Path) -> None:
+    escaped = file.read_text().replace("local: 2", '"m\\x61sk": "kept.npy"').replace("{coverage: layer}", "{}")
+    assert "\\x61" in escaped
+    file.write_text(escaped)
+    for mask in (np.eye(3, dtype=bool), np.ones((3, 3), bool)):
+        np.save(file.parent / "kept.npy", mask)
+        expected = reference.dense_mask(spec.load(file), 0, 48)
+        assert patterncc.load(file).dense_mask(48)[0].numpy().tolist() == expected[0].tolist()
 
 
 def test_a_broken_promise_stops_the_compile(file: Path) -> None:
@@ -188,7 +199,6 @@ def test_an_exported_package_stands_alone(file: Path, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     where, kept = run.stdout.split()
     pattern = spec.load(file)
-    from patterncc import reference
 
     assert Path(where) == done.path / "__init__.py" and int(kept) == int(reference.dense_mask(pattern, 0, 37).sum())
 
