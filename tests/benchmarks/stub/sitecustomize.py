@@ -5,6 +5,7 @@ looked at: what is tried is all that is done around them.
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -92,4 +93,5 @@ def installed() -> None:
     witness.within = lambda device, what, *squares: 0.0
 
 
-installed()
+if "STUB_LAUNCHES" in os.environ:  # not where doctests are looked for
+    installed()
