@@ -212,7 +212,7 @@ def _unreadable(error: OSError | ValueError, file: FilePath, name: str) -> Diagn
     if isinstance(error, FileNotFoundError):
         folder = file.parent
         try:
-            others = [p.name for p in sorted(folder.iterdir())[:1000] if p.suffix in (".yaml", ".yml")]
+            others = [p.name for p in sorted(folder.iterdir())[:1000] if p.suffix in (".yaml", ".yml") and p.is_file()]
         except OSError:
             others = []
         close = did_you_mean(file.name, others)
