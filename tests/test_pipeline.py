@@ -199,7 +199,6 @@ def test_an_exported_package_stands_alone(file: Path, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     where, kept = run.stdout.split()
     pattern = spec.load(file)
-
     assert Path(where) == done.path / "__init__.py" and int(kept) == int(reference.dense_mask(pattern, 0, 37).sum())
 
 
