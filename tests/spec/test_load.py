@@ -173,9 +173,9 @@ def test_files(tmp_path: Path) -> None:
     for path, words in (("goood.yaml", "did you mean"), (".", "directory"), ("a\0b", "not a file name")):
         with pytest.raises(PatternError, match=words):
             spec.load(f"{tmp_path}/{path}")
-    (tmp_path / "moved.yaml").symlink_to("nowhere.yaml")
+    (tmp_path / "xylophone.yaml").symlink_to("nowhere.yaml")
     with pytest.raises(PatternError, match="no such file") as dangling:
-        spec.load(tmp_path / "moved.yaml")
+        spec.load(tmp_path / "xylophone.yaml")
     assert dangling.value.diagnostics[0].help is None, "a link to nothing is not what was meant by itself"
     (tmp_path / "latin.yaml").write_bytes(HEAD.encode() + "about: caf\xe9\n".encode("latin-1"))
     with pytest.raises(PatternError, match=r"line 6, character 11.* is not UTF-8"):
