@@ -176,7 +176,7 @@ def test_files(tmp_path: Path) -> None:
     (tmp_path / "xylophone.yaml").symlink_to("nowhere.yaml")
     with pytest.raises(PatternError, match="no such file") as dangling:
         spec.load(tmp_path / "xylophone.yaml")
-    assert dangling.value.diagnostics[0].help is None, "a link to nothing is not what was meant by itself"
+    assert "xylophone" not in (dangling.value.diagnostics[0].help or ""), "it is not what was meant by itself"
     (tmp_path / "latin.yaml").write_bytes(HEAD.encode() + "about: caf\xe9\n".encode("latin-1"))
     with pytest.raises(PatternError, match=r"line 6, character 11.* is not UTF-8"):
         spec.load(tmp_path / "latin.yaml")
