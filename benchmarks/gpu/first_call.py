@@ -35,7 +35,9 @@ def measure(device: Any, *, what: str, case: str, folder: Path, **_: object) -> 
 
 def _process(what: str, case: str, packages: Path, caches: str, *, toy: bool) -> dict[str, object]:
     given = {"what": what, "case": case, "packages": str(packages), "toy": toy}
-    cached = {name: os.path.join(caches, name) for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")}
+    names = ["TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"]
+    names.append("PATTERNCC_CACHE_DIR")  # what was tuned here is not what binaries were made of
+    cached = {name: os.path.join(caches, name) for name in names}
     command = [sys.executable, "-m", "benchmarks.gpu.first_call", json.dumps(given)]
     done = subprocess.run(command, env=os.environ | cached, capture_output=True, text=True, timeout=PATIENCE_S)
     if done.returncode:
