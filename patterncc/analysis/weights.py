@@ -22,10 +22,13 @@ from patterncc.analysis.finite import bits, holds, keeps
 from patterncc.analysis.plane import gaps
 from patterncc.analysis.residues import INFINITY, Arc, merge, sieve
 from patterncc.analysis.union import Union, union
+from patterncc.errors import UsageError
 from patterncc.ir.bitmap import draw_rows
 from patterncc.ir.layout import Layout
 from patterncc.ir.tokens import whole_terms
 from patterncc.lazy import np
+
+MOST_ROWS = 1 << 22  # counted one by one: a quarter of a minute, 1.5 GB
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,20 @@ def token_pairs(layout: Layout, causal: bool, block: int, length: int, known: We
     full = known.total(rows)[1]
     if not causal:
         full -= _last_column(layout, block, rows, rest)
-    return full + _part_row(layout, causal, block, rows, rest)
+    if not known.period or rows < known.start + 2 * known.period:
+        return full + _part_row(layout, causal, block, rows, rest)
+    turns, k = divmod(rows - known.start, known.period)  # the theorem holds for the first tokens of rows as well
+    early, late = (_part_row(layout, causal, block, known.start + k + n * known.period, rest) for n in (0, 1))
+    return full + early + turns * (late - early)
 
 
 def _weights(whole: Union, layout: Layout, causal: bool, block: int, rows: int, budget: Budget) -> Weights:
+    if rows > MOST_ROWS:
+        raise UsageError(
+            f"{rows:,} block rows would have to be counted one by one (random, mask or not causal parts, or a stride "
+            f"as long); the most is {MOST_ROWS:,}",
+            "take a shorter length",
+        )
     i = np.arange(rows)
     kept = (i + 1 if causal else np.full(rows, rows)).astype(np.int64)
     region = Box(d0=0 if causal else -INFINITY, j1=rows, i1=rows).tight()

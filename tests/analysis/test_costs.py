@@ -67,6 +67,19 @@ def test_live_keys_equal_counting():
     assert periodic > 20
 
 
+def test_the_largest_length_costs_no_more_than_the_period():
+    """2^31 - 1 tokens end within a block of 2^27; counted by a formula, since looking at the row's columns took half a
+    minute."""
+    block, length = 16, 2**31 - 1
+    rows, rest = divmod(length, block)
+    m = rows // 4
+    columns = 2 * m * (m - 1) + 3 * m + 3 * m + 2  # the sum of ceil(i / 4): of 4 m rows, and of three more
+    assert rows == 4 * m + 3
+    whole = columns * block**2 + rows * block * (block + 1) // 2
+    part = -(-rows // 4) * block * rest + rest * (rest + 1) // 2
+    assert token_pairs(Layout.parse("d<1 | j%4==0"), True, block, length) == whole + part
+
+
 def test_a_random_part_keeps_every_key_alive():
     classes = classes_of([[Layout.parse("d<2 | random 1 seed 3")]], block=16, causal=True, kv_heads=1)
     assert live_tokens(classes, 0, 0, 1000) == 1000

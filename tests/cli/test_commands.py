@@ -252,6 +252,13 @@ def test_forecast(patterncc: Shell) -> None:
     assert lines[0].startswith("layers,density,") and lines[-1].startswith("model,") and len(lines) == 4
 
 
+@pytest.mark.parametrize("name", ["bigbird", "longformer", "bert_local"])
+def test_a_forecast_that_would_take_all_memory_is_refused(patterncc: Shell, name: str) -> None:
+    assert patterncc("forecast", name, "-n", 2**31 - 1, code=2) == ""
+    assert "block rows would have to be counted one by one" in patterncc.err and "shorter length" in patterncc.err
+    patterncc("forecast", "phi3_small", "-n", 2**31 - 1)
+
+
 def test_diff(patterncc: Shell, broken: Path) -> None:
     assert patterncc.json("diff", "demo", "demo")["equal"] is True
     assert "keep the same token pairs" in patterncc("diff", "demo", "demo")
