@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 
 import torch
 
-from . import backward, forward
+from . import index_map, row_map
 from .pattern import CAUSAL, CLASS_OF, CLASSES, FORM, HEADS, KV_HEADS
 from .tables import column_table, row_table
 
@@ -17,7 +17,7 @@ Places = tuple[tuple[int, int], ...]  # of each class, where what the kernels re
 def row_arrays(
     classes: tuple[int, ...], rows: tuple[int, int], columns: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor | None, Places]:
-    """For rows `rows[0]` to `rows[1]`, what `forward.index_map` reads: `pattern`, `columns`."""
+    """For rows `rows[0]` to `rows[1]`, what `index_map` reads: `pattern`, `columns`."""
     if FORM == "closed":
         pattern, places = class_ints(False, device)
         return pattern, None, places
@@ -28,7 +28,7 @@ def row_arrays(
 def column_arrays(
     classes: tuple[int, ...], rows: tuple[int, int], columns: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor | None, Places]:
-    """For as many columns, what `backward.row_map` reads: `pattern`, `rows`."""
+    """For as many columns, what `row_map` reads: `pattern`, `rows`."""
     if FORM == "closed":
         pattern, places = class_ints(True, device)
         return pattern, None, places
@@ -39,7 +39,7 @@ def column_arrays(
 @cache
 def class_ints(inverse: bool, device: torch.device) -> tuple[torch.Tensor, Places]:
     """The classes' integers, one class after the other."""
-    ints = backward.CLASS_INTS if inverse else forward.CLASS_INTS
+    ints = row_map.CLASS_INTS if inverse else index_map.CLASS_INTS
     numbers = torch.tensor([number for row in ints for number in row] or [0], dtype=torch.int32, device=device)
     return numbers, tuple((klass, klass * len(row)) for klass, row in enumerate(ints))
 
@@ -53,7 +53,7 @@ def class_tables(
     A record says where the row's columns begin, where those that are kept in part begin, where they end, and then the
     integers of its class. A class's place is that of row 0.
     """
-    build, ints = (column_table, backward.CLASS_INTS) if inverse else (row_table, forward.CLASS_INTS)
+    build, ints = (column_table, row_map.CLASS_INTS) if inverse else (row_table, index_map.CLASS_INTS)
     least, stop = (0, columns) if inverse else (first, rows)
     records, entries, taken = [], [], 0
     for klass in sorted(set(classes)):
@@ -106,12 +106,12 @@ def stride_members(
     """
     alike: dict[tuple[int, int], list[int]] = {}
     for head, (kv_head, klass) in enumerate(zip(kv_heads(len(classes), head_offset), classes, strict=True)):
-        if backward.STRIDES[number - 1][klass]:
+        if row_map.STRIDES[number - 1][klass]:
             alike.setdefault((kv_head, klass), []).append(head)
     launches: dict[tuple[int, int], list[tuple[int, list[int]]]] = {}
     same: Counter[tuple[int, tuple[int, int]]] = Counter()
     for (kv_head, klass), heads in alike.items():
-        period = backward.STRIDES[number - 1][klass]
+        period = row_map.STRIDES[number - 1][klass]
         launches.setdefault((period[0], same[kv_head, period]), []).append((kv_head, heads))
         same[kv_head, period] += 1
     return tuple((every, _members(own, classes, places, device)) for (every, _), own in launches.items())

@@ -18,10 +18,10 @@ from typing import Any
 import triton
 from triton.compiler import CompiledKernel
 
+from .configs import KERNEL_FILES
 from .pattern import NAME
 
 FOLDER = Path(__file__).parent
-SOURCES = ("forward.py", "backward.py", "splits.py")  # of the kernels
 said: set[str] = set()
 
 
@@ -32,7 +32,7 @@ def use(*kernels: Any) -> None:
         return
     if made["triton"] != triton.__version__:
         return say(f"they are built for triton {made['triton']}, here is {triton.__version__}")
-    if edited := [name for name in SOURCES if not is_whole(FOLDER / name)]:
+    if edited := [file for name in KERNEL_FILES if not is_whole(FOLDER / (file := f"{name}.py"))]:
         return say(f"they are built from another {', '.join(edited)}")
     for kernel in kernels:
         if hasattr(kernel, "_do_compile"):  # an interpreted kernel has none

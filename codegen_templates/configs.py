@@ -7,6 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+KERNEL_FILES = (
+    "index_map",
+    "tiles",
+    "forward",
+    "splits",
+    "row_map",
+    "rounds",
+    "backward",
+    "backward_dq",
+    "backward_dkdv",
+)
 LEAST_SHARED = 512  # keys that are worth a program of their own
 FEW_ROWS = 16  # and fewer: what there is when decoding, and a configuration of its own
 SHARED_BYTES = {"sm_80": 166912, "sm_86": 101376, "sm_90": 232448, "sm_100": 232448, "gfx942": 65536, "gfx950": 163840}

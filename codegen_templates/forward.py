@@ -10,214 +10,19 @@ exact rule.
 import triton
 import triton.language as tl
 
-# --- constants: facts of the pattern, set by patterncc ---
-BLOCK = tl.constexpr(16)
-HEAD_DIM = tl.constexpr(32)
-IS_CAUSAL = tl.constexpr(True)
-# --- end constants ---
-
-BLOCK_D = tl.constexpr(max(16, triton.next_power_of_2(HEAD_DIM.value)))
-BLOCK_BITS = tl.constexpr(BLOCK.value.bit_length() - 1)  # x >> BLOCK_BITS rounds down, also below 0
-LOG2_E = tl.constexpr(1.4426950408889634)
-LN_2 = tl.constexpr(0.6931471805599453)
-
-
-@triton.jit
-def progression(low, high, every, residue):
-    """The least column >= low that is residue modulo every, and how many such columns lie below high."""
-    first = low + ((residue - low) % every + every) % every
-    return first, tl.maximum(high - first + every - 1, 0) // every
-
-
-@triton.jit
-def search(p_sorted, low, high, bound, FROM_END: tl.constexpr):
-    """The first place in low..high whose number is not below bound: soon, when that is near one end."""
-    step = 1
-    while low < high:
-        middle = (low + high) // 2
-        if FROM_END:
-            middle = tl.maximum(middle, high - step)
-        else:
-            middle = tl.minimum(middle, low + step - 1)
-        is_below = tl.load(p_sorted + middle) < bound
-        low = tl.where(is_below, middle + 1, low)
-        high = tl.where(is_below, high, middle)
-        step *= 2
-    return low
-
-
-# --- index map: row and slot to column ---
-# class 0: 0<=d<2 | 2<=d & j%4==0
-# class 1: 0<=d<2 | 2<=d & j%4==1
-# class 2: 0<=d<2 | 2<=d & j%4==2
-# class 3: 0<=d<2 | 2<=d & j%4==3
-CLASS_INTS = ((0,), (1,), (2,), (3,))
-
-
-@triton.jit
-def index_map(pattern, columns, i_first, i_last, j_first, j_whole, j_stop):
-    """The slots of rows i_first..i_last: how many are far, how many there are, their zones, and what the rule needs."""
-    residue = tl.load(pattern)
-    # far: columns below j_whole that every row keeps
-    low, count = progression(j_first, tl.minimum(j_whole, i_first - 1), 4, residue)
-    first_0 = low
-    stop_0 = count
-    low = tl.maximum(j_first, i_last - 1)
-    first_1 = low - stop_0
-    stop_1 = stop_0 + tl.maximum(j_whole - low, 0)
-    # edge: around the distances at which the rule changes, then whatever is not below j_whole
-    low = tl.maximum(j_first, tl.minimum(j_whole, i_first - 1))
-    high = tl.maximum(low, tl.minimum(j_whole, i_last - 1))
-    first_2 = low - stop_1
-    stop_2 = stop_1 + high - low
-    low = tl.maximum(high, j_whole)
-    high = tl.maximum(low, j_stop)
-    first_3 = low - stop_2
-    stop_3 = stop_2 + high - low
-    places = (first_0, stop_0, first_1, stop_1, first_2, stop_2, first_3)
-    rule = (residue,)
-    return stop_1, stop_3, places, rule
-
-
-@triton.jit
-def column(slot, places, IS_FAR: tl.constexpr):
-    """The column in a slot."""
-    first_0, stop_0, first_1, stop_1, first_2, stop_2, first_3 = places
-    j = first_0 + slot * 4
-    j = tl.where(slot < stop_0, j, first_1 + slot)
-    if not IS_FAR:
-        j = tl.where(slot < stop_1, j, first_2 + slot)
-        j = tl.where(slot < stop_2, j, first_3 + slot)
-    return j
-
-
-@triton.jit
-def keeps(slot, i_first, i_last, j, t_first, t_last, u, rule):
-    """Whether one of the query tokens t_first..t_last, of rows i_first..i_last, keeps key token u, of the column j in
-    this slot: but for causality."""
-    (residue,) = rule
-    keep = (j <= i_last - 2) & ((j - residue) % 4 == 0)
-    keep |= j > i_first - 2
-    return keep
-
-
-# --- end index map ---
-
-
-@triton.jit
-def rows(u, kv_start, pages, PAGE: tl.constexpr):
-    """Where in memory the keys at these positions lie, in rows of k and v."""
-    if PAGE:
-        return tl.load(pages + u // PAGE) * PAGE + u % PAGE
-    else:
-        return (u - kv_start).to(tl.uint32)  # multiplied by a stride with half the instructions
-
-
-@triton.jit
-def columns_of(pattern, columns, t_first, t_last, kv_start, kv_stop):
-    """The slots of the columns that tokens t_first..t_last keep, of the keys that are present."""
-    i_first, i_last = t_first >> BLOCK_BITS, t_last >> BLOCK_BITS
-    j_whole = kv_stop >> BLOCK_BITS
-    j_stop = (kv_stop + BLOCK - 1) >> BLOCK_BITS
-    if IS_CAUSAL:
-        j_whole = tl.minimum(j_whole, i_first)
-        j_stop = tl.minimum(j_stop, i_last + 1)
-    return index_map(pattern, columns, i_first, i_last, kv_start >> BLOCK_BITS, j_whole, j_stop)
-
-
-@triton.jit
-def runs(tile, RUN: tl.constexpr, WIDTH: tl.constexpr):
-    """Of a tile of WIDTH tokens, RUN after RUN of which are neighbours in memory: each one's slot, and where in its
-    block its run begins. [WIDTH], or one number for all when it is the same.
-
-    The slots within a tile are constants apart, so what follows from a slot is worked out once a block, not once a row.
-    """
-    tile = tl.cast(tile, tl.int32)  # from an int of Python, when interpreted
-    if WIDTH > BLOCK:
-        o = tl.arange(0, WIDTH)
-        return tile * (WIDTH // BLOCK) + (o >> BLOCK_BITS), o & (BLOCK - RUN)
-    else:
-        x = tile * WIDTH
-        if WIDTH > RUN:
-            return x >> BLOCK_BITS, (x & (BLOCK - 1)) + (tl.arange(0, WIDTH) & -RUN)
-        else:
-            return x >> BLOCK_BITS, x & (BLOCK - 1)
-
-
-@triton.jit
-def locate(tile, places, kv_start, pages, PAGE: tl.constexpr, RUN: tl.constexpr, BLOCK_N: tl.constexpr):
-    """The rows at which the runs of a far tile begin. [BLOCK_N], or one for all."""
-    slot, o_run = runs(tile, RUN, BLOCK_N)
-    return rows(column(slot, places, True) * BLOCK + o_run, kv_start, pages, PAGE)
-
-
-@triton.jit
-def edge(
-    tile,
-    n_slots,
-    places,
-    rule,
-    o_t,
-    t_first,
-    t_last,
-    kv_start,
-    kv_stop,
-    pages,
-    PAGE: tl.constexpr,
-    RUN: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
-    """The rows at which the runs of an edge tile begin, which keys a row of the tile keeps at all, and which row keeps
-    which."""
-    slot, o_run = runs(tile, RUN, BLOCK_N)
-    j = column(slot, places, False)
-    u_run = j * BLOCK + o_run
-    if PAGE:  # what the table says behind the last key is no page
-        row = rows(tl.where((slot < n_slots) & (u_run < kv_stop), u_run, kv_start), kv_start, pages, PAGE)
-    else:
-        row = rows(u_run, kv_start, pages, PAGE)
-    slot += tl.zeros([BLOCK_N], tl.int32)
-    j += tl.zeros([BLOCK_N], tl.int32)
-    u = u_run + (tl.arange(0, BLOCK_N) & (RUN - 1))  # [BLOCK_N]
-    i_first, i_last = t_first >> BLOCK_BITS, t_last >> BLOCK_BITS
-    m_n = keeps(slot, i_first, i_last, j, t_first, t_last, u, rule)
-    m_n &= (slot < n_slots) & (u >= kv_start) & (u < kv_stop)
-    t = o_t[:, None]
-    i = i_first if BLOCK_Q <= BLOCK else t >> BLOCK_BITS
-    m_keep = keeps(slot[None, :], i, i, j[None, :], t, t, u[None, :], rule) & m_n[None, :]
-    if IS_CAUSAL:
-        m_n &= u <= t_last
-        m_keep &= u[None, :] <= t
-    return row, m_n, m_keep
-
-
-@triton.jit
-def load_keys(p, row, s_page, s_row, m_row, PAGE: tl.constexpr, RUN: tl.constexpr, BLOCK_N: tl.constexpr):
-    """The tile of k or v whose runs begin at these rows. [BLOCK_N, BLOCK_D]"""
-    o_n = (tl.arange(0, BLOCK_N) & (RUN - 1)) * s_row
-    if PAGE:
-        o_run = (row // PAGE).to(tl.int64) * s_page + (row % PAGE) * s_row
-    else:
-        o_run = row.to(tl.int64) * s_row
-    if BLOCK_N > RUN:
-        return load_rows(p + o_n[:, None], o_run[:, None], m_row)
-    else:
-        return load_rows(p + o_run, o_n[:, None], m_row)
-
-
-@triton.jit
-def load_rows(p, o_row, m_row):
-    """The rows at p + o_row [rows, 1], zero where m_row is false and past HEAD_DIM. [rows, BLOCK_D]"""
-    o_d = tl.arange(0, BLOCK_D)[None, :]
-    p += o_d
-    p += o_row
-    if m_row is not None:
-        return tl.load(p, mask=m_row[:, None] & (o_d < HEAD_DIM), other=0.0)
-    elif BLOCK_D > HEAD_DIM:
-        return tl.load(p, mask=o_d < HEAD_DIM, other=0.0)
-    else:
-        return tl.load(p)
+from .tiles import (
+    BLOCK,
+    BLOCK_D,
+    HEAD_DIM,
+    LN_2,
+    columns_of,
+    edge,
+    load_keys,
+    load_rows,
+    locate,
+    request,
+    tile_of,
+)
 
 
 @triton.jit
@@ -236,19 +41,6 @@ def attend(b_q, b_k, b_v, m_keep, b_out, b_max, b_sum, scale, PRECISION: tl.cons
         b_old = tl.exp2(b_max - b_base)
     b_out = tl.dot(b_p.to(b_v.dtype), b_v, b_out * b_old[:, None], input_precision=PRECISION)
     return b_out, b_new, b_sum * b_old + tl.sum(b_p, 1)
-
-
-@triton.jit
-def request(i_batch, q_starts, kv_starts, PAGE: tl.constexpr):
-    """Where the queries of a packed request begin in memory and how many there are, then the same of its keys."""
-    q_first = tl.load(q_starts + i_batch)
-    q_len = tl.load(q_starts + i_batch + 1) - q_first
-    kv_first = tl.load(kv_starts + i_batch)
-    if PAGE:
-        kv_len = kv_first
-    else:
-        kv_len = tl.load(kv_starts + i_batch + 1) - kv_first
-    return q_first.to(tl.int64), q_len, kv_first.to(tl.int64), kv_len
 
 
 # fmt: off
@@ -315,21 +107,10 @@ def attn_fwd(
 
     # this tile's rows: the last positions keep most keys, so they go first
     i_split = tl.program_id(0) % splits
-    t_base = q_start & -BLOCK_Q
-    i_tile = (q_stop - t_base + BLOCK_Q - 1) // BLOCK_Q - 1 - tl.program_id(0) // splits
+    i_tile = (q_stop - (q_start & -BLOCK_Q) + BLOCK_Q - 1) // BLOCK_Q - 1 - tl.program_id(0) // splits
     if (i_tile < 0) | (q_len == 0):
         return
-    t_base += i_tile * BLOCK_Q
-    o_m = tl.arange(0, BLOCK_Q * BLOCK_H)
-    o_t = t_base + o_m % BLOCK_Q  # [BLOCK_M]
-    m_q = (o_t >= q_start) & (o_t < q_stop)
-    p_group = groups + tl.program_id(1) * (2 + BLOCK_H)
-    i_kv = tl.load(p_group).to(tl.int64)
-    if BLOCK_H == 1:
-        i_head = tl.load(p_group + 2).to(tl.int64)
-    else:
-        i_head = tl.load(p_group + 2 + o_m // BLOCK_Q).to(tl.int64)  # [BLOCK_M]
-        m_q &= i_head >= 0
+    t_base, o_m, o_t, i_head, m_q, i_kv, p_group = tile_of(i_tile, groups, q_start, q_stop, BLOCK_Q, BLOCK_H)
 
     # the columns that they keep
     t_first = tl.maximum(t_base, q_start)

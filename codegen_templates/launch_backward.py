@@ -6,13 +6,17 @@ import torch
 
 from . import arrays, binaries, configs, tuned
 from .backward import (
-    STRIDES,
-    attn_bwd_dkdv,
-    attn_bwd_dq,
     attn_bwd_prepare,
+)
+from .backward_dkdv import (
+    attn_bwd_dkdv,
+)
+from .backward_dq import (
+    attn_bwd_dq,
 )
 from .pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
 from .requests import LOG2_E, Requests, aligned, arch, precision
+from .row_map import STRIDES
 
 PREPARED_ROWS = 16
 Grads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .forward import BLOCK_D, HEAD_DIM
+from .tiles import BLOCK_D, HEAD_DIM
 
 
 @triton.jit(do_not_specialize=["splits", "s_pn", "s_ph", "s_ps", "s_ls", "s_lh", "s_on", "s_oh", "s_wh"])

@@ -71,7 +71,7 @@ def layer_kinds() -> list[tuple[int, int]]:
     """A layer of each kind and how many there are, the most frequent kinds first. The rarer ones count for nothing, but
     one is there for each kernel that those before do not launch: a configuration must fit all."""
     from .arrays import group_size
-    from .backward import STRIDES
+    from .row_map import STRIDES
 
     kinds, launched = [], set()
     for number, (classes, count) in enumerate(Counter(CLASS_OF).most_common()):

@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from .configs import FEW_ROWS, Config
+from .configs import FEW_ROWS, KERNEL_FILES, Config
 from .pattern import CLASS_OF, CLASSES, FORM, KV_HEADS, NAME
 from .requests import arch, precision, processors
 
@@ -167,7 +167,7 @@ def _facts(direction: str, q: torch.Tensor) -> dict[str, Any]:
 @cache
 def _kernels() -> str:
     """Digest of what is compiled, and of what it is run on."""
-    texts = [pkgutil.get_data(__package__, f"{name}.py") or b"" for name in ("forward", "backward", "splits")]
+    texts = [pkgutil.get_data(__package__, f"{name}.py") or b"" for name in KERNEL_FILES]
     texts.append(repr((FORM, CLASSES, CLASS_OF, KV_HEADS)).encode())
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
 

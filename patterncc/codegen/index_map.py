@@ -21,8 +21,8 @@ NO_PIECE, NO_EDGE = Piece(FAR, FAR), Edge(FAR, FAR)
 MOST_SHOWN, WIDTH = 4, 120
 
 
-def forward_index_map(plan: Plan) -> str:
-    """The index map of `forward.py`, between its markers.
+def index_map(plan: Plan) -> str:
+    """The index map of `index_map.py`, between its markers.
 
     >>> from patterncc.ir.layout import Classes
     >>> from patterncc.passes.choose_plan import choose_plan
@@ -30,7 +30,7 @@ def forward_index_map(plan: Plan) -> str:
     ... class 0: d<4 | j%8==1
     ... class 1: d<4 | j%8==5
     ... layers 0: 0 1'''))
-    >>> print(forward_index_map(plan).split('"'*3)[-1])
+    >>> print(index_map(plan).split('"'*3)[-1])
     <BLANKLINE>
         (residue,) = rule
         keep = (j <= i_last - 4) & ((j - residue) % 8 == 0)

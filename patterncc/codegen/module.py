@@ -10,9 +10,9 @@ from typing import Any
 
 from patterncc.analysis.picture import grid, legend, telling_rows
 from patterncc.analysis.verify import verify
-from patterncc.codegen.index_map import forward_index_map
+from patterncc.codegen.index_map import index_map
 from patterncc.codegen.package import GeneratedPackage, check_name
-from patterncc.codegen.row_map import backward_index_map
+from patterncc.codegen.row_map import row_map
 from patterncc.codegen.specialise import specialise
 from patterncc.codegen.template import TemplateError, companions, templates
 from patterncc.codegen.words import ranges
@@ -21,7 +21,7 @@ from patterncc.ir.layout import Layout, Mask
 from patterncc.ir.plan import Plan
 
 MOST_DRAWN, MOST_ROWS, GAP = 4, 24, 3  # classes that the docstring draws, their rows, characters between them
-INDEX_MAPS = {"forward.py": forward_index_map, "backward.py": backward_index_map}
+INDEX_MAPS = {"index_map.py": index_map, "row_map.py": row_map}
 WITNESS = ("row", "column", "query_token", "key_token")
 MOST_NAMED = 12  # classes that it lists
 WIDTH = 100

@@ -25,7 +25,6 @@ from patterncc.codegen.targets import backend, check_arch
 DTYPES = {"bf16": "bf16", "fp16": "fp16", "fp32": "fp32"}
 ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}
 PAGE, FULL = 64, 1 << 20  # of the caches that the report is about; enough rows for any tile
-KERNEL_FILES = ("forward", "splits", "backward")
 MATRIX_OPS = {"wgmma": r"wgmma\.mma_async", "tcgen05": r"tcgen05\.mma", "mma": r"mma\.sync", "mfma": r"v_mfma"}
 SWITCHES = ("TRITON_", "PTXAS_", "DISABLE_", "NVPTX_", "AMDGCN_", "LLVM_", "MLIR_")  # of Triton, in the environment
 ASYNC_COPIES = r"cp\.async\.c[ag]|cp\.async\.bulk\.tensor|(?:buffer|global)_load\w* .*\blds\b|global_load_lds"
@@ -122,7 +121,7 @@ def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
         flags = {"IS_PACKED": bool(purpose), "IS_LOOKED_UP": table}
         yield call("attn_bwd_dq", purpose, config, pointers, **tile(config, config.rows), **flags)
         config = configs.dkdv(arch, dim, item)
-        for number in range(1 + len(package.backward.STRIDES)):
+        for number in range(1 + len(package.row_map.STRIDES)):
             keys = config.keys if pattern.ROWS_PER_TILE_FREE else min(config.keys, pattern.BLOCK)
             shape = {"ROUND": number, "BLOCK_M": config.rows, "BLOCK_N": keys}
             flags = {"IS_PACKED": bool(purpose), "IS_LOOKED_UP": table and not number}
@@ -135,14 +134,15 @@ def load_kernels(folder: Path) -> ModuleType:
     package = ModuleType("kernels")
     package.__path__ = [str(folder)]
     sys.modules["kernels"] = package
-    for name in ("pattern", "configs", *KERNEL_FILES):
+    configs = importlib.import_module("kernels.configs")
+    for name in ("pattern", *configs.KERNEL_FILES):
         importlib.import_module(f"kernels.{name}")
     return package
 
 
 def find_kernel(package: ModuleType, name: str) -> Any:
     """The kernel of that name, which in a generated package ends with the pattern's."""
-    for module in (getattr(package, file) for file in KERNEL_FILES):
+    for module in (getattr(package, file) for file in package.configs.KERNEL_FILES):
         for known, value in vars(module).items():
             if known in (name, f"{name}_{package.pattern.NAME}"):
                 return value

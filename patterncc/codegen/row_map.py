@@ -31,8 +31,8 @@ from patterncc.codegen.zones import FAR, Edge, Piece, Zones, zones
 from patterncc.ir.plan import Plan
 
 
-def backward_index_map(plan: Plan) -> str:
-    """The index map of `backward.py`, between its markers."""
+def row_map(plan: Plan) -> str:
+    """The index map of `row_map.py`, between its markers."""
     return table_map(plan) if plan.form == "table" else closed_map(plan)
 
 

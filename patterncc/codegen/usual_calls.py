@@ -69,6 +69,6 @@ def distinct_heads(package: ModuleType) -> list[tuple[int, int]]:
     for layer in range(pattern.LAYERS):
         for head in range(0, pattern.HEADS, share):
             classes = package.arrays.present(layer, head, share)
-            rounds = (any(period[klass] for klass in classes) for period in package.backward.STRIDES)
+            rounds = (any(period[klass] for klass in classes) for period in package.row_map.STRIDES)
             found.setdefault((package.arrays.group_size(classes, head), tuple(rounds)), (layer, head))
     return list(found.values())

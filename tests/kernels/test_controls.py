@@ -32,7 +32,7 @@ def test_a_class_integer(forgetful: list[Held], monkeypatch: pytest.MonkeyPatch)
     forgetful.append(of)
     inputs = tensors(of.pattern, 20, 75)
     check_forward(of, inputs)
-    for module, check in (("forward", check_forward), ("backward", check_backward)):
+    for module, check in (("index_map", check_forward), ("row_map", check_backward)):
         part = of.part(module)
         (first, *_), wrong = part.CLASS_INTS, (2,)
         with monkeypatch.context() as changed:

@@ -40,7 +40,7 @@ def test_templates_run_as_they_stand(poisoned: None) -> None:
     check_backward(of, tensors(of.pattern, 20, 60))
 
 
-@pytest.mark.parametrize("file", ["forward.py", "backward.py"])
+@pytest.mark.parametrize("file", ["index_map.py", "row_map.py"])
 def test_the_index_map_of_a_templates_own_pattern_is_its_own(file: str) -> None:
     text, of_file = templates()[file].text, choose_plan(lower(spec.loads(OF_TEMPLATES)))
     assert set_index_map(text, index_map_of(file, of_file)) == text
@@ -78,7 +78,8 @@ for some in lengths:
         out, lse = launch.forward(q, k, k, **place, q_start=keys - queries)
         launch_backward.backward(q, k, k, out, lse, q, None, **place, q_start=keys - queries)
     counts.append({kernel: len(keys) for kernel, keys in found.items()})
-modules = [importlib.import_module(f"{name}.{module}") for module in ("forward", "backward")]
+files = importlib.import_module(f"{name}.configs").KERNEL_FILES
+modules = [importlib.import_module(f"{name}.{file}") for file in files]
 hashes = {n: f.cache_key for module in modules for n, f in vars(module).items() if n.startswith("attn_")}
 print(json.dumps({"counts": counts, "hashes": hashes}))
 """

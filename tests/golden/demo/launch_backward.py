@@ -6,13 +6,17 @@ import torch
 
 from . import arrays, binaries, configs, tuned
 from .backward import (
-    STRIDES,
-    attn_bwd_dkdv_demo,
-    attn_bwd_dq_demo,
     attn_bwd_prepare_demo,
+)
+from .backward_dkdv import (
+    attn_bwd_dkdv_demo,
+)
+from .backward_dq import (
+    attn_bwd_dq_demo,
 )
 from .pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
 from .requests import LOG2_E, Requests, aligned, arch, precision
+from .row_map import STRIDES
 
 PREPARED_ROWS = 16
 Grads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

@@ -1,0 +1,158 @@
+"""Tiles of rows and of keys, for all kernels: which they are, where they lie in memory, and what is masked."""
+
+import triton
+import triton.language as tl
+
+from .index_map import column, index_map, keeps
+
+# --- constants: facts of the pattern, set by patterncc ---
+BLOCK = tl.constexpr(64)
+HEAD_DIM = tl.constexpr(64)
+IS_CAUSAL = tl.constexpr(False)
+# --- end constants ---
+
+BLOCK_D = tl.constexpr(max(16, triton.next_power_of_2(HEAD_DIM.value)))
+BLOCK_BITS = tl.constexpr(BLOCK.value.bit_length() - 1)  # x >> BLOCK_BITS rounds down, also below 0
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def request(i_batch, q_starts, kv_starts, PAGE: tl.constexpr):
+    """Where the queries of a packed request begin in memory and how many there are, then the same of its keys."""
+    q_first = tl.load(q_starts + i_batch)
+    q_len = tl.load(q_starts + i_batch + 1) - q_first
+    kv_first = tl.load(kv_starts + i_batch)
+    if PAGE:
+        kv_len = kv_first
+    else:
+        kv_len = tl.load(kv_starts + i_batch + 1) - kv_first
+    return q_first.to(tl.int64), q_len, kv_first.to(tl.int64), kv_len
+
+
+@triton.jit
+def tile_of(i_tile, groups, q_start, q_stop, BLOCK_Q: tl.constexpr, BLOCK_H: tl.constexpr):
+    """A tile's first position, its rows' numbers, positions and heads, which rows there are, the KV head, and where its
+    group is said."""
+    t_base = (q_start & -BLOCK_Q) + i_tile * BLOCK_Q
+    o_m = tl.arange(0, BLOCK_Q * BLOCK_H)
+    o_t = t_base + o_m % BLOCK_Q  # [BLOCK_M]
+    m_q = (o_t >= q_start) & (o_t < q_stop)
+    p_group = groups + tl.program_id(1) * (2 + BLOCK_H)
+    i_kv = tl.load(p_group).to(tl.int64)
+    if BLOCK_H == 1:
+        i_head = tl.load(p_group + 2).to(tl.int64)
+    else:
+        i_head = tl.load(p_group + 2 + o_m // BLOCK_Q).to(tl.int64)  # [BLOCK_M]
+        m_q &= i_head >= 0
+    return t_base, o_m, o_t, i_head, m_q, i_kv, p_group
+
+
+@triton.jit
+def columns_of(pattern, columns, t_first, t_last, kv_start, kv_stop):
+    """The slots of the columns that tokens t_first..t_last keep, of the keys that are present."""
+    i_first, i_last = t_first >> BLOCK_BITS, t_last >> BLOCK_BITS
+    j_whole = kv_stop >> BLOCK_BITS
+    j_stop = (kv_stop + BLOCK - 1) >> BLOCK_BITS
+    return index_map(pattern, columns, i_first, i_last, kv_start >> BLOCK_BITS, j_whole, j_stop)
+
+
+@triton.jit
+def runs(tile, RUN: tl.constexpr, WIDTH: tl.constexpr):
+    """Of a tile of WIDTH tokens, RUN after RUN of which are neighbours in memory: each one's slot, and where in its
+    block its run begins. [WIDTH], or one number for all when it is the same.
+
+    The slots within a tile are constants apart, so what follows from a slot is worked out once a block, not once a row.
+    """
+    tile = tl.cast(tile, tl.int32)  # from an int of Python, when interpreted
+    if WIDTH > BLOCK:
+        o = tl.arange(0, WIDTH)
+        return tile * (WIDTH // BLOCK) + (o >> BLOCK_BITS), o & (BLOCK - RUN)
+    else:
+        x = tile * WIDTH
+        if WIDTH > RUN:
+            return x >> BLOCK_BITS, (x & (BLOCK - 1)) + (tl.arange(0, WIDTH) & -RUN)
+        else:
+            return x >> BLOCK_BITS, x & (BLOCK - 1)
+
+
+@triton.jit
+def rows(u, kv_start, pages, PAGE: tl.constexpr):
+    """Where in memory the keys at these positions lie, in rows of k and v."""
+    if PAGE:
+        return tl.load(pages + u // PAGE) * PAGE + u % PAGE
+    else:
+        return (u - kv_start).to(tl.uint32)  # multiplied by a stride with half the instructions
+
+
+@triton.jit
+def locate(tile, places, kv_start, pages, PAGE: tl.constexpr, RUN: tl.constexpr, BLOCK_N: tl.constexpr):
+    """The rows at which the runs of a far tile begin. [BLOCK_N], or one for all."""
+    slot, o_run = runs(tile, RUN, BLOCK_N)
+    return rows(column(slot, places, True) * BLOCK + o_run, kv_start, pages, PAGE)
+
+
+@triton.jit
+def edge(
+    tile,
+    n_slots,
+    places,
+    rule,
+    o_t,
+    t_first,
+    t_last,
+    kv_start,
+    kv_stop,
+    pages,
+    PAGE: tl.constexpr,
+    RUN: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """The rows at which the runs of an edge tile begin, which keys a row of the tile keeps at all, and which row keeps
+    which."""
+    slot, o_run = runs(tile, RUN, BLOCK_N)
+    j = column(slot, places, False)
+    u_run = j * BLOCK + o_run
+    if PAGE:  # what the table says behind the last key is no page
+        row = rows(tl.where((slot < n_slots) & (u_run < kv_stop), u_run, kv_start), kv_start, pages, PAGE)
+    else:
+        row = rows(u_run, kv_start, pages, PAGE)
+    slot += tl.zeros([BLOCK_N], tl.int32)
+    j += tl.zeros([BLOCK_N], tl.int32)
+    u = u_run + (tl.arange(0, BLOCK_N) & (RUN - 1))  # [BLOCK_N]
+    i_first, i_last = t_first >> BLOCK_BITS, t_last >> BLOCK_BITS
+    m_n = keeps(slot, i_first, i_last, j, t_first, t_last, u, rule)
+    m_n &= (slot < n_slots) & (u >= kv_start) & (u < kv_stop)
+    t = o_t[:, None]
+    i = i_first if BLOCK_Q <= BLOCK else t >> BLOCK_BITS
+    m_keep = keeps(slot[None, :], i, i, j[None, :], t, t, u[None, :], rule) & m_n[None, :]
+    return row, m_n, m_keep
+
+
+@triton.jit
+def load_keys(p, row, s_page, s_row, m_row, PAGE: tl.constexpr, RUN: tl.constexpr, BLOCK_N: tl.constexpr):
+    """The tile of k or v whose runs begin at these rows. [BLOCK_N, BLOCK_D]"""
+    o_n = (tl.arange(0, BLOCK_N) & (RUN - 1)) * s_row
+    if PAGE:
+        o_run = (row // PAGE).to(tl.int64) * s_page + (row % PAGE) * s_row
+    else:
+        o_run = row.to(tl.int64) * s_row
+    if BLOCK_N > RUN:
+        return load_rows(p + o_n[:, None], o_run[:, None], m_row)
+    else:
+        return load_rows(p + o_run, o_n[:, None], m_row)
+
+
+@triton.jit
+def load_rows(p, o_row, m_row):
+    """The rows at p + o_row [rows, 1], zero where m_row is false and past HEAD_DIM. [rows, BLOCK_D]"""
+    o_d = tl.arange(0, BLOCK_D)[None, :]
+    p += o_d
+    p += o_row
+    if m_row is not None:
+        return tl.load(p, mask=m_row[:, None] & (o_d < HEAD_DIM), other=0.0)
+    elif BLOCK_D > HEAD_DIM:
+        return tl.load(p, mask=o_d < HEAD_DIM, other=0.0)
+    else:
+        return tl.load(p)
