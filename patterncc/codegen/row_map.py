@@ -8,26 +8,11 @@ are gathered to full tiles.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from patterncc.codegen.index_map import (
-    NO_EDGE,
-    NO_PIECE,
-    Integers,
-    Zoning,
-    any_of,
-    assigned,
-    comment,
-    indented,
-    less,
-    packed,
-    padded,
-    token_rule,
-    unpacked,
-    used_in,
-)
+from patterncc.codegen.spans import Bands
+from patterncc.codegen.statements import any_of, assigned, comment, indented, less, packed, unpacked, written
 from patterncc.codegen.zones import FAR, Edge, Piece, Zones, zones
+from patterncc.codegen.zoning import NO_EDGE, NO_PIECE, Integers, Zoning, padded, token_rule, used_in
 from patterncc.ir.plan import Plan
 
 
@@ -106,40 +91,6 @@ def closed_map(plan: Plan) -> str:
         rule=indented([*(unpacked(used, "rule") if used else []), *lines]),
         stride=indented(stride_lines(said, ints)),
     )
-
-
-@dataclass
-class Bands:
-    """How the kernel says the distances and residues of a band that every class has; "" is no bound."""
-
-    ints: Integers
-    lines: list[str]  # where the residue of rows that keep a column is worked out
-    causal: bool
-    said: dict[tuple[Piece, ...], str] = field(default_factory=dict)
-
-    def say(self, pieces: Sequence[Piece]) -> tuple[str, str, str, str]:
-        low = self.ints.say("nearest", [p.low for p in pieces])
-        high = self.ints.say("farther", [p.high for p in pieces])
-        every = self.ints.say("every", [p.every for p in pieces])
-        residue = self.ints.say("residue", [p.residue for p in pieces])
-        if any(p.from_query for p in pieces):  # of rows: i = j - residue
-            key = tuple(Piece(0, 0, p.every, p.residue) for p in pieces)
-            if key not in self.said:
-                self.said[key] = f"row_residue_{len(self.said)}"
-                column = "j_first" + f" - {residue}" * (residue != "0")
-                self.lines.append(f"{self.said[key]} = (({column}) % {every} + {every}) % {every}")
-            residue = self.said[key]
-        unbounded = "0" if self.causal else str(-FAR)
-        return "" if low == unbounded else low, "" if high == str(FAR) else high, every, residue
-
-    def rule(self, pieces: Sequence[Piece]) -> str:
-        """The condition on i and j."""
-        low, high, every, residue = self.say(pieces)
-        x = "i" if any(p.from_query for p in pieces) else "j"
-        conditions = [f"i - j >= {low}"] * bool(low) + [f"i - j < {high}"] * bool(high)
-        if every != "1":
-            conditions.append(f"{x} % {every} == 0" if residue == "0" else f"({x} - {residue}) % {every} == 0")
-        return " & ".join(f"({c})" for c in conditions) if len(conditions) > 1 else "".join(conditions) or "u >= 0"
 
 
 def is_stride(piece: Piece) -> bool:
@@ -267,6 +218,6 @@ def table_map(plan: Plan) -> str:
         comment=comment(plan),
         classes="\n".join(ints.table(len(plan.closed))),
         record=3 + len(ints.names),
-        rule_values=f"({', '.join(values)}{',' * (len(values) == 1)})",
+        rule_values=written(values),
         rule=indented(lines),
     )
