@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from benchmarks import machine, report, targets
+from benchmarks import report, targets
+from benchmarks.conduct_cpu import PARTS, measure
 from benchmarks.gpu.cells import PARTS as GPU_PARTS
+from benchmarks.pages import PAGES
+from benchmarks.store import Store
 
-PARTS = ("startup", "lowering", "proofs", "attention", "decoding", "loops")
 ROOT = Path(__file__).parent.parent
 PREPARED = ROOT if (ROOT / "packages").is_dir() else ROOT / "build" / "gpu"  # `prepare` puts this suite beside them
 
@@ -29,7 +30,8 @@ def main() -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="cpu | prepare | gpu | report")
     cpu_only = commands.add_parser("cpu", help="the suite that needs no GPU")
-    cpu_only.add_argument("--only", choices=PARTS, action="append", help="leave the other parts out, and write nothing")
+    cpu_only.add_argument("--only", choices=PARTS, action="append", help="this alone; saved where --results says")
+    cpu_only.add_argument("--minutes", type=float, default=7.5, help="what does not fit is left empty (default 7.5)")
     prepared = commands.add_parser("prepare", help="packages of the gpu suite, and the suite beside them")
     prepared.add_argument(
         "--arch", default="sm_90", help="of the GPU, for the binaries that are shipped (default sm_90)"
@@ -40,11 +42,16 @@ def main() -> int:
     for command in (prepared, gpu_only):
         command.add_argument("folder", nargs="?", type=Path, default=PREPARED, metavar="DIR", help="default: build/gpu")
         command.add_argument("--toy", action="store_true", help="tiny, in Triton's interpreter: its times mean nothing")
-    for command in (gpu_only, commands.add_parser("report", help="pages, pictures and tables from the results")):
+    for command in (
+        cpu_only,
+        gpu_only,
+        commands.add_parser("report", help="pages, pictures and tables from the results"),
+    ):
         command.add_argument("--results", type=Path, metavar="DIR", help="default: benchmarks/results")
     options = parser.parse_args()
     if options.command == "cpu":
-        cpu(tuple(options.only or PARTS), write=not options.only)
+        results = options.results or (None if options.only else report.RESULTS)
+        return cpu(tuple(options.only or PARTS), results, minutes=options.minutes)
     elif options.command == "prepare":
         from benchmarks.prepare import prepare
 
@@ -58,41 +65,24 @@ def main() -> int:
     return 0
 
 
-def cpu(chosen: tuple[str, ...], *, write: bool) -> None:
-    """Everything that needs no GPU. What is measured is saved after each part: a kill loses one part at most."""
-    from benchmarks import lowering, proofs, startup
-
-    def attention() -> Iterator[Mapping[str, object]]:
-        from benchmarks import attention_cpu
-
-        yield from attention_cpu.run(folder)
-        yield from attention_cpu.run(folder, backward=True)
-
-    def decoding() -> Iterator[Mapping[str, object]]:
-        from benchmarks import decoding_cpu
-
-        yield from decoding_cpu.run(folder)
-
-    def inner_loops() -> Iterator[Mapping[str, object]]:
-        from benchmarks import loops
-
-        yield from loops.run(folder)
-
-    measures: tuple[Callable[[], Iterator[Mapping[str, object]]], ...]
-    measures = (startup.run, lowering.run, proofs.run, attention, decoding, inner_loops)
-    results: dict[str, list[Mapping[str, object]]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for part, measure in zip(PARTS, measures, strict=True):
-            if part in chosen:
-                results[part] = watched(part, measure())
-                if part == "lowering":
-                    results["growth"] = watched("growth of lowering", lowering.growth(results[part]))
-                if write:
-                    report.save(report.RESULTS, "cpu", machine.describe(), results, targets.cpu(results))
-    judge(targets.cpu(results))
-    if write:
-        report.render(report.RESULTS)
+def cpu(chosen: tuple[str, ...], results: Path | None, *, minutes: float) -> int:
+    """Every figure is saved as it comes, beside earlier results, which it replaces when all is measured. 1 when a part
+    failed or was stopped."""
+    deadline = time.perf_counter() + 60 * minutes
+    store = Store(results, "cpu")
+    begin, rows = time.perf_counter(), dict[str, list[Mapping[str, object]]]()
+    try:
+        for part, row in measure(chosen, deadline):
+            if part not in rows:
+                print(f"\n{part}", file=sys.stderr)
+            rows.setdefault(part, []).append(row)
+            columns = ("cell", "note") if "note" in row else PAGES["cpu"][part]
+            show(time.perf_counter() - begin, {name: row[name] for name in columns if name in row})
+            store.save(rows, targets.cpu(rows))
+    except KeyboardInterrupt:
+        return store.stopped()
+    judge([*targets.cpu(rows), *targets.gpu({})])
+    return store.finish() or int("failures" in rows)
 
 
 def gpu(packages: Path, results: Path | None, *, toy: bool, minutes: float, only: Iterable[str]) -> int:
@@ -133,16 +123,6 @@ def gpu(packages: Path, results: Path | None, *, toy: bool, minutes: float, only
     return 1 if wrong else 0
 
 
-def watched(name: str, rows: Iterable[Mapping[str, object]]) -> list[Mapping[str, object]]:
-    """All rows, each shown as it comes, with the time it took."""
-    print(f"\n{name}", file=sys.stderr)
-    found, begin = [], time.perf_counter()
-    for row in rows:
-        show(time.perf_counter() - begin, row)
-        found.append(row)
-    return found
-
-
 def show(seconds: float, row: Mapping[str, object]) -> None:
     """One line, as far as it fits."""
     cells = (f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items())
@@ -150,9 +130,11 @@ def show(seconds: float, row: Mapping[str, object]) -> None:
 
 
 def judge(verdicts: Iterable[Mapping[str, object]]) -> None:
-    """Say which targets are met; of what was not measured, nothing."""
+    """Say which targets are met, and which were not measured."""
     for row in verdicts:
-        if row["value"] is not None:
+        if row["value"] is None:
+            print(f"empty    {row['target']}: not measured ({row['goal']})")
+        else:
             print(f"{'met    ' if row['met'] else 'NOT MET'}  {row['target']}: {row['value']:.4g} ({row['goal']})")
 
 

@@ -1,21 +1,26 @@
 """CPU attention, forward and backward: the generated package against dense SDPA and compiled flex_attention.
 
-The ideal is 1 / density: what would be won if the time were proportional to the token pairs that are kept.
+The ideal is 1 / density: what would be won if the time were proportional to the token pairs that are kept. Dense is the
+faster of torch's own attention in that dtype and, backward in bf16, of the same through fp32: without bf16
+instructions torch's own takes six times as long as that.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
-from functools import partial
+import importlib
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from benchmarks.memory import peak
 from benchmarks.patterns import kept_share, strided, written
+from benchmarks.peers_cpu import Attention, dense, dense_through_fp32, flex, forget_compiled
 from benchmarks.timing import alternate
 
 HEADS, HEAD_DIM, BLOCK = 8, 64, 64
@@ -26,25 +31,28 @@ FORWARD = {  # tokens -> (local blocks, stride) that give densities from about 1
     16384: ((16, 16), (4, 16), (4, 64)),
     32768: ((4, 64),),
 }
-BACKWARD = {2048: ((4, 16),), 4096: ((4, 16),), 8192: ((16, 16), (4, 16)), 32768: ((4, 64),)}
+BACKWARD = {2048: ((4, 16),), 4096: ((4, 16),), 8192: ((16, 16), (4, 16)), 16384: ((4, 16), (4, 64)), 32768: ((4, 64),)}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-FLEX_MOST = 16384  # its tables grow with the square
-# Dense attention of more tokens would take longer than everything else together: its cells stay empty.
-DENSE_MOST = {"forward": {"fp32": 32768, "bf16": 32768}, "backward": {"fp32": 8192, "bf16": 4096}}
+FLEX_MOST = 32768
+# Of more tokens, torch's own backward takes up to four minutes in bf16: there only the way through fp32 is measured.
+OWN_BF16_BACKWARD_MOST = 8192
+SECONDS_A_PAIR = {"forward": 1.9e-9, "backward": 7.2e-9}  # and head, of dense attention, about: whether it still fits
 # relative error by norm against fp64 on the rows checked: fp32 sums of some thousand terms; bf16 keeps 8 bits
 TOLERANCE = {"fp32": 2e-6, "bf16": 1e-2}
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-Attention = Callable[..., torch.Tensor]
 
 
-def run(folder: Path, *, backward: bool = False, turns: int = 5) -> Iterator[dict[str, object]]:
+def run(
+    folder: Path, *, backward: bool = False, turns: int = 5, deadline: float = float("inf")
+) -> Iterator[dict[str, object]]:
     """One row a length, pattern and dtype: seconds of all, speed-up over dense, share of the ideal, peak memory. The
-    patterns of a length run in alternation with one dense attention. Backward is forward and backward together."""
+    patterns of a length run in alternation with one dense attention. Backward is forward and backward together.
+    Dense attention that would run past the deadline (`time.perf_counter`) is left out, and past it everything is."""
     for tokens, shapes in (BACKWARD if backward else FORWARD).items():
         packages = {shape: _package(folder, *shape) for shape in shapes}
         for dtype in DTYPES:
-            yield from _rows(packages, tokens, dtype, "backward" if backward else "forward", turns)
+            yield from _rows(packages, tokens, dtype, "backward" if backward else "forward", turns, deadline)
             gc.collect()
 
 
@@ -58,48 +66,94 @@ def _package(folder: Path, local: int, stride: int) -> ModuleType:
 
 
 def _rows(
-    packages: dict[tuple[int, int], ModuleType], tokens: int, dtype: str, direction: str, turns: int
+    packages: dict[tuple[int, int], ModuleType],
+    tokens: int,
+    dtype: str,
+    direction: str,
+    turns: int,
+    deadline: float,
 ) -> Iterator[dict[str, object]]:
+    cells = {shape: _cell(direction, tokens, shape, dtype) for shape in packages}
+    if time.perf_counter() > deadline:
+        yield from ({**cell, "note": "not measured: the suite's time was over"} for cell in cells.values())
+        return
     torch.manual_seed(0)
     inputs = tuple(torch.randn(1, HEADS, tokens, HEAD_DIM, dtype=DTYPES[dtype]) for _ in range(3))
-    backward = direction == "backward"
     calls: dict[str, Callable[[], object]] = {}
-    if tokens <= DENSE_MOST[direction][dtype]:
-        calls["dense"] = _timed(partial(F.scaled_dot_product_attention, is_causal=True), inputs, backward)
-    errors = {}
+    backward = direction == "backward"
+    for name, attention in _dense(tokens, dtype, direction, deadline).items():
+        calls[name] = _timed(attention, inputs, backward)
+    forget_compiled()
     for (local, stride), package in packages.items():
-        error = errors[local, stride] = _error(package, inputs, backward)
+        cell = cells[local, stride]
+        error = _error(package, inputs, backward)
         if not error < TOLERANCE[dtype]:
-            raise AssertionError(f"wrong before any time was taken: {dtype}, {tokens} tokens, error {error:.1e}")
+            raise AssertionError(f"wrong before any time was taken: {cell['cell']}, error {error:.1e}")
+        cell |= {"error": float(f"{error:.1e}"), "path": _path(package, inputs[0])}
         calls[f"patterncc {local} {stride}"] = _timed(package.attention, inputs, backward)
         if not backward and tokens <= FLEX_MOST:  # on the CPU flex_attention has no backward
-            call = calls[f"flex {local} {stride}"] = _timed(_flex(tokens, local, stride), inputs, backward)
-            call()  # compiles
+            attention = flex(tokens, heads=HEADS, block=BLOCK, local=local, stride=stride)
+            call = _timed(attention, inputs, backward)
+            try:
+                call()  # compiles
+            except Exception as error:  # without a C++ compiler it has many ways to say so
+                cell["flex_note"] = f"flex_attention does not compile: {str(error).strip().splitlines()[0][:150]}"
+            else:
+                calls[f"flex {local} {stride}"] = call
     peaks: dict[str, int | None] = {}
     times = alternate({name: _first_watched(name, call, peaks) for name, call in calls.items()}, turns, limit_s=6)
-    for local, stride in packages:
-        density = kept_share(tokens, block=BLOCK, local=local, stride=stride, heads=HEADS)
-        row: dict[str, object] = {
-            "direction": direction,
-            "tokens": tokens,
-            "local": local,
-            "stride": stride,
-            "dtype": dtype,
-            "density": round(density, 4),
-            "error": float(f"{errors[local, stride]:.1e}"),
-        }
-        ours = times[f"patterncc {local} {stride}"].wall_s
-        for name in ("dense", f"patterncc {local} {stride}", f"flex {local} {stride}"):
-            if name in times:
-                who = name.split()[0]
-                row |= {f"{who}_{field}": value for field, value in times[name].json().items()}
-                row[f"{who}_peak_bytes"] = peaks[name]
-        if "dense" in times:
-            speedup = times["dense"].wall_s / ours
-            row |= {"speedup": round(speedup, 3), "share_of_ideal": round(speedup * density, 3)}
-        if f"flex {local} {stride}" in times:
-            row["over_flex"] = round(times[f"flex {local} {stride}"].wall_s / ours, 3)
-        yield row
+    for (local, stride), cell in cells.items():
+        for name in times:
+            who, *shape = name.split()
+            if shape in ([], [str(local), str(stride)]):
+                cell |= {f"{who}_{field}": value for field, value in times[name].json().items()}
+                cell[f"{who}_peak_bytes"] = peaks[name]
+        yield {**cell, **_ratios(cell)}
+
+
+def _cell(direction: str, tokens: int, shape: tuple[int, int], dtype: str) -> dict[str, Any]:
+    local, stride = shape
+    density = kept_share(tokens, block=BLOCK, local=local, stride=stride, heads=HEADS)
+    return {
+        "cell": f"{direction}, {dtype}, {tokens} tokens, local {local}, stride {stride}",
+        "direction": direction,
+        "tokens": tokens,
+        "local": local,
+        "stride": stride,
+        "dtype": dtype,
+        "density": round(density, 4),
+    }
+
+
+def _dense(tokens: int, dtype: str, direction: str, deadline: float) -> dict[str, Attention]:
+    """The ways to attend to everything that are measured, none where there is no time left for one turn."""
+    ways: dict[str, Attention] = {"dense": dense}
+    if (dtype, direction) == ("bf16", "backward"):
+        ways = {"dense_fp32": dense_through_fp32} | (ways if tokens <= OWN_BF16_BACKWARD_MOST else {})
+    if time.perf_counter() + SECONDS_A_PAIR[direction] * HEADS * tokens**2 / 2 > deadline:
+        return {}
+    return ways
+
+
+def _ratios(cell: Mapping[str, Any]) -> dict[str, float]:
+    """Speed-ups of the medians over dense and flex_attention, and the share of the ideal."""
+    ours, found = cell["patterncc_wall_s"], {}
+    dense_s = [cell[name] for name in ("dense_wall_s", "dense_fp32_wall_s") if name in cell]
+    if dense_s:
+        speedup = min(dense_s) / ours
+        found = {"speedup": round(speedup, 3), "share_of_ideal": round(speedup * cell["density"], 3)}
+    if "flex_wall_s" in cell:
+        found["over_flex"] = round(cell["flex_wall_s"] / ours, 3)
+    return found
+
+
+def _path(package: ModuleType, q: torch.Tensor) -> str:
+    """Which of the package's ways through the CPU attends to such queries: its compiled kernels, or torch."""
+    try:
+        compiled = importlib.import_module(f"{package.__name__}.cpu_compiled")
+    except ImportError:
+        return "torch"
+    return "compiled" if compiled.usable(q) else "torch"
 
 
 def _timed(attention: Attention, inputs: Tensors, backward: bool) -> Callable[[], object]:
@@ -147,25 +201,3 @@ def _error(package: ModuleType, inputs: Tensors, backward: bool) -> float:
         true = torch.autograd.grad(exact, (q64, k64, v64), gradient.double())
         pairs += [(found[0][:, :, -rows:], true[0]), (found[1], true[1]), (found[2], true[2])]
     return max(float((x.detach().double() - y.detach()).norm() / y.detach().norm()) for x, y in pairs)
-
-
-def _flex(tokens: int, local: int, stride: int) -> Attention:
-    """Compiled flex_attention with the same mask; its block mask is built by blocks, which is its fastest way."""
-    from torch.nn.attention.flex_attention import BlockMask, flex_attention
-
-    n = tokens // BLOCK
-    h, i, j = torch.arange(HEADS).view(-1, 1, 1), torch.arange(n).view(1, -1, 1), torch.arange(n).view(1, 1, -1)
-    kept = (j <= i) & ((i - j < local) | ((j - h) % stride == 0))
-    partial = kept & (i == j)
-    tables = []
-    for blocks in (partial, kept & (i != j)):
-        tables.append(blocks.sum(-1, dtype=torch.int32)[None])
-        tables.append(torch.argsort(blocks.to(torch.int8), dim=-1, descending=True, stable=True).to(torch.int32)[None])
-
-    def rule(b, h, q, k):
-        row, column = q // BLOCK, k // BLOCK
-        return (q >= k) & ((row - column < local) | ((column - h) % stride == 0))
-
-    mask = BlockMask.from_kv_blocks(*tables, BLOCK_SIZE=BLOCK, mask_mod=rule, seq_lengths=(tokens, tokens))
-    compiled = torch.compile(flex_attention)
-    return lambda q, k, v: compiled(q, k, v, block_mask=mask)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.patterns import strided, written
-from benchmarks.timing import alternate
+from benchmarks.timing import Sample, alternate
 
 HEADS, KV_HEADS, HEAD_DIM, BLOCK = 32, 8, 128, 64
 LOCAL, STRIDE = 16, 16
@@ -58,11 +58,18 @@ def _row(package: ModuleType, length: int) -> dict[str, object]:
     times = alternate({"compact": compact, "full": full})
     return {
         "tokens": length,
-        "compact_s_per_step": round(times["compact"].wall_s / STEPS, 7),
-        "full_s_per_step": round(times["full"].wall_s / STEPS, 7),
+        "steps": STEPS * times["compact"].runs,
+        **_per_step("compact", times["compact"]),
+        **_per_step("full", times["full"]),
         "speedup": round(times["full"].wall_s / times["compact"].wall_s, 3),
         "compact_bytes": held,
         "full_bytes": whole,
         "bytes_kept": round(held / whole, 4),
         "error": float(f"{error:.1e}"),
     }
+
+
+def _per_step(who: str, turns: Sample) -> dict[str, float]:
+    """Seconds of a step: the median turn's, and the least and the greatest."""
+    fields = {"": turns.wall_s, "_min": turns.wall_min_s, "_max": turns.wall_max_s}
+    return {f"{who}_s_per_step{field}": round(seconds / STEPS, 7) for field, seconds in fields.items()}

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures_cpu import cpu
 from benchmarks.gpu.cells import USUAL
 from benchmarks.gpu.shares import dense
-
-Row = Mapping[str, Any]
-Rows = Sequence[Row]
+from benchmarks.plots import Rows, by_length, curve, lines
 
 
 def draw(suite: str, document: Mapping[str, Any], path: Path) -> Path | None:
@@ -21,37 +20,13 @@ def draw(suite: str, document: Mapping[str, Any], path: Path) -> Path | None:
     except ImportError:
         return None
     pyplot = importlib.import_module("matplotlib.pyplot")
-    figure = _cpu(pyplot, document) if suite == "cpu" else _gpu(pyplot, document)
+    figure = cpu(pyplot, document) if suite == "cpu" else _gpu(pyplot, document)
     if figure is None:
         return None
     figure.tight_layout()
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)
     return path
-
-
-def _cpu(pyplot: Any, document: Mapping[str, Any]) -> Any:
-    """Speed-up over dense against length: a panel for each dtype and direction, a line for each pattern."""
-    rows = [row for row in document.get("attention", ()) if row.get("speedup")]
-    panels = {(row["direction"], row["dtype"]) for row in rows}
-    if not panels:
-        return None
-    ordered = sorted(panels, key=lambda panel: (panel[0] != "forward", panel[1] != "fp32"))
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), squeeze=False)
-    for (direction, dtype), axis in zip(ordered, axes[0], strict=True):
-        own = [row for row in rows if (row["direction"], row["dtype"]) == (direction, dtype)]
-        for name, line in _lines(own, lambda row: f"local {row['local']}, stride {row['stride']}").items():
-            _curve(axis, line, "speedup", label=name)
-            ideal = [1 / row["density"] for row in line]
-            axis.plot([row["tokens"] for row in line], ideal, ":", color=axis.lines[-1].get_color(), alpha=0.6)
-        axis.axhline(1, color="0.7", linewidth=0.8)
-        _by_length(axis, rows)
-        axis.set(yscale="log", title=f"{direction}, {dtype}")
-        axis.minorticks_off()
-        axis.yaxis.set_major_formatter(lambda y, _: f"{y:g}x")
-    axes[0][0].set_ylabel("times as fast as dense (dotted: 1 / density)")
-    axes[0][0].legend(frameon=False, fontsize=8)
-    return figure
 
 
 def _gpu(pyplot: Any, document: Mapping[str, Any]) -> Any:
@@ -69,16 +44,16 @@ def _rates(axis: Any, document: Mapping[str, Any]) -> bool:
     """TFLOP/s over kept pairs against length, and dense attention's ceiling."""
     axis.set(title="TFLOP/s over kept pairs, by length", ylabel="TFLOP/s")
     rows = [row for row in document.get("attention", ()) if row.get("tflops")]
-    for name, line in _lines(rows, lambda row: f"{row['case']}, batch {row['batch']}, {row['direction']}").items():
+    for name, line in lines(rows, lambda row: f"{row['case']}, batch {row['batch']}, {row['direction']}").items():
         if len(line) > 1 or len(rows) <= 4:
-            _curve(axis, line, "tflops", label=name, style="o-" if "forward" in name else "s--")
+            curve(axis, line, "tflops", label=name, style="o-" if "forward" in name else "s--")
     dims = {row["head_dim"] for row in rows}
     for direction, style in (("forward", "-"), ("backward", "--")):
         best = [dense(document.get("ceilings", ()), direction, dim) for dim in dims & {128}]
         if best and best[0]:
             axis.axhline(best[0], color="0.5", linestyle=style, linewidth=1, label=f"best dense, {direction}")
     if rows:
-        _by_length(axis, rows)
+        by_length(axis, rows)
         axis.set_ylim(bottom=0)
         axis.legend(frameon=False, fontsize=7)
     return bool(rows)
@@ -135,24 +110,3 @@ def _first_calls(axis: Any, document: Mapping[str, Any]) -> bool:
         axis.tick_params(axis="y", labelsize=7)
         axis.legend(frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return bool(rows)
-
-
-def _lines(rows: Rows, name: Callable[[Row], str]) -> dict[str, list[Row]]:
-    """Rows of one name, by length."""
-    lines: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: (name(row), row["tokens"])):
-        lines.setdefault(name(row), []).append(row)
-    return lines
-
-
-def _curve(axis: Any, line: Rows, field: str, *, label: str, style: str = "o-") -> None:
-    axis.plot([row["tokens"] for row in line], [row[field] for row in line], style, label=label, markersize=4)
-
-
-def _by_length(axis: Any, rows: Rows) -> None:
-    """A logarithmic axis that names the lengths."""
-    axis.set(xscale="log", xlabel="tokens")
-    axis.set_xticks(sorted({row["tokens"] for row in rows}))
-    axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1024:g}k")
-    axis.tick_params(axis="x", labelsize=8, rotation=45)
-    axis.minorticks_off()

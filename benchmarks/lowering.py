@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,12 +26,14 @@ WAYS = (
 )
 SIZES = {  # tokens for which a way is tried
     "closed form": (8192, 65536, 1 << 20, 1 << 24),
-    "table": (8192, 65536, 1 << 20),
-    "dense bitmap to CSR": (8192, 65536),
-    "create_block_mask": (2048, 4096),
-    "create_block_mask, compiled": (8192,),
-    "from_kv_blocks": (8192, 65536),
+    "table": (8192, 65536, 262144, 1 << 20),
+    "dense bitmap to CSR": (8192, 32768, 65536, 131072, 262144, 524288),
+    "create_block_mask": (1024, 2048, 4096, 8192),
+    "create_block_mask, compiled": (2048, 4096, 8192),
+    "from_kv_blocks": (8192, 16384, 32768, 65536),
 }
+TABLE_ROWS = 16384  # of blocks: the table of four times as many would be sixteen times as large
+MEMORY_SHARE = 0.7  # of the machine's: a process that wants more is refused by the allocator, instead of being killed
 SHAPES = ((8, 128), (32, 64), (32, 16), (128, 64))  # heads, block
 
 
@@ -38,31 +42,50 @@ def run() -> Iterator[dict[str, object]]:
     for way in WAYS:
         for heads, block in SHAPES if way in ("closed form", "table") else SHAPES[1:2]:
             for tokens in SIZES[way]:
-                if way == "table" and tokens // block > 16384:
-                    continue  # the table itself would not fit in memory
-                yield {
-                    "what": way,
-                    "heads": heads,
-                    "block": block,
-                    "tokens": tokens,
-                    **_child(way, heads, block, tokens),
-                }
+                row = {"what": way, "heads": heads, "block": block, "tokens": tokens}
+                row["cell"] = f"{way}, {heads} heads, block {block}, {tokens} tokens"
+                if way == "table" and tokens // block > TABLE_ROWS:
+                    yield {
+                        **row,
+                        "note": f"not tried: {tokens // block} rows of blocks, {TABLE_ROWS} are the most here",
+                    }
+                else:
+                    yield {**row, **_child(way, heads, block, tokens)}
 
 
 def growth(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
-    """The exponent of time against tokens, fitted between the smallest and the largest length of each way."""
+    """The law of each way at 32 heads and block 64: time, peak memory and size of the result as powers of the number of
+    tokens, fitted by least squares to the logarithms of all lengths."""
     found = []
     for way in WAYS:
-        times = {
-            r["tokens"]: r["seconds"]
-            for r in rows
-            if r["what"] == way and (r["heads"], r["block"]) == SHAPES[1] and r.get("seconds")
-        }
-        if len(times) >= 2:
-            low, high = min(times), max(times)
-            exponent = math.log(times[high] / times[low]) / math.log(high / low)
-            found.append({"what": way, "tokens": [low, high], "exponent": round(exponent, 2)})
+        own = [row for row in rows if row["what"] == way and (row["heads"], row["block"]) == SHAPES[1]]
+        for quantity in ("seconds", "peak_bytes", "bytes"):
+            points = {row["tokens"]: row[quantity] for row in own if row.get(quantity)}
+            if len(points) >= 3:
+                law = {"tokens": [min(points), max(points)], "points": len(points), **power_law(points)}
+                found.append({"what": way, "quantity": quantity, **law})
     return found
+
+
+def power_law(points: Mapping[float, float]) -> dict[str, float | None]:
+    """`factor · x ** exponent`; the share of the variance that it explains (R²; None where nothing varies), and how
+    many times too high or too low it is at most. `at_the_end` is the exponent between the two largest x.
+
+    >>> power_law({1: 3.0, 2: 12.0, 4: 48.0})
+    {'exponent': 2.0, 'factor': 3.0, 'r2': 1.0, 'off_by_at_most': 1.0, 'at_the_end': 2.0}
+    """
+    x, y = ([math.log(value) for value in values] for values in (points.keys(), points.values()))
+    exponent, offset = statistics.linear_regression(x, y)
+    residuals = [b - offset - exponent * a for a, b in zip(x, y, strict=True)]
+    before, last = sorted(zip(x, y, strict=True))[-2:]
+    varies = sum((b - statistics.fmean(y)) ** 2 for b in y)
+    return {
+        "exponent": round(exponent, 2) + 0.0,
+        "factor": float(f"{math.exp(offset):.4g}"),
+        "r2": round(1 - sum(r * r for r in residuals) / varies, 4) if varies > 0.01 else None,
+        "off_by_at_most": round(math.exp(max(map(abs, residuals))), 2),
+        "at_the_end": round((last[1] - before[1]) / (last[0] - before[0]), 2) + 0.0,
+    }
 
 
 def _child(way: str, heads: int, block: int, tokens: int) -> dict[str, object]:
@@ -72,7 +95,7 @@ def _child(way: str, heads: int, block: int, tokens: int) -> dict[str, object]:
     except subprocess.TimeoutExpired:
         return {"note": f"stopped after {PATIENCE_S:.0f} s"}
     if done.returncode:
-        return {"note": (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1][:120]}
+        return {"note": (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1][:200]}
     return json.loads(done.stdout)
 
 
@@ -89,6 +112,8 @@ def _measure(way: str, heads: int, block: int, tokens: int) -> dict[str, object]
         "create_block_mask, compiled": _flex_compiled,
         "from_kv_blocks": _flex_from_blocks,
     }[way](heads, block, tokens)
+    most = int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     size = build()
     seconds = time.perf_counter() - begin

@@ -1,15 +1,25 @@
-"""Proofs: time against heads, strides and how coprime they are; and the hard covers."""
+"""Proofs: time against heads, strides and how coprime they are; the hard covers; and all that the gallery promises.
+
+How coprime the strides are shows in the least common multiple of all periods: the length after which a layer repeats.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
+from math import lcm
+from pathlib import Path
 
 from benchmarks.timing import alternate
-from patterncc.analysis.verify import prove
+from patterncc.analysis.verify import prove, prove_promises
 from patterncc.ir.layout import Classes, Layout, Term
+from patterncc.pipeline import lower
+from patterncc.spec import load
 
+GALLERY = Path(__file__).parent.parent / "patterns"
 LOCAL = 16
+PRIMES = (7, 11, 13, 17, 19, 23, 29, 31, 37)  # times 8: 2e12
 STRIDES = {
     "8": (8,),
     "16": (16,),
@@ -24,10 +34,22 @@ def run() -> Iterator[dict[str, object]]:
     """One row a family and number of heads: the time of the proof of coverage by a layer, and its verdict."""
     for (name, strides), heads in product(STRIDES.items(), (8, 32, 128)):
         yield _row(f"strides {name}", _strided(strides, heads))
-    for primes in ((7,), (7, 11), (7, 11, 13), (7, 11, 13, 17), (7, 11, 13, 17, 19)):
-        cover = nested_cover(primes)
+    for count in (1, 2, 3, 4, 5, len(PRIMES)):
+        cover = nested_cover(PRIMES[:count])
         yield _row("exact cover", _classes(cover))
         yield _row("exact cover less one class", _classes(cover[:-1]))
+
+
+def gallery() -> Iterator[dict[str, object]]:
+    """One row a pattern of the gallery and property that it promises."""
+    for file in sorted(GALLERY.glob("*.yaml")):
+        pattern = load(file)
+        classes = lower(pattern)
+        for name, promise in (pattern.promises or {}).items():
+            call = partial(prove_promises, classes, {name: promise})
+            holds = all(verdict.holds for verdict in call())
+            row: dict[str, object] = {"what": pattern.name, "property": name, "holds": holds}
+            yield row | alternate({"proof": call})["proof"].json()
 
 
 def nested_cover(primes: tuple[int, ...]) -> list[Layout]:
@@ -56,4 +78,5 @@ def _classes(layouts: list[Layout]) -> Classes:
 def _row(name: str, classes: Classes) -> dict[str, object]:
     (verdict,) = prove(classes, "coverage", "layer")
     times = alternate({"proof": lambda: prove(classes, "coverage", "layer")}, runs=5, limit_s=5)
-    return {"what": name, "heads": classes.heads, "holds": verdict.holds, **times["proof"].json()}
+    period = lcm(*(term.every for layout in classes.layouts for term in layout.terms))
+    return {"what": name, "heads": classes.heads, "period": period, "holds": verdict.holds, **times["proof"].json()}

@@ -9,37 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages import ABOUT, PAGES
+
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
 SUITES = ("cpu", "gpu")
 MACHINES = {"cpu": "any machine", "gpu": "a machine with a GPU; CONTRIBUTING.md says how to prepare it"}
-
-# What a page shows of each part: the cells' own columns are many more, and stand in the JSON.
-PAGES: dict[str, dict[str, tuple[str, ...]]] = {
-    "cpu": {
-        "startup": ("what", "wall_s", "wall_min_s", "wall_max_s"),
-        "attention": ("direction", "dtype", "tokens", "density", "speedup", "share_of_ideal", "over_flex", "error"),
-        "decoding": ("tokens", "compact_s_per_step", "full_s_per_step", "speedup", "bytes_kept", "error"),
-        "loops": ("what", "arch", "tile", "instructions_per_key", "to_dense", "registers", "spills"),
-    },
-    "gpu": {
-        "ceilings": ("what", "backend", "head_dim", "direction", "tb_per_s", "tflops"),
-        "attention": (
-            "case", "batch", "tokens", "direction", "density", "ms", "ms_min", "ms_max", "host_ms", "tflops",
-            "share_of_dense", "over_flash", "tuned", "sm_mhz", "error",
-        ),
-        "serving": (
-            "what", "case", "requests", "tokens", "direction", "ms", "host_ms", "graph_ms", "tb_per_s", "share_of_copy",
-            "tflops", "share_of_dense", "error",
-        ),
-        "peers": ("peer", "case", "batch", "tokens", "direction", "ms", "peer_ms", "over_peer", "peer_error"),
-        "first_call": (
-            "what", "caches", "import_s", "forward_s", "backward_s", "decode_s", "forward_again_s",
-            "compiled_after_all",
-        ),
-        "compiling": ("case", "seconds"),
-    },
-}  # fmt: skip
 
 
 def save(
@@ -92,15 +67,25 @@ def page(suite: str, document: Mapping[str, Any], picture: Path | None) -> str:
     if picture:
         lines += [f"![{suite}]({picture.name})", ""]
     lines += ["## Targets", "", *target_rows(document["targets"]), ""]
+    if suite == "cpu":
+        lines += ["A GPU's, which `python -m benchmarks gpu` measures:", "", *_gpu_targets(), ""]
     for part, columns in PAGES[suite].items():
-        rows = [row for row in document.get(part, ()) if "note" not in row]
+        rows = [row for row in document.get(part.split(":")[0], ()) if "note" not in row]
         used = [name for name in columns if any(row.get(name) is not None for row in rows)]
         if used:
-            lines += [f"## {part.replace('_', ' ').capitalize()}", "", *markdown(used, rows), ""]
+            about = [ABOUT[part], ""] if suite == "cpu" and part in ABOUT else []
+            lines += [f"## {part.replace('_', ' ').capitalize()}", "", *about, *markdown(used, rows), ""]
     empty = [row for rows in document.values() if isinstance(rows, list) for row in rows if "note" in row]
     if empty:
         lines += ["## Empty cells", "", *(f"* {row.get('cell', row.get('what'))}: {row['note']}" for row in empty), ""]
     return "\n".join(lines)
+
+
+def _gpu_targets() -> list[str]:
+    from benchmarks import targets
+
+    measured = saved("gpu", RESULTS)
+    return target_rows(measured["targets"] if measured else targets.gpu({}))
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:

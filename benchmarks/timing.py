@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+LONG_S = 5.0  # a call that takes longer is not rehearsed: its first run counts
+VERY_LONG_S = 10.0  # and this one is not repeated either: its row says that it ran once
 PAUSE_S = 0.02  # OpenMP's threads spin for some milliseconds after their last work, which is not the next call's to pay
 
 
@@ -25,22 +27,34 @@ class Sample:
 
 
 def alternate(calls: Mapping[str, Callable[[], object]], runs: int = 5, limit_s: float = 20.0) -> dict[str, Sample]:
-    """Run the calls in turn, A B A B …, after one that is not counted; stop after `limit_s` once two turns are done."""
-    for call in calls.values():
-        call()
+    """Run the calls in turn, A B A B …, after one that is not counted; stop after `limit_s` once two turns are done.
+    Calls of more than five seconds run twice in all, those of more than ten once."""
     wall: dict[str, list[float]] = {name: [] for name in calls}
     cpu: dict[str, list[float]] = {name: [] for name in calls}
+    most = dict.fromkeys(calls, runs)
+    for name, call in calls.items():
+        first = _timed(call)
+        if first[0] > LONG_S:
+            wall[name], cpu[name] = [first[0]], [first[1]]
+            most[name] = 1 if first[0] > VERY_LONG_S else 2
     begin = time.perf_counter()
     for turn in range(runs):
         if turn >= 2 and time.perf_counter() - begin > limit_s:
             break
         for name, call in calls.items():
-            time.sleep(PAUSE_S)
-            wall_0, cpu_0 = time.perf_counter(), time.process_time()
-            call()
-            wall[name].append(time.perf_counter() - wall_0)
-            cpu[name].append(time.process_time() - cpu_0)
+            if len(wall[name]) < most[name]:
+                time.sleep(PAUSE_S)
+                seconds = _timed(call)
+                wall[name].append(seconds[0])
+                cpu[name].append(seconds[1])
     return {name: sample(wall[name], cpu[name]) for name in calls}
+
+
+def _timed(call: Callable[[], object]) -> tuple[float, float]:
+    """Wall seconds, and CPU seconds of all threads."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def sample(wall: Sequence[float], cpu: Sequence[float]) -> Sample:

@@ -1,5 +1,7 @@
 """The CPU's attention suite at toy size: every cell is measured, and a wrong package gets no time."""
 
+import time
+
 import pytest
 import torch
 
@@ -28,11 +30,35 @@ def test_every_cell_has_time_memory_and_error(toy, tmp_path, backward):
 
 
 def test_what_takes_too_long_stays_empty(toy, tmp_path, monkeypatch):
-    monkeypatch.setitem(attention_cpu.DENSE_MOST["forward"], "bf16", 100)
-    rows = {(row["local"], row["dtype"]): row for row in attention_cpu.run(tmp_path, turns=1)}
-    assert "speedup" in rows[1, "fp32"]
-    assert not {"speedup", "share_of_ideal", "dense_wall_s"} & set(rows[1, "bf16"])
-    assert rows[1, "bf16"]["patterncc_wall_s"] > 0
+    soon = time.perf_counter() + 100
+    monkeypatch.setattr(attention_cpu, "SECONDS_A_PAIR", {"forward": 1.0})
+    (row, *_) = attention_cpu.run(tmp_path, turns=1, deadline=soon)
+    assert not {"speedup", "share_of_ideal", "dense_wall_s"} & set(row)
+    assert row["patterncc_wall_s"] > 0
+    monkeypatch.setattr(attention_cpu, "SECONDS_A_PAIR", {"forward": 1e-12})
+    (row, *_) = attention_cpu.run(tmp_path, turns=1, deadline=soon)
+    assert row["dense_wall_s"] > 0
+
+
+def test_the_faster_dense_attention_counts():
+    cell = {"patterncc_wall_s": 1.0, "dense_wall_s": 30.0, "dense_fp32_wall_s": 5.0, "density": 0.1}
+    assert attention_cpu._ratios(cell) == {"speedup": 5.0, "share_of_ideal": 0.5}
+    del cell["dense_fp32_wall_s"]
+    assert attention_cpu._ratios(cell)["speedup"] == 30.0
+
+
+def test_a_peer_that_does_not_compile_leaves_its_cell_empty(toy, tmp_path, monkeypatch):
+    def flex(*_, **__):
+        def call(q, k, v):
+            raise RuntimeError("no C++ compiler was found")
+
+        return call
+
+    monkeypatch.setattr(attention_cpu, "flex", flex)
+    monkeypatch.setattr(attention_cpu, "FLEX_MOST", 192)
+    (row, *_) = attention_cpu.run(tmp_path, turns=1)
+    assert "no C++ compiler" in row["flex_note"] and "over_flex" not in row
+    assert row["speedup"] > 0 and row["path"] in ("compiled", "torch")
 
 
 @pytest.mark.parametrize("backward", [False, True])

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import figures, report, targets
+from benchmarks import figures, report, targets, timing
 from benchmarks.gpu.shares import with_shares
 from benchmarks.lowering import growth
 from benchmarks.patterns import kept_share, strided
@@ -36,9 +36,41 @@ def test_calls_run_in_alternation():
     assert order == ["a", "b", "a", "b", "a", "b"]
 
 
+def lowered(seconds):
+    lengths = (1024, 8192, 65536)
+    return [{"what": "table", "heads": 32, "block": 64, "tokens": n, "seconds": seconds(n)} for n in lengths]
+
+
+def test_long_calls_run_twice_and_very_long_ones_once(monkeypatch):
+    monkeypatch.setattr(timing, "PAUSE_S", 0)
+    clock = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    lasting = {"short": 1.0, "long": 6.0, "very long": 60.0}
+
+    def call(seconds):
+        clock[0] += seconds
+
+    calls = {name: (lambda seconds=seconds: call(seconds)) for name, seconds in lasting.items()}
+    found = alternate(calls, runs=5, limit_s=1000)
+    assert {name: sample.runs for name, sample in found.items()} == {"short": 5, "long": 2, "very long": 1}
+    assert {name: sample.wall_s for name, sample in found.items()} == lasting
+
+
 def test_growth_is_the_exponent():
-    rows = [{"what": "table", "heads": 32, "block": 64, "tokens": n, "seconds": n**2 * 1e-9} for n in (1024, 8192)]
-    assert growth(rows) == [{"what": "table", "tokens": [1024, 8192], "exponent": 2.0}]
+    (law,) = growth(lowered(lambda n: n**2 * 1e-9))
+    assert law["what"] == "table" and law["quantity"] == "seconds" and law["points"] == 3
+    assert law["exponent"] == law["at_the_end"] == 2.0 and law["r2"] == law["off_by_at_most"] == 1.0
+
+
+def test_what_is_no_power_law_has_a_bad_fit():
+    (law,) = growth(lowered(lambda n: 1.0 + (n > 8192) * 1000.0))
+    assert law["r2"] < 0.8 and law["off_by_at_most"] > 5 and law["at_the_end"] > 3
+    assert not growth(lowered(lambda n: 1.0)[:2])  # through two points goes every law
+
+
+def test_what_takes_no_longer_has_no_variance_to_explain():
+    (law,) = growth(lowered(lambda n: 0.001 * (1.01 if n == 8192 else 1)))
+    assert law["exponent"] == 0 and law["r2"] is None and law["off_by_at_most"] <= 1.01
 
 
 def test_what_was_not_measured_has_no_verdict():
@@ -145,7 +177,7 @@ def test_results_are_whole_or_absent(tmp_path, monkeypatch):
     assert report.saved("gpu", tmp_path) == {"machine": MACHINE, "targets": [], "attention": []}
 
 
-@pytest.mark.parametrize("name", ["report", "gpu.shares", "loops"])
+@pytest.mark.parametrize("name", ["report", "gpu.shares", "loops", "lowering"])
 def test_examples_in_docstrings(name):
     done = doctest.testmod(importlib.import_module(f"benchmarks.{name}"))
     assert done.attempted and not done.failed
