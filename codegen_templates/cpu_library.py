@@ -67,16 +67,19 @@ def _library() -> tuple[ctypes.CDLL | None, str]:
     flags = (*FLAGS, *EXTENSIONS.get(torch.backends.cpu.get_cpu_capability(), ()))
     name = _digest(repr((sources, flags, platform.machine(), sys.platform)).encode())
     folder = cache_folder() / "cpu"
-    for kept in sorted(folder.glob(f"{name}-*.so")):
+    for kept in sorted(folder.glob(f"{name}-*.so")) if _is_ours(folder) else ():
         with suppress(OSError):
-            if kept.stem == f"{name}-{_digest(kept.read_bytes())}":
+            if _is_ours(kept) and kept.stem == f"{name}-{_digest(kept.read_bytes())}":
                 return ctypes.CDLL(str(kept)), ""
     why = ""
     for place in (folder, None):  # None: nowhere, for this process only
         try:
             if place is not None:
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return _built(sources, flags, name, place)
+            if place is None or _is_ours(place):
+                found, why = _built(sources, flags, name, place)
+                if found is not None:
+                    return found, ""
         except OSError as error:
             why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     return None, why
@@ -97,25 +100,41 @@ def _built(
                 subprocess.run(
                     command, cwd=room, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=MOST_SECONDS
                 )
+                found = ctypes.CDLL(str(built))
+                _ = found.attn_forward, found.attn_backward, found.attn_types
             except subprocess.CalledProcessError as error:
                 why = f"{shlex.join(compiler)} fails: {error.stderr.decode(errors='replace').strip()[:500]}"
-                continue
             except subprocess.TimeoutExpired:
                 why = f"{shlex.join(compiler)} takes more than {MOST_SECONDS} seconds"
-                continue
-            if folder is not None:
-                built = built.rename(folder / f"{name}-{_digest(built.read_bytes())}.so")
-            return ctypes.CDLL(str(built)), ""
+            except (OSError, AttributeError) as error:
+                why = f"{shlex.join(compiler)} gives no library: {error}"
+            else:
+                if folder is not None:
+                    built.chmod(0o700)
+                    built.rename(folder / f"{name}-{_digest(built.read_bytes())}.so")
+                return found, ""
     return None, why
 
 
 def _compilers() -> Iterator[list[str]]:
     """Commands, the first one that works is taken."""
-    for command in (shlex.split(os.environ.get("CC", "")), ["cc"], ["gcc"], ["clang"]):
+    chosen: list[str] = []
+    with suppress(ValueError):  # a quotation without an end
+        chosen = shlex.split(os.environ.get("CC", ""))
+    for command in (chosen, ["cc"], ["gcc"], ["clang"]):
         if command and shutil.which(command[0]):
             yield command
     if importlib.util.find_spec("ziglang"):
         yield [sys.executable, "-m", "ziglang", "cc"]
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether nobody else can have written there: what lies there runs here."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return found.st_uid in (os.geteuid(), 0) and not found.st_mode & 0o022
 
 
 def _digest(data: bytes) -> str:

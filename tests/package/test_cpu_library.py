@@ -75,6 +75,16 @@ def test_it_is_built_once_and_kept(fresh: Callable[[], ModuleType], tmp_path: Pa
     assert (tmp_path / "cache" / "cpu").stat().st_mode & 0o777 == 0o700
 
 
+def test_a_loose_umask_does_not_keep_it_from_being_kept(fresh: Callable[[], ModuleType], tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        fresh().library()
+        (library,) = kept(tmp_path)
+        assert fresh().library()._name == str(library)
+    finally:
+        os.umask(before)
+
+
 def test_a_damaged_one_is_built_again(fresh: Callable[[], ModuleType], tmp_path: Path) -> None:
     fresh().library()
     (library,) = kept(tmp_path)
@@ -119,6 +129,26 @@ def test_a_cache_that_takes_nothing_costs_only_time(fresh: Callable[[], ModuleTy
     (tmp_path / "cache" / "cpu").write_text("in the way")
     assert fresh().library() is not None
     assert (tmp_path / "cache" / "cpu").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("what", ["folder", "library"])
+def test_what_others_may_write_is_not_loaded(what: str, fresh: Callable[[], ModuleType], tmp_path: Path) -> None:
+    fresh().library()
+    (library,) = kept(tmp_path)
+    (library.parent if what == "folder" else library).chmod(0o777)
+    loaded = fresh()
+    assert loaded.library() is not None and loaded.library()._name != str(library)
+    library.parent.chmod(0o700)
+    library.chmod(0o700)
+    assert fresh().library()._name == str(library)  # the control
+
+
+@pytest.mark.parametrize("compiler", ['"unbalanced', "/bin/true", "no-such-compiler"])
+def test_a_compiler_of_no_use_is_passed_over(
+    compiler: str, fresh: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    assert fresh().library() is not None
 
 
 def test_another_value_of_the_switch_is_refused(
