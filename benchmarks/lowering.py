@@ -33,6 +33,7 @@ SIZES = {  # tokens for which a way is tried
     "from_kv_blocks": (8192, 16384, 32768, 65536),
 }
 TABLE_ROWS = 16384  # of blocks: the table of four times as many would be sixteen times as large
+SHORT_S = 0.5  # what took longer so far is not repeated
 MEMORY_SHARE = 0.7  # of the machine's: a process that wants more is refused by the allocator, instead of being killed
 SHAPES = ((8, 128), (32, 64), (32, 16), (128, 64))  # heads, block
 
@@ -100,7 +101,8 @@ def _child(way: str, heads: int, block: int, tokens: int) -> dict[str, object]:
 
 
 def _measure(way: str, heads: int, block: int, tokens: int) -> dict[str, object]:
-    """Seconds, and bytes of the result and of the peak above what importing took. Runs in the child."""
+    """Seconds, the median of five runs where they are short, and bytes of the result and of the first run's peak above
+    what importing took. Runs in the child."""
     import resource
     import time
 
@@ -116,9 +118,15 @@ def _measure(way: str, heads: int, block: int, tokens: int) -> dict[str, object]
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     size = build()
-    seconds = time.perf_counter() - begin
+    seconds = [time.perf_counter() - begin]
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    return {"seconds": round(seconds, 6), "bytes": size, "peak_bytes": peak}
+    while len(seconds) < 5 and sum(seconds) < SHORT_S:
+        begin = time.perf_counter()
+        build()
+        seconds.append(time.perf_counter() - begin)
+    spread = {"seconds": statistics.median(seconds), "seconds_min": min(seconds), "seconds_max": max(seconds)}
+    rounded = {name: round(value, 6) for name, value in spread.items()}
+    return {"runs": len(seconds), **rounded, "bytes": size, "peak_bytes": peak}
 
 
 def _classes(heads: int, block: int):

@@ -10,7 +10,9 @@ PAGES: dict[str, dict[str, tuple[str, ...]]] = {
             "what", "modules", "all_ms", "typer_ms", "rich_ms", "yaml_ms", "pydantic_ms", "numpy_ms", "torch_ms",
             "triton_ms",
         ),
-        "lowering": ("what", "heads", "block", "tokens", "seconds", "peak_bytes", "bytes"),
+        "lowering": (
+            "what", "heads", "block", "tokens", "runs", "seconds", "seconds_min", "seconds_max", "peak_bytes", "bytes",
+        ),
         "growth": ("what", "quantity", "tokens", "points", "exponent", "r2", "off_by_at_most", "at_the_end"),
         "proofs": ("what", "heads", "period", "holds", "runs", "wall_s", "wall_min_s", "wall_max_s"),
         "gallery": ("what", "property", "holds", "runs", "wall_s", "wall_min_s", "wall_max_s"),
@@ -59,7 +61,7 @@ ABOUT = {  # what a reader must know of a part to read its table
     "imports itself. Empty: not imported.",
     "lowering": "From a checked pattern to what a kernel walks; each row a process of its own. Peak memory is beyond "
     "what was held after importing; bytes are those of the result. From a bitmap of blocks: making it "
-    "is included.",
+    "is included. The median of five runs, of less where they take long.",
     "growth": "At 32 heads, block 64: each quantity as a power of the number of tokens, by least squares over all "
     "lengths. r2 is empty where nothing varies; off by at most: how many times the law misses a measurement. "
     "At the end: the exponent between the two greatest lengths.",
