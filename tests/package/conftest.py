@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+pytest.register_assert_rewrite("tests.package.kvbatch")
+
 
 @pytest.fixture(params=["compiled", "torch"])
 def cpu_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
