@@ -27,9 +27,9 @@ WAYS = (
 SIZES = {  # tokens for which a way is tried
     "closed form": (8192, 65536, 1 << 20, 1 << 24),
     "table": (8192, 65536, 262144, 1 << 20),
-    "dense bitmap to CSR": (8192, 32768, 65536, 131072, 262144, 524288),
+    "dense bitmap to CSR": (8192, 32768, 65536, 131072, 262144),
     "create_block_mask": (1024, 2048, 4096, 8192),
-    "create_block_mask, compiled": (2048, 4096, 8192),
+    "create_block_mask, compiled": (8192,),
     "from_kv_blocks": (8192, 16384, 32768, 65536),
 }
 TABLE_ROWS = 16384  # of blocks: the table of four times as many would be sixteen times as large
