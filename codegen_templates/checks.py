@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -93,6 +94,18 @@ def check_varlen(
             f"cu_seqlens_q and cu_seqlens_k speak of the same sequences; "
             f"they have {len(cu_seqlens_q)} and {len(cu_seqlens_k)} entries"
         )
+
+
+def check_offsets(tokens: int, **offsets: list[int]) -> None:
+    """Where packed sequences begin and the last one ends. On a GPU nobody looks: that would wait for it."""
+    for name, found in offsets.items():
+        steps = list(pairwise([0, *found, tokens]))
+        if any(a > b for a, b in steps):
+            n = next(n for n, (a, b) in enumerate(steps) if a > b)
+            raise ValueError(
+                f"{name} never falls, and stays within 0 to {tokens}, the tokens that are there; "
+                f"entry {min(n, len(found) - 1)} is {found[min(n, len(found) - 1)]}"
+            )
 
 
 def check_paged(

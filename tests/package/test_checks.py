@@ -48,6 +48,35 @@ def test_attention(case: str) -> None:
         package.attention(*zeros(*shapes), **options)
 
 
+@pytest.mark.parametrize(
+    ("offsets", "said"),
+    [([0, 5, 4, 9], "entry 2 is 4"), ([0, 5, 10], "entry 2 is 10"), ([-1, 9], "entry 0 is -1")],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["cu_seqlens_q", "cu_seqlens_k", "query_start_loc"])
+def test_offsets_of_no_sequences(name: str, offsets: list[int], said: str) -> None:
+    _, package = compiled("strided")
+    q, k = zeros((9, 4, 16), (9, 2, 16))
+    wrong, right = torch.tensor(offsets, dtype=torch.int32), torch.full((len(offsets),), 9, dtype=torch.int32)
+    right[0] = 0
+    with pytest.raises(ValueError, match=f"{name} never falls, and stays within 0 to 9.*{said}"):
+        if name == "query_start_loc":
+            cache = torch.zeros(1, 16, 2, 16)
+            requests = len(offsets) - 1
+            table, lengths = torch.zeros(requests, 1, dtype=torch.int32), torch.ones(requests, dtype=torch.int32)
+            package.attention_paged(q, cache, cache, table, lengths, wrong)
+        else:
+            both = (wrong, right) if name == "cu_seqlens_q" else (right, wrong)
+            package.attention_varlen(q, k, k, *both, 9, 9)
+
+
+def test_more_tokens_than_pages() -> None:
+    _, package = compiled("strided")
+    (q, cache), table = zeros((2, 1, 4, 16), (3, 16, 2, 16)), torch.zeros(2, 2, dtype=torch.int32)
+    with pytest.raises(ValueError, match="seq_lens has 33 tokens, block_table room for 2 pages of 16 tokens"):
+        package.decode(q, cache, cache, table, torch.tensor([5, 33], dtype=torch.int32))
+
+
 def test_dtypes_that_differ() -> None:
     _, package = compiled("strided")
     q, k, v = zeros(Q, K, K)
