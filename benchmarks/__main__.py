@@ -31,7 +31,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="cpu | prepare | gpu | report")
     cpu_only = commands.add_parser("cpu", help="the suite that needs no GPU")
     cpu_only.add_argument("--only", choices=PARTS, action="append", help="this alone; saved where --results says")
-    cpu_only.add_argument("--minutes", type=float, default=7.5, help="what does not fit is left empty (default 7.5)")
+    cpu_only.add_argument("--minutes", type=float, default=7.75, help="what does not fit is left empty (default 7.75)")
     prepared = commands.add_parser("prepare", help="packages of the gpu suite, and the suite beside them")
     prepared.add_argument(
         "--arch", default="sm_90", help="of the GPU, for the binaries that are shipped (default sm_90)"

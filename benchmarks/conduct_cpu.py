@@ -38,13 +38,13 @@ def _startup(folder: Path, deadline: float) -> Measured:
 
 
 def _lowering(folder: Path, deadline: float) -> Measured:
-    from benchmarks import lowering
+    from benchmarks import growth, lowering
 
     rows = []
     for row in lowering.run():
         rows.append(row)
         yield "lowering", row
-    yield from (("growth", law) for law in lowering.growth(rows))
+    yield from (("growth", law) for law in growth.growth(rows))
 
 
 def _proofs(folder: Path, deadline: float) -> Measured:

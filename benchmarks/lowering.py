@@ -1,17 +1,18 @@
 """Lowering: from a pattern to something that a kernel can walk, by us and by peers.
 
-Each figure comes from a process of its own, so that its peak memory is its own.
+Each way has a process of its own, which may be refused memory or cut off, and takes its lengths one after the other.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 PATIENCE_S = 60.0  # a peer that takes longer is cut off, and its cell says so
@@ -29,7 +30,7 @@ SIZES = {  # tokens for which a way is tried
     "table": (8192, 65536, 262144, 1 << 20),
     "dense bitmap to CSR": (8192, 32768, 65536, 131072, 262144),
     "create_block_mask": (1024, 2048, 4096, 8192),
-    "create_block_mask, compiled": (8192,),
+    "create_block_mask, compiled": (2048, 4096, 8192, 16384),  # compiled once, for any length
     "from_kv_blocks": (8192, 16384, 32768, 65536),
 }
 TABLE_ROWS = 16384  # of blocks: the table of four times as many would be sixteen times as large
@@ -42,69 +43,48 @@ def run() -> Iterator[dict[str, object]]:
     """One row a way, length, number of heads and block."""
     for way in WAYS:
         for heads, block in SHAPES if way in ("closed form", "table") else SHAPES[1:2]:
+            tried = [n for n in SIZES[way] if way != "table" or n // block <= TABLE_ROWS]
+            results = _child(way, heads, block, tried)
             for tokens in SIZES[way]:
                 row = {"what": way, "heads": heads, "block": block, "tokens": tokens}
                 row["cell"] = f"{way}, {heads} heads, block {block}, {tokens} tokens"
-                if way == "table" and tokens // block > TABLE_ROWS:
-                    yield {
-                        **row,
-                        "note": f"not tried: {tokens // block} rows of blocks, {TABLE_ROWS} are the most here",
-                    }
+                if tokens in tried:
+                    yield {**row, **next(results)}
                 else:
-                    yield {**row, **_child(way, heads, block, tokens)}
+                    note = f"not tried: {tokens // block} rows of blocks, {TABLE_ROWS} are the most here"
+                    yield {**row, "note": note}
 
 
-def growth(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
-    """The law of each way at 32 heads and block 64: time, peak memory and size of the result as powers of the number of
-    tokens, fitted by least squares to the logarithms of all lengths."""
-    found = []
-    for way in WAYS:
-        own = [row for row in rows if row["what"] == way and (row["heads"], row["block"]) == SHAPES[1]]
-        for quantity in ("seconds", "peak_bytes", "bytes"):
-            points = {row["tokens"]: row[quantity] for row in own if row.get(quantity)}
-            if len(points) >= 3:
-                law = {"tokens": [min(points), max(points)], "points": len(points), **power_law(points)}
-                found.append({"what": way, "quantity": quantity, **law})
-    return found
-
-
-def power_law(points: Mapping[float, float]) -> dict[str, float | None]:
-    """`factor · x ** exponent`; the share of the variance that it explains (R²; None where nothing varies), and how
-    many times too high or too low it is at most. `at_the_end` is the exponent between the two largest x.
-
-    >>> power_law({1: 3.0, 2: 12.0, 4: 48.0})
-    {'exponent': 2.0, 'factor': 3.0, 'r2': 1.0, 'off_by_at_most': 1.0, 'at_the_end': 2.0}
-    """
-    x, y = ([math.log(value) for value in values] for values in (points.keys(), points.values()))
-    exponent, offset = statistics.linear_regression(x, y)
-    residuals = [b - offset - exponent * a for a, b in zip(x, y, strict=True)]
-    before, last = sorted(zip(x, y, strict=True))[-2:]
-    varies = sum((b - statistics.fmean(y)) ** 2 for b in y)
-    return {
-        "exponent": round(exponent, 2) + 0.0,
-        "factor": float(f"{math.exp(offset):.4g}"),
-        "r2": round(1 - sum(r * r for r in residuals) / varies, 4) if varies > 0.01 else None,
-        "off_by_at_most": round(math.exp(max(map(abs, residuals))), 2),
-        "at_the_end": round((last[1] - before[1]) / (last[0] - before[0]), 2) + 0.0,
-    }
-
-
-def _child(way: str, heads: int, block: int, tokens: int) -> dict[str, object]:
-    command = [sys.executable, "-m", "benchmarks.lowering", way, str(heads), str(block), str(tokens)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        return {"note": f"stopped after {PATIENCE_S:.0f} s"}
-    if done.returncode:
-        return {"note": (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1][:200]}
-    return json.loads(done.stdout)
+def _child(way: str, heads: int, block: int, sizes: Sequence[int]) -> Iterator[dict[str, object]]:
+    """What is found for each length, as it comes; once the process has failed or was cut off, why."""
+    command = [sys.executable, "-m", "benchmarks.lowering", way, *map(str, (heads, block, *sizes))]
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as child,
+    ):
+        patience = threading.Timer(PATIENCE_S, child.kill)
+        patience.start()
+        try:
+            left = len(sizes)
+            for line in child.stdout or ():
+                left -= 1
+                yield json.loads(line)
+            cut_off = not patience.is_alive()
+            said.seek(0)
+            last = (said.read().strip().splitlines() or [f"ended with {child.wait()}"])[-1][:200]
+            for _ in range(left):
+                yield {"note": f"stopped after {PATIENCE_S:.0f} s" if cut_off else last}
+        finally:
+            patience.cancel()
+            child.kill()
 
 
 def _measure(way: str, heads: int, block: int, tokens: int) -> dict[str, object]:
-    """Seconds, the median of five runs where they are short, and bytes of the result and of the first run's peak above
-    what importing took. Runs in the child."""
-    import resource
+    """Seconds, the median of five runs where they are short, and bytes of the result and of the first run's peak.
+    Runs in the child."""
     import time
+
+    from benchmarks.memory import peak
 
     build = {
         "closed form": _closed,
@@ -114,19 +94,19 @@ def _measure(way: str, heads: int, block: int, tokens: int) -> dict[str, object]
         "create_block_mask, compiled": _flex_compiled,
         "from_kv_blocks": _flex_from_blocks,
     }[way](heads, block, tokens)
-    most = int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    size = build()
-    seconds = [time.perf_counter() - begin]
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    while len(seconds) < 5 and sum(seconds) < SHORT_S:
+    seconds, sizes = [], []
+
+    def timed() -> None:
         begin = time.perf_counter()
-        build()
+        sizes.append(build())
         seconds.append(time.perf_counter() - begin)
+
+    highest = peak(timed)
+    while len(seconds) < 5 and sum(seconds) < SHORT_S:
+        timed()
     spread = {"seconds": statistics.median(seconds), "seconds_min": min(seconds), "seconds_max": max(seconds)}
     rounded = {name: round(value, 6) for name, value in spread.items()}
-    return {"runs": len(seconds), **rounded, "bytes": size, "peak_bytes": peak}
+    return {"runs": len(seconds), **rounded, "bytes": sizes[0], "peak_bytes": highest}
 
 
 def _classes(heads: int, block: int):
@@ -192,9 +172,9 @@ def _flex(heads: int, block: int, tokens: int, compiled: bool = False):
         i, j = q // block, k // block
         return (q >= k) & ((i - j < 1024 // block) | ((j - h) % 16 == 0))
 
-    make = torch.compile(create_block_mask) if compiled else create_block_mask
+    make = torch.compile(create_block_mask, dynamic=True) if compiled else create_block_mask
     if compiled:
-        make(rule, None, heads, tokens, tokens, device="cpu", BLOCK_SIZE=block)  # compiling is not counted
+        make(rule, None, heads, 1024, 1024, device="cpu", BLOCK_SIZE=block)  # compiling is not counted
     return lambda: _size(make(rule, None, heads, tokens, tokens, device="cpu", BLOCK_SIZE=block))
 
 
@@ -222,5 +202,15 @@ def _size(mask: Any) -> int:
     return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
 
+def _limit_memory() -> None:
+    import resource
+
+    most = int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
 if __name__ == "__main__":
-    print(json.dumps(_measure(sys.argv[1], *map(int, sys.argv[2:]))))
+    _limit_memory()
+    _heads, _block, *_sizes = map(int, sys.argv[2:])
+    for _tokens in _sizes:
+        print(json.dumps(_measure(sys.argv[1], _heads, _block, _tokens)), flush=True)

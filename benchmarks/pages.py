@@ -70,9 +70,9 @@ ABOUT = {  # what a reader must know of a part to read its table
     "attention": "8 heads of 64, block 64, causal. Speedup is over dense SDPA, of medians; the ideal is 1 / density. "
     "Backward is forward and backward. In bf16 backward, dense is the faster of torch's own, which is slow on CPUs "
     "without bf16 instructions, and of SDPA in fp32 with casts before and after (dense fp32); torch's own is measured "
-    "up to 8k tokens. flex_attention has no backward on CPUs. Path: compiled kernels, or torch.",
+    "up to 4k tokens. flex_attention has no backward on CPUs. Path: compiled kernels, or torch.",
     "attention: seconds": "Medians, least and most, in alternation. What takes more than 5 s runs twice, its first run "
-    "counted; more than 10 s, once.",
+    "counted; more than 7.5 s, once.",
     "attention: peak memory": "Resident bytes of one call, beyond what was held before it.",
     "decoding": "fp32, 32 heads, 8 KV heads of 128. Seconds of a step: the median turn of 16, the least and the most.",
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 LONG_S = 5.0  # a call that takes longer is not rehearsed: its first run counts
-VERY_LONG_S = 10.0  # and this one is not repeated either: its row says that it ran once
+VERY_LONG_S = 7.5  # and this one is not repeated either: its row says that it ran once
 PAUSE_S = 0.02  # OpenMP's threads spin for some milliseconds after their last work, which is not the next call's to pay
 
 
@@ -28,7 +28,7 @@ class Sample:
 
 def alternate(calls: Mapping[str, Callable[[], object]], runs: int = 5, limit_s: float = 20.0) -> dict[str, Sample]:
     """Run the calls in turn, A B A B …, after one that is not counted; stop after `limit_s` once two turns are done.
-    Calls of more than five seconds run twice in all, those of more than ten once."""
+    Calls of more than five seconds run twice in all, those of more than 7.5 once."""
     wall: dict[str, list[float]] = {name: [] for name in calls}
     cpu: dict[str, list[float]] = {name: [] for name in calls}
     most = dict.fromkeys(calls, runs)

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import figures, report, targets, timing
 from benchmarks.gpu.shares import with_shares
-from benchmarks.lowering import growth
+from benchmarks.growth import growth
 from benchmarks.patterns import kept_share, strided
 from benchmarks.proofs import nested_cover
 from benchmarks.timing import alternate
@@ -177,7 +177,7 @@ def test_results_are_whole_or_absent(tmp_path, monkeypatch):
     assert report.saved("gpu", tmp_path) == {"machine": MACHINE, "targets": [], "attention": []}
 
 
-@pytest.mark.parametrize("name", ["report", "gpu.shares", "loops", "lowering"])
+@pytest.mark.parametrize("name", ["report", "gpu.shares", "loops", "growth"])
 def test_examples_in_docstrings(name):
     done = doctest.testmod(importlib.import_module(f"benchmarks.{name}"))
     assert done.attempted and not done.failed
