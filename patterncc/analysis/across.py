@@ -85,25 +85,29 @@ def _keeps_all(region: Term, terms: frozenset[Term], budget: Budget) -> bool:
 def _unconnected(layers: list[frozenset[Term]], blocks: int, block: int) -> tuple[int, int] | None:
     """The smallest (row, column) that is unconnected at the shortest length that holds it, up to so many blocks.
 
-    A path of residual connections alone connects a token with itself, not with others of its block: real steps are kept
-    apart.
+    At the length of n + 1 blocks the new pairs are those of block n, so only what flows into it and out of it is
+    followed, at all lengths at once: a line a length, without the blocks beyond it. A path of residual connections
+    alone connects a token with itself, not with others of its block: real steps are kept apart.
     """
-    matrices = {terms: _matrix(terms, blocks) for terms in set(layers)}
-    found = []
-    for size in range(1, blocks + 1):
-        real = np.zeros((size, size), bool)
-        for terms in layers:
-            step = matrices[terms][:size, :size]
-            real |= step | ((step.astype(np.float32) @ real.astype(np.float32)) > 0)
-        edge = np.zeros_like(real)
-        edge[-1, :] = edge[:, -1] = True
-        edge[-1, -1] = block > 1
-        at = np.flatnonzero(~real & edge)
-        if at.size:
-            found.append(divmod(int(at[0]), size))
-            if found[-1][0] == 0:
-                break  # row 0: longer lengths have later columns only
+    steps = [_matrix(terms, blocks) for terms in layers]
+    inside = np.tri(blocks, dtype=bool)  # [length, block]
+    into, out_of = _followed(steps[::-1], inside), _followed([step.T for step in steps], inside)
+    own = np.eye(blocks, dtype=bool) & (block == 1)
+    sees, seen = ~(into | own) & inside, ~(out_of | own) & inside
+    found = [(n, int(np.argmax(sees[n]))) for n in np.flatnonzero(sees.any(1))[:1].tolist()]
+    if seen.any():
+        i = int(np.argmax(seen.any(0)))
+        found.append((i, int(np.argmax(seen[:, i]))))
     return min(found, default=None)
+
+
+def _followed(steps: list[np.ndarray], inside: np.ndarray) -> np.ndarray:
+    """[length, block]: where the steps in turn lead from each length's last block, by at least one real step."""
+    start = np.eye(len(inside), dtype=bool)
+    reached = np.zeros_like(inside)
+    for step in steps:
+        reached |= ((reached | start).astype(np.float32) @ step.astype(np.float32) > 0) & inside
+    return reached
 
 
 def _matrix(terms: frozenset[Term], blocks: int) -> np.ndarray:

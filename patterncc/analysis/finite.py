@@ -26,6 +26,17 @@ def keeps(part: Term | Random | Mask, i: np.ndarray, columns: int) -> np.ndarray
     return kept
 
 
+def keeps_block(part: Random | Mask, i: int, j: int) -> bool:
+    """Whether the part keeps one block pair, however far out.
+
+    >>> keeps_block(Random(blocks=3, seed=0), 100, 16), keeps_block(Random(blocks=3, seed=0), 100, 17)
+    (True, False)
+    """
+    if isinstance(part, Random):  # row i draws from the columns 0 .. i
+        return j <= i and bool((draw_rows(part, np.array([i])) == j).any())
+    return i < part.rows and j < part.columns and bool(bits(part)[i, j])
+
+
 def bits(mask: Mask) -> np.ndarray:
     """The mask as bool [rows, columns]."""
     flat = np.unpackbits(np.frombuffer(mask.bits, np.uint8), count=mask.rows * mask.columns)

@@ -8,7 +8,8 @@ finitely many of the form "smallest pair in a region, kept by no term", which `p
 Random and mask parts are looked at, block row by block row. Below the masks' last row and beyond their last column
 they keep nothing, so masks alone are decided for every length. Random parts never end: what the other parts alone
 prove holds for every length (so does a random part within a union that has the very same), what looking finds is a
-counterexample, and the rest is undecided beyond the rows looked at.
+counterexample, and the rest is undecided beyond the rows looked at. The smallest pair that the terms leave is the
+smallest of all where no random or mask part of the union happens to keep its block: they can only take pairs away.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import replace
 
 from patterncc.analysis.answer import INFINITY, Answer, first
 from patterncc.analysis.budget import Budget, Undecided
-from patterncc.analysis.finite import first_in_rows
+from patterncc.analysis.finite import first_in_rows, keeps_block
 from patterncc.analysis.plane import first_outside
 from patterncc.analysis.union import Span, Union, everything, meet
 from patterncc.ir.layout import Mask, Random, Term
@@ -41,8 +42,13 @@ def first_pair(pieces: tuple[Piece, ...], other: Union, causal: bool, block: int
         return _by_proof(plain, other, Term(), causal, block, budget)
     terms_only = replace(other, randoms=frozenset(), masks=frozenset())
     upper = tuple((part if isinstance(part, Term) else Term(), span) for part, span in pieces)
-    if _by_proof(upper, terms_only, Term(), causal, block, budget).holds:
+    left = _by_proof(upper, terms_only, Term(), causal, block, budget)
+    if left.holds:
         return Answer()
+    if left.smallest and left.pair is not None and len(plain) == len(pieces):
+        i, j = left.pair[0] // block, left.pair[1] // block
+        if not any(keeps_block(part, i, j) for part in (*other.randoms, *other.masks)):
+            return left
     rows, columns, all_looked_at = _extent(pieces, other, budget)
     sure = Answer() if other.opaque else _by_proof(plain, other, Term(), causal, block, budget)
     if sure.smallest and sure.pair is not None and sure.pair[0] < rows * block:  # later rows cannot matter

@@ -13,7 +13,7 @@ import random
 import numpy as np
 import pytest
 
-from patterncc.analysis import plane, residues
+from patterncc.analysis import plane, residues, search
 from patterncc.analysis.answer import Answer
 from patterncc.analysis.budget import Budget
 from patterncc.analysis.causal import looks_ahead
@@ -127,6 +127,14 @@ def test_the_check_notices_a_wrong_bound(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(AssertionError):
         for seed in range(100):
             check_one(seed, WHOLE, 0.0)
+
+
+def test_the_check_notices_an_overlooked_random_or_mask_part(monkeypatch: pytest.MonkeyPatch):
+    """Negative control: the terms' smallest pair is not smallest when a random or mask part keeps its block."""
+    monkeypatch.setattr(search, "keeps_block", lambda part, i, j: False)
+    with pytest.raises(AssertionError):
+        for seed in range(10_000, 10_100):
+            check_one(seed, WHOLE, 0.5)
 
 
 def wider(box):

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 
+from patterncc.analysis import across
 from patterncc.analysis.across import Reached
 from patterncc.analysis.budget import DEFAULT, Budget
 from patterncc.analysis.reach import layers_to_reach, reach
@@ -76,6 +77,15 @@ def test_reach_agrees_with_matrix_products():
 def test_reach_with_random_and_mask_parts():
     for seed in range(1000, 1050):
         check_one(seed, 0.5)
+
+
+def test_the_check_notices_a_layer_left_out(monkeypatch: pytest.MonkeyPatch):
+    """Negative control: what flows through all layers but the last is not what flows through all."""
+    right = across._followed
+    monkeypatch.setattr(across, "_followed", lambda steps, inside: right(steps[:-1], inside))
+    with pytest.raises(AssertionError):
+        for seed in range(120):
+            check_one(seed, 0.0)
 
 
 @pytest.mark.slow
