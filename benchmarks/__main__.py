@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks import report, targets
 from benchmarks.conduct_cpu import PARTS, measure
@@ -129,13 +130,14 @@ def show(seconds: float, row: Mapping[str, object]) -> None:
     print(f"  {seconds:6.1f} s  {'  '.join(cells)}"[:220], file=sys.stderr, flush=True)
 
 
-def judge(verdicts: Iterable[Mapping[str, object]]) -> None:
-    """Say which targets are met, and which were not measured."""
+def judge(verdicts: Iterable[Mapping[str, Any]]) -> None:
+    """Say which targets are met, and which were not measured, or not in all of their cells."""
     for row in verdicts:
         if row["value"] is None:
             print(f"empty    {row['target']}: not measured ({row['goal']})")
         else:
-            print(f"{'met    ' if row['met'] else 'NOT MET'}  {row['target']}: {row['value']:.4g} ({row['goal']})")
+            verdict = {None: "partly ", True: "met    ", False: "NOT MET"}[row["met"]]
+            print(f"{verdict}  {row['target']}: {row['value']:.4g} ({row['goal']})")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
+from benchmarks.gpu.cases import Case
+from benchmarks.gpu.witness import WrongError, check_sequences
 from benchmarks.memory import peak
 from benchmarks.patterns import kept_share, strided, written
 from benchmarks.peers_cpu import Attention, dense, dense_through_fp32, flex, forget_compiled
@@ -40,7 +41,7 @@ SECONDS_A_PAIR = {"forward": 1.9e-9, "backward": 7.2e-9}  # and head, of dense a
 # relative error by norm against fp64 on the rows checked: fp32 sums of some thousand terms; bf16 keeps 8 bits
 TOLERANCE = {"fp32": 2e-6, "bf16": 1e-2}
 
-Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Tensors = tuple[torch.Tensor, ...]  # q, k and v [1, heads, tokens, head_dim]
 
 
 def run(
@@ -72,8 +73,8 @@ def _rows(
     direction: str,
     turns: int,
     deadline: float,
-) -> Iterator[dict[str, object]]:
-    cells = {shape: _cell(direction, tokens, shape, dtype) for shape in packages}
+) -> Iterator[dict[str, Any]]:
+    cells: dict[tuple[int, int], dict[str, Any]] = {shape: _cell(direction, tokens, shape, dtype) for shape in packages}
     if time.perf_counter() > deadline:
         yield from ({**cell, "note": "not measured: the suite's time was over"} for cell in cells.values())
         return
@@ -86,16 +87,15 @@ def _rows(
     forget_compiled()
     for (local, stride), package in packages.items():
         cell = cells[local, stride]
-        error = _error(package, inputs, backward)
-        if not error < TOLERANCE[dtype]:
-            raise AssertionError(f"wrong before any time was taken: {cell['cell']}, error {error:.1e}")
-        cell |= {"error": float(f"{error:.1e}"), "path": _path(package, inputs[0])}
+        cell |= {"error": _error(package.attention, cell, inputs, backward), "path": _path(package, inputs[0])}
         calls[f"patterncc {local} {stride}"] = _timed(package.attention, inputs, backward)
         if not backward and tokens <= FLEX_MOST:  # on the CPU flex_attention has no backward
             attention = flex(tokens, heads=HEADS, block=BLOCK, local=local, stride=stride)
             call = _timed(attention, inputs, backward)
             try:
-                call()  # compiles
+                _error(attention, cell, inputs, backward)  # compiles
+            except WrongError:
+                raise
             except Exception as error:  # without a C++ compiler it has many ways to say so
                 cell["flex_note"] = f"flex_attention does not compile: {str(error).strip().splitlines()[0][:150]}"
             else:
@@ -185,19 +185,12 @@ def _first_watched(name: str, call: Callable[[], object], peaks: dict[str, int |
     return watched
 
 
-def _error(package: ModuleType, inputs: Tensors, backward: bool) -> float:
-    """The greatest relative error by norm, of the last 64 rows' output and, backward, of the gradients that come from
-    them, against fp64 with the package's own dense mask."""
-    rows = 64
-    mask = package.dense_mask(rows, inputs[1].shape[2])
+def _error(attention: Attention, cell: Mapping[str, Any], inputs: Tensors, backward: bool) -> float:
+    """The greatest relative error of some rows, by norm, and backward of the gradients that come from them; WrongError
+    where rounding does not explain it."""
+    case = Case("cpu", HEADS, HEADS, HEAD_DIM, BLOCK, cell["stride"], window=cell["local"] * BLOCK)
     q, k, v = (x.clone().requires_grad_(backward) for x in inputs)
-    q64, k64, v64 = (x.detach().double().requires_grad_(backward) for x in (q[:, :, -rows:], k, v))
-    ours = package.attention(q, k, v)[:, :, -rows:]
-    exact = F.scaled_dot_product_attention(q64, k64, v64, attn_mask=mask)
-    pairs = [(ours, exact)]
-    if backward:
-        gradient = torch.randn_like(ours)
-        found = torch.autograd.grad(ours, (q, k, v), gradient)
-        true = torch.autograd.grad(exact, (q64, k64, v64), gradient.double())
-        pairs += [(found[0][:, :, -rows:], true[0]), (found[1], true[1]), (found[2], true[2])]
-    return max(float((x.detach().double() - y.detach()).norm() / y.detach().norm()) for x, y in pairs)
+    try:
+        return check_sequences(case, TOLERANCE[cell["dtype"]], attention, q, k, v)
+    except WrongError as error:
+        raise WrongError(f"{cell['cell']}, before any time was taken: {error}") from None

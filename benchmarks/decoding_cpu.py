@@ -9,11 +9,13 @@ from types import ModuleType
 import torch
 import torch.nn.functional as F
 
-from benchmarks.patterns import strided, written
+from benchmarks.gpu.cases import Case
+from benchmarks.gpu.witness import forward_squares, within
+from benchmarks.patterns import written
 from benchmarks.timing import Sample, alternate
 
-HEADS, KV_HEADS, HEAD_DIM, BLOCK = 32, 8, 128, 64
-LOCAL, STRIDE = 16, 16
+HEADS, KV_HEADS, HEAD_DIM = 32, 8, 128
+CASE = Case("decoded", HEADS, KV_HEADS, HEAD_DIM, block=64, stride=16, window=1024, offset="g")
 LENGTHS = (4096, 32768)
 STEPS = 16  # a turn
 
@@ -22,10 +24,7 @@ def run(folder: Path) -> Iterator[dict[str, object]]:
     """One row a length: seconds a step, bytes held, and their ratios to the full cache."""
     import patterncc
 
-    text = strided(
-        name="decoded", heads=HEADS, kv_heads=KV_HEADS, stride=STRIDE, local=LOCAL, head_dim=HEAD_DIM, block=BLOCK
-    ).replace("offset: h", "offset: g")
-    package = patterncc.load(written(text, folder))
+    package = patterncc.load(written(CASE.text, folder))
     for length in LENGTHS:
         yield _row(package, length)
 
@@ -38,13 +37,8 @@ def _row(package: ModuleType, length: int) -> dict[str, object]:
     q, new_k, new_v = (torch.randn(1, n, 1, HEAD_DIM) for n in (HEADS, KV_HEADS, KV_HEADS))
     check = cache.fork(torch.zeros(1, dtype=torch.int64)).step(q, new_k, new_v)
     full_k, full_v = torch.cat((k, new_k), 2), torch.cat((v, new_v), 2)
-    mask = package.dense_mask(1, length + 1)
-    exact = F.scaled_dot_product_attention(
-        q.double(), full_k.double(), full_v.double(), attn_mask=mask, enable_gqa=True
-    )
-    error = float((check.double() - exact).norm() / exact.norm())
-    if not error < 2e-6:  # fp32 sums of some thousand terms
-        raise AssertionError(f"wrong before any time was taken: error {error:.1e}")
+    squares = forward_squares(CASE, q[0], full_k[0], full_v[0], check[0], torch.tensor([0]))
+    error = within(2e-6, f"a token after {length}, before any time was taken", squares)  # sums of some thousand terms
 
     def compact() -> None:
         for _ in range(STEPS):
@@ -65,7 +59,7 @@ def _row(package: ModuleType, length: int) -> dict[str, object]:
         "compact_bytes": held,
         "full_bytes": whole,
         "bytes_kept": round(held / whole, 4),
-        "error": float(f"{error:.1e}"),
+        "error": error,
     }
 
 

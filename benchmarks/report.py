@@ -131,6 +131,8 @@ def target_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         value = "" if row["value"] is None else f"{row['value']:.3g}"
         verdict = {None: "", True: "met", False: "not met"}[row["met"]]
+        if row["met"] is None and row["value"] is not None:
+            verdict = "of {} of {} cells".format(*row["cells"])
         lines.append(f"| {row['target']} | {row['goal']} | {value} | {verdict} |")
     return lines
 

@@ -26,7 +26,7 @@ def measure(
     witness.check_mask(facts, package, tokens)
     witness.check_short(facts, device, package.attention, min(tokens, SHORT))
     for direction, inputs in both_ways(device.sequences(facts, batch, tokens)):
-        error = witness.check_sequences(facts, device, package.attention, *inputs)
+        error = witness.check_sequences(facts, device.tolerance, package.attention, *inputs)
         calls = {"ours": call_of(package.attention, inputs)}
         note: dict[str, object] = {}
         if flash:

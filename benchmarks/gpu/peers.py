@@ -41,7 +41,7 @@ def measure(
     device.wait()
     tables_s = round((time.perf_counter() - begin) / len(others), 4)
     for direction, inputs in attention.both_ways(device.sequences(facts, batch, tokens)):
-        error = witness.check_sequences(facts, device, package.attention, *inputs)
+        error = witness.check_sequences(facts, device.tolerance, package.attention, *inputs)
         errors = _errors(facts, device, others, inputs)
         everyone = {"ours": package.attention, **{name: others[name] for name in errors}}
         times = device.alternate({name: attention.call_of(call, inputs) for name, call in everyone.items()})
@@ -68,7 +68,7 @@ def _errors(case: Case, device: Device, others: Mapping[str, Attention], inputs:
     failure: Exception | None = None
     for name, other in others.items():
         try:
-            errors[name] = witness.check_sequences(case, device, other, *inputs)
+            errors[name] = witness.check_sequences(case, device.tolerance, other, *inputs)
         except WrongError as wrong:
             raise WrongError(f"the peer's {wrong}") from wrong
         except Exception as error:  # tiles that a block does not hold, shared memory, no backward

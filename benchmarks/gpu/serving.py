@@ -66,7 +66,7 @@ def decode(device: Device, case: Case, package: ModuleType, *, requests: int, to
     for request in {0, requests - 1}:
         result = out[request].transpose(0, 1)
         squares.append(witness.forward_squares(case, q[request].transpose(0, 1), *cache.of(request), result, last))
-    error = witness.within(device, "a token", *squares)
+    error = witness.within(device.tolerance, "a token", *squares)
     heads, u = torch.arange(case.heads)[:, None], torch.arange(tokens)
     kept = case.keeps(heads, tokens - 1, u).view(case.kv_heads, -1, tokens).any(1).sum().item()
     size = requests * kept * case.head_dim * 2 * cache.k.element_size()
@@ -124,7 +124,7 @@ def varlen(device: Device, case: Case, package: ModuleType, *, lengths: Sequence
         q, k, v, dout, result, *parts = (x[span].transpose(0, 1) for x in (*inputs, gradient, out.detach(), *grads))
         forward += witness.forward_squares(case, q, k, v, result[:, own], own)
         backward += witness.backward_squares(case, q, k, v, dout, own, parts)
-    error = witness.within(device, "packed sequences", forward, backward)
+    error = witness.within(device.tolerance, "packed sequences", forward, backward)
     for direction, tensors in attention.both_ways(inputs):
         calls = {"packed": attention.call_of(packed, tensors), "apart": attention.call_of(apart, tensors)}
         times = device.alternate(calls)
@@ -158,7 +158,7 @@ def paged(
         own, result = q[span].transpose(0, 1), out[span].transpose(0, 1)
         rows = witness.chosen_rows(own.shape[1]).to(device.name)
         squares.append(witness.forward_squares(case, own, *cache.of(request), result[:, rows], rows))
-    error = witness.within(device, "mixed batch", *squares)
+    error = witness.within(device.tolerance, "mixed batch", *squares)
     times = device.alternate({"call": call})["call"]
     pairs = sum(case.pairs(n) - case.pairs(n - new) for n, new in zip(lengths, queries, strict=True))
     shape: Row = {"direction": "forward", "head_dim": case.head_dim, "requests": len(queries), "new_tokens": bounds[-1]}

@@ -40,11 +40,11 @@ def check_mask(case: Case, package: ModuleType, tokens: int) -> None:
 def check_short(case: Case, device: Device, attention: Attention, tokens: int) -> None:
     """Forward and backward of two short sequences in all their rows."""
     inputs = [x.requires_grad_() for x in device.sequences(case, 2, tokens)]
-    check_sequences(case, device, attention, *inputs, rows=torch.arange(tokens))
+    check_sequences(case, device.tolerance, attention, *inputs, rows=torch.arange(tokens))
 
 
 def check_sequences(
-    case: Case, device: Device, attention: Attention, q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None = None
+    case: Case, tolerance: float, attention: Attention, q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None = None
 ) -> float:
     """The greatest error of some rows of the last sequence, and of the gradients that come from them where q, k and v
     ask for any; WrongError when that is too large."""
@@ -52,7 +52,7 @@ def check_sequences(
     if not q.requires_grad:
         with torch.no_grad():
             out = attention(q, k, v)
-        return within(device, "result", forward_squares(case, q[-1], k[-1], v[-1], out[-1][:, rows], rows))
+        return within(tolerance, "result", forward_squares(case, q[-1], k[-1], v[-1], out[-1][:, rows], rows))
     out = attention(q, k, v)
     gradient = torch.zeros_like(out)
     gradient[-1][:, rows] = torch.randn_like(out[-1][:, rows])
@@ -60,10 +60,10 @@ def check_sequences(
     q, k, v = (x[-1].detach() for x in (q, k, v))
     forward = forward_squares(case, q, k, v, out[-1][:, rows].detach(), rows)
     backward = backward_squares(case, q, k, v, gradient[-1], rows, [x[-1] for x in grads])
-    return within(device, "result or gradient", forward, backward)
+    return within(tolerance, "result or gradient", forward, backward)
 
 
-def within(device: Device, what: str, *squares: Tensor) -> float:
+def within(tolerance: float, what: str, *squares: Tensor) -> float:
     """The greatest error by norm, relative, to two digits; WrongError when it is too large, or NaN.
 
     squares: [..., 2], sums of squares of what is off and of what is wanted.
@@ -71,8 +71,8 @@ def within(device: Device, what: str, *squares: Tensor) -> float:
     off, wanted = torch.cat([x.reshape(-1, 2) for x in squares]).unbind(1)
     errors = (off / wanted).sqrt()
     worst = float(errors[errors.nan_to_num(torch.inf).argmax()])
-    if not worst < device.tolerance:
-        raise WrongError(f"{what}: relative error {worst:.1e}; rounding explains {device.tolerance:.0e}")
+    if not worst < tolerance:
+        raise WrongError(f"{what}: relative error {worst:.1e}; rounding explains {tolerance:.0e}")
     return float(f"{worst:.1e}")
 
 

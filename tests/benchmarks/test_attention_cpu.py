@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks import attention_cpu
+from benchmarks.gpu.witness import WrongError
 from benchmarks.memory import peak
 
 
@@ -67,15 +68,22 @@ def test_a_wrong_result_gets_no_time(toy, tmp_path, monkeypatch, backward):
 
     class Wrong:
         def __init__(self, right):
-            self.dense_mask, self.right = right.dense_mask, right
+            self.right = right
 
         def attention(self, q, k, v):
             out = self.right.attention(q, k, v)
             return out.detach() + 1.01 * (out - out.detach()) if backward else out * 1.01
 
     monkeypatch.setattr(attention_cpu, "_package", lambda *shape: Wrong(package(*shape)))
-    with pytest.raises(AssertionError, match="before any time"):
+    with pytest.raises(WrongError, match=r"192 tokens, local 1.*before any time"):
         list(attention_cpu.run(tmp_path, backward=backward, turns=1))
+
+
+def test_a_peer_with_another_mask_gets_no_time(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(attention_cpu, "flex", lambda *_, **__: attention_cpu.dense)
+    monkeypatch.setattr(attention_cpu, "FLEX_MOST", 192)
+    with pytest.raises(WrongError, match="before any time"):
+        list(attention_cpu.run(tmp_path, turns=1))
 
 
 def test_peak_memory_is_what_a_call_holds_at_most():

@@ -192,13 +192,13 @@ def test_errors_are_by_norm_and_nan_is_one() -> None:
     share = case.heads // case.kv_heads
     wide = [x.repeat_interleave(share, 0) for x in (k, v)]
     out = torch.nn.functional.scaled_dot_product_attention(q[:, rows], *wide, attn_mask=mask)
-    assert witness.within(device, "it", witness.forward_squares(case, q, k, v, out, rows)) < 1e-14
+    assert witness.within(device.tolerance, "it", witness.forward_squares(case, q, k, v, out, rows)) < 1e-14
     for spoiled in (out * 1.001, out.index_fill(1, torch.tensor([1]), torch.nan)):
         squares = witness.forward_squares(case, q, k, v, spoiled, rows)
         with pytest.raises(witness.WrongError):
-            witness.within(device, "it", squares)
+            witness.within(device.tolerance, "it", squares)
         with pytest.raises(witness.WrongError):  # whatever stands beside it
-            witness.within(device, "it", torch.tensor([1e-30, 1.0]), squares, torch.tensor([1e-30, 1.0]))
+            witness.within(device.tolerance, "it", torch.tensor([1e-30, 1.0]), squares, torch.tensor([1e-30, 1.0]))
 
 
 @pytest.mark.parametrize("name, size", [("ancestor", 64), ("ancestor", 128), ("block16", 128), ("mixed", 64)])
