@@ -59,8 +59,8 @@ ABOUT = {  # what a reader must know of a part to read its table
     "startup": "Seconds of whole processes: the median, the least and the most.",
     "imports": "Milliseconds with Python's import profiler, which slows imports down; each package with what it "
     "imports itself. Empty: not imported.",
-    "lowering": "From a checked pattern to what a kernel walks; each row a process of its own. Peak memory is beyond "
-    "what was held after importing; bytes are those of the result. From a bitmap of blocks: making it "
+    "lowering": "From a checked pattern to what a kernel walks; each way a process of its own. Peak memory is the "
+    "first run's, beyond what was held before it; bytes are those of the result. From a bitmap of blocks: making it "
     "is included. The median of five runs, of less where they take long.",
     "growth": "At 32 heads, block 64: each quantity as a power of the number of tokens, by least squares over all "
     "lengths. r2 is empty where nothing varies; off by at most: how many times the law misses a measurement. "
@@ -68,7 +68,8 @@ ABOUT = {  # what a reader must know of a part to read its table
     "proofs": "Coverage by a layer, for every length. Period: the least common multiple of all strides, in blocks.",
     "gallery": "All that the gallery's patterns promise.",
     "attention": "8 heads of 64, block 64, causal. Speedup is over dense SDPA, of medians; the ideal is 1 / density. "
-    "Backward is forward and backward. In bf16 backward, dense is the faster of torch's own, which is slow on CPUs "
+    "A share above 1: a kept pair takes less time than a pair of dense attention. Results of all are checked before, "
+    "by the pattern's definition in fp64. Backward is forward and backward. In bf16 backward, dense is the faster of torch's own, which is slow on CPUs "
     "without bf16 instructions, and of SDPA in fp32 with casts before and after (dense fp32); torch's own is measured "
     "up to 4k tokens. flex_attention has no backward on CPUs. Path: compiled kernels, or torch.",
     "attention: seconds": "Medians, least and most, in alternation. What takes more than 5 s runs twice, its first run "
