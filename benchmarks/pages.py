@@ -71,7 +71,8 @@ ABOUT = {  # what a reader must know of a part to read its table
     "A share above 1: a kept pair takes less time than a pair of dense attention. Results of all are checked before, "
     "by the pattern's definition in fp64. Backward is forward and backward. In bf16 backward, dense is the faster of "
     "torch's own, which is slow on CPUs without bf16 instructions, and of SDPA in fp32 with casts before and after "
-    "(dense fp32); torch's own is measured up to 4k tokens. flex_attention has no backward on CPUs. Path: compiled kernels, or torch.",
+    "(dense fp32); torch's own is measured up to 4k tokens. "
+    "flex_attention has no backward on CPUs. Path: compiled kernels, or torch.",
     "attention: seconds": "Medians, least and most, in alternation. What takes more than 5 s runs twice, its first run "
     "counted; more than 7.5 s, once.",
     "attention: peak memory": "Resident bytes of one call, beyond what was held before it.",
