@@ -74,6 +74,15 @@ class Box:
             and self.i1 <= other.i1
         )
 
+    def before(self, other: Box) -> bool:
+        """Whether some column has a pair in this box and one in a later row of the other (unless the boxes' ranges
+        contradict).
+
+        >>> Box(d0=4).before(Box(j0=9, i0=9, i1=10)), Box(d0=4, i0=9).before(Box(i0=9, i1=10))
+        (True, False)
+        """
+        return other.j0 < self.j1 and self.j0 < other.j1 and other.i1 > self.i0 + 1 and other.d1 > self.d0 + 1
+
 
 def box_of(term: Term) -> Box:
     """The box of a term's bounds.

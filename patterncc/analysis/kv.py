@@ -16,12 +16,12 @@ u, by the lemma of `union`.
 
 from __future__ import annotations
 
-from patterncc.analysis.answer import Answer, first
+from patterncc.analysis.answer import Answer
 from patterncc.analysis.box import INFINITY, Box, box_of
 from patterncc.analysis.budget import Budget, Undecided
 from patterncc.analysis.extent import extent
 from patterncc.analysis.finite import keeps, kept_whole
-from patterncc.analysis.plane import gaps
+from patterncc.analysis.gaps import Gap, Gaps
 from patterncc.analysis.residues import Arc, complement, first_free
 from patterncc.analysis.scopes import kv_groups, layer_classes
 from patterncc.analysis.union import Span, Union, union
@@ -30,6 +30,7 @@ from patterncc.ir.layout import KEY, Classes, Layout, Term
 from patterncc.lazy import np
 
 SCOPES = ("head", "group")
+Pair = tuple[int, int]  # (later row, column)
 
 
 def kv(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...]:
@@ -69,25 +70,32 @@ def first_return(kept: frozenset[Layout], causal: bool, block: int, budget: Budg
     region = box_of(gap.touched(block)).tight()
     if whole.opaque:
         return Answer() if _no_gap(region, whole, budget) else _looked_at(whole, gap, block, budget)
-    answers = []
-    try:
-        for box, key, query in gaps(region, whole.terms, budget):
-            for term in whole.terms:
-                settled = INFINITY
-                try:
-                    pair = _return(box, key, query, term, budget)
-                except Undecided as stop:
-                    pair, settled = stop.known, stop.decided * block
-                tokens = (pair[0] * block, max(pair[1] * block, whole.sink)) if pair else None
-                answers.append(Answer(tokens, settled))
-    except Undecided:
-        answers.append(Answer(settled=0))
-    return first(answers)
+    gaps = Gaps(region, whole.terms, budget, later=True)
+    best: Pair | None = None
+    doubt: float = INFINITY  # returns in rows up to this one are settled
+    while True:
+        last = min(INFINITY if best is None else best[0], doubt)  # no later gap has a smaller return
+        try:
+            gap = gaps.next(last)
+        except Undecided as stop:
+            doubt = min(doubt, stop.decided)
+            break
+        if gap is None:
+            break
+        for bounds, term in gap.later:
+            try:
+                pair = _return(gap, bounds, term, budget)
+            except Undecided as stop:
+                doubt, pair = min(doubt, stop.decided), stop.known
+            if pair is not None and (best is None or pair < best):
+                best = pair
+    tokens = None if best is None else (best[0] * block, max(best[1] * block, whole.sink))
+    return Answer(tokens, doubt * block)
 
 
-def _return(gap: Box, key: frozenset[Arc], query: frozenset[Arc], term: Term, budget: Budget) -> tuple[int, int] | None:
+def _return(found: Gap, later: Box, term: Term, budget: Budget) -> Pair | None:
     """The smallest (later row, column): the column has a gap in the box, and the term keeps it in the later row."""
-    later = box_of(term)
+    gap, key, query = found.box, found.key, found.query
     d0, e0 = max(gap.d0, 0), max(later.d0, 1)  # the gap's distances start at d0, the return's at e0
     residue: frozenset[Arc] = frozenset()
     if term.width < term.every:
@@ -101,7 +109,7 @@ def _return(gap: Box, key: frozenset[Arc], query: frozenset[Arc], term: Term, bu
     if low >= high or d0 + 1 >= later.d1 or gap.i0 + 1 >= later.i1:
         return None
     free_from = max(gap.i0 - d0, later.i0 - e0, low)  # from here on rows' lower bounds do not matter
-    best: tuple[int, int] | None = None
+    best: Pair | None = None
     j = int(low) - 1
     try:
         for _ in range(budget.columns):
@@ -109,7 +117,7 @@ def _return(gap: Box, key: frozenset[Arc], query: frozenset[Arc], term: Term, bu
             if following is None:
                 return best
             j = following
-            if best is not None and max(j + d0 + 1, j + e0, later.i0, gap.i0 + 1) > best[0]:
+            if best is not None and max(j + d0 + 1, j + e0, later.i0, gap.i0 + 1) >= best[0]:
                 return best
             d = first_free(query, int(max(d0, gap.i0 - j)), min(gap.d1, gap.i1 - j), budget)
             if d is not None:
@@ -117,7 +125,7 @@ def _return(gap: Box, key: frozenset[Arc], query: frozenset[Arc], term: Term, bu
                 e = first_free(residue, start, min(later.d1, later.i1 - j), budget)
                 if e is not None and (best is None or (j + e, j) < best):
                     best = j + e, j
-            if j >= free_from and (best is not None or gap.i1 == later.i1 == INFINITY):
+            if j >= free_from:  # a column further on sees the same distances, fewer of them at the far end
                 return best
     except Undecided:
         pass
@@ -127,7 +135,7 @@ def _return(gap: Box, key: frozenset[Arc], query: frozenset[Arc], term: Term, bu
 def _no_gap(region: Box, whole: Union, budget: Budget) -> bool:
     """Whether the terms alone are known to keep the region: then random and mask parts take nothing up again."""
     try:
-        return next(iter(gaps(region, whole.terms, budget)), None) is None
+        return Gaps(region, whole.terms, budget).next() is None
     except Undecided:
         return False
 

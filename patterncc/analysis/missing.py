@@ -10,8 +10,8 @@ from patterncc.analysis.box import Box
 from patterncc.analysis.budget import DEFAULT, Budget, Undecided
 from patterncc.analysis.covering import uncovered
 from patterncc.analysis.extent import column_extent
-from patterncc.analysis.plane import gaps
-from patterncc.analysis.residues import INFINITY, Arc, merge
+from patterncc.analysis.gaps import Gap, Gaps
+from patterncc.analysis.residues import INFINITY, merge
 from patterncc.analysis.union import Union, union
 from patterncc.ir.layout import Layout
 from patterncc.ir.tokens import touched
@@ -62,11 +62,11 @@ def missing(kept: Iterable[Layout], causal: bool, block: int, budget: Budget = D
     region = Box(d0=0, j0=start, i0=start).tight()
     found: list[Missing] = []
     try:
-        boxes = sorted(gaps(region, whole.terms, budget), key=lambda entry: entry[0].d0)
+        gaps = sorted(Gaps(region, whole.terms, budget), key=lambda gap: gap.box.d0)
     except Undecided:
         return ()
-    for box, key, query in boxes:
-        entry = _missing(box, key, query, budget)
+    for gap in gaps:
+        entry = _missing(gap, budget)
         if entry is None:
             continue
         last = found[-1] if found else None
@@ -108,10 +108,10 @@ def _same(a: Missing, b: Missing) -> bool:
     return (a.counted, a.every, a.residues) == (b.counted, b.every, b.residues)
 
 
-def _missing(box: Box, key: frozenset[Arc], query: frozenset[Arc], budget: Budget) -> Missing | None:
-    d_from, d_to = int(max(box.d0, 0)), None if box.d1 == INFINITY else int(box.d1)
+def _missing(gap: Gap, budget: Budget) -> Missing | None:
+    d_from, d_to = int(max(gap.box.d0, 0)), None if gap.box.d1 == INFINITY else int(gap.box.d1)
     share, every, residues, counted = 1.0, 1, (0,), "j"
-    for arcs, name in ((key, "j"), (query, "i-j")):
+    for arcs, name in ((gap.key, "j"), (gap.query, "i-j")):
         if not arcs:
             continue
         held = merge(arcs)

@@ -7,26 +7,21 @@ every length: there is such a pair iff there is one with i below the bounds' sum
 Proof. In such a box a term's bounds hold everywhere (active) or nowhere (inactive). A pair is kept iff an active
 term's residue holds, and each of those speaks of j alone or of i - j alone: not kept is a product. Its smallest pair
 is (min A + min D, min A) unless the row's range forbids it; `_smallest` treats that. A and D are periodic
-(`residues`).
-
-The search is best first by the smallest row of a box, so a box below which a witness is known is never opened.
-"""
+(`residues`)."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable, Iterator
-from itertools import count
+from collections.abc import Callable, Iterable
 from math import lcm
 
 from patterncc.analysis.box import INFINITY, Box, box_of
 from patterncc.analysis.budget import Budget, Undecided
-from patterncc.analysis.residues import Arc, arcs_of, complement, fill, first_free, held, last_free, merge
-from patterncc.ir.layout import KEY, QUERY, Term
+from patterncc.analysis.gaps import Gaps
+from patterncc.analysis.residues import Arc, complement, first_free, held, last_free, merge
+from patterncc.ir.layout import KEY, Term
 from patterncc.lazy import np
 
 Pair = tuple[int, int]  # (row, column)
-Candidates = tuple[tuple[Box, Term], ...]
 
 
 def first_outside(region: Term, terms: Iterable[Term], budget: Budget) -> Pair | None:
@@ -41,34 +36,19 @@ def first_outside(region: Term, terms: Iterable[Term], budget: Budget) -> Pair |
     key, query = _asked(region)
     if key is None or query is None:
         return None
-    start = box_of(region).tight()
-    number = count()  # a heap compares ties by the next entry: boxes have no order
-    heap = (
-        []
-        if start.empty
-        else [(start.i0, next(number), start, tuple((box_of(t), t) for t in set(terms) if t.width > 0))]
-    )
+    gaps = Gaps(box_of(region), terms, budget)
     best: Pair | None = None
     doubt: float = INFINITY  # rows before this one are settled
-    work = 0
-    while heap and heap[0][0] <= min(INFINITY if best is None else best[0], doubt):
-        row, _, box, candidates = heapq.heappop(heap)
-        work += 1 + len(candidates)
-        if work > budget.meetings:
-            doubt = min(doubt, row)
-            break
-        active = meeting(box, candidates, budget)
-        if active is None:
-            continue
-        parts = cut(box, active)
-        if parts is not None:
-            for part in parts:
-                part = part.tight()
-                if not part.empty:
-                    heapq.heappush(heap, (part.i0, next(number), part, active))
-            continue
+    while True:
         try:
-            found = _smallest(box, key | _arcs(active, KEY), query | _arcs(active, QUERY), budget)
+            gap = gaps.next(min(INFINITY if best is None else best[0], doubt))
+        except Undecided as stop:
+            doubt = min(doubt, stop.decided)
+            break
+        if gap is None:
+            break
+        try:
+            found = _smallest(gap.box, key | gap.key, query | gap.query, budget)
         except Undecided as stop:
             doubt, found = min(doubt, stop.decided), stop.known
         if found is not None and (best is None or found < best):
@@ -76,25 +56,6 @@ def first_outside(region: Term, terms: Iterable[Term], budget: Budget) -> Pair |
     if doubt == INFINITY or (best is not None and best[0] < doubt):
         return best
     raise Undecided(int(doubt), best)
-
-
-def gaps(region: Box, terms: Iterable[Term], budget: Budget) -> Iterator[tuple[Box, frozenset[Arc], frozenset[Arc]]]:
-    """The region's boxes that no bound cuts and no term keeps whole: (box, key arcs, query arcs)."""
-    stack = [] if region.empty else [(region, tuple((box_of(t), t) for t in terms if t.width > 0))]
-    work = 0
-    while stack:
-        box, candidates = stack.pop()
-        work += 1 + len(candidates)
-        if work > budget.meetings:
-            raise Undecided(0)
-        active = meeting(box, candidates, budget)
-        if active is None:
-            continue
-        parts = cut(box, active)
-        if parts is None:
-            yield box, _arcs(active, KEY), _arcs(active, QUERY)
-        else:
-            stack += [(part.tight(), active) for part in parts if not part.tight().empty]
 
 
 def _asked(region: Term) -> tuple[frozenset[Arc] | None, frozenset[Arc] | None]:
@@ -106,49 +67,6 @@ def _asked(region: Term) -> tuple[frozenset[Arc] | None, frozenset[Arc] | None]:
     rest = complement((region.every, region.offset, region.width))
     arcs = frozenset(() if rest is None else (rest,))
     return (arcs, frozenset()) if region.anchor == KEY else (frozenset(), arcs)
-
-
-def _arcs(active: Candidates, anchor: str) -> frozenset[Arc]:
-    return arcs_of((t.every, t.offset, t.width) for _, t in active if t.anchor == anchor)
-
-
-def meeting(box: Box, candidates: Candidates, budget: Budget) -> Candidates | None:
-    """The terms that may meet the box; None when those that keep it in all but residue keep every pair of it.
-
-    In a box that no bound cuts, ranges that overlap contain the box's: then every term returned is active throughout.
-    """
-    active = []
-    arcs: dict[str, list[Arc]] = {KEY: [], QUERY: []}
-    for bounds, term in candidates:
-        if box.overlaps(bounds):
-            if box.within(bounds):
-                if term.width >= term.every:
-                    return None
-                arcs[term.anchor].append((term.every, term.offset, term.width))
-            active.append((bounds, term))
-    for some in arcs.values():
-        if len(some) > 1 and fill(arcs_of(some), budget):
-            return None
-    return tuple(active)
-
-
-def cut(box: Box, active: Candidates) -> tuple[Box, Box] | None:
-    """The box in two, at the middle bound that cuts it; None when no bound does."""
-    d, j, i = set(), set(), set()
-    for bounds, _ in active:
-        d.update(x for x in (bounds.d0, bounds.d1) if box.d0 < x < box.d1)
-        j.update(x for x in (bounds.j0, bounds.j1) if box.j0 < x < box.j1)
-        i.update(x for x in (bounds.i0, bounds.i1) if box.i0 < x < box.i1)
-    most = max(d, j, i, key=len)
-    if not most:
-        return None
-    x = sorted(most)[len(most) // 2]
-    b = box
-    if most is d:
-        return Box(b.d0, x, b.j0, b.j1, b.i0, b.i1), Box(x, b.d1, b.j0, b.j1, b.i0, b.i1)
-    if most is j:
-        return Box(b.d0, b.d1, b.j0, x, b.i0, b.i1), Box(b.d0, b.d1, x, b.j1, b.i0, b.i1)
-    return Box(b.d0, b.d1, b.j0, b.j1, b.i0, x), Box(b.d0, b.d1, b.j0, b.j1, x, b.i1)
 
 
 def _smallest(box: Box, key: frozenset[Arc], query: frozenset[Arc], budget: Budget) -> Pair | None:

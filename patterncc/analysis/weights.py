@@ -19,7 +19,7 @@ from patterncc.analysis.box import Box
 from patterncc.analysis.budget import DEFAULT, Budget
 from patterncc.analysis.extent import extent
 from patterncc.analysis.finite import bits, holds, keeps
-from patterncc.analysis.plane import gaps
+from patterncc.analysis.gaps import Gaps
 from patterncc.analysis.residues import INFINITY, Arc, merge, sieve
 from patterncc.analysis.union import Union, union
 from patterncc.errors import UsageError
@@ -118,8 +118,8 @@ def _weights(whole: Union, layout: Layout, causal: bool, block: int, rows: int, 
     i = np.arange(rows)
     kept = (i + 1 if causal else np.full(rows, rows)).astype(np.int64)
     region = Box(d0=0 if causal else -INFINITY, j1=rows, i1=rows).tight()
-    for box, key, query in gaps(region, whole.terms, budget):
-        kept -= _missing(box, key, query, rows)
+    for gap in Gaps(region, whole.terms, budget):
+        kept -= _missing(gap.box, gap.key, gap.query, rows)
     if layout.random or layout.mask:
         np.add.at(kept, _drawn(layout, whole, rows, causal), 1)
     diagonal = _whole_pairs(layout, whole, i, i) if causal else np.zeros(rows, bool)

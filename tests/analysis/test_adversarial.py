@@ -15,6 +15,7 @@ import pytest
 from patterncc.analysis.answer import Answer
 from patterncc.analysis.budget import DEFAULT, Budget
 from patterncc.analysis.coverage import covered
+from patterncc.analysis.kv import first_return
 from patterncc.analysis.residues import first_free, merge
 from patterncc.ir.layout import QUERY, Layout, Term
 
@@ -130,6 +131,24 @@ def test_global_rows_and_columns_by_the_hundred():
     terms += [Term(j_from=3 * k, j_to=3 * k + 1) for k in range(200)]
     assert verdict(terms) == Answer((LOCAL + 1, 1))
     assert verdict([*terms, *(Term(every=3, offset=k) for k in range(3))]).holds is True
+
+
+def test_kv_with_global_rows_and_columns_by_the_thousand():
+    """A key returns in a global row after a gap; columns alone never return. Nothing stays open."""
+    columns = [Term(j_from=k, j_to=k + 1) for k in range(0, 2000, 2)]
+    odd = [Term(j_from=k, j_to=k + 1) for k in range(1, 2000, 2)]
+
+    def answer(window: int, *terms: Term) -> Answer:
+        return first_return(frozenset([Layout((Term(d_to=window), *terms))]), True, 1, DEFAULT)
+
+    def rows(first: int) -> list[Term]:
+        return [Term(i_from=i, i_to=i + 1) for i in range(first, first + 2000, 2)]
+
+    assert answer(4, *columns).holds is True
+    assert answer(4, *odd, *rows(0)) == Answer((6, 0))  # row 4 keeps column 0, row 5 does not, row 6 does
+    assert answer(4, *columns, *rows(10**6)) == Answer((10**6, 1))
+    assert answer(4, *columns, *rows(10**6), Term(every=16, offset=1)) == Answer((10**6, 3))
+    assert answer(5000, *columns, *rows(6000)) == Answer((6000, 1))
 
 
 def test_query_and_key_anchors_with_rows():

@@ -13,7 +13,7 @@ import random
 import numpy as np
 import pytest
 
-from patterncc.analysis import plane, residues, search
+from patterncc.analysis import gaps, plane, residues, search
 from patterncc.analysis.answer import Answer
 from patterncc.analysis.budget import Budget
 from patterncc.analysis.causal import looks_ahead
@@ -122,10 +122,19 @@ def test_the_check_notices_a_wrong_residue(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_check_notices_a_wrong_bound(monkeypatch: pytest.MonkeyPatch):
     """Negative control: an engine that takes terms for wider than they are is caught."""
-    right = plane.box_of
-    monkeypatch.setattr(plane, "box_of", lambda term: wider(right(term)))
+    right = gaps.box_of
+    monkeypatch.setattr(gaps, "box_of", lambda term: wider(right(term)))
     with pytest.raises(AssertionError):
         for seed in range(100):
+            check_one(seed, WHOLE, 0.0)
+
+
+def test_the_check_notices_an_overlooked_return(monkeypatch: pytest.MonkeyPatch):
+    """Negative control: a term that may keep a gap's columns again must not be dropped on the way to the gap."""
+    right = gaps.Box.before
+    monkeypatch.setattr(gaps.Box, "before", lambda gap, later: right(gap, later) and later.i0 <= gap.i0)
+    with pytest.raises(AssertionError):
+        for seed in range(300):
             check_one(seed, WHOLE, 0.0)
 
 
