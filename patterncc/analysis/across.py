@@ -13,6 +13,7 @@ a few blocks: what that leaves unconnected is unconnected; what it connects beyo
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -44,35 +45,48 @@ def across(kept: list[Union], block: int, budget: Budget) -> Reached:
     lag = _lags(kept, block)
     if lag is not None:
         return Reached(len(kept) + 1, None, Answer((0, lag)))
-    whole = [_terms(layer, block, whole_terms) for layer in kept]
-    tokens = any(layer.window or layer.sink for layer in kept)
-    some = [_terms(layer, block, touched_terms) for layer in kept] if tokens else whole
-    least, missing = 1, None
-    for n in range(1, len(kept) + 1):
-        missing = _unconnected(some[:n], BLOCKS, block)
-        if missing is None:
-            break
-        least = n + 1
-    if missing is not None:
+    whole_of = {layer: _terms(layer, block, whole_terms) for layer in dict.fromkeys(kept)}
+    whole = [whole_of[layer] for layer in kept]
+    tokens = any(layer.window or layer.sink for layer in whole_of)
+    some_of = {layer: _terms(layer, block, touched_terms) for layer in whole_of} if tokens else whole_of
+    some = [some_of[layer] for layer in kept]
+    numbers = range(1, len(kept) + 1)  # more layers connect more: the first number that is enough is found by halving
+    least = 1 + bisect_left(numbers, True, key=lambda n: _unconnected(some[:n], BLOCKS, block) is None)
+    if least > len(kept):
+        missing = _unconnected(some, BLOCKS, block)
+        assert missing is not None
         i, j = missing
         pair = (i * block, j * block + (i == j))
         return Reached(least, None, Answer(pair, settled=0 if tokens else pair[0] + 1))
-    for n in range(least, len(kept) + 1):
-        hub = _hub(whole[:n], budget)
-        if hub is not None and _unconnected(whole[:n], hub + 1, block) is None:
-            return Reached(least, n)
+    hubs = _Hubs(whole, budget)
+    enough = bisect_left(numbers, True, lo=least - 1, key=lambda n: _connects(whole[:n], hubs.first(n), block))
+    if enough < len(kept):
+        return Reached(least, numbers[enough])
     return Reached(least, None, Answer(settled=0 if tokens else BLOCKS * block))
 
 
-def _hub(layers: list[frozenset[Term]], budget: Budget) -> int | None:
-    """A block that takes everything up in one layer and gives it to every row in a later one; the smallest."""
-    candidates = sorted({0} | {t.i_from for terms in layers for t in terms if t.i_from and t.i_from < BLOCKS})
-    for c in candidates:
-        takes = [_keeps_all(Term(i_from=c, i_to=c + 1), terms, budget) for terms in layers]
-        gives = [_keeps_all(Term(j_from=c, j_to=c + 1), terms, budget) for terms in layers]
-        if any(takes[a] and any(gives[a + 1 :]) for a in range(len(layers))):
-            return c
-    return None
+def _connects(layers: list[frozenset[Term]], hub: int | None, block: int) -> bool:
+    return hub is not None and _unconnected(layers, hub + 1, block) is None
+
+
+class _Hubs:
+    """Blocks that take everything up in one layer and give it to every row in a later one."""
+
+    def __init__(self, layers: list[frozenset[Term]], budget: Budget) -> None:
+        distinct = dict.fromkeys(layers)
+        candidates = {0} | {t.i_from for terms in distinct for t in terms if t.i_from and t.i_from < BLOCKS}
+        self._found: list[tuple[int, int]] = []  # (block, layers that it takes), the smallest block first
+        for c in sorted(candidates):
+            takes = {terms: _keeps_all(Term(i_from=c, i_to=c + 1), terms, budget) for terms in distinct}
+            gives = {terms: _keeps_all(Term(j_from=c, j_to=c + 1), terms, budget) for terms in distinct}
+            start = next((a for a, terms in enumerate(layers) if takes[terms]), len(layers))
+            end = next((b for b in range(start + 1, len(layers)) if gives[layers[b]]), None)
+            if end is not None:
+                self._found.append((c, end + 1))
+
+    def first(self, count: int) -> int | None:
+        """The smallest hub of the first so many layers."""
+        return next((c for c, needed in self._found if needed <= count), None)
 
 
 def _keeps_all(region: Term, terms: frozenset[Term], budget: Budget) -> bool:
@@ -89,9 +103,10 @@ def _unconnected(layers: list[frozenset[Term]], blocks: int, block: int) -> tupl
     followed, at all lengths at once: a line a length, without the blocks beyond it. A path of residual connections
     alone connects a token with itself, not with others of its block: real steps are kept apart.
     """
-    steps = [_matrix(terms, blocks) for terms in layers]
+    steps = {terms: _matrix(terms, blocks) for terms in dict.fromkeys(layers)}
+    into = _followed(layers[::-1], steps)
+    out_of = _followed(layers, {terms: step.T for terms, step in steps.items()})
     inside = np.tri(blocks, dtype=bool)  # [length, block]
-    into, out_of = _followed(steps[::-1], inside), _followed([step.T for step in steps], inside)
     own = np.eye(blocks, dtype=bool) & (block == 1)
     sees, seen = ~(into | own) & inside, ~(out_of | own) & inside
     found = [(n, int(np.argmax(sees[n]))) for n in np.flatnonzero(sees.any(1))[:1].tolist()]
@@ -101,12 +116,17 @@ def _unconnected(layers: list[frozenset[Term]], blocks: int, block: int) -> tupl
     return min(found, default=None)
 
 
-def _followed(steps: list[np.ndarray], inside: np.ndarray) -> np.ndarray:
-    """[length, block]: where the steps in turn lead from each length's last block, by at least one real step."""
-    start = np.eye(len(inside), dtype=bool)
+def _followed(layers: list[frozenset[Term]], steps: dict[frozenset[Term], np.ndarray]) -> np.ndarray:
+    """[length, block]: where the layers in turn lead from each length's last block, by at least one real step."""
+    blocks = len(steps[layers[0]])
+    inside, start = np.tri(blocks, dtype=bool), np.eye(blocks, dtype=bool)
     reached = np.zeros_like(inside)
-    for step in steps:
-        reached |= ((reached | start).astype(np.float32) @ step.astype(np.float32) > 0) & inside
+    idle: set[frozenset[Term]] = set()  # layers that lead nowhere else
+    for terms in layers:
+        if terms not in idle:
+            step = (reached | start).astype(np.float32) @ steps[terms].astype(np.float32) > 0
+            before, reached = reached, reached | (step & inside)
+            idle = {*idle, terms} if np.array_equal(before, reached) else set()
     return reached
 
 

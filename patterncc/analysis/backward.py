@@ -23,7 +23,10 @@ def sources(layers: Sequence[Union], t: int, block: int) -> np.ndarray:
     seen = np.zeros(t + 1, bool)
     seen[t] = True
     kept = {layer: _blocks(layer, i) for layer in set(layers)}
+    idle: set[Union] = set()  # layers that bring nothing more
     for layer in reversed(layers):
+        if layer in idle:
+            continue
         padded = np.zeros(count * block, bool)
         padded[: t + 1] = seen
         tiles = padded.reshape(count, block)
@@ -37,6 +40,7 @@ def sources(layers: Sequence[Union], t: int, block: int) -> np.ndarray:
         if layer.window:
             reached |= _dilated(seen, layer.window[0] - 1)
         reached[: layer.sink] = True
+        idle = {*idle, layer} if (seen | reached == seen).all() else set()
         seen = seen | reached
     return seen
 

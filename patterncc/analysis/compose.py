@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush, heapreplace
 
 from patterncc.analysis.budget import Budget, Undecided
 from patterncc.analysis.finite import holds
@@ -46,7 +47,7 @@ def first_unconnected(
 ) -> list[tuple[int, int] | None]:
     """For n = 1 .. count: the smallest (row, column), row > column, that the first n layers leave unconnected, or None.
 
-    `far` is (T, P), `near` is (S, Q). Raises Undecided(0) when the box is larger than the budget.
+    `far` is (T, P), `near` is (S, Q). Raises Undecided(0) when the box, or all layers' together, exceed the budget.
 
     >>> window = frozenset({Term(d_to=2)})
     >>> first_unconnected([window] * 3, 3, (2, 1), (0, 1), Budget())
@@ -55,18 +56,22 @@ def first_unconnected(
     bound, period = far
     columns = sum(near)
     size = columns + bound + (count - 1) * (2 * bound + period) + period  # columns + D_count + P
-    if bound + period > budget.side or columns * size > budget.side * budget.side:
+    if bound + period > budget.side or columns * size > budget.side**2 or count * columns * size > budget.bits:
         raise Undecided(0)
     relations: dict[frozenset[Term], Relation] = {}
     rows = [1 << j for j in range(columns)]
     limit = (1 << size) - 1
     found: list[tuple[int, int] | None] = []
+    zeros = [(j, j) for j in range(columns)]  # each column's first row without a bit, or an earlier one: a heap
+    idle: set[frozenset[Term]] = set()  # layers that have nothing more to add
     for n in range(count):
         terms = layers[n]
         if terms not in relations:
             relations[terms] = _relation(terms, far, near, size)
-        rows = [_through(x, relations[terms], limit) for x in rows]
-        found.append(_first_zero(rows, bound + n * (2 * bound + period) + period))
+        if terms not in idle:
+            before, rows = rows, [_through(x, relations[terms], limit) for x in rows]
+            idle = {*idle, terms} if rows == before else set()
+        found.append(_first_zero(rows, zeros, bound + n * (2 * bound + period) + period))
     return found
 
 
@@ -123,12 +128,23 @@ def _through(rows: int, relation: Relation, limit: int) -> int:
     return reached
 
 
-def _first_zero(rows: list[int], reach: int) -> tuple[int, int] | None:
-    """The smallest (row, column) with column < row < column + reach and no bit."""
-    best: tuple[int, int] | None = None
-    for j, x in enumerate(rows):
-        missing = ~(x >> j) & ((1 << reach) - 2)
-        if missing:
-            pair = (j + (missing & -missing).bit_length() - 1, j)
-            best = pair if best is None or pair < best else best
-    return best
+def _first_zero(rows: list[int], zeros: list[tuple[int, int]], reach: int) -> tuple[int, int] | None:
+    """The smallest (row, column) with column < row < column + reach and no bit.
+
+    More layers only move a column's first row without a bit up, so `zeros` is brought forward where it is smallest.
+    """
+    beyond: list[tuple[int, int]] = []
+    found = None
+    while zeros and found is None:
+        row, j = zeros[0]
+        bits = rows[j] >> row
+        ones = (~bits & (bits + 1)).bit_length() - 1
+        if ones:
+            heapreplace(zeros, (row + ones, j))
+        elif row < j + reach:
+            found = row, j
+        else:
+            beyond.append(heappop(zeros))
+    for entry in beyond:
+        heappush(zeros, entry)
+    return found

@@ -14,6 +14,7 @@ lengths.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
 
 from patterncc.analysis.across import OfTokens, Reached, across
@@ -29,13 +30,16 @@ from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
 from patterncc.ir.layout import Classes, Layout, Term
 from patterncc.ir.tokens import touched_terms, whole_terms
 
+Firsts = list[tuple[int, int] | None]  # after 1, 2, ... layers: the smallest unconnected (row, column)
 LOOK = 1 << 22  # token pairs followed back, layers times tokens squared over blocks
 
 
 def reach(classes: Classes, budget: Budget, within: int | None = None) -> tuple[Verdict, ...]:
     """One verdict for the model; its value is the smallest number of layers. `within`: only the first so many."""
     layers = tuple(range(min(classes.layers, within or classes.layers)))
-    kept = [union(classes.layouts[k] for k in dict.fromkeys(row)) for row in classes.of[: len(layers)]]
+    rows = classes.of[: len(layers)]
+    unions = {row: union(classes.layouts[k] for k in dict.fromkeys(row)) for row in dict.fromkeys(rows)}
+    kept = [unions[row] for row in rows]
     found = layers_to_reach(kept, classes.causal, classes.block, budget)
     many = f"{len(kept)} layers" if len(kept) > 1 else "1 layer"
     low, high = found.at_least, found.at_most
@@ -89,31 +93,51 @@ def _along(kept: list[Union], block: int, budget: Budget) -> Reached:
     """Causal layers."""
     if (pair := _windows(kept, block)) is not None:
         return Reached(len(kept) + 1, None, Answer(pair))
-    tokens = any(layer.window or layer.sink for layer in kept)
-    whole = [_terms(layer, block, whole_terms) for layer in kept]
-    some = [_terms(layer, block, touched_terms) for layer in kept] if tokens else whole
-    every = union([Layout(tuple(term for terms in (*whole, *some) for term in terms))])
+    distinct = dict.fromkeys(kept)
+    tokens = any(layer.window or layer.sink for layer in distinct)
+    whole_of = {layer: _terms(layer, block, whole_terms) for layer in distinct}
+    some_of = {layer: _terms(layer, block, touched_terms) for layer in distinct} if tokens else whole_of
+    whole, some = [whole_of[layer] for layer in kept], [some_of[layer] for layer in kept]
+    every = union([Layout(tuple(term for of in (whole_of, some_of) for terms in of.values() for term in terms))])
     far, near = extent(every), column_extent(every)
-    least, count, answer = 1, 1, Answer(settled=0)
+    least, count = 1, 1
     try:
         while True:
             count = min(4 * count, len(kept))
             lower = first_unconnected(whole, count, far, near, budget)
             upper = first_unconnected(some, count, far, near, budget) if tokens else lower
-            for n in range(least, count + 1):
-                answer = _decide(kept[:n], lower[n - 1], upper[n - 1], tokens, block, budget)
-                if answer.holds:
-                    return Reached(n, n)
-                if answer.holds is None:
-                    enough = next(
-                        (m for m in range(n, count + 1) if _surely(kept[:m], lower[m - 1], block, budget)), None
-                    )
-                    return Reached(n, enough, answer if enough is None else Answer())
-                least = n + 1
+            n, answer = _first(kept, least, lower, upper, tokens, block, budget)
+            if answer.holds:
+                return Reached(n, n)
+            if answer.holds is None:
+                known = range(n, count + 1)
+                enough = bisect_left(known, True, key=lambda m: _surely(kept[:m], lower[m - 1], block, budget))
+                return Reached(n, known[enough]) if enough < len(known) else Reached(n, None, answer)
             if count == len(kept):
-                return Reached(least, None, answer)
+                return Reached(n, None, answer)
+            least = n
     except Undecided:
         return Reached(least, None, Answer(settled=0))
+
+
+def _first(
+    kept: list[Union], least: int, lower: Firsts, upper: Firsts, tokens: bool, block: int, budget: Budget
+) -> tuple[int, Answer]:
+    """The smallest n >= least such that n layers are not known to leave a pair unconnected, and what is known of them;
+    n = len(lower) + 1 when all these leave a pair: the answer is theirs.
+
+    More layers connect more, so the numbers of layers are halved, not gone through.
+    """
+
+    def enough(n: int) -> bool:
+        if upper[n - 1] is not None:
+            return False
+        answer = _decide(kept[:n], lower[n - 1], upper[n - 1], tokens, block, budget)
+        return answer.holds is not False
+
+    n = least + bisect_left(range(least, len(lower) + 1), True, key=enough)
+    last = min(n, len(lower))
+    return n, _decide(kept[:last], lower[last - 1], upper[last - 1], tokens, block, budget)
 
 
 def _surely(kept: list[Union], lower: tuple[int, int] | None, block: int, budget: Budget) -> bool:
@@ -157,7 +181,7 @@ def _diagonal(kept: list[Union], block: int, budget: Budget) -> Answer:
     """The smallest pair u < t within one block that no layer's whole blocks keep."""
     if block == 1:
         return Answer()
-    terms = frozenset(term for layer in kept for term in _terms(layer, block, whole_terms))
+    terms = frozenset(term for layer in set(kept) for term in _terms(layer, block, whole_terms))
     try:
         found = first_outside(meet(Term(), Term(d_from=0, d_to=1)), terms, budget)
     except Undecided as stop:

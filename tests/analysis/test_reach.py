@@ -9,6 +9,7 @@ import pytest
 
 from patterncc.analysis import across
 from patterncc.analysis.across import Reached
+from patterncc.analysis.answer import Answer
 from patterncc.analysis.budget import DEFAULT, Budget
 from patterncc.analysis.reach import layers_to_reach, reach
 from patterncc.analysis.union import union
@@ -82,7 +83,7 @@ def test_reach_with_random_and_mask_parts():
 def test_the_check_notices_a_layer_left_out(monkeypatch: pytest.MonkeyPatch):
     """Negative control: what flows through all layers but the last is not what flows through all."""
     right = across._followed
-    monkeypatch.setattr(across, "_followed", lambda steps, inside: right(steps[:-1], inside))
+    monkeypatch.setattr(across, "_followed", lambda layers, steps: right(layers[:-1] or layers, steps))
     with pytest.raises(AssertionError):
         for seed in range(120):
             check_one(seed, 0.0)
@@ -130,6 +131,26 @@ def test_stride_16_and_a_window_of_8_blocks():
     assert one.answer.pair is not None
     t, u = one.answer.pair
     assert (t // 64 - u // 64) >= 15, "two windows of 8 blocks reach 14 blocks back"
+
+
+@pytest.mark.parametrize(
+    ("texts", "causal", "found"),
+    [
+        (["d<2"], True, Reached(4097, None, Answer((4097 * 64, 0)))),
+        (["d<16 | j<1"], True, Reached(4097, None, Answer(((4096 * 15 + 2) * 64, 64)))),
+        (["d<2"] * 40 + ["all"], True, Reached(41, 41)),
+        (["-1<=d<2"], False, Reached(4097, None, Answer((0, 4097 * 64)))),
+        (["d<1"] * 99 + ["d<1 | i<1", "d<1 | j<1"], False, Reached(101, 101)),
+        (
+            ["d<16 | j%16==3 & d<64"],
+            True,
+            Reached(1025, None, Answer(settled=0)),
+        ),  # too much to compose: open, not slow
+    ],
+)
+def test_thousands_of_layers(texts: list[str], causal: bool, found: Reached):
+    layers = [union([Layout.parse(text)]) for text in texts]
+    assert layers_to_reach([layers[n % len(layers)] for n in range(4096)], causal, 64, DEFAULT) == found
 
 
 def test_the_verdict_counts_only_the_layers_it_is_given():
