@@ -60,10 +60,10 @@ def _verdict(classes: Classes, scope: str, layers: tuple[int, ...], answer: Answ
     if answer.pair:
         of = layers if scope == "model" else layers[:1]
         used = dict.fromkeys(classes.of[layer][head] for layer in of for head in heads)
-        gaps = "; ".join(
-            str(gap) for gap in missing((classes.layouts[k] for k in used), classes.causal, classes.block)[:3]
-        )
-        note = f"no {who} keeps this pair" + (f": {gaps}" if gaps else "")
+        kept = [classes.layouts[k] for k in used]
+        gaps = "; ".join(str(gap) for gap in missing(kept, classes.causal, classes.block)[:3])
+        beside = "random parts and masks aside, " if any(layout.random or layout.mask for layout in kept) else ""
+        note = f"no {who} keeps this pair" + (f": {beside}{gaps}" if gaps else "")
     elif answer.holds is None:
         note = "random parts or the budget leave this open: no pair is missing up to there"
     witness = at_tokens(answer.pair, classes.block) if answer.pair else None

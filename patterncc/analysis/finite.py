@@ -74,9 +74,11 @@ def first_in_rows(
     block: int,
     rows: int,
     columns: int,
+    start: int = 0,
 ) -> tuple[int, int] | None:
-    """The smallest token pair of block rows < rows, columns < columns that a piece keeps and `other` does not."""
-    low, height = 0, 16
+    """The smallest token pair of block rows start <= i < rows, columns < columns that a piece keeps and `other` does
+    not."""
+    low, height = start, 16
     while low < rows:
         i = np.arange(low, min(low + height, rows))
         left = ~kept_whole(other, i, columns)

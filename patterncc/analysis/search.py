@@ -8,8 +8,9 @@ finitely many of the form "smallest pair in a region, kept by no term", which `p
 Random and mask parts are looked at, block row by block row. Below the masks' last row and beyond their last column
 they keep nothing, so masks alone are decided for every length. Random parts never end: what the other parts alone
 prove holds for every length (so does a random part within a union that has the very same), what looking finds is a
-counterexample, and the rest is undecided beyond the rows looked at. The smallest pair that the terms leave is the
-smallest of all where no random or mask part of the union happens to keep its block: they can only take pairs away.
+counterexample, and the rest is undecided beyond the rows looked at, but for single rows further down: there a random
+part, which keeps so many blocks a row, cannot make up for terms that leave more and more. The smallest pair that the
+terms leave is the smallest of all where no random or mask part happens to keep its block: they only take pairs away.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from patterncc.ir.layout import Mask, Random, Term
 
 Piece = tuple[Term | Random | Mask, Span]
 LOOK = 1 << 27  # block pairs that may be looked at
+FURTHER = 1 << 23  # columns of a single row, times the parts held against them
 
 
 def pieces_of(union: Union, causal: bool) -> tuple[Piece, ...]:
@@ -61,8 +63,21 @@ def first_pair(pieces: tuple[Piece, ...], other: Union, causal: bool, block: int
     below = _by_proof(plain if all_looked_at else upper, terms_only, Term(i_from=rows), causal, block, budget)
     if not all_looked_at and below.holds is not True:
         start = below.pair[0] // block * block if below.pair else below.settled
-        below = Answer(sure.pair, settled=max(rows * block, min(start, below.settled)))
+        known = sure.pair or looked.pair or _further_down(pieces, other, causal, block, rows)
+        below = Answer(known, settled=max(rows * block, min(start, below.settled)))
     return first([looked, beside, below])
+
+
+def _further_down(
+    pieces: tuple[Piece, ...], other: Union, causal: bool, block: int, row: int
+) -> tuple[int, int] | None:
+    """Some pair at twice the row, or at twice that, and so on."""
+    parts = len(pieces) + len(other.terms) + len(other.randoms) + len(other.masks)
+    while (row := 2 * row) * parts <= FURTHER:
+        found = first_in_rows(pieces, other, causal, block, row + 1, row + 1, start=row)
+        if found is not None:
+            return found
+    return None
 
 
 def _extent(pieces: tuple[Piece, ...], other: Union, budget: Budget) -> tuple[int, int, bool]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CELLS = 1 << 22  # of a bitmap that a pass holds at a time
+DRAWS = 1 << 17  # columns drawn at a time
 _SEED, _ROW, _DRAW = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
@@ -71,24 +72,45 @@ def draw_rows(random: Random, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     >>> draw_rows(Random(blocks=3, seed=0), np.array([-1, 1, 100])).tolist()
     [[-1, -1, -1], [0, 1, -1], [51, 16, 100]]
     """
-    drawn = np.full((len(rows), random.blocks), -1, dtype=np.int64)
-    for k in range(random.blocks):
-        top = rows + (1 - random.blocks + k)
-        count = np.maximum(top + 1, 1).astype(np.uint64)
-        column = (_mix(random.seed, rows, k) % count).astype(np.int64)
-        again = (drawn[:, :k] == column[:, None]).any(axis=1)
-        drawn[:, k] = np.where(again, top, column)
-    few = rows + 1 <= random.blocks
     first = np.arange(random.blocks)[None, :]
-    drawn[few] = np.where(first <= rows[few, None], first, -1)
+    drawn = np.where(first <= rows[:, None], first, -1)
+    many = np.flatnonzero(rows >= random.blocks)
+    some = max(1, DRAWS // max(random.blocks, 1))
+    for start in range(0, len(many), some):
+        at = many[start : start + some]
+        drawn[at] = _draw(random, rows[at, None])
     return drawn
 
 
-def _mix(seed: int, rows: NDArray[np.int64], k: int) -> NDArray[np.uint64]:
-    """63 bits for each row."""
+def _draw(random: Random, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[rows, blocks] of the rows [rows, 1], which draw fewer than all: Floyd's sampling without its loop.
+
+    Draw k takes x_k, or top_k = top_0 + k where x_k has been taken. Once x has been drawn it is taken, by that draw or
+    before it; and top_m is taken iff draw m took it. So x_k has been taken iff x_k = x_m for some m < k (neighbours in
+    sorted order), or x_k = top_m for some m < k which took its top: a chain downwards, followed until nothing changes.
+    """
+    k = np.arange(random.blocks)[None, :]  # [1, blocks]
+    top = rows + (1 - random.blocks + k)
+    x = (_mix(random.seed, rows, k) % (top + 1).astype(np.uint64)).astype(np.int64)
+    ordered = np.sort(x << 8 | k, axis=1)
+    again = np.zeros(x.shape, dtype=np.bool_)
+    again[:, 1:] = ordered[:, 1:] >> 8 == ordered[:, :-1] >> 8
+    line = np.arange(len(rows))[:, None] * random.blocks  # where each row starts among all draws
+    taken = np.zeros(x.size, dtype=np.bool_)
+    taken[(line + (ordered & 255))[again]] = True
+    linked = (x >= top[:, :1]) & (x < top) & ~taken.reshape(x.shape)
+    above, below = (line + k)[linked], (line + x - top[:, :1])[linked]
+    while (new := taken[below]).any():
+        taken[above[new]] = True
+        above, below = above[~new], below[~new]
+    return np.where(taken.reshape(x.shape), top, x)
+
+
+def _mix(seed: int, rows: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """63 bits for each row and draw."""
     u = np.uint64
     with np.errstate(over="ignore"):
-        z = u(seed) * u(_SEED) + rows.astype(u) * u(_ROW) + u(k) * u(_DRAW)
+        z = u(seed) * u(_SEED) + rows.astype(u) * u(_ROW) + k.astype(u) * u(_DRAW)
         z = (z ^ (z >> u(30))) * u(_ROW)
         z = (z ^ (z >> u(27))) * u(_DRAW)
     return (z ^ (z >> u(31))) >> u(1)

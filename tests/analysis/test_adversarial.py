@@ -18,6 +18,7 @@ from patterncc.analysis.coverage import covered
 from patterncc.analysis.kv import first_return
 from patterncc.analysis.residues import first_free, merge
 from patterncc.ir.layout import QUERY, Layout, Term
+from tests.witness import drawn
 
 LOCAL = 16
 PRIMES = (7, 11, 13, 17, 19, 23, 29, 31, 37)
@@ -161,6 +162,17 @@ def test_query_and_key_anchors_with_rows():
         if (i - j) % 7 == 6 and j % 11 == 10 and not any((i - k) % 7 == 6 and k % 11 == 10 for k in range(j))
     )
     assert verdict([*terms, Term(i_to=1000)]) == Answer(brute)
+
+
+def test_random_parts_cannot_make_up_for_what_terms_leave_more_and_more():
+    """64 heads draw all that is to be had in the first rows; a row of 4096 blocks has more."""
+    heads = [Layout.parse(f"d<2 | random 256 seed {h}") for h in range(64)]
+    answer = covered(heads, True, 1, DEFAULT)
+    assert answer.pair is not None and answer.settled == DEFAULT.rows and not answer.smallest
+    i, j = answer.pair
+    assert i - j >= 2 and not any(j in drawn(i, 256, seed) for seed in range(64))
+    for row in (300, 511):
+        assert set().union(*(drawn(row, 256, seed) for seed in range(64))) == set(range(row + 1))
 
 
 def test_memory_stays_small():
