@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from patterncc.errors import Diagnostic, PatternError, Span
 from patterncc.runtime import gallery
-from patterncc.runtime.cache import Cache, Entry, export
+from patterncc.runtime.cache import Cache, Entry
+from patterncc.runtime.export import export
 
 if TYPE_CHECKING:
     from patterncc.analysis.verdict import Verdict
@@ -80,8 +81,9 @@ def compile(
 ) -> Compiled:
     """Compile a pattern file, or a shipped pattern by name: into the cache, and with `output` a copy into that folder.
 
-    plan: "closed" or "table", None for the better one; force: build and write it even if it is there; binaries: the
-    architectures for which compiled kernels are put into the package, for tensors of `dtype`.
+    plan: "closed" or "table", None for the better one; force: build and write it even if it is there, and over a copy
+    that was edited; binaries: the architectures for which compiled kernels are put into the package, for tensors of
+    `dtype`.
     Raises PatternError for mistakes in the file, and BrokenPromise for what it promises and does not keep.
     """
     file, cache = gallery.find(pattern), Cache.of_user()
@@ -99,7 +101,7 @@ def compile(
         cached = not force and cache.find(package.digest) is not None
         entry = cache.store(package, anew=force)
     cache.remember(entry, key)
-    path = entry.path if output is None else export(entry, Path(output))
+    path = entry.path if output is None else export(entry, Path(output), force=force)
     return Compiled(entry.name, entry.digest, path, cached, str(entry.manifest.options["form"]), entry)
 
 

@@ -87,7 +87,9 @@ def compile(
         bool, typer.Option("--binaries", help="Put what --arch compiles into the package: first calls load it.")
     ] = False,
     plan: Annotated[str | None, typer.Option(metavar="closed|table", help="The form of the index map.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build it again even if it is in the cache.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build it again, cached or not; replace an edited copy.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Compile patterns to packages, and prove what they promise."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import sys
 import tempfile
 import warnings
@@ -258,46 +257,12 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         (folder / name).write_bytes(data)
 
 
-def export(entry: Entry, folder: Path) -> Path:
-    """Copy the package to `folder/<name>`, in the place of an earlier copy, but of nothing else."""
-    target = folder / entry.name
-    if entry.name in sys.stdlib_module_names:
-        hidden = f"{target} hides Python's own module {entry.name!r} from programs that find {folder} first"
-        warnings.warn(f"{hidden}: another name is safer", CacheWarning, stacklevel=2)
-    try:
-        if target.is_symlink() or (target.exists() and not _is_package(target)):
-            raise UsageError(
-                f"{target} exists and is no package of patterncc", "take another folder, or remove it first"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=f".{entry.name}-"))
-        try:
-            write_files(temporary / "new", entry.contents)
-            (temporary / "new").chmod(stat.S_IMODE(folder.stat().st_mode))
-            if target.exists():
-                target.rename(temporary / "old")
-            (temporary / "new").rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
-    return target
-
-
 def _size(path: Path) -> int:
     """Bytes of a file; of a folder, or of what has gone meanwhile, none."""
     try:
         return path.stat().st_size if path.is_file() else 0
     except OSError:
         return 0
-
-
-def _is_package(folder: Path) -> bool:
-    try:
-        Manifest.read((folder / FILE).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _is_whole(entry: Entry) -> bool:

@@ -112,6 +112,12 @@ def test_compile(patterncc: Shell, tmp_path: Path) -> None:
         "ranges",
     ]
     assert f"  {tmp_path}/demo" in patterncc("compile", "demo", "-o", tmp_path) and patterncc.err == ""
+    (tmp_path / "demo" / "pattern.py").write_text("mine")
+    patterncc("compile", "demo", "-o", tmp_path, code=2)
+    assert "demo was edited since patterncc wrote it: pattern.py was changed" in patterncc.err
+    assert (tmp_path / "demo" / "pattern.py").read_text() == "mine"
+    patterncc("compile", "demo", "-o", tmp_path, "--force")
+    assert "NAME = " in (tmp_path / "demo" / "pattern.py").read_text()
 
 
 def test_a_broken_promise(patterncc: Shell, broken: Path) -> None:

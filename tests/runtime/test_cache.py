@@ -19,7 +19,7 @@ import pytest
 from patterncc.codegen.package import GeneratedPackage
 from patterncc.errors import UsageError
 from patterncc.runtime import cache as cache_module
-from patterncc.runtime.cache import Cache, CacheWarning, export
+from patterncc.runtime.cache import Cache, CacheWarning
 from patterncc.runtime.load import forget, load
 
 
@@ -290,23 +290,6 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
     assert Cache.of_user().root == tmp_path / "local" / "patterncc" / "Cache"
-
-
-def test_an_export_replaces_an_earlier_one_and_nothing_else(cache: Cache, tmp_path: Path) -> None:
-    entry, target = cache.store(package()), tmp_path / "out"
-    assert export(entry, target) == target / "demo"
-    changed = cache.store(package(size=2))
-    export(changed, target)
-    assert (target / "demo" / "table_0.bin").stat().st_size == 2 and [p.name for p in target.iterdir()] == ["demo"]
-    (target / "demo" / "manifest.json").write_text("{}")
-    with pytest.raises(UsageError, match="is no package of patterncc"):
-        export(entry, target)
-    assert (target / "demo" / "table_0.bin").stat().st_size == 2
-
-
-def test_a_copy_that_hides_a_module_of_python_says_so(cache: Cache, tmp_path: Path) -> None:
-    with pytest.warns(CacheWarning, match="hides Python's own module 'random'"):
-        export(cache.store(package("random")), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../up", "a b", "class", "", "naïve", "a/b", "a\n"])

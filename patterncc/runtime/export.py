@@ -1,0 +1,68 @@
+"""Copies of packages outside the cache, to ship or to vendor: whoever has one may edit it."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+from patterncc.codegen.manifest import FILE, Manifest
+from patterncc.errors import UsageError
+from patterncc.runtime.cache import CacheWarning, Entry, write_files
+
+
+def export(entry: Entry, folder: Path, *, force: bool = False) -> Path:
+    """Copy the package to `folder/<name>`, in the place of an earlier copy, but of nothing else.
+
+    Raises UsageError when something else stands there, or a copy that was edited, unless `force` gives that up; and
+    when the disk does not take it.
+    """
+    target = folder / entry.name
+    if entry.name in sys.stdlib_module_names:
+        hidden = f"{target} hides Python's own module {entry.name!r} from programs that find {folder} first"
+        warnings.warn(f"{hidden}: another name is safer", CacheWarning, stacklevel=2)
+    try:
+        there = _package(target)
+        if target.is_symlink() or (target.exists() and there is None):
+            raise UsageError(
+                f"{target} exists and is no package of patterncc", "take another folder, or remove it first"
+            )
+        if there and not force and (edit := _edit(there)):
+            raise UsageError(
+                f"{target} was edited since patterncc wrote it: {edit}",
+                "keep your edits in another folder, or give them up with --force",
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=f".{entry.name}-"))
+        try:
+            write_files(temporary / "new", entry.contents)
+            (temporary / "new").chmod(stat.S_IMODE(folder.stat().st_mode))
+            if target.exists():
+                target.rename(temporary / "old")
+            (temporary / "new").rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
+    return target
+
+
+def _package(folder: Path) -> Entry | None:
+    """The package in a folder, whole or not; None when what lies there is none."""
+    try:
+        manifest = Manifest.read((folder / FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return Entry(manifest.name, manifest.digest, folder)
+
+
+def _edit(copy: Entry) -> str:
+    """What differs in a copy from what its manifest says, "" when nothing does."""
+    try:
+        copy.read()
+    except ValueError as error:
+        return str(error)
+    return ""
