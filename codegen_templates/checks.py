@@ -8,20 +8,25 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .arguments import MOST_TOKENS, check_tensors, said, whole
 from .pattern import BLOCK, HEAD_DIM, HEADS, KV_HEADS, LAYERS, NAME
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-def check_layer(layer: int) -> None:
+def check_layer(layer: int) -> int:
+    layer = whole("layer", layer)
     if not 0 <= layer < LAYERS:
         raise ValueError(f"{NAME} has layers 0 to {LAYERS - 1}; layer={layer} is none of them")
+    return layer
 
 
 def check_length(**lengths: int) -> None:
     for name, length in lengths.items():
-        if not hasattr(length, "__index__") or length < 0:
-            raise ValueError(f"{name} is a number of tokens; got {length!r}")
+        if isinstance(length, bool) or not hasattr(length, "__index__") or length < 0:
+            raise ValueError(f"{name} is a number of tokens; got {said(length)}")
+        if length > MOST_TOKENS:
+            raise ValueError(f"{name} is a number of tokens, {MOST_TOKENS:,} at most; got {length}")
 
 
 def check_heads(heads: int, kv_heads: int, head_offset: int) -> None:
@@ -58,8 +63,7 @@ def check_alike(**tensors: Tensor) -> None:
         raise ValueError(f"{_names(tensors)} must be on one device, not {_list(devices)}")
 
 
-def check_attention(q: Tensor, k: Tensor, v: Tensor, layer: int, head_offset: int, kv_start: int) -> None:
-    check_layer(layer)
+def check_attention(q: Tensor, k: Tensor, v: Tensor, head_offset: int, kv_start: int) -> None:
     if q.dim() != 4 or k.dim() != 4:
         raise ValueError(
             f"q is [batch, heads, q_len, head_dim], k and v are [batch, kv_heads, kv_len, head_dim]; "
@@ -75,10 +79,7 @@ def check_attention(q: Tensor, k: Tensor, v: Tensor, layer: int, head_offset: in
         raise ValueError(f"kv_start={kv_start} must be a multiple of the pattern's block, {BLOCK}")
 
 
-def check_varlen(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, layer: int, head_offset: int
-) -> None:
-    check_layer(layer)
+def check_varlen(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, head_offset: int) -> None:
     if q.dim() != 3 or k.dim() != 3:
         raise ValueError(
             f"q is [total_q, heads, head_dim], k and v are [total_k, kv_heads, head_dim]; "
@@ -94,6 +95,8 @@ def check_varlen(
             f"cu_seqlens_q and cu_seqlens_k speak of the same sequences; "
             f"they have {len(cu_seqlens_q)} and {len(cu_seqlens_k)} entries"
         )
+    if not len(cu_seqlens_q):
+        raise ValueError("cu_seqlens_q and cu_seqlens_k are [sequences + 1]: without any sequence they are [0]")
 
 
 def check_offsets(tokens: int, **offsets: list[int]) -> None:
@@ -108,6 +111,13 @@ def check_offsets(tokens: int, **offsets: list[int]) -> None:
             )
 
 
+def check_longest(name: str, most: int, starts: list[int]) -> None:
+    """No sequence is longer than was said: on a GPU, where nobody looks, what is beyond would not be computed."""
+    longest = max((b - a for a, b in pairwise(starts)), default=0)
+    if longest > most:
+        raise ValueError(f"{name} is the most tokens that a sequence has; it is {most}, and one has {longest}")
+
+
 def check_paged(
     q: Tensor,
     k_cache: Tensor,
@@ -115,10 +125,8 @@ def check_paged(
     block_table: Tensor,
     seq_lens: Tensor,
     query_start_loc: Tensor,
-    layer: int,
     head_offset: int,
 ) -> None:
-    check_layer(layer)
     if q.dim() != 3 or k_cache.dim() != 4:
         raise ValueError(
             f"q is [total_q, heads, head_dim], the caches are [pages, page_size, kv_heads, head_dim]; "
@@ -136,31 +144,50 @@ def check_paged(
             f"block_table is [requests, max_pages], seq_lens [requests], query_start_loc [requests + 1]; "
             f"got {list(block_table.shape)}, {list(seq_lens.shape)} and {list(query_start_loc.shape)}"
         )
+    _check_whole(q, 2, block_table=block_table)
 
 
 def check_decode(q: Tensor) -> None:
+    check_tensors(q=q)
     if q.dim() != 4:
         raise ValueError(f"q is [requests, q_len, heads, head_dim]; got {list(q.shape)}")
 
 
-def check_parts(outs: Sequence[Tensor], lses: Sequence[Tensor]) -> None:
+def check_parts(outs: Sequence[Tensor], lses: Sequence[Tensor], packed: bool | None) -> None:
     """Parts of one attention, each output with its LSE."""
     if not outs or len(outs) != len(lses):
         raise ValueError(f"combine takes an output and an LSE of each part; got {len(outs)} and {len(lses)}")
     for n, (out, lse) in enumerate(zip(outs, lses, strict=True)):
-        if out.shape != outs[0].shape or lse.shape != out.shape[:-1]:
+        check_tensors(**{f"outs[{n}]": out, f"lses[{n}]": lse})
+        if not out.is_floating_point() or not lse.is_floating_point() or {out.device, lse.device} != {outs[0].device}:
+            raise ValueError(
+                f"outputs and LSEs are floating-point tensors on one device; part {n} has {said(out)} on {out.device} "
+                f"and {said(lse)} on {lse.device}"
+            )
+        wanted = (*out.shape[:-3], out.shape[-2], out.shape[-3]) if packed and out.dim() > 2 else out.shape[:-1]
+        if out.shape != outs[0].shape or not out.dim() or lse.shape != wanted:
             raise ValueError(
                 f"an LSE is shaped like its output without head_dim, and parts are shaped alike; part {n} has "
                 f"{list(out.shape)} and {list(lse.shape)}, part 0 {list(outs[0].shape)}. attention_varlen, "
-                "attention_paged and decode give the heads before the queries in an LSE: transpose it"
+                "attention_paged and decode give the heads before the queries in an LSE: say packed=True for these"
             )
+    out, lse = outs[0], lses[0]
+    if packed is None and out.dim() == 3 and 1 < len(lse) == lse.shape[1] and lse.stride(1) == 1:
+        raise ValueError(
+            f"{list(out.shape)} and {list(lse.shape)} do not tell heads from queries: say packed=True if heads come "
+            "first in an LSE, as attention_varlen and attention_paged give it, packed=False if it is like its output"
+        )
 
 
 def check_lengths(q: Tensor, **tensors: Tensor) -> None:
+    _check_whole(q, 1, **tensors)
+
+
+def _check_whole(q: Tensor, dim: int, **tensors: Tensor) -> None:
     """Whole numbers on the device of q."""
     for name, x in tensors.items():
-        if x.dtype not in (torch.int32, torch.int64) or x.dim() != 1:
-            raise TypeError(f"{name} must be one-dimensional int32; it is {list(x.shape)} {x.dtype}")
+        if x.dtype not in (torch.int32, torch.int64) or x.dim() != dim:
+            raise TypeError(f"{name} must be {('one', 'two')[dim - 1]}-dimensional int32; it is {said(x)}")
         if x.device != q.device:
             raise ValueError(f"{name} is on {x.device} and q on {q.device}; move one")
 

@@ -57,12 +57,18 @@ class Pages(Rows):
 
     def __init__(self, cache: Tensor, pages: Tensor) -> None:
         super().__init__(cache)
-        self.page_size, self.pages = cache.shape[2], pages.long()
+        self.count, self.page_size, self.pages = cache.shape[0], cache.shape[2], pages.long()
 
     def kept(self, step: Step, first: int) -> tuple[Tensor, Tensor]:
         by_page, by_head, by_token = self.strides
         tokens = (step.columns[:, :, None] * BLOCK + torch.arange(BLOCK)).flatten(1)[:, : step.call.keys]
-        rows = self.pages[tokens // self.page_size] * by_page + tokens % self.page_size * by_token
+        pages = self.pages[tokens // self.page_size]
+        if pages.numel() and not 0 <= int(pages.min()) <= int(pages.max()) < self.count:
+            raise ValueError(
+                f"the caches have pages 0 to {self.count - 1}; block_table names page {int(pages.min())} "
+                f"to {int(pages.max())} for keys that are read"
+            )
+        rows = pages * by_page + tokens % self.page_size * by_token
         return self.rows, (rows + step.heads[:, None] * by_head).flatten()
 
     def in_place(self, step: Step, first: int) -> Tensor | None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import cpu
-from .checks import check_offsets
+from .checks import check_longest, check_offsets
 from .cpu_keys import Pages
 
 
@@ -25,7 +25,8 @@ def forward_varlen(
 ) -> tuple[Tensor, Tensor]:
     """Output like q [total_q, heads, dim] and LSE [heads, total_q]; k and v [total_k, kv_heads, dim]."""
     out, lse = _nothing(q)
-    for queries, keys in _sequences(cu_seqlens_q, cu_seqlens_k, len(q), len(k)):
+    sequences = _sequences(cu_seqlens_q, cu_seqlens_k, len(q), len(k), max_seqlen_q, max_seqlen_k)
+    for queries, keys in sequences:
         place = {
             "layer": layer,
             "scale": scale,
@@ -58,7 +59,8 @@ def backward_varlen(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk and dv, each like its tensor."""
     dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
-    for queries, keys in _sequences(cu_seqlens_q, cu_seqlens_k, len(q), len(k)):
+    sequences = _sequences(cu_seqlens_q, cu_seqlens_k, len(q), len(k), max_seqlen_q, max_seqlen_k)
+    for queries, keys in sequences:
         place = {
             "layer": layer,
             "scale": scale,
@@ -91,6 +93,9 @@ def forward_paged(
     out, lse = _nothing(q)
     starts, lengths = query_start_loc.tolist(), seq_lens.tolist()
     check_offsets(len(q), query_start_loc=starts)
+    check_longest("max_q_len", max_q_len, starts)
+    if min(lengths, default=0) < 0:
+        raise ValueError(f"seq_lens are numbers of tokens; one is {min(lengths)}")
     if lengths and max(lengths) > block_table.shape[1] * k_cache.shape[1]:
         raise ValueError(
             f"seq_lens has {max(lengths)} tokens, block_table room for {block_table.shape[1]} pages of "
@@ -111,10 +116,14 @@ def _nothing(q: Tensor) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(q), torch.full((q.shape[1], q.shape[0]), float("-inf"), dtype=dtype)
 
 
-def _sequences(cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, queries: int, keys: int) -> list[tuple[slice, slice]]:
+def _sequences(
+    cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, queries: int, keys: int, most_queries: int, most_keys: int
+) -> list[tuple[slice, slice]]:
     q, k = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
     check_offsets(queries, cu_seqlens_q=q)
     check_offsets(keys, cu_seqlens_k=k)
+    check_longest("max_seqlen_q", most_queries, q)
+    check_longest("max_seqlen_k", most_keys, k)
     return [(slice(q[n], q[n + 1]), slice(k[n], k[n + 1])) for n in range(len(q) - 1)]
 
 

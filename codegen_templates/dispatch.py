@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from .arguments import number
 from .pattern import HEAD_DIM, NAME
 
 NAMESPACE = (__package__ or NAME).replace(
@@ -21,6 +22,8 @@ def path(q: Tensor, launches: str, fallback: str) -> ModuleType:
     """The module that computes for tensors like q: the one that launches kernels, on a GPU and in Triton's interpreter
     where that is asked for, else the CPU path. Imported when first needed, since a process seldom needs both."""
     is_cpu = q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"
+    if q.dtype == torch.float64 and not is_cpu:
+        raise TypeError(f"{NAME}: kernels take float32, float16, bfloat16; float64 is for gradient checks on a CPU")
     try:
         return import_module(f".{fallback if is_cpu else launches}", __package__)
     except ImportError as error:
@@ -45,7 +48,7 @@ def refuse_tangents(*tensors: Tensor) -> None:
 
 
 def default_scale(scale: float | None) -> float:
-    return HEAD_DIM**-0.5 if scale is None else float(scale)
+    return HEAD_DIM**-0.5 if scale is None else number("scale", scale)
 
 
 def lse_dtype(q: Tensor) -> torch.dtype:

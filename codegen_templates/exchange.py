@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from .checks import check_layer, check_length
+from .arguments import MOST_ENTRIES, check_dtype, check_tensors, said, whole
+from .checks import DTYPES, check_layer, check_length
 from .ops import attention
 from .pattern import BLOCK, CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, NAME
 from .tables import row_table
@@ -34,6 +35,7 @@ class ExchangePlan:
 
     def queries(self, rank: int) -> tuple[int, int]:
         """Its own tokens: the first one, and where they stop."""
+        rank = self._rank("rank", rank)
         return tuple(min(bound * BLOCK, self.length) for bound in self.boundaries[rank : rank + 2])  # type: ignore[return-value]
 
     def keys(self, rank: int) -> tuple[int, int]:
@@ -45,6 +47,7 @@ class ExchangePlan:
 
     def blocks(self, source: int, target: int) -> tuple[Tensor, ...]:
         """Of each KV head, the blocks that `source` sends to `target`, ascending: int64."""
+        source, target = self._rank("source", source), self._rank("target", target)
         first, stop = self.boundaries[source : source + 2]
         return tuple(blocks[(blocks >= first) & (blocks < stop)] for blocks in self.needs[target])
 
@@ -54,7 +57,13 @@ class ExchangePlan:
 
     def bytes(self, source: int, target: int, dtype: torch.dtype = torch.bfloat16) -> int:
         """K and V sent forward for one sequence, and as much of dK and dV back, the other way."""
+        check_dtype(dtype, DTYPES)
         return 2 * HEAD_DIM * dtype.itemsize * self.tokens(source, target)
+
+    def _rank(self, name: str, rank: int) -> int:
+        if not 0 <= whole(name, rank) < self.ranks:
+            raise ValueError(f"the plan has ranks 0 to {self.ranks - 1}; {name}={rank} is none of them")
+        return int(rank)
 
     def _places(self, source: int, target: int) -> Places:
         """The tokens sent, KV head by KV head: heads and absolute positions."""
@@ -76,11 +85,12 @@ def exchange_plan(
     default all that follow. A block is sent for a KV head when any of its query heads, in any of the rank's rows, keeps
     any of its tokens.
     """
-    check_layer(layer)
+    layer = check_layer(layer)
     check_length(length=length)
+    length, head_offset = int(length), whole("head_offset", head_offset)
     rows = -(-length // BLOCK)
     boundaries = _boundaries(rows, ranks)
-    heads = HEADS - head_offset if heads is None else heads
+    heads = HEADS - head_offset if heads is None else whole("heads", heads)
     if not 0 <= head_offset < head_offset + heads <= HEADS:
         raise ValueError(f"{NAME} has heads 0 to {HEADS - 1}, not {head_offset} to {head_offset + heads - 1}")
     share = HEADS // KV_HEADS
@@ -99,6 +109,9 @@ def sparse_all_gather(plan: ExchangePlan, k: Tensor, v: Tensor, *, group: Any = 
     k, v: this rank's own tokens [batch, kv_heads, tokens, head_dim]. What no row of this rank reads is 0. The gradient
     is the sparse reduce-scatter of dK and dV: parts of other ranks are added in their order, in fp32.
     """
+    if not isinstance(plan, ExchangePlan):
+        raise TypeError(f"plan is what exchange_plan gives; got {said(plan)}")
+    check_tensors(k=k, v=v)
     rank = distributed.get_rank(group)
     first, stop = plan.queries(rank)
     if distributed.get_world_size(group) != plan.ranks:
@@ -189,12 +202,13 @@ def _directions(plan: ExchangePlan, rank: int, device: torch.device) -> tuple[li
 
 
 def _boundaries(rows: int, ranks: int | Sequence[int]) -> tuple[int, ...]:
-    if isinstance(ranks, int):
-        if ranks < 1:
-            raise ValueError(f"a context is split over one rank or more, not {ranks}")
+    if not isinstance(ranks, Sequence | Tensor) or isinstance(ranks, str):
+        ranks = whole("ranks", ranks)
+        if not 1 <= ranks <= MOST_ENTRIES:
+            raise ValueError(f"a context is split over one rank or more, {MOST_ENTRIES:,} at most, not {ranks}")
         share = -(-rows // ranks)
         return tuple(min(rank * share, rows) for rank in range(ranks + 1))
-    bounds = tuple(ranks)
+    bounds = tuple(whole(f"ranks[{n}]", bound) for n, bound in enumerate(ranks))
     if len(bounds) < 2 or bounds[0] != 0 or bounds[-1] != rows or list(bounds) != sorted(bounds):
         raise ValueError(f"boundaries rise from 0 to {rows}, the number of blocks; got {list(bounds)}")
     return bounds

@@ -9,11 +9,12 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from .checks import check_alike, check_heads, check_layer
+from .arguments import check_tensors
+from .checks import check_alike, check_heads
 from .cpu_attend import Mask, attend
 from .dispatch import default_scale
 from .kvbank import Bank
-from .kvcheck import check_entries, check_lengths, check_monotone, check_size, check_step
+from .kvcheck import check_entries, check_kind, check_lengths, check_made, check_monotone, check_step
 from .kvroom import Room
 from .lifetime import NEVER, Lifetimes
 from .merge import combine
@@ -48,10 +49,9 @@ class KVCache:
     ) -> None:
         """max_length: memory for so many tokens is taken at once, and more are refused. heads: how many query heads are
         present, from `head_offset` on."""
-        check_layer(layer)
+        batch, layer, max_length, head_offset, heads = check_made(batch, layer, max_length, head_offset, heads)
         check_monotone(layer)
-        check_size(batch, max_length)
-        heads = HEADS - head_offset if heads is None else heads
+        check_kind(dtype, device)
         share = HEADS // KV_HEADS
         groups: dict[int, list[int]] = {}
         for head in range(heads):
@@ -113,12 +113,13 @@ class KVCache:
         of the n tokens, the first ones, each entry really has (best on the CPU); what stands in the others is not read,
         and their output is 0. Under autocast q, k and v are cast to the cache's dtype. Not differentiable.
         """
+        check_tensors(q=q, k=k, v=v)
         device = q.device.type
         casts = torch.amp.is_autocast_available(device)
         if casts and torch.is_autocast_enabled(device):
             q, k, v = (x.to(self._like.dtype) for x in (q, k, v))
-        check_alike(q=q, k=k, v=v, cache=self._like)
         check_step(q, k, v, self.batch, self.heads, self.kv_heads)
+        check_alike(q=q, k=k, v=v, cache=self._like)
         n = q.shape[2]
         counts = [n] * self.batch if lengths is None else check_lengths(lengths, self.batch, n)
         self._check_room(counts)
@@ -211,7 +212,7 @@ def _attend_chunk(bank: Bank, q: Tensor, k: Tensor, v: Tensor, last: Tensor, t: 
     """The same also over the new keys [rows, n, dim], which are not there yet, up to each query's own."""
     later = torch.ones(t.shape[1], t.shape[1], dtype=torch.bool, device=t.device).triu_(1)
     new = _attend(q, k, v, later | (last[:, :, None] < t[:, None, :, None]), scale)
-    return combine(*zip(_attend_old(bank, q, t, scale), new, strict=True))[0]
+    return combine(*zip(_attend_old(bank, q, t, scale), new, strict=True), packed=False)[0]
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, dropped: Tensor, scale: float) -> tuple[Tensor, Tensor]:

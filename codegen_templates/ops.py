@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import check_attention
+from .arguments import check_tensors, whole
+from .checks import check_attention, check_layer
 from .dispatch import (
     NAMESPACE,
     autocast,
@@ -31,17 +32,20 @@ def attention(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attention of q [batch, heads, q_len, head_dim] over k and v [batch, kv_heads, kv_len, head_dim]: like q.
 
-    With `return_lse` also the logarithms of the softmax sums, [batch, heads, q_len], fp32. Both are differentiable. A
-    query that keeps no key gives 0 and -inf. `scale` is head_dim**-0.5 unless given. `head_offset` is the first of the
-    pattern's query heads that is present in q. The keys stand at positions kv_start, kv_start + 1, … (a multiple of the
-    block) and the queries at q_start, q_start + 1, …, by default so that both end together. Under autocast q, k and v
-    are cast to its dtype.
+    With `return_lse` also the logarithms of the softmax sums, [batch, heads, q_len], fp32; fp64 where q, k and v are,
+    as they may be on a CPU, to check gradients. Both are differentiable. A query that keeps no key gives 0 and -inf.
+    `scale` is head_dim**-0.5 unless given. `head_offset` is the first of the pattern's query heads that is present in
+    q. The keys stand at positions kv_start, kv_start + 1, … (a multiple of the block, 0 or more) and the queries at
+    q_start, q_start + 1, …, by default so that both end together. Under autocast q, k and v are cast to its dtype.
     """
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in autocast(q, k, v))
+    check_tensors(q=q, k=k, v=v)
+    layer, head_offset, kv_start = check_layer(layer), whole("head_offset", head_offset), whole("kv_start", kv_start, 0)
+    q, k, v = autocast(q, k, v)
     refuse_tangents(q, k, v)
-    check_attention(q, k, v, layer, head_offset, kv_start)
+    check_attention(q, k, v, head_offset, kv_start)
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     scale = default_scale(scale)
-    q_start = kv_start + k.shape[2] - q.shape[2] if q_start is None else q_start
+    q_start = kv_start + k.shape[2] - q.shape[2] if q_start is None else whole("q_start", q_start)
     out, lse = _forward(q, k, v, layer, scale, head_offset, q_start, kv_start)
     return (out, lse) if return_lse else out
 

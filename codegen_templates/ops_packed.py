@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import check_decode, check_paged, check_varlen
+from .arguments import check_tensors, whole
+from .checks import check_decode, check_layer, check_paged, check_varlen
 from .dispatch import (
     NAMESPACE,
     autocast,
@@ -38,10 +39,14 @@ def attention_varlen(
     own first token; its queries end where its keys end. cu_seqlens are int32 [sequences + 1], max_seqlen the longest
     lengths. The LSE is [heads, total_q]. Differentiable like `attention`, and the other arguments are those of it.
     """
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in autocast(q, k, v))
+    check_tensors(q=q, k=k, v=v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
+    layer, head_offset = check_layer(layer), whole("head_offset", head_offset)
+    most = whole("max_seqlen_q", max_seqlen_q, 0), whole("max_seqlen_k", max_seqlen_k, 0)
+    q, k, v = autocast(q, k, v)
     refuse_tangents(q, k, v)
-    check_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, layer, head_offset)
-    lengths = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
+    check_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, head_offset)
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    lengths = cu_seqlens_q, cu_seqlens_k, *most
     out, lse = _varlen(q, k, v, *lengths, layer, default_scale(scale), head_offset)
     return (out, lse) if return_lse else out
 
@@ -67,9 +72,13 @@ def attention_paged(
     page block_table[r, u // page_size]. block_table [requests, max_pages], seq_lens and query_start_loc are int32.
     `max_q_len` bounds the queries of a request; a close bound saves launches on a GPU. Not differentiable.
     """
+    check_tensors(q=q, k_cache=k_cache, v_cache=v_cache, block_table=block_table, seq_lens=seq_lens)
+    check_tensors(query_start_loc=query_start_loc)
+    layer, head_offset = check_layer(layer), whole("head_offset", head_offset)
     (q,) = autocast(q) if q.dtype != k_cache.dtype else (q,)
-    check_paged(q, k_cache, v_cache, block_table, seq_lens, query_start_loc, layer, head_offset)
-    where = block_table, seq_lens, query_start_loc, q.shape[0] if max_q_len is None else max_q_len
+    check_paged(q, k_cache, v_cache, block_table, seq_lens, query_start_loc, head_offset)
+    most = q.shape[0] if max_q_len is None else whole("max_q_len", max_q_len, 0)
+    where = block_table, seq_lens, query_start_loc, most
     out, lse = _paged(q, k_cache, v_cache, *where, layer, default_scale(scale), head_offset)
     return (out, lse) if return_lse else out
 
