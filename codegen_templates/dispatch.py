@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +46,35 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 def refuse_tangents(*tensors: Tensor) -> None:
     """Forward-mode differentiation, which an operator would pass over in silence."""
     if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
-        raise NotImplementedError(f"{NAME}: attention has no forward-mode derivative; use torch.autograd.grad or vjp")
+        _refuse_forward_mode()
+
+
+def _refuse_forward_mode(*_tangents: object) -> None:
+    raise NotImplementedError(f"{NAME}: attention has no forward-mode derivative; use torch.autograd.grad or vjp")
+
+
+def differentiable(operator: Callable[..., Any], save: Callable[..., None], backward: Callable[..., Any]) -> Any:
+    """The operator, with its derivative: what its place in autograd is made from. torch.func's transformations do not
+    open what torch makes from it, so there the same goes through a Function that is open to them."""
+    operator.register_autograd(backward, setup_context=save)  # type: ignore[attr-defined]
+
+    class Open(torch.autograd.Function):
+        generate_vmap_rule = True
+        forward = staticmethod(lambda *inputs: operator(*inputs))
+        setup_context = staticmethod(save)
+        jvp = staticmethod(_refuse_forward_mode)
+
+    Open.backward = staticmethod(backward)  # type: ignore[method-assign]
+
+    def call(*inputs: object) -> Any:
+        is_open = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+        return Open.apply(*inputs) if is_open else operator(*inputs)
+
+    return call
+
+
+def save_nothing(ctx: object, inputs: tuple, output: object) -> None:
+    """For a derivative that is refused."""
 
 
 def default_scale(scale: float | None) -> float:

@@ -11,10 +11,12 @@ from .dispatch import (
     NAMESPACE,
     autocast,
     default_scale,
+    differentiable,
     lse_dtype,
     path,
     refuse_second,
     refuse_tangents,
+    save_nothing,
 )
 
 
@@ -46,7 +48,7 @@ def attention(
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     scale = default_scale(scale)
     q_start = kv_start + k.shape[2] - q.shape[2] if q_start is None else whole("q_start", q_start)
-    out, lse = _forward(q, k, v, layer, scale, head_offset, q_start, kv_start)
+    out, lse = _open_forward(q, k, v, layer, scale, head_offset, q_start, kv_start)
     return (out, lse) if return_lse else out
 
 
@@ -100,8 +102,8 @@ def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
 def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:
     q, k, v, out, lse = ctx.saved_tensors
     dout = torch.zeros_like(out) if dout is None else dout
-    return *_backward(dout, dlse, q, k, v, out, lse, *ctx.place), None, None, None, None, None
+    return *_open_backward(dout, dlse, q, k, v, out, lse, *ctx.place), None, None, None, None, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(refuse_second)
+_open_forward = differentiable(_forward, _save, _differentiate)
+_open_backward = differentiable(_backward, save_nothing, refuse_second)

@@ -11,11 +11,13 @@ from .dispatch import (
     NAMESPACE,
     autocast,
     default_scale,
+    differentiable,
     lse_dtype,
     path,
     refuse_first,
     refuse_second,
     refuse_tangents,
+    save_nothing,
 )
 
 
@@ -47,7 +49,7 @@ def attention_varlen(
     check_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, head_offset)
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     lengths = cu_seqlens_q, cu_seqlens_k, *most
-    out, lse = _varlen(q, k, v, *lengths, layer, default_scale(scale), head_offset)
+    out, lse = _open_varlen(q, k, v, *lengths, layer, default_scale(scale), head_offset)
     return (out, lse) if return_lse else out
 
 
@@ -79,7 +81,7 @@ def attention_paged(
     check_paged(q, k_cache, v_cache, block_table, seq_lens, query_start_loc, head_offset)
     most = q.shape[0] if max_q_len is None else whole("max_q_len", max_q_len, 0)
     where = block_table, seq_lens, query_start_loc, most
-    out, lse = _paged(q, k_cache, v_cache, *where, layer, default_scale(scale), head_offset)
+    out, lse = _open_paged(q, k_cache, v_cache, *where, layer, default_scale(scale), head_offset)
     return (out, lse) if return_lse else out
 
 
@@ -194,9 +196,9 @@ def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
 def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:
     q, k, v, out, lse, *lengths = ctx.saved_tensors
     dout = torch.zeros_like(out) if dout is None else dout
-    return *_varlen_backward(dout, dlse, q, k, v, out, lse, *lengths, *ctx.rest), *[None] * 7
+    return *_open_varlen_backward(dout, dlse, q, k, v, out, lse, *lengths, *ctx.rest), *[None] * 7
 
 
-_varlen.register_autograd(_differentiate, setup_context=_save)
-_varlen_backward.register_autograd(refuse_second)
-_paged.register_autograd(refuse_first)
+_open_varlen = differentiable(_varlen, _save, _differentiate)
+_open_varlen_backward = differentiable(_varlen_backward, save_nothing, refuse_second)
+_open_paged = differentiable(_paged, save_nothing, refuse_first)
