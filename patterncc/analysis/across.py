@@ -2,13 +2,22 @@
 
 A pair exists from the length on that holds its later token, and must be connected by tokens below that length.
 
-Windows alone (`_lags`): a step moves by at most the layer's reach to either side, so lags add up; exact.
+Theorem (length). Let L layers keep blocks by bounds below T in size and strides that divide P. What they leave
+unconnected at any length has its smallest pair at a length of at most 2 (P + L T) + T + 1 blocks.
+Proof. Let N be greater, N-1 one block of the pair and j the other. A path at length N - P becomes one at length N by
+moving all that it visits from block b on up by P, if nothing is visited between some a >= T and b >= a + T: distances
+across stay beyond all bounds, their residues as they are, and so do blocks from b on. A path has at most L-1 blocks
+between its ends. (1) From x = max(j, T) to N-1-P they leave such an a and b, if this is L T blocks or more: so if N-1
+and j are unconnected, then N-1-P and j are, at length N - P. (2) Otherwise j > T + L T + P, they leave such an a and b
+from T to j-P, and N-1-P and j-P are unconnected. In both cases this is a smaller pair.
 
 Theorem (hub). If row c of layer a keeps every column and column c is kept by every row of a later layer b, then
 layers 0 .. b connect every pair of which a token lies at or beyond block c. Proof. Such a pair (t, u) has the token k
-= c B below its length. In layer a, k takes u up; residual connections hold it until layer b, where t takes k up. The
-finitely many pairs before block c are composed one length at a time (`_unconnected`), and so is everything else up to
-a few blocks: what that leaves unconnected is unconnected; what it connects beyond the theorem stays undecided.
+= c B below its length. In layer a, k takes u up; residual connections hold it until layer b, where t takes k up.
+
+So lengths are composed one by one (`_unconnected`) as far as the first theorem asks; where that is too far, up to a
+few blocks, or before the hub. Windows cut through blocks: the blocks kept whole prove what is connected, those kept
+in part what is not. What token 0 sees ahead of it (`ahead`) is exact at tokens.
 """
 
 from __future__ import annotations
@@ -16,18 +25,22 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 
-from patterncc.analysis.answer import Answer
+from patterncc.analysis.ahead import first_unseen
+from patterncc.analysis.answer import INFINITY, Answer
 from patterncc.analysis.budget import Budget, Undecided
+from patterncc.analysis.extent import extent
 from patterncc.analysis.finite import keeps
 from patterncc.analysis.plane import first_outside
-from patterncc.analysis.union import Union
+from patterncc.analysis.union import Union, union
 from patterncc.ir.layout import Layout, Term
 from patterncc.ir.tokens import touched_terms, whole_terms
 from patterncc.lazy import np
 
 OfTokens = Callable[..., tuple[Term, ...]]  # `whole_terms` or `touched_terms`
-BLOCKS = 40  # lengths that are composed one by one, in blocks
+BLOCKS = 40  # lengths that are composed first, in blocks: most pairs that stay unconnected are here
+Pair = tuple[int, int]  # (row, column)
 
 
 @dataclass(frozen=True)
@@ -42,31 +55,53 @@ class Reached:
 
 def across(kept: list[Union], block: int, budget: Budget) -> Reached:
     """Layers of a pattern that is not causal; random and mask parts are left out."""
-    lag = _lags(kept, block)
-    if lag is not None:
-        return Reached(len(kept) + 1, None, Answer((0, lag)))
+    unseen = first_unseen(kept, block)
+    if unseen is not None:
+        return Reached(len(kept) + 1, None, Answer((0, unseen)))
     whole_of = {layer: _terms(layer, block, whole_terms) for layer in dict.fromkeys(kept)}
     whole = [whole_of[layer] for layer in kept]
     tokens = any(layer.window or layer.sink for layer in whole_of)
     some_of = {layer: _terms(layer, block, touched_terms) for layer in whole_of} if tokens else whole_of
     some = [some_of[layer] for layer in kept]
+    every = union([Layout(tuple(term for of in (whole_of, some_of) for terms in of.values() for term in terms))])
+    bound, period = extent(every)
+    longest = [_longest(bound, period, n, budget) for n in range(1, len(kept) + 1)]
+    most = sum(length > 0 for length in longest)  # the layers that can be composed as far as the theorem asks
+
+    def open_after(layers: list[frozenset[Term]], n: int) -> Pair | None:
+        few = _unconnected(layers[:n], BLOCKS, block)
+        return few or (_unconnected(layers[:n], longest[n - 1], block) if longest[n - 1] > BLOCKS else None)
+
     numbers = range(1, len(kept) + 1)  # more layers connect more: the first number that is enough is found by halving
-    least = 1 + bisect_left(numbers, True, key=lambda n: _unconnected(some[:n], BLOCKS, block) is None)
+    least = 1 + bisect_left(numbers, True, key=lambda n: open_after(some, n) is None)
     if least > len(kept):
-        missing = _unconnected(some, BLOCKS, block)
+        missing = _unconnected(some, longest[-1] or BLOCKS, block)
         assert missing is not None
         i, j = missing
-        pair = (i * block, j * block + (i == j))
-        return Reached(least, None, Answer(pair, settled=0 if tokens else pair[0] + 1))
+        smallest = not tokens and (longest[-1] or i == 0)
+        return Reached(least, None, Answer((i * block, j * block + (i == j)), INFINITY if smallest else 0))
     hubs = _Hubs(whole, budget)
-    enough = bisect_left(numbers, True, lo=least - 1, key=lambda n: _connects(whole[:n], hubs.first(n), block))
-    if enough < len(kept):
-        return Reached(least, numbers[enough])
+
+    @cache
+    def surely(n: int) -> bool:
+        return open_after(whole, n) is None
+
+    def enough(n: int) -> bool:
+        hub = hubs.first(n)
+        if hub is not None and _unconnected(whole[:n], hub + 1, block) is None:
+            return True
+        return most > 0 and surely(min(n, most))
+
+    found = bisect_left(numbers, True, lo=least - 1, key=enough)
+    if found < len(kept):
+        return Reached(least, numbers[found])
     return Reached(least, None, Answer(settled=0 if tokens else BLOCKS * block))
 
 
-def _connects(layers: list[frozenset[Term]], hub: int | None, block: int) -> bool:
-    return hub is not None and _unconnected(layers, hub + 1, block) is None
+def _longest(bound: int, period: int, layers: int, budget: Budget) -> int:
+    """The length in blocks up to which so many layers must be composed; 0 when that exceeds the budget."""
+    blocks = 2 * (period + layers * (bound + 1)) + bound + 2
+    return blocks if layers * blocks**3 <= budget.lengths else 0
 
 
 class _Hubs:
@@ -96,7 +131,7 @@ def _keeps_all(region: Term, terms: frozenset[Term], budget: Budget) -> bool:
         return False
 
 
-def _unconnected(layers: list[frozenset[Term]], blocks: int, block: int) -> tuple[int, int] | None:
+def _unconnected(layers: list[frozenset[Term]], blocks: int, block: int) -> Pair | None:
     """The smallest (row, column) that is unconnected at the shortest length that holds it, up to so many blocks.
 
     At the length of n + 1 blocks the new pairs are those of block n, so only what flows into it and out of it is
@@ -135,36 +170,6 @@ def _matrix(terms: frozenset[Term], blocks: int) -> np.ndarray:
     for term in terms:
         kept |= keeps(term, np.arange(blocks), blocks)
     return kept
-
-
-def _lags(kept: list[Union], block: int) -> int | None:
-    """The first token that token 0 cannot see, when every layer has only token windows, or only block windows."""
-    if all(layer.window and not layer.sink and not _beyond_window(layer, block) for layer in kept):
-        return sum(layer.window[1] - 1 for layer in kept if layer.window) + 1
-    ahead = 0
-    for layer in kept:
-        if layer.window or layer.sink or not layer.terms:
-            return None
-        if any(t.width < t.every or (t.j_from, t.j_to, t.i_from, t.i_to) != (None,) * 4 for t in layer.terms):
-            return None
-        if any(t.d_from is None for t in layer.terms):
-            return None
-        reach = 0
-        for t in sorted(layer.terms, key=lambda t: -(t.d_to if t.d_to is not None else 1 << 62)):
-            if (t.d_to is None or t.d_to > reach) and t.d_from is not None and t.d_from <= 0:
-                reach = min(reach, t.d_from)
-        if any(t.d_from is not None and t.d_from < reach for t in layer.terms):
-            return None  # distances further out than a gap
-        ahead -= reach
-    return (ahead + 1) * block
-
-
-def _beyond_window(layer: Union, block: int) -> bool:
-    before, after = layer.window or (1, 1)
-    return any(
-        t.d_from is None or t.d_to is None or t.d_to * block > before or (1 - t.d_from) * block > after
-        for t in layer.terms
-    )
 
 
 def _terms(layer: Union, block: int, of_tokens: OfTokens) -> frozenset[Term]:

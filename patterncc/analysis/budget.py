@@ -28,6 +28,7 @@ class Budget:
     rows: block rows of random parts that are drawn and looked at
     side: blocks along a side of the box in which layers are composed
     bits: block pairs of all layers together that are composed
+    lengths: layers times the cube of the length in blocks up to which lengths are composed one by one
     """
 
     sieve: int = 1 << 18
@@ -38,6 +39,7 @@ class Budget:
     rows: int = 512
     side: int = 6_000
     bits: int = 1 << 33
+    lengths: int = 1 << 29
 
 
 DEFAULT = Budget()

@@ -8,8 +8,8 @@ One layer: coverage, exact at tokens. A layer that covers by itself ends the sea
 at tokens (`_windows`). Otherwise causal layers are composed on blocks for every length (`compose`), twice where a
 window or a sink cuts through blocks: with the blocks kept whole, which proves what is connected, and with the blocks
 kept in part, which proves what is not. Between the two, single query tokens are followed back exactly (`backward`).
-Not causal: windows, layers with rows and columns that everything passes through (`across`), and looking at short
-lengths.
+Not causal (`across`): how far the first token sees (`ahead`), lengths up to one that decides, and layers with rows and
+columns that everything passes through.
 """
 
 from __future__ import annotations

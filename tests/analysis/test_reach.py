@@ -14,7 +14,7 @@ from patterncc.analysis.budget import DEFAULT, Budget
 from patterncc.analysis.reach import layers_to_reach, reach
 from patterncc.analysis.union import union
 from patterncc.ir.layout import Layout
-from tests.analysis.oracle import classes_of, random_layout, smallest
+from tests.analysis.oracle import classes_of, random_layout, random_term, smallest
 from tests.witness import kept_tokens
 
 BUDGET = Budget(rows=24, side=400)
@@ -89,6 +89,49 @@ def test_the_check_notices_a_layer_left_out(monkeypatch: pytest.MonkeyPatch):
             check_one(seed, 0.0)
 
 
+def check_terms(seed: int) -> Reached:
+    """Terms alone, looking ahead: nothing stays open, at lengths well beyond those that are composed first."""
+    r = random.Random(seed)
+    layers = [
+        [Layout(tuple(random_term(r, False) for _ in range(r.randint(1, 3)))) for _ in range(r.randint(1, 2))]
+        for _ in range(r.randint(1, 4))
+    ]
+    tokens = 48
+    kept = [np.logical_or.reduce([kept_tokens(x, tokens, causal=False, block=1) for x in heads]) for heads in layers]
+    brute = unconnected(kept, False)
+    found = layers_to_reach([union(heads) for heads in layers], False, 1, DEFAULT)
+    what = (seed, [[str(x) for x in heads] for heads in layers], found, brute)
+    pair = found.answer.pair
+    if found.at_most is not None:
+        assert found.at_least == found.at_most == next(n for n, gap in enumerate(brute, 1) if gap is None), what
+    else:
+        assert pair is not None and found.answer.smallest, what
+        assert brute[-1] == pair if max(pair) < tokens else brute[-1] is None or brute[-1] > pair, what
+    return found
+
+
+def test_strides_that_look_ahead_leave_nothing_open(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(across, "BLOCKS", 3)  # lengths beyond are composed for the theorem's sake only
+    found = [check_terms(seed) for seed in range(30)]
+    assert {each.at_most is None for each in found} == {True, False}
+
+
+def test_the_check_notices_lengths_left_out(monkeypatch: pytest.MonkeyPatch):
+    """Negative control: composed up to a shorter length than the theorem asks for, unconnected pairs are overlooked."""
+    monkeypatch.setattr(across, "BLOCKS", 2)
+    monkeypatch.setattr(across, "_longest", lambda bound, period, layers, budget: 3)
+    with pytest.raises(AssertionError):
+        for seed in range(30):
+            check_terms(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", range(10))
+def test_strides_that_look_ahead_by_the_thousand(shard: int):
+    for seed in range(1000 + shard * 200, 1200 + shard * 200):
+        check_terms(seed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", range(20))
 def test_reach_on_ten_thousand_patterns(shard: int):
@@ -110,6 +153,10 @@ def test_reach_on_ten_thousand_patterns(shard: int):
         (["i<1 | d<1", "j<1"], False, 2, None),
         (["j<1", "i<1 | d<1"], False, None, (128, 64)),  # in the wrong order
         (["window 128,128 tokens"] * 12, False, None, (0, 12 * 127 + 1)),
+        (["window 128,128 tokens | -1<=d<2 | sink 200 tokens"] * 3, False, None, (0, 199 + 2 * 127 + 1)),
+        (["1<=d<3"] * 4, False, None, (0, 1)),
+        (["-7<=d<8 | j%16==3"] * 4, False, 4, None),  # of 19 blocks, the last to block 3 in three steps
+        (["-3<=d<4 | (i-j)%8==0"] * 4, False, 3, None),  # of 8 blocks, the last to the first
         (["all"], True, 1, None),
         (["nothing"], True, None, (1, 0)),
     ],
@@ -140,12 +187,10 @@ def test_stride_16_and_a_window_of_8_blocks():
         (["d<16 | j<1"], True, Reached(4097, None, Answer(((4096 * 15 + 2) * 64, 64)))),
         (["d<2"] * 40 + ["all"], True, Reached(41, 41)),
         (["-1<=d<2"], False, Reached(4097, None, Answer((0, 4097 * 64)))),
+        (["-1<=d<2 | j<1"], False, Reached(4097, None, Answer((0, 4097 * 64)))),
+        (["-1<=d<2 | (i-j)%16==0"], False, Reached(15, 15)),  # of 16 blocks, the last to the first
         (["d<1"] * 99 + ["d<1 | i<1", "d<1 | j<1"], False, Reached(101, 101)),
-        (
-            ["d<16 | j%16==3 & d<64"],
-            True,
-            Reached(1025, None, Answer(settled=0)),
-        ),  # too much to compose: open, not slow
+        (["d<16 | j%16==3 & d<64"], True, Reached(1025, None, Answer(settled=0))),  # open: too much to compose
     ],
 )
 def test_thousands_of_layers(texts: list[str], causal: bool, found: Reached):
