@@ -52,8 +52,15 @@ def contains(outer: Term, inner: Term) -> bool:
 
 
 def _contains(outer: Rule, inner: Rule) -> bool:
-    return _wheel_contains(outer[1], inner[1]) and all(
-        low <= start and stop <= high for (low, high), (start, stop) in zip(outer[0], inner[0], strict=True)
+    (d, j, i), (inner_d, inner_j, inner_i) = outer[0], inner[0]
+    return (
+        d[0] <= inner_d[0]
+        and inner_d[1] <= d[1]
+        and j[0] <= inner_j[0]
+        and inner_j[1] <= j[1]
+        and i[0] <= inner_i[0]
+        and inner_i[1] <= i[1]
+        and _wheel_contains(outer[1], inner[1])
     )
 
 
@@ -120,8 +127,10 @@ def _shortest_period(every: int, runs: list[tuple[int, int]]) -> tuple[int, list
     return every, runs
 
 
-def _join_ranges(rules: Iterable[Rule], axis: int) -> set[Rule]:
+def _join_ranges(rules: set[Rule], axis: int) -> set[Rule]:
     """Rules that differ only in one range: overlapping and adjacent ranges joined."""
+    if all(box[axis] == LINE for box, _ in rules):
+        return rules
     groups: dict[Rule, list[Span]] = {}
     for box, wheel in rules:
         groups.setdefault((_with(box, axis, LINE), wheel), []).append(box[axis])

@@ -26,7 +26,8 @@ def normalise(classes: Classes) -> Classes:
     renumbered: list[int] = []
     for layout in classes.layouts:
         layout = normal_layout(layout, causal=classes.causal, block=classes.block)
-        form = closed_form(replace(layout, random=None, mask=None), classes.causal)
+        plain = replace(layout, random=None, mask=None) if layout.random or layout.mask else layout
+        form = closed_form(plain, classes.causal)
         meaning = (form or layout.terms, layout.window, layout.sink, layout.random, layout.mask)
         if meaning not in numbers:
             numbers[meaning] = len(layouts)
