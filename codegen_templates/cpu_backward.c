@@ -18,8 +18,6 @@ static void weigh(float *scores, float *grads, int64_t keys, const float *lse, c
         }
 }
 
-/* dq of query tokens first..last-1 of one head; what they give to dk and dv, fp32 [kv_len][width], is added. Gives 1
- * where memory is short. */
 int attn_backward(const Problem *p, int64_t batch, int64_t head, int64_t kv_head, int64_t first, int64_t last,
                   float *dk, float *dv, int64_t width) {
     int64_t dim = p->dim, size = dim * PANEL;

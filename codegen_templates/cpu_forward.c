@@ -18,7 +18,6 @@ static void soften(float *scores, int64_t keys, float *largest, float *total, fl
     }
 }
 
-/* Output and LSE of query tokens first..last-1 of one head. Gives 1 where memory is short. */
 int attn_forward(const Problem *p, int64_t batch, int64_t head, int64_t kv_head, int64_t first, int64_t last) {
     int64_t dim = p->dim, size = dim * PANEL;
     float *room = room_for(2 * PANELS * size + 2 * KEYS * dim + KEYS * PANEL + 2 * TILE);
@@ -62,7 +61,6 @@ int attn_forward(const Problem *p, int64_t batch, int64_t head, int64_t kv_head,
     return 0;
 }
 
-/* Which types this compiler knows, as bits. */
 int attn_types(void) {
 #ifdef __FLT16_MANT_DIG__
     return 1 << FLOAT32 | 1 << BFLOAT16 | 1 << FLOAT16;

@@ -1,7 +1,8 @@
 """The CPU path's kernels in C: built once for a machine by the C compiler that it has, and kept in the user's cache.
 
-The compiler is `$CC`, cc, gcc or clang, or the one in the package ziglang, which pip can install. Where there is none,
-torch's operators do the work. `PATTERNCC_CPU=torch` asks for these, `PATTERNCC_CPU=compiled` for an error instead.
+The compiler is `$CC`, cc, gcc or clang, or the one in the package ziglang, which pip can install: the first whose
+library passes a trial, a small attention once more in fp64. Where there is none, torch's operators do the work.
+`PATTERNCC_CPU=torch` asks for these, `PATTERNCC_CPU=compiled` for an error instead.
 
 A library is named for what it is made of and for its own content: `cpu/<facts>-<content>.so`.
 """
@@ -28,7 +29,7 @@ import torch
 
 from .tuned import cache_folder
 
-SOURCES = ("cpu_tiles.h", "cpu_forward.c", "cpu_backward.c")
+SOURCES = ("cpu_problem.h", "cpu_tiles.h", "cpu_forward.c", "cpu_backward.c", "cpu_trial.c")
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-sanitize=all", "-w", "-fPIC", "-shared")
 EXTENSIONS = {  # of x86, by what torch finds here
     "AVX2": ("-mavx2", "-mfma", "-mf16c"),
@@ -93,8 +94,8 @@ def _built(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".", ignore_cleanup_errors=True) as room:
         for file, text in sources.items():
             (Path(room) / file).write_bytes(text)
-        built = Path(room) / f"{name}.so"
-        for compiler in _compilers():
+        for attempt, compiler in enumerate(_compilers()):
+            built = Path(room) / f"{attempt}.so"  # of another name: the last one may still be loaded
             command = [*compiler, *flags, *(file for file in sources if file.endswith(".c")), "-o", built.name, "-lm"]
             try:
                 subprocess.run(
@@ -102,12 +103,14 @@ def _built(
                 )
                 found = ctypes.CDLL(str(built))
                 _ = found.attn_forward, found.attn_backward, found.attn_types
+                if found.attn_trial():
+                    raise ArithmeticError("its numbers are wrong")
             except subprocess.CalledProcessError as error:
                 why = f"{shlex.join(compiler)} fails: {error.stderr.decode(errors='replace').strip()[:500]}"
             except subprocess.TimeoutExpired:
                 why = f"{shlex.join(compiler)} takes more than {MOST_SECONDS} seconds"
-            except (OSError, AttributeError) as error:
-                why = f"{shlex.join(compiler)} gives no library: {error}"
+            except (OSError, AttributeError, ArithmeticError) as error:
+                why = f"{shlex.join(compiler)} gives no library of use: {error}"
             else:
                 if folder is not None:
                     built.chmod(0o700)

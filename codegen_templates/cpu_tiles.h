@@ -10,9 +10,7 @@
  * pattern: which blocks a row keeps comes as a table, and which tokens of a block that is kept in part as two distances
  * and a number of sinks.
  */
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
+#include "cpu_problem.h"
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -28,32 +26,9 @@
 #define PANELS (TILE / PANEL)
 #define KEYS 128             /* most in one step */
 
-#define EACH(i, n) for (int64_t i = 0; i < (n); i++)
-#define SMALLER(a, b) ((a) < (b) ? (a) : (b))
-#define LARGER(a, b) ((a) > (b) ? (a) : (b))
-
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t Bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t Unsigned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-typedef enum { FLOAT32, BFLOAT16, FLOAT16 } Type;
-
-typedef struct {
-    void *data;
-    int64_t batch, head, token; /* strides, in elements; the last dimension is contiguous */
-} Tensor;
-
-typedef struct {
-    Tensor q, k, v, out, lse, dout, dlse, dq; /* lse and dlse are fp32; dlse may be absent */
-    int64_t type, dim, block, causal;
-    int64_t q_start, q_len, kv_start, kv_len; /* in tokens */
-    int64_t before, after, sink; /* key u of a partial block is kept where -after < t - u < before, or u < sink */
-    int64_t first_row;           /* of the table */
-    const int64_t *pointers;     /* [rows + 1] */
-    const int32_t *whole;        /* [rows]: so many columns of a row, its first ones, are kept whole */
-    const int32_t *columns;      /* sorted, the whole ones and the others */
-    double scale;
-} Problem;
 
 typedef struct {
     int64_t first, count; /* tokens, from the sequence's beginning */
@@ -119,43 +94,6 @@ static inline Vector exp2_of(Vector x) {
     y = y * f + 1.0f;
     Bits gone = x < -126.0f;
     return (Vector)(((Unsigned)y + ((Unsigned)shifted << 23)) & (Unsigned)~gone);
-}
-
-static inline float number(const void *data, int64_t at, int64_t type) {
-    if (type == BFLOAT16) {
-        union {
-            uint32_t bits;
-            float value;
-        } wide = {(uint32_t)((const uint16_t *)data)[at] << 16};
-        return wide.value;
-    }
-#ifdef __FLT16_MANT_DIG__
-    if (type == FLOAT16) return (float)((const _Float16 *)data)[at];
-#endif
-    return ((const float *)data)[at];
-}
-
-static inline void put(void *data, int64_t at, int64_t type, float value) {
-    if (type == BFLOAT16) {
-        union {
-            float value;
-            uint32_t bits;
-        } wide = {value};
-        uint32_t even = wide.bits + 0x7fff + (wide.bits >> 16 & 1);
-        ((uint16_t *)data)[at] = value != value ? 0x7fc0 : even >> 16;
-        return;
-    }
-#ifdef __FLT16_MANT_DIG__
-    if (type == FLOAT16) {
-        ((_Float16 *)data)[at] = (_Float16)value;
-        return;
-    }
-#endif
-    ((float *)data)[at] = value;
-}
-
-static inline int64_t place(const Tensor *x, int64_t batch, int64_t head, int64_t token) {
-    return batch * x->batch + head * x->head + token * x->token;
 }
 
 /* Rows of x as fp32: where they are, or brought to `room`, [n][dim]. Gives their stride. */

@@ -18,7 +18,7 @@ import torch
 from tests.package.made import HEAD, PATTERNS, TOLERANCE, check, compiled, exact, run, tensors, weights_like
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler")
-WIDTHS = {"default": 4, "avx2": 8}  # of a vector, by what torch is told to use
+WIDTHS = {"default": 4, "avx2": 8, "avx2 -D__AVX512F__": 16}  # of a vector; the last one in halves
 
 PROGRAM = """
 import importlib, sys, torch
@@ -184,11 +184,15 @@ def test_two_processes_at_once_and_memory_that_holds_anything(tmp_path: Path) ->
 def test_vectors_of_other_widths(
     capability: str, fresh: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a machine that has no wider ones."""
-    if capability == "avx2" and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+    """As on a machine that has no wider ones; and those of one that has, made of what there is here."""
+    told, *defined = capability.split()
+    if told == "avx2" and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         pytest.skip("no AVX2 here")
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability.upper())
-    assert fresh().library() is not None
+    library = fresh()
+    flags = {told.upper(): (*library.EXTENSIONS.get(told.upper(), ()), *defined)}
+    monkeypatch.setattr(library, "EXTENSIONS", flags)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: told.upper())
+    assert library.library() is not None
     for name in ("tokens", "some_dense", "one_kv_head", "both_ways_tokens"):
         pattern, package = compiled(name)
         inputs = tensors(pattern, 131, 150)
@@ -199,12 +203,70 @@ def test_vectors_of_other_widths(
         check(found, exact(pattern, inputs, weights), TOLERANCE[torch.float32])
 
 
+def test_a_compiler_of_wrong_numbers_is_passed_over(
+    fresh: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """-ffast-math has no infinities, which the kernels need. What is made next is not what was loaded before."""
+    monkeypatch.setenv("CC", "cc -ffast-math")
+    assert fresh().library() is not None
+    holds()
+    monkeypatch.setattr(fresh(), "_compilers", lambda: iter([["cc", "-ffast-math"]]))
+    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
+    monkeypatch.setenv("PATTERNCC_CACHE_DIR", "/dev/null")
+    with pytest.raises(RuntimeError, match="cc -ffast-math gives no library of use: its numbers are wrong"):
+        fresh().library()
+
+
+FAULTS = {  # file: what a fault changes there
+    "cpu_tiles.h": ("(from < before)", "(from <= before)"),
+    "cpu_forward.c": ("*sum * weight + more", "*sum + more"),
+    "cpu_backward.c": ("- *(const Vector *)(delta", "+ *(const Vector *)(delta"),
+}
+
+
+def tried(folder: Path, compiler: str, *runner: str) -> int:
+    """What the trial says of the sources in a folder when they are compiled so: the types that are wrong, as bits."""
+    (folder / "main.c").write_text("int attn_trial(void);\nint main(void) { return attn_trial(); }\n")
+    made = folder / "trial"
+    subprocess.run(
+        [*compiler.split(), "-std=gnu11", "-w", *sorted(map(str, folder.glob("*.c"))), "-o", str(made), "-lm"],
+        check=True,
+    )
+    return subprocess.run([*runner, str(made)]).returncode
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    for file in (Path(__file__).parents[2] / "codegen_templates").glob("cpu_*.[ch]"):
+        shutil.copy(file, tmp_path)
+    return tmp_path
+
+
+def test_the_trial_holds_without_optimisation(sources: Path) -> None:
+    assert tried(sources, "cc -O0") == 0
+
+
+@pytest.mark.parametrize("file", FAULTS)
+def test_the_trial_finds(file: str, sources: Path) -> None:
+    right, wrong = FAULTS[file]
+    text = (sources / file).read_text()
+    assert text.count(right) == 1
+    (sources / file).write_text(text.replace(right, wrong))
+    assert tried(sources, "cc -O0") != 0
+
+
+def test_the_trial_holds_on_aarch64(sources: Path) -> None:
+    if not (shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64")):
+        pytest.skip("no compiler for aarch64, or nothing that runs it")
+    assert tried(sources, "aarch64-linux-gnu-gcc -O3 -static", "qemu-aarch64") == 0
+
+
 @pytest.mark.parametrize("flags", [("-mavx512f", "-mfma"), ("-mavx2", "-mfma"), ()])
 def test_the_sources_have_no_warnings(flags: tuple[str, ...], tmp_path: Path) -> None:
     folder = Path(__file__).parents[2] / "codegen_templates"
     every = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-c")
     sources = sorted(folder.glob("*.c"))
-    assert len(sources) == 2
+    assert len(sources) == 3
     if flags and os.uname().machine != "x86_64":
         pytest.skip("flags of x86")
     for source in sources:
