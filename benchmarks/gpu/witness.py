@@ -1,5 +1,6 @@
 """What is right: attention by the definition of the pattern in fp64, of some rows of a long sequence, of all of a short
-one. It knows `cases` and nothing of the packages; what it has found wrong is not timed."""
+one; and of every row and key of a long one that it attends to what it should (`everywhere`). It knows `cases` and
+nothing of the packages; what it has found wrong is not timed."""
 
 from __future__ import annotations
 
@@ -9,11 +10,13 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from benchmarks.gpu import everywhere
 from benchmarks.gpu.cases import Case
 from benchmarks.gpu.device import Device
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]  # of [batch, heads, tokens, head_dim]
 PAIRS = 1 << 22  # of tokens of one head, in fp64 at a time
+MEANS = 1e-4  # at least, of means: a block of 64 tokens among a million moves them by 8e-3
 
 
 class WrongError(Exception):
@@ -47,7 +50,8 @@ def check_sequences(
     case: Case, tolerance: float, attention: Attention, q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None = None
 ) -> float:
     """The greatest error of some rows of the last sequence, and of the gradients that come from them where q, k and v
-    ask for any; WrongError when that is too large."""
+    ask for any; WrongError when that is too large, or when a row or key of any sequence is not what it should be."""
+    check_everywhere(case, tolerance, attention, q, k, v)
     rows = (chosen_rows(q.shape[2]) if rows is None else rows).to(q.device)
     if not q.requires_grad:
         with torch.no_grad():
@@ -61,6 +65,16 @@ def check_sequences(
     forward = forward_squares(case, q, k, v, out[-1][:, rows].detach(), rows)
     backward = backward_squares(case, q, k, v, gradient[-1], rows, [x[-1] for x in grads])
     return within(tolerance, "result or gradient", forward, backward)
+
+
+def check_everywhere(case: Case, tolerance: float, attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> None:
+    """WrongError unless every row attends to the keys that it keeps, and their gradients come from it, where q, k and v
+    ask for gradients."""
+    squares = everywhere.forward_squares(case, attention, q, k, v)
+    within(max(tolerance, MEANS), "result of all rows", *squares)
+    if q.requires_grad:
+        squares = everywhere.backward_squares(case, attention, q, k, v)
+        within(max(tolerance, MEANS), "gradient of all rows and keys", *squares)
 
 
 def within(tolerance: float, what: str, *squares: Tensor) -> float:
