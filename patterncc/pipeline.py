@@ -24,6 +24,7 @@ from patterncc.errors import Diagnostic, PatternError, Span
 from patterncc.runtime import gallery
 from patterncc.runtime.cache import Cache, Entry
 from patterncc.runtime.export import export
+from patterncc.spec.limits import LARGEST_FILE
 
 if TYPE_CHECKING:
     from patterncc.analysis.verdict import Verdict
@@ -165,10 +166,13 @@ def load_compiled(name: str) -> ModuleType | None:
 
 def input_key(file: Path, plan: str | None, *more: bytes) -> str | None:
     """What the package depends on, hashed: the file, the options and the compiler itself. None when the file may name
-    further files, or cannot be read: then it is compiled, which says why."""
+    further files, is a pipe, which can be read but once, or cannot be read: then it is compiled, which says why."""
     try:
-        text = file.read_bytes()
-    except OSError:
+        if not file.is_file():
+            return None
+        with file.open("rb") as handle:
+            text = handle.read(LARGEST_FILE + 1)
+    except (OSError, ValueError):
         return None
     parts = (text, os.fsencode(file.suffix), str(plan).encode(), _compiler(), *more)
     if b"mask" in text or b"\\" in text:  # an escape may spell it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 import patterncc
 from patterncc import pipeline, reference, spec
+from patterncc.errors import PatternError
 from patterncc.runtime.cache import Cache, CacheWarning
 from patterncc.runtime.gallery import shipped
 
@@ -85,6 +87,18 @@ def test_a_file_that_names_another_file_is_always_read(file: Path) -> None:
     file.write_text(file.read_text().replace("local: 2", "local: 2 # no mask"))
     assert pipeline.input_key(file, None) is None
     assert pipeline.input_key(file.parent / "missing.yaml", None) is None
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no /dev/fd")
+def test_a_pipe_is_read_once_and_what_never_ends_not_to_the_end(file: Path) -> None:
+    """`patterncc compile <(sed ... mine.yaml)`"""
+    reads, writes = os.pipe()
+    os.write(writes, file.read_bytes())
+    os.close(writes)
+    assert patterncc.compile(f"/dev/fd/{reads}").digest == patterncc.compile(file).digest
+    os.close(reads)
+    with pytest.raises(PatternError, match="larger than 1048576 bytes"):
+        patterncc.compile("/dev/zero")
 
 
 def test_a_mask_that_is_spelled_with_an_escape_is_read_again(file: Path) -> None:
