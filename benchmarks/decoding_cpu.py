@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.gpu.cases import Case
-from benchmarks.gpu.witness import forward_squares, within
+from benchmarks.gpu.witness import WrongError, forward_squares, within
 from benchmarks.patterns import written
 from benchmarks.timing import Sample, alternate
 
@@ -46,7 +46,11 @@ def _row(package: ModuleType, length: int) -> dict[str, object]:
 
     def full() -> None:
         for _ in range(STEPS):
-            F.scaled_dot_product_attention(q, full_k, full_v, enable_gqa=True)
+            _folded(q, full_k, full_v)
+
+    wanted = F.scaled_dot_product_attention(q, full_k, full_v, enable_gqa=True)
+    if not torch.allclose(_folded(q, full_k, full_v), wanted, rtol=0, atol=1e-5):  # of means of thousands of values
+        raise WrongError(f"a token after {length}: the way that is compared is no attention over everything")
 
     held, whole = cache.bytes, 2 * full_k.numel() * full_k.element_size()
     times = alternate({"compact": compact, "full": full})
@@ -61,6 +65,13 @@ def _row(package: ModuleType, length: int) -> dict[str, object]:
         "bytes_kept": round(held / whole, 4),
         "error": error,
     }
+
+
+def _folded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Attention of one query token a head to all keys. Heads of a KV head stand as its queries, which no mask tells
+    apart: with `enable_gqa`, torch copies keys and values for each head, and takes up to three times as long."""
+    grouped = q.view(q.shape[0], KV_HEADS, HEADS // KV_HEADS, HEAD_DIM)
+    return F.scaled_dot_product_attention(grouped, k, v).view_as(q)
 
 
 def _per_step(who: str, turns: Sample) -> dict[str, float]:
