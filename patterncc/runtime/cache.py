@@ -19,7 +19,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -97,7 +97,11 @@ class Cache:
     def of_user() -> Cache:
         """`$PATTERNCC_CACHE_DIR`, else where this system keeps such things."""
         if given := os.environ.get("PATTERNCC_CACHE_DIR"):
-            return Cache(Path(given).absolute())
+            try:
+                return Cache(Path(given).absolute())
+            except OSError as error:  # the working folder was removed
+                said = f"PATTERNCC_CACHE_DIR is {given!r}, and the working folder that it starts from is gone"
+                raise UsageError(said, "give the whole path") from error
         if sys.platform == "win32":
             return Cache(
                 Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "patterncc" / "Cache"
@@ -182,7 +186,8 @@ class Cache:
                     if (path := self.root / part).is_dir():
                         path.rename(folder / f"all-{n}")
             else:
-                (self.root / "latest" / check_name(name)).unlink(missing_ok=True)
+                with suppress(ValueError):  # no module's name: nothing was ever noted under it
+                    (self.root / "latest" / check_name(name)).unlink(missing_ok=True)
         return gone
 
     def libraries(self) -> list[Library]:

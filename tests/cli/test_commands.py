@@ -296,6 +296,25 @@ def test_the_cache(patterncc: Shell) -> None:
     assert Cache.of_user().entries() == []
 
 
+@pytest.mark.parametrize("name", ["", "-", "?", "../..", "class", "naïve", "☃", "nothere"])
+def test_a_name_that_no_package_has_clears_none(patterncc: Shell, name: str) -> None:
+    patterncc("compile", "demo")
+    assert patterncc("cache", "clear", name) == "removed 0 packages\n"
+    assert [entry.name for entry in Cache.of_user().entries()] == ["demo"]
+    assert Cache.of_user().latest("demo") is not None
+
+
+def test_a_cache_beside_a_folder_that_is_gone(
+    patterncc: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    monkeypatch.setenv("PATTERNCC_CACHE_DIR", "cache")
+    patterncc("compile", "demo", code=2)
+    assert "PATTERNCC_CACHE_DIR is 'cache', and the working folder that it starts from is gone" in patterncc.err
+
+
 def test_a_cache_that_cannot_be_written(patterncc: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PATTERNCC_CACHE_DIR", str(tmp_path / "file"))
