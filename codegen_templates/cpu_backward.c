@@ -49,8 +49,8 @@ int attn_backward(const Problem *p, int64_t batch, int64_t head, int64_t kv_head
             at = next_run(p, row, at, end - 1, &run);
             for (int64_t u = run.first; u < run.first + run.count; u += KEYS) {
                 int64_t count = SMALLER(KEYS, run.first + run.count - u), k_row, v_row, key = u - p->kv_start;
-                const float *k = rows_of(&p->k, p->type, place(&p->k, batch, kv_head, key), count, dim, k_room, &k_row);
-                const float *v = rows_of(&p->v, p->type, place(&p->v, batch, kv_head, key), count, dim, v_room, &v_row);
+                const float *k = rows_of(p, &p->k, batch, kv_head, key, count, k_room, &k_row);
+                const float *v = rows_of(p, &p->v, batch, kv_head, key, count, v_room, &v_row);
                 int ahead = p->causal && u + count - 1 > t; /* some keys are after some queries */
                 EACH(i, panels) {
                     int64_t q = t + i * PANEL, keys = count, lanes = SMALLER(PANEL, end - q);

@@ -41,8 +41,8 @@ class Problem(ctypes.Structure):
         *((name, Strided) for name in ("q", "k", "v", "out", "lse", "dout", "dlse", "dq")),
         *((name, ctypes.c_int64) for name in ("type", "dim", "block", "causal")),
         *((name, ctypes.c_int64) for name in ("q_start", "q_len", "kv_start", "kv_len")),
-        *((name, ctypes.c_int64) for name in ("before", "after", "sink", "first_row")),
-        *((name, ctypes.c_void_p) for name in ("pointers", "whole", "columns")),
+        *((name, ctypes.c_int64) for name in ("before", "after", "sink", "first_row", "page_size")),
+        *((name, ctypes.c_void_p) for name in ("pointers", "whole", "columns", "pages")),
         ("scale", ctypes.c_double),
     )
 
@@ -91,11 +91,24 @@ def has_half_products() -> bool:
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, place: Place, scale: float, heads: Sequence[int]
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    place: Place,
+    scale: float,
+    heads: Sequence[int],
+    pages: Tensor | None = None,
 ) -> None:
-    """Output and LSE of these heads of q [batch, heads, q_len, dim], k and v [batch, kv_heads, kv_len, dim]."""
+    """Output and LSE of these heads of q [batch, heads, q_len, dim], k and v [batch, kv_heads, kv_len, dim].
+
+    With `pages`, int32 and contiguous, of one sequence, whose keys are in these of k and v [pages, kv_heads, page_size,
+    dim]. All that its length takes must be there: nobody looks.
+    """
     tensors = {"q": q, "k": k, "v": v, "out": out, "lse": lse}
-    problems = {klass: _problem(klass, place, scale, tensors) for klass in {place.klass(head) for head in heads}}
+    classes = {place.klass(head) for head in heads}
+    problems = {klass: _problem(klass, place, scale, tensors, pages) for klass in classes}
     run = library().attn_forward  # type: ignore[union-attr]
 
     def do(job: tuple[Task, int, int]) -> int:
@@ -161,9 +174,11 @@ def backward(
     return dq, dk, dv
 
 
-def _problem(klass: int, place: Place, scale: float, tensors: dict[str, Tensor]) -> Problem:
+def _problem(
+    klass: int, place: Place, scale: float, tensors: dict[str, Tensor], pages: Tensor | None = None
+) -> Problem:
     """The kernels' argument; the tensors must outlive it."""
-    q = tensors["q"]
+    q, k = tensors["q"], tensors["k"]
     before, after = CLASSES[klass]["window"] or (0, 0)
     (pointers, whole, columns), _ = plan(klass, *place[2:])
     return Problem(
@@ -183,6 +198,8 @@ def _problem(klass: int, place: Place, scale: float, tensors: dict[str, Tensor])
         pointers=pointers.data_ptr(),
         whole=whole.data_ptr(),
         columns=columns.data_ptr(),
+        pages=None if pages is None else pages.data_ptr(),
+        page_size=k.shape[2],
         scale=scale,
     )
 
@@ -191,15 +208,20 @@ def _problem(klass: int, place: Place, scale: float, tensors: dict[str, Tensor])
 def plan(klass: int, q_start: int, q_len: int, kv_start: int, kv_len: int) -> tuple[Table, tuple[Task, ...]]:
     """The columns that a class's rows keep, of those that are there, and its queries, cut where many pairs have come
     together. Kept for the next layer and the next step."""
-    rows = torch.arange(q_start // BLOCK, -(-(q_start + q_len) // BLOCK))
-    columns = torch.arange(kv_start // BLOCK, -(-(kv_start + kv_len) // BLOCK))
-    table = build(klass, rows, columns)
+    rows = q_start // BLOCK, -(-(q_start + q_len) // BLOCK)
+    table = _table(klass, *rows, kv_start // BLOCK, -(-(kv_start + kv_len) // BLOCK))
     pairs = table[0] * BLOCK**2
     parts = max(1, -(-int(pairs[-1]) // MANY_PAIRS))
     cuts = q_start // BLOCK + torch.searchsorted(pairs, pairs[-1] * torch.arange(1, parts) // parts)
     tokens = [q_start, *(cuts * BLOCK).clamp(q_start, q_start + q_len).tolist(), q_start + q_len]
     each = int(pairs[-1]) // parts
     return table, tuple(Task(each, first, last) for first, last in pairwise(tokens) if first < last)
+
+
+@lru_cache(maxsize=128)
+def _table(klass: int, first_row: int, rows: int, first_column: int, columns: int) -> Table:
+    """The same for a block's worth of lengths: a token more seldom changes it."""
+    return build(klass, torch.arange(first_row, rows), torch.arange(first_column, columns))
 
 
 def _share(do: Callable[[Job], int], jobs: list[Job], pairs: list[int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import cpu
+from . import cpu, cpu_compiled
 from .checks import check_longest, check_offsets
 from .cpu_keys import Pages
 
@@ -101,13 +101,26 @@ def forward_paged(
             f"seq_lens has {max(lengths)} tokens, block_table room for {block_table.shape[1]} pages of "
             f"{k_cache.shape[1]} tokens"
         )
+    q = q if q.stride(-1) == 1 else q.contiguous()
+    keys, values = k_cache.transpose(1, 2), v_cache.transpose(1, 2)
     for request, length in enumerate(lengths):
         queries = slice(starts[request], starts[request + 1])
-        keys, values = (Pages(cache.transpose(1, 2), block_table[request]) for cache in (k_cache, v_cache))
-        place = layer, head_offset, length - _length(queries), 0
+        q_len, pages = _length(queries), block_table[request, : -(-length // k_cache.shape[1])]
         parts = _one(q[queries]), _one(out[queries]), lse[None, :, queries]
-        cpu.attend_to(keys, values, length, *parts, scale, place)
+        if cpu_compiled.usable(q) and _are_there(pages, len(k_cache)):
+            where = cpu_compiled.Place(layer, head_offset, length - q_len, q_len, 0, length)
+            cpu_compiled.forward(
+                parts[0], keys, values, *parts[1:], where, scale, range(q.shape[1]), pages.int().contiguous()
+            )
+        else:
+            place = layer, head_offset, length - q_len, 0
+            cpu.attend_to(Pages(keys, pages), Pages(values, pages), length, *parts, scale, place)
     return out, lse
+
+
+def _are_there(pages: Tensor, count: int) -> bool:
+    """Whether each is a page. Those that are not are left to torch's way: it reads only what is kept, or names them."""
+    return not len(pages) or 0 <= int(pages.min()) <= int(pages.max()) < count
 
 
 def _nothing(q: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,9 +21,11 @@ typedef struct {
     int64_t q_start, q_len, kv_start, kv_len; /* in tokens */
     int64_t before, after, sink; /* key u of a partial block is kept where -after < t - u < before, or u < sink */
     int64_t first_row;           /* of the table */
+    int64_t page_size;           /* in tokens, where k and v are in pages */
     const int64_t *pointers;     /* [rows + 1] */
     const int32_t *whole;        /* [rows]: so many columns of a row, its first ones, are kept whole */
     const int32_t *columns;      /* sorted, the whole ones and the others */
+    const int32_t *pages;        /* tokens 0..page_size-1 are in the first of these, and so on; or NULL */
     double scale;
 } Problem;
 

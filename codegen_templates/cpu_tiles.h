@@ -96,17 +96,20 @@ static inline Vector exp2_of(Vector x) {
     return (Vector)(((Unsigned)y + ((Unsigned)shifted << 23)) & (Unsigned)~gone);
 }
 
-/* Rows of x as fp32: where they are, or brought to `room`, [n][dim]. Gives their stride. */
-static const float *rows_of(const Tensor *x, int64_t type, int64_t at, int64_t n, int64_t dim, float *room,
-                            int64_t *row) {
-    if (type == FLOAT32) {
+/* Keys or values of n tokens as fp32: where they are, or brought to `room`, [n][dim]. Gives their stride. */
+static const float *rows_of(const Problem *p, const Tensor *x, int64_t batch, int64_t head, int64_t token, int64_t n,
+                            float *room, int64_t *row) {
+    if (p->type == FLOAT32 && !p->pages) {
         *row = x->token;
-        return (const float *)x->data + at;
+        return (const float *)x->data + place(x, batch, head, token);
     }
-    *row = dim;
+    int64_t dim = *row = p->dim;
     EACH(i, n) {
-        if (type == BFLOAT16) EACH(d, dim) room[i * dim + d] = number(x->data, at + i * x->token + d, BFLOAT16);
-        else EACH(d, dim) room[i * dim + d] = number(x->data, at + i * x->token + d, FLOAT16);
+        int64_t at = token + i, entry = p->pages ? p->pages[at / p->page_size] : batch;
+        at = place(x, entry, head, p->pages ? at % p->page_size : at);
+        if (p->type == FLOAT32) EACH(d, dim) room[i * dim + d] = number(x->data, at + d, FLOAT32);
+        else if (p->type == BFLOAT16) EACH(d, dim) room[i * dim + d] = number(x->data, at + d, BFLOAT16);
+        else EACH(d, dim) room[i * dim + d] = number(x->data, at + d, FLOAT16);
     }
     return room;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 
 import pytest
@@ -138,7 +139,7 @@ MIXED = [(1, 97), (40, 40), (0, 0), (13, 100), (1, 1), (0, 30), (5, 150)]  # dec
 @pytest.mark.parametrize("vllm", LAYOUTS)
 @pytest.mark.parametrize("page", [16, 24, 48, 256])
 @pytest.mark.parametrize("name", ["strided", "tokens", "starved", "drawn"])
-def test_paged_mixed_batch(name: str, page: int, vllm: str, poisoned: None) -> None:
+def test_paged_mixed_batch(name: str, page: int, vllm: str, cpu_path: str, poisoned: None) -> None:
     """One launch for decoding, chunked prefill and whole prompts; pages of other sizes than the block, in any order."""
     pattern, package = compiled(name)
     case = paged(pattern, MIXED, page, vllm)
@@ -149,7 +150,7 @@ def test_paged_mixed_batch(name: str, page: int, vllm: str, poisoned: None) -> N
 
 @pytest.mark.parametrize("q_len", [1, 3])
 @pytest.mark.parametrize("name", ["strided", "tokens", "some_dense", "one_kv_head"])
-def test_decode(name: str, q_len: int, poisoned: None) -> None:
+def test_decode(name: str, q_len: int, cpu_path: str, poisoned: None) -> None:
     """The newest token of each request, or a few; patterns that differ within a KV group."""
     pattern, package = compiled(name)
     case = paged(pattern, [(q_len, n) for n in (3, 17, 64, 131)], 24, LAYOUTS[1])
@@ -161,7 +162,7 @@ def test_decode(name: str, q_len: int, poisoned: None) -> None:
     assert off(lse.transpose(0, 1).flatten(1), true_lse) <= FP32
 
 
-def test_pages_that_no_row_keeps_are_not_read(poisoned: None) -> None:
+def test_pages_that_no_row_keeps_are_not_read(cpu_path: str, poisoned: None) -> None:
     """All keys that no head keeps are NaN: a path that gathered them would give NaN."""
     pattern, package = compiled("window")
     case = paged(pattern, [(1, 300)], 16, LAYOUTS[0])
@@ -173,7 +174,36 @@ def test_pages_that_no_row_keeps_are_not_read(poisoned: None) -> None:
     assert package.attention_paged(case.q, case.k_cache, case.v_cache, *case.where).isnan().any()
 
 
-def test_a_wrong_page_is_seen() -> None:
+@pytest.mark.parametrize("page", [-1, 1 << 20])
+def test_a_page_that_is_not_there(page: int, cpu_path: str) -> None:
+    """Memory outside of the cache is not read; where nothing of a page is kept, it need not be there."""
+    pattern, package = compiled("window")
+    case = paged(pattern, [(1, 300)], 16, LAYOUTS[0])
+    case.block_table[0, :10] = page
+    package.attention_paged(case.q, case.k_cache, case.v_cache, *case.where)
+    case.block_table[0, 17] = page
+    with pytest.raises(ValueError, match=f"block_table names page .*{page}"):
+        package.attention_paged(case.q, case.k_cache, case.v_cache, *case.where)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_pages_of_every_type(
+    dtype: torch.dtype, cpu_path: str, poisoned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And by the way that was asked for, where it takes the type."""
+    pattern, package = compiled("tokens")
+    part, asked = importlib.import_module(f"{package.__name__}.cpu_compiled"), []
+    kernels = part.forward
+    monkeypatch.setattr(part, "forward", lambda *all: asked.append(all) or kernels(*all))
+    case = paged(pattern, MIXED, 24, LAYOUTS[1])
+    rounded = [x.to(dtype) for x in (case.q, case.k_cache, case.v_cache)]
+    true, _ = package.attention_paged(*(x.double() for x in rounded), *case.where, return_lse=True)  # fp64: torch's way
+    assert not asked
+    assert off(package.attention_paged(*rounded, *case.where), true) <= TOLERANCE[dtype]
+    assert len(asked) == (len(MIXED) if cpu_path == "compiled" and part.usable(rounded[0]) else 0)
+
+
+def test_a_wrong_page_is_seen(cpu_path: str) -> None:
     """Negative control: two pages exchanged in the table."""
     pattern, package = compiled("strided")
     case = paged(pattern, [(1, 97), (40, 40)], 16, LAYOUTS[0])
