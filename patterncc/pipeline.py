@@ -20,7 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from patterncc.errors import Diagnostic, PatternError, Span
+from patterncc.codegen.package import is_name
+from patterncc.errors import Diagnostic, PatternError, Span, UsageError
 from patterncc.runtime import gallery
 from patterncc.runtime.cache import Cache, Entry
 from patterncc.runtime.export import export
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from patterncc.spec.model import Pattern
 
 HEAD_DIMS = range(16, 257)  # what the kernels take
+DTYPES = ("fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def compile(
     `dtype`.
     Raises PatternError for mistakes in the file, and BrokenPromise for what it promises and does not keep.
     """
+    check_options(plan, binaries, dtype)
     file, cache = gallery.find(pattern), Cache.of_user()
     key = input_key(file, plan, *binaries_key(binaries, dtype))
     entry = cache.seen(key) if key and not force else None
@@ -104,6 +107,17 @@ def compile(
     cache.remember(entry, key)
     path = entry.path if output is None else export(entry, Path(output), force=force)
     return Compiled(entry.name, entry.digest, path, cached, str(entry.manifest.options["form"]), entry)
+
+
+def check_options(plan: str | None, binaries: Sequence[str], dtype: str) -> None:
+    """UsageError for a form or a dtype that there is none of, and for one architecture where a list is meant."""
+    from patterncc.ir.plan import FORMS
+
+    for name, given, known in (("plan", plan, (None, *FORMS)), ("dtype", dtype, DTYPES)):
+        if given not in known:
+            raise UsageError(f"{name} is {given!r}; it takes {', '.join(word for word in known if word)}")
+    if isinstance(binaries, str):
+        raise UsageError(f"binaries is {binaries!r}; it takes architectures", f"write [{binaries!r}]")
 
 
 def generate(pattern: Pattern, plan: str | None = None) -> GeneratedPackage:
@@ -147,7 +161,7 @@ def check_head_dim(pattern: Pattern) -> None:
 def load(pattern: str | os.PathLike[str], *, plan: str | None = None) -> ModuleType:
     """The package of a pattern file, of a shipped pattern, or of what was last compiled under a name; imported."""
     name = os.fspath(pattern)
-    if name not in gallery.shipped() and not gallery.is_path(name) and name.isidentifier():
+    if name not in gallery.shipped() and not gallery.is_path(name) and is_name(name):
         module = load_compiled(name)
         if module is not None:
             return module
@@ -158,7 +172,7 @@ def load_compiled(name: str) -> ModuleType | None:
     """What was last compiled under this name, else the shipped pattern of this name, imported; None without either."""
     from patterncc.runtime.load import load as load_entry
 
-    entry = Cache.of_user().latest(name) if name.isidentifier() else None
+    entry = Cache.of_user().latest(name) if is_name(name) else None
     if entry is not None:
         return load_entry(entry)
     return compile(name).load() if name in gallery.shipped() else None

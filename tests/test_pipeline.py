@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 import patterncc
 from patterncc import pipeline, reference, spec
-from patterncc.errors import PatternError
+from patterncc.errors import PatternError, UsageError
 from patterncc.runtime.cache import Cache, CacheWarning
 from patterncc.runtime.gallery import shipped
 
@@ -163,6 +164,29 @@ def test_a_shipped_pattern_is_compiled_when_it_is_imported(fresh_cache: Path) ->
     from patterncc.kernels import demo
 
     assert demo.PATTERN["name"] == "demo" and [e.name for e in Cache.of_user().entries()] == ["demo"]
+
+
+def test_an_import_that_cannot_be_says_what_can(fresh_cache: Path) -> None:
+    with pytest.raises(ImportError, match=r"no module of its own: write `from patterncc\.kernels import demo`"):
+        importlib.import_module("patterncc.kernels.demo")
+    for name in ("nothing", "naïve"):
+        with pytest.raises(ImportError, match=f"no pattern '{name}' was compiled on this machine, and none"):
+            importlib.import_module(f"patterncc.kernels.{name}")
+    with pytest.raises(UsageError, match="`naïve` is neither a file nor"):
+        patterncc.load("naïve")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"plan": "x"}, "plan is 'x'; it takes closed, table"),
+        ({"dtype": "int8"}, "dtype is 'int8'; it takes fp32, fp16, bf16"),
+        ({"binaries": "sm_90"}, r"binaries is 'sm_90'; it takes architectures"),
+    ],
+)
+def test_options_that_there_are_not(file: Path, options: dict[str, str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        patterncc.compile(file, **options)  # type: ignore[arg-type]
 
 
 def test_functions_of_a_package_can_be_pickled_for_another_process(file: Path, tmp_path: Path) -> None:

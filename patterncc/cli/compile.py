@@ -11,9 +11,7 @@ from typing import Any
 from patterncc.cli import output
 from patterncc.errors import PatternError, UsageError, did_you_mean
 from patterncc.ir.plan import FORMS
-from patterncc.pipeline import BrokenPromise, Compiled, compile
-
-DTYPES = ("fp32", "fp16", "bf16")
+from patterncc.pipeline import DTYPES, BrokenPromise, Compiled, compile
 
 
 def run(

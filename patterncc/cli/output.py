@@ -32,8 +32,9 @@ def _tell(text: str) -> None:
 
 
 def progress(text: str) -> None:
-    """What is being done, in a line that the next one replaces; nothing where nobody watches. "" wipes it."""
-    if sys.stderr.isatty():
+    """What is being done, in a line that the next one replaces; nothing where nobody watches, or where a line cannot be
+    replaced. "" wipes it."""
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         print(f"\r\x1b[K{clean(text)}", end="", file=sys.stderr, flush=True)
 
 

@@ -50,6 +50,10 @@ def check_name(name: str) -> str:
     Traceback (most recent call last):
     ValueError: not a module's name: '../demo'
     """
-    if not (name.isascii() and name.isidentifier()) or keyword.iskeyword(name):
+    if not is_name(name):
         raise ValueError(f"not a module's name: {name!r}")
     return name
+
+
+def is_name(name: str) -> bool:
+    return name.isascii() and name.isidentifier() and not keyword.iskeyword(name)

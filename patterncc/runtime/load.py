@@ -12,7 +12,9 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from types import ModuleType
 
+from patterncc.codegen.package import is_name
 from patterncc.runtime.cache import Cache, Entry
+from patterncc.runtime.gallery import shipped
 
 PARENT = "patterncc.kernels"
 DIGITS = 12  # of the digest, in a module's name
@@ -63,6 +65,8 @@ class Finder:
             return _spec(name, entry, "__init__.py")
         if name.startswith(f"{PARENT}.") and name.count(".") == PARENT.count(".") + 1:
             short = name.rpartition(".")[2]
+            if short in shipped() or (is_name(short) and Cache.of_user().latest(short)):
+                raise ImportError(f"{name} is no module of its own: write `from {PARENT} import {short}`", name=name)
             raise ImportError(
                 f"no pattern {short!r} was compiled on this machine, and none of this name is shipped: "
                 f"run `patterncc compile {short}.yaml`, or patterncc.load('{short}.yaml')",

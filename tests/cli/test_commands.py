@@ -383,8 +383,10 @@ def test_colour_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_progress_is_for_those_who_watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for stream, said in ((Terminal(), True), (io.StringIO(), False)):
+    streams = (Terminal(), "xterm", True), (Terminal(), "dumb", False), (io.StringIO(), "xterm", False)
+    for stream, kind, said in streams:
         monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setenv("TERM", kind)
         output.progress("compiling")
         assert bool(stream.getvalue()) is said
 
