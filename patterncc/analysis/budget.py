@@ -27,7 +27,7 @@ class Budget:
     columns: columns tried one by one, where bounds on rows and query residues meet
     rows: block rows of random parts that are drawn and looked at
     side: blocks along a side of the box in which layers are composed
-    bits: block pairs of all layers together that are composed
+    bits: bits shifted when layers are composed
     lengths: layers times the cube of the length in blocks up to which lengths are composed one by one
     """
 
@@ -38,7 +38,7 @@ class Budget:
     columns: int = 10_000
     rows: int = 512
     side: int = 6_000
-    bits: int = 1 << 33
+    bits: int = 1 << 35
     lengths: int = 1 << 29
 
 

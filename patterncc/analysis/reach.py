@@ -7,7 +7,8 @@ length). Else the smallest pair, by (query token, key token), that all layers to
 One layer: coverage, exact at tokens. A layer that covers by itself ends the search. Windows alone: lags add up, exact
 at tokens (`_windows`). Otherwise causal layers are composed on blocks for every length (`compose`), twice where a
 window or a sink cuts through blocks: with the blocks kept whole, which proves what is connected, and with the blocks
-kept in part, which proves what is not. Between the two, single query tokens are followed back exactly (`backward`).
+kept in part, which proves what is not. Between the two, single query tokens are followed back exactly (`backward`), and
+what is then still open is composed on tokens (`fine`).
 Not causal (`across`): how far the first token sees (`ahead`), lengths up to one that decides, and layers with rows and
 columns that everything passes through.
 """
@@ -21,8 +22,9 @@ from patterncc.analysis.across import OfTokens, Reached, across
 from patterncc.analysis.answer import Answer
 from patterncc.analysis.backward import sources
 from patterncc.analysis.budget import Budget, Undecided
-from patterncc.analysis.compose import first_unconnected
+from patterncc.analysis.compose import first_unconnected, keeps_blocks
 from patterncc.analysis.extent import column_extent, extent
+from patterncc.analysis.fine import refined
 from patterncc.analysis.plane import first_outside
 from patterncc.analysis.search import first_pair
 from patterncc.analysis.union import Span, Union, meet, union
@@ -104,17 +106,23 @@ def _along(kept: list[Union], block: int, budget: Budget) -> Reached:
     try:
         while True:
             count = min(4 * count, len(kept))
-            lower = first_unconnected(whole, count, far, near, budget)
-            upper = first_unconnected(some, count, far, near, budget) if tokens else lower
+            lower = first_unconnected(whole, count, far, near, budget, keeps_blocks)
+            upper = first_unconnected(some, count, far, near, budget, keeps_blocks) if tokens else lower
+            n = least + bisect_left(upper[least - 1 :], True, key=lambda pair: pair is None)
+            if n <= count and lower[n - 1] is not None:
+                found = refined(kept, Reached(n, None, Answer(settled=0)), block, budget)
+                if found.at_most or found.answer.smallest:
+                    return found
             n, answer = _first(kept, least, lower, upper, tokens, block, budget)
             if answer.holds:
                 return Reached(n, n)
             if answer.holds is None:
                 known = range(n, count + 1)
                 enough = bisect_left(known, True, key=lambda m: _surely(kept[:m], lower[m - 1], block, budget))
-                return Reached(n, known[enough]) if enough < len(known) else Reached(n, None, answer)
+                found = Reached(n, known[enough]) if enough < len(known) else Reached(n, None, answer)
+                return refined(kept, found, block, budget)
             if count == len(kept):
-                return Reached(n, None, answer)
+                return refined(kept, Reached(n, None, answer), block, budget)
             least = n
     except Undecided:
         return Reached(least, None, Answer(settled=0))

@@ -7,10 +7,11 @@ import random
 import numpy as np
 import pytest
 
-from patterncc.analysis import across
+from patterncc.analysis import across, fine
 from patterncc.analysis.across import Reached
 from patterncc.analysis.answer import Answer
 from patterncc.analysis.budget import DEFAULT, Budget
+from patterncc.analysis.compose import keeps_blocks
 from patterncc.analysis.reach import layers_to_reach, reach
 from patterncc.analysis.union import union
 from patterncc.ir.layout import Layout
@@ -72,7 +73,35 @@ def check_one(seed: int, opaque: float) -> tuple[bool, str]:
 
 def test_reach_agrees_with_matrix_products():
     seen = {check_one(seed, 0.0) for seed in range(120)}
-    assert {(causal, said) for causal in (True, False) for said in ("exact", "fails")} <= seen
+    assert seen == {(causal, said) for causal in (True, False) for said in ("exact", "fails")}
+
+
+BLOCKS_LEAVE_OPEN = (89, 469)  # seeds whose windows cut through blocks, and whose strides cross them
+
+
+@pytest.mark.parametrize("seed", BLOCKS_LEAVE_OPEN)
+def test_composing_tokens_decides_what_blocks_leave_open(seed: int, monkeypatch: pytest.MonkeyPatch):
+    assert check_one(seed, 0.0) == (True, "exact")
+    monkeypatch.setattr("patterncc.analysis.reach.refined", lambda kept, known, block, budget: known)
+    assert check_one(seed, 0.0)[1] in ("open", "range")
+
+
+def test_a_token_more_or_less_in_the_window(monkeypatch: pytest.MonkeyPatch):
+    """Strides of 8 blocks of 8 tokens, and a few tokens a layer between them. Without the windows it would show."""
+
+    def steps(window: int) -> tuple[int, Reached]:
+        layer = Layout.parse(f"(i-j)%8==0 | window {window},1 tokens")
+        brute = unconnected([kept_tokens(layer, 192, causal=True, block=8)] * 16, True)
+        least = next(n for n, pair in enumerate(brute, 1) if pair is None)
+        return least, layers_to_reach([union([layer])] * 16, True, 8, DEFAULT)
+
+    found = [steps(window) for window in range(6, 10)]
+    assert [reached for _, reached in found] == [Reached(least, least) for least, _ in found]
+    assert len({least for least, _ in found}) > 2
+    monkeypatch.setattr(
+        fine, "_keeps_tokens", lambda block, layer, t, u: keeps_blocks(layer.terms, t // block, u // block)
+    )
+    assert all(reached != Reached(least, least) for least, reached in map(steps, range(6, 10)))
 
 
 def test_reach_with_random_and_mask_parts():
@@ -149,6 +178,7 @@ def test_reach_on_ten_thousand_patterns(shard: int):
         (["d<16 | j%16==3"] * 2, True, 2, None),  # over the window to a column that all keep, then from there
         (["d<8 | j%16==3"] * 4, True, 4, None),  # 7 blocks a layer, 15 to go
         (["d<8 | j%16==3"] * 3, True, None, (26 * 64, 4 * 64)),
+        (["window 1000,1 tokens | (i-j)%16==0"] * 2, True, 2, None),
         (["-3<=d<4 | i<1 | j<1"] * 12, False, 2, None),
         (["i<1 | d<1", "j<1"], False, 2, None),
         (["j<1", "i<1 | d<1"], False, None, (128, 64)),  # in the wrong order
