@@ -88,8 +88,9 @@ def cpu(chosen: tuple[str, ...], results: Path | None, *, minutes: float) -> int
 
 def gpu(packages: Path, results: Path | None, *, toy: bool, minutes: float, only: Iterable[str]) -> int:
     """Every figure is saved as it comes; where only some parts are measured, the others' figures stay if they are of
-    such a machine. 1 when a kernel was wrong; what was wrong has no time."""
+    such a machine. 1 when a kernel was wrong; what was wrong has no time. Cells not come to count as empty."""
     from benchmarks.gpu import conduct
+    from benchmarks.gpu.cells import completed
     from benchmarks.gpu.shares import with_shares
 
     if not any(packages.glob("packages/bench_*")):
@@ -101,27 +102,34 @@ def gpu(packages: Path, results: Path | None, *, toy: bool, minutes: float, only
     kept: dict[str, list[Mapping[str, object]]] = {}
     described: Mapping[str, object] = {}
     begin = time.perf_counter()
-    for part, row in conduct.run(packages, toy=toy, seconds=60 * minutes, only=tuple(only)):
-        if part == "machine":
-            described = row
-            if all(earlier.get("machine", {}).get(key) == row.get(key) for key in ("accelerator", "torch", "triton")):
-                kept = {name: earlier[name] for name in GPU_PARTS if name in earlier and name not in only}
-            continue
-        if part not in rows:
-            print(f"\n{part}", file=sys.stderr)
-        rows.setdefault(part, []).append(row)
-        show(time.perf_counter() - begin, row)
-        if results:
-            shared = with_shares(kept | rows)
-            judged = targets.gpu({} if toy else shared)
-            report.save(results, "gpu", described, shared | (conduct.TOY if toy else {}), judged)
-    judge([] if toy else targets.gpu(with_shares(kept | rows)))
+    stopped = False
+    try:
+        for part, row in conduct.run(packages, toy=toy, seconds=60 * minutes, only=tuple(only)):
+            if part == "machine":
+                described = row
+                if all(
+                    earlier.get("machine", {}).get(key) == row.get(key) for key in ("accelerator", "torch", "triton")
+                ):
+                    kept = {name: earlier[name] for name in GPU_PARTS if name in earlier and name not in only}
+                continue
+            if part not in rows:
+                print(f"\n{part}", file=sys.stderr)
+            rows.setdefault(part, []).append(row)
+            show(time.perf_counter() - begin, row)
+            if results:
+                shared = with_shares(kept | rows)
+                judged = targets.gpu({} if toy else completed(shared))
+                report.save(results, "gpu", described, shared | (conduct.TOY if toy else {}), judged)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        stopped = True
+    judge([] if toy else targets.gpu(completed(with_shares(kept | rows))))
     if results:
         report.render(results)
     wrong = [row for found in rows.values() for row in found if row.get("wrong")]
     for row in wrong:
         print(f"WRONG  {row['cell']}: {row['note']}")
-    return 1 if wrong else 0
+    return 130 if stopped else int(bool(wrong))
 
 
 def show(seconds: float, row: Mapping[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""The forward kernel's inner loop, read from machine code: instructions per kept key, for a GPU that is not here.
+"""The forward kernel's inner loops, read from machine code: instructions per kept key, for a GPU that is not here.
 
 A pattern's far loop is held against that of a dense pattern compiled from the same template with the same tiles. What
 it costs to walk a pattern is the difference.
@@ -19,7 +19,7 @@ PATTERNS = {"dense": None, "block 128": 128, "block 64": 64, "block 32": 32, "bl
 
 
 def run(folder: Path, arch: str = "sm_90") -> Iterator[dict[str, object]]:
-    """One row a pattern: what its far loop holds, and the ratio to the dense pattern's."""
+    """One row a pattern: what its loops hold, and the far loop's ratio to the dense pattern's."""
     import patterncc
     from benchmarks.patterns import strided, written
 
@@ -38,31 +38,32 @@ def run(folder: Path, arch: str = "sm_90") -> Iterator[dict[str, object]]:
         yield {"what": name, "arch": arch, **row, "to_dense": round(row["instructions_per_key"] / dense, 3)}
 
 
-def far_loop(sass: str) -> list[str]:
-    """The operations of the shortest loop that multiplies matrices: the far loop has no masks, so it is that.
+def loops(sass: str) -> list[list[str]]:
+    """The operations of each loop that multiplies matrices, the shortest first: the far loop has no masks, so it is
+    that; the edge loop is the other.
 
-    >>> far_loop(".L_1:\\n /*00*/ HGMMA.64 R0 ;\\n /*10*/ @P0 BRA `(.L_1) ;\\n.L_2:\\n /*20*/ EXIT ;")
-    ['HGMMA.64', 'BRA']
+    >>> loops(".L_1:\\n /*00*/ HGMMA.64 R0 ;\\n /*10*/ @P0 BRA `(.L_1) ;\\n.L_2:\\n /*20*/ EXIT ;")
+    [['HGMMA.64', 'BRA']]
     """
     labels: dict[str, int] = {}
     operations: list[str] = []
-    loops: list[list[str]] = []
+    found: list[list[str]] = []
     for line in sass.splitlines():
-        if found := re.match(r"\s*(\.L_\w+):", line):
-            labels[found[1]] = len(operations)
-        elif found := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)", line):
-            operations.append(found[1])
-            target = re.search(r"`\((\.L_\w+)\)", found[2])
-            if found[1].startswith("BRA") and target and target[1] in labels:
-                loops.append(operations[labels[target[1]] :])
-    products = [loop for loop in loops if any("MMA" in operation for operation in loop)]
+        if label := re.match(r"\s*(\.L_\w+):", line):
+            labels[label[1]] = len(operations)
+        elif operation := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)", line):
+            operations.append(operation[1])
+            target = re.search(r"`\((\.L_\w+)\)", operation[2])
+            if operation[1].startswith("BRA") and target and target[1] in labels:
+                found.append(operations[labels[target[1]] :])
+    products = [loop for loop in found if any("MMA" in operation for operation in loop)]
     if not products:
         raise ValueError("no loop multiplies matrices")
-    return min(products, key=len)
+    return sorted(products, key=len)
 
 
 def _measure(folder: str, arch: str) -> dict[str, object]:
-    """Compile the forward kernel for `arch` and read its far loop. Runs in a process of its own."""
+    """Compile the forward kernel for `arch` and read its loops. Runs in a process of its own."""
     import triton
 
     from patterncc.codegen.resources import calls, compile_call, cubin_usage, find_kernel, load_kernels
@@ -75,15 +76,16 @@ def _measure(folder: str, arch: str) -> dict[str, object]:
         file.write(binary.asm["cubin"])
         file.flush()
         sass = subprocess.run([tool, "-c", file.name], capture_output=True, text=True, check=True).stdout
-    loop = far_loop(sass)
+    far, edge = loops(sass)
     registers, spills = cubin_usage(binary.asm["cubin"])
     return {
         "tile": f"{call.constants['BLOCK_Q'] * call.constants['BLOCK_H']} x {call.constants['BLOCK_N']}",
         "warps": call.warps,
-        "instructions": len(loop),
-        "instructions_per_key": round(len(loop) / call.constants["BLOCK_N"], 3),
-        "matrix": sum("MMA" in operation for operation in loop),
-        "async_copies": sum(operation.startswith(("LDGSTS", "UTMALDG")) for operation in loop),
+        "instructions": len(far),
+        "instructions_per_key": round(len(far) / call.constants["BLOCK_N"], 3),
+        "edge_per_key": round(len(edge) / call.constants["BLOCK_N"], 3),
+        "matrix": sum("MMA" in operation for operation in far),
+        "async_copies": sum(operation.startswith(("LDGSTS", "UTMALDG")) for operation in far),
         "registers": registers,
         "spills": spills,
         "shared_bytes": binary.metadata.shared,

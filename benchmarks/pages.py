@@ -33,7 +33,7 @@ PAGES: dict[str, dict[str, tuple[str, ...]]] = {
             "full_s_per_step", "full_s_per_step_min", "full_s_per_step_max", "speedup", "compact_bytes", "full_bytes",
             "bytes_kept", "error",
         ),
-        "loops": ("what", "arch", "tile", "instructions_per_key", "to_dense", "registers", "spills"),
+        "loops": ("what", "arch", "tile", "instructions_per_key", "to_dense", "edge_per_key", "registers", "spills"),
     },
     "gpu": {
         "ceilings": ("what", "backend", "head_dim", "direction", "tb_per_s", "tflops"),
@@ -76,6 +76,8 @@ ABOUT = {  # what a reader must know of a part to read its table
     "attention: seconds": "Medians, least and most, in alternation. What takes more than 5 s runs twice, its first run "
     "counted; more than 7.5 s, once.",
     "attention: peak memory": "Resident bytes of one call, beyond what was held before it.",
+    "loops": "Instructions of a warp for a key of the far loop, whose tiles are kept whole, against a dense pattern's "
+    "from the same template; and of the edge loop, which masks: of 21 and 3 tiles at 16k tokens here.",
     "decoding": "fp32, 32 heads, 8 KV heads of 128; SDPA takes the heads of a KV head as its queries, its fastest way. "
     "Seconds of a step: the median turn of 16, the least and the most.",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,16 @@ def cells(part: str, *, toy: bool = False) -> tuple[Cell, ...]:
 
 
 PARTS = ("ceilings", "compiling", "attention", "serving", "first_call", "peers")
+
+
+def completed(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The rows of each part, and one without figures for each cell of a part that has been begun and not come to it."""
+    found = {part: list(rows) for part, rows in results.items()}
+    for part, rows in found.items():
+        if part in PARTS and rows:
+            measured = {row.get("cell") for row in rows}
+            rows += ({"cell": cell.name, **cell.given} for cell in cells(part) if cell.name not in measured)
+    return found
 
 
 def _ceilings(toy: bool) -> tuple[Cell, ...]:

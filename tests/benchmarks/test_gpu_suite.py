@@ -180,6 +180,29 @@ def test_parts_are_measured_one_by_one(prepared: Path, tmp_path: Path, monkeypat
     assert "ceilings" not in measure("another", "serving", **decoded)
 
 
+def test_stopped_before_its_end_it_meets_nothing(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was measured stays, without a traceback; a goal that it misses is missed."""
+    monkeypatch.setattr(conduct, "missing", lambda: None)
+    long = next(cell for cell in cells("attention") if cell.given["tokens"] == 1 << 17)
+    ceiling = {"what": "dense", "head_dim": 128, "direction": "forward", "tflops": 500.0}
+
+    def run(*_: Any, **__: Any) -> Any:
+        yield "machine", {"accelerator": "one", "torch": "t", "triton": "t"}
+        yield "ceilings", {"cell": "dense, head dim 128, cudnn", **ceiling}
+        yield "attention", {"cell": long.name, **long.given, "direction": "forward", "head_dim": 128, "tflops": 490.0,
+                            "density": 0.02, "over_flash": 20.0}  # fmt: skip
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conduct, "run", run)
+    assert main.gpu(prepared, tmp_path, toy=False, minutes=1, only=()) == 130
+    share, *_, flash, _, _ = measured(tmp_path)["targets"]
+    assert (share["value"], share["met"], share["cells"][0]) == (0.98, None, 1) and share["cells"][1] > 10
+    assert (flash["value"], flash["met"]) == (20.0, False)
+    assert "stopped" in capsys.readouterr().err and "of 1 of" in (tmp_path / "gpu.md").read_text()
+
+
 @pytest.mark.interpret
 def test_a_wrong_peer_is_not_timed(prepared: Path, peers_folder: Path, tmp_path: Path) -> None:
     """And the suite ends with 1."""

@@ -54,6 +54,9 @@ def test_long_calls_run_twice_and_very_long_ones_once(monkeypatch):
     found = alternate(calls, runs=5, limit_s=1000)
     assert {name: sample.runs for name, sample in found.items()} == {"short": 5, "long": 2, "very long": 1}
     assert {name: sample.wall_s for name, sample in found.items()} == lasting
+    calls["quick"] = lambda: call(0.25)
+    found = alternate(calls, runs=5, limit_s=3)  # one turn takes as much
+    assert {name: sample.runs for name, sample in found.items()} == {"quick": 5, "short": 2, "long": 2, "very long": 1}
 
 
 def test_growth_is_the_exponent():
