@@ -9,6 +9,8 @@ from . import cpu, cpu_compiled
 from .checks import check_longest, check_offsets
 from .cpu_keys import Pages
 
+FEW_QUERIES = 32  # of a request: fewer do not fill the kernels' panels, and torch takes a KV head's queries together
+
 
 def forward_varlen(
     q: Tensor,
@@ -107,7 +109,7 @@ def forward_paged(
         queries = slice(starts[request], starts[request + 1])
         q_len, pages = _length(queries), block_table[request, : -(-length // k_cache.shape[1])]
         parts = _one(q[queries]), _one(out[queries]), lse[None, :, queries]
-        if cpu_compiled.usable(q) and _are_there(pages, len(k_cache)):
+        if q_len >= FEW_QUERIES and cpu_compiled.usable(q) and _are_there(pages, len(k_cache)):
             where = cpu_compiled.Place(layer, head_offset, length - q_len, q_len, 0, length)
             cpu_compiled.forward(
                 parts[0], keys, values, *parts[1:], where, scale, range(q.shape[1]), pages.int().contiguous()
