@@ -135,11 +135,8 @@ def _table(heads: int, block: int, tokens: int):
     classes, rows = _classes(heads, block)(), tokens // block
 
     def build() -> int:
-        size = 0
-        for layout in classes.layouts:
-            table = lower_table(layout, causal=True, block=block, rows=rows, columns=rows)
-            size += table.pointers.nbytes + table.columns.nbytes
-        return size
+        tables = [lower_table(layout, causal=True, block=block, rows=rows, columns=rows) for layout in classes.layouts]
+        return sum(table.pointers.nbytes + table.columns.nbytes for table in tables)
 
     return build
 

@@ -77,7 +77,7 @@ ABOUT = {  # what a reader must know of a part to read its table
     "counted; more than 7.5 s, once.",
     "attention: peak memory": "Resident bytes of one call, beyond what was held before it.",
     "loops": "Instructions of a warp for a key of the far loop, whose tiles are kept whole, against a dense pattern's "
-    "from the same template; and of the edge loop, which masks: of 21 and 3 tiles at 16k tokens here.",
+    "from the same template; and of the edge loop, which masks: 3 of 24 tiles of a row at 16k tokens, blocks of 64.",
     "decoding": "fp32, 32 heads, 8 KV heads of 128; SDPA takes the heads of a KV head as its queries, its fastest way. "
     "Seconds of a step: the median turn of 16, the least and the most.",
 }
