@@ -118,7 +118,9 @@ def attn_bwd_dq(
         b_v = load_keys(v, row, 0, s_vn * ALIGN, None, 0, BLOCK, BLOCK_N)
         _, b_ds = weights(b_q, b_k, b_v, b_dout, b_log_sum, b_delta, None, scale, PRECISION)
         b_dq = tl.dot(b_ds.to(b_k.dtype), b_k, b_dq, input_precision=PRECISION)
+    late = 0
     for tile in tl.range(far_tiles, all_tiles, num_stages=2):
+        late = tile >> 31
         row, m_n, m_keep = edge(
             tile, n_slots, places, rule, o_t, t_first, t_last, kv_start, kv_stop, None, 0, BLOCK, BLOCK_Q, BLOCK_N
         )
@@ -128,6 +130,12 @@ def attn_bwd_dq(
         b_dq = tl.dot(b_ds.to(b_k.dtype), b_k, b_dq, input_precision=PRECISION)
 
     o_d = tl.arange(0, BLOCK_D)[None, :]
+    # the rows once more: + 0, but known only now, so that their addresses hold no registers during the loops
+    o_row = o_m % BLOCK_Q + late
+    o_t = t_base + o_row
+    m_q = (o_t >= q_start) & (o_t < q_stop)
+    if BLOCK_H > 1:
+        m_q &= i_head >= 0
     p_dq = dq + (i_batch * s_ob + i_head * s_oh + i_row * s_on) * ALIGN + o_row * (s_on * ALIGN)
     b_dq = (b_dq * (scale * LN_2)).to(dq.dtype.element_ty)
     tl.store(p_dq[:, None] + o_d, b_dq, mask=m_q[:, None] & (o_d < HEAD_DIM))

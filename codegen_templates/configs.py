@@ -70,7 +70,7 @@ def dq(arch: str, head_dim: int, item: int, rows: int) -> Config:
     if arch.startswith("gfx"):
         return Config(64, 32, 4, 1)
     if head_dim > 128:
-        return Config(32 if family(arch) in ("sm_90", "sm_86") else 64, 32, 8, 2)
+        return Config({"sm_90": 128, "sm_86": 32}.get(family(arch), 64), 32, 8, 2)
     keys = 64 if head_dim <= 64 or family(arch) in ("sm_90", "sm_100") else 32
     return Config(128, 128 if head_dim <= 64 and family(arch) == "sm_100" else keys, 8, 2)
 

@@ -61,6 +61,20 @@ def test_dk_and_dv_do_not_spill(arch: str, tmp_path: Path) -> None:
 
 
 @needs_triton
+def test_dq_of_large_heads_takes_warp_group_products(tmp_path: Path) -> None:
+    folder = package("gemma3", tmp_path)  # head dimension 256
+    reports = report(folder, ["sm_90"], only="bwd_dq")
+    check(reports, "sm_90")
+    assert [(r.matrix_unit, r.spills) for r in reports] == [("wgmma", 0)] * 2  # of one sequence and of packed ones
+    configs = folder / "configs.py"
+    text = configs.read_text()
+    small = text.replace('{"sm_90": 128, "sm_86": 32}', '{"sm_90": 32, "sm_86": 32}')
+    assert small != text
+    configs.write_text(small)
+    assert {r.matrix_unit for r in report(folder, ["sm_90"], only="bwd_dq")} == {"mma"}
+
+
+@needs_triton
 @pytest.mark.slow
 @pytest.mark.parametrize("head_dim", [64, 128])
 @pytest.mark.parametrize("arch", ["sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "gfx90a", "gfx942", "gfx950"])
