@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -215,6 +216,28 @@ def test_a_compiler_of_wrong_numbers_is_passed_over(
     monkeypatch.setenv("PATTERNCC_CACHE_DIR", "/dev/null")
     with pytest.raises(RuntimeError, match="cc -ffast-math gives no library of use: its numbers are wrong"):
         fresh().library()
+    assert float("5e-324") * 1.0 > 0  # and here nothing has changed: what it is linked with flushes subnormal numbers
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("int attn_trial(void) { return __builtin_trap(), 0; }", "it ends with -"),
+        ("int attn_trial(void) { return 4; }", "its numbers are wrong"),
+        ("int attn_trial(void) { __builtin_ia32_ldmxcsr(0x9fc0); return 0; }", "it makes small numbers 0"),
+        ("int other(void) { return 0; }", "attn_trial"),
+    ],
+)
+def test_a_library_is_tried_where_it_does_no_harm(
+    source: str, why: str, fresh: Callable[[], ModuleType], tmp_path: Path
+) -> None:
+    if "ia32" in source and platform.machine() != "x86_64":
+        pytest.skip("an instruction of x86")
+    (tmp_path / "made.c").write_text(source)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "made.so", tmp_path / "made.c"], check=True)
+    with pytest.raises(ArithmeticError, match=why):
+        fresh()._try(tmp_path / "made.so")
+    assert float("5e-324") * 1.0 > 0
 
 
 FAULTS = {  # file: what a fault changes there
