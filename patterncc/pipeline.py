@@ -111,11 +111,14 @@ def compile(
 
 def check_options(plan: str | None, binaries: Sequence[str], dtype: str) -> None:
     """UsageError for a form or a dtype that there is none of, and for one architecture where a list is meant."""
-    from patterncc.ir.plan import FORMS
+    known: dict[str, tuple[object, Sequence[str]]] = {"dtype": (dtype, DTYPES)}
+    if plan is not None:
+        from patterncc.ir.plan import FORMS
 
-    for name, given, known in (("plan", plan, (None, *FORMS)), ("dtype", dtype, DTYPES)):
-        if given not in known:
-            raise UsageError(f"{name} is {given!r}; it takes {', '.join(word for word in known if word)}")
+        known["plan"] = plan, FORMS
+    for name, (given, words) in known.items():
+        if given not in words:
+            raise UsageError(f"{name} is {given!r}; it takes {', '.join(words)}")
     if isinstance(binaries, str):
         raise UsageError(f"binaries is {binaries!r}; it takes architectures", f"write [{binaries!r}]")
 
