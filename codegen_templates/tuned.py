@@ -126,7 +126,7 @@ def store(direction: str, q: torch.Tensor, config: Config, measured: dict[str, A
     with _locked(root / "lock"):  # who holds it may empty tmp
         for place in (root / "tmp", path.parent):
             place.mkdir(mode=0o700, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root / "tmp") as folder:
+        with tempfile.TemporaryDirectory(dir=root / "tmp", prefix="patterncc-writing-") as folder:
             (Path(folder) / path.name).write_text(text, encoding="ascii")
             os.replace(Path(folder) / path.name, path)
     _read.clear()

@@ -5,8 +5,11 @@
     cpu/<facts>-<content>.so    the CPU path's kernels, compiled for this machine
     latest/<name>               the digest of the last one compiled under this name
     seen/<key>                  the digest that this input gave before
-    tmp/                        what is being written, under the lock; anything else in it is rubbish
+    tmp/patterncc-writing-*/    what is being written, under the lock; any other of these was left by a killed process
     lock
+
+The folder may hold other things too, even in folders of these names: what does not carry a name of the cache's own is
+neither listed nor removed.
 
 An entry's digest is over its content, so an entry is right when its hashes are.
 """
@@ -14,24 +17,27 @@ An entry's digest is over its content, so an entry is right when its hashes are.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from patterncc.codegen.manifest import FILE, Manifest, sha256
 from patterncc.codegen.package import GeneratedPackage, check_name
 from patterncc.errors import UsageError
-from patterncc.runtime.libraries import FOLDER as LIBRARIES
 from patterncc.runtime.libraries import Library, libraries
 from patterncc.runtime.lock import locked
 from patterncc.runtime.tuned import TunedFile, tuned_files
 
 BYTECODE = "__pycache__"  # what importing an entry leaves in it
+NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+DIGEST = re.compile("[0-9a-f]{64}")
+WRITING = "patterncc-writing-"  # and eight characters: a temporary folder
 
 
 class CacheWarning(UserWarning):
@@ -142,7 +148,7 @@ class Cache:
 
     def entries(self) -> list[Entry]:
         """Every entry, whole or not, by name and then by age."""
-        digests = sorted(path.name for path in self.packages.iterdir()) if self.packages.is_dir() else []
+        digests = [path.name for path in _named(self.packages, DIGEST) if path.is_dir()]
         found = [entry for entry in map(self._entry, digests) if entry is not None]
         return sorted(found, key=lambda e: (e.name, e.written, e.digest))
 
@@ -181,13 +187,12 @@ class Cache:
             gone = [entry for entry in self.entries() if name in (None, entry.name)]
             for n, entry in enumerate(gone):
                 entry.path.parent.rename(folder / f"{n}")
+            notes = _named(self.root / "latest", NAME if name is None else re.compile(re.escape(name)))
             if name is None:
-                for n, part in enumerate(("packages", "latest", "seen", LIBRARIES)):
-                    if (path := self.root / part).is_dir():
-                        path.rename(folder / f"all-{n}")
-            else:
-                with suppress(ValueError):  # no module's name: nothing was ever noted under it
-                    (self.root / "latest" / check_name(name)).unlink(missing_ok=True)
+                notes += [*_named(self.root / "seen", DIGEST), *(kept.path for kept in self.libraries())]
+            for note in notes:
+                if not note.is_dir():
+                    note.unlink(missing_ok=True)
         return gone
 
     def libraries(self) -> list[Library]:
@@ -239,9 +244,9 @@ class Cache:
     def _folder(self) -> Iterator[Path]:
         """A temporary folder. The lock is held, so whatever else lies there was left by a process that died."""
         self._make(self.root / "tmp")
-        for left in (self.root / "tmp").iterdir():
-            shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+        for left in _named(self.root / "tmp", re.compile(WRITING + "[a-z0-9_]{8}")):
+            shutil.rmtree(left, ignore_errors=True)  # which follows no link
+        folder = Path(tempfile.mkdtemp(dir=self.root / "tmp", prefix=WRITING))
         try:
             yield folder
         finally:
@@ -253,6 +258,11 @@ class Cache:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if hasattr(os, "geteuid") and folder.stat().st_uid not in (os.geteuid(), 0):
             raise PermissionError(0, f"{folder} belongs to another user")
+
+
+def _named(folder: Path, names: re.Pattern[str]) -> list[Path]:
+    """What lies in a folder under such names, sorted; nothing where there is no folder."""
+    return sorted(path for path in folder.iterdir() if names.fullmatch(path.name)) if folder.is_dir() else []
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

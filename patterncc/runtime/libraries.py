@@ -4,10 +4,12 @@ patterncc, which lists, checks and removes them."""
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = "cpu"
+NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}\.so")
 
 
 @dataclass(frozen=True)
@@ -28,5 +30,5 @@ class Library:
 
 
 def libraries(root: Path) -> list[Library]:
-    """Every library, whole or not."""
-    return [Library(path) for path in sorted((root / FOLDER).glob("*.so"))]
+    """Every library, whole or not; what bears another name is none."""
+    return [Library(path) for path in sorted((root / FOLDER).glob("*.so")) if NAME.fullmatch(path.name)]

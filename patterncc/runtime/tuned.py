@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 FOLDER = "tuned"
+NAME = re.compile(r"[0-9a-f]{32}\.json")
 FORMAT = 1
 MOST_BYTES = 1 << 16
 
@@ -54,9 +56,10 @@ class TunedFile:
 
 
 def tuned_files(root: Path) -> list[TunedFile]:
-    """Every result, whole or not, by pattern and direction."""
+    """Every result, whole or not, by pattern and direction; what bears another name is none."""
     folder = root / FOLDER
-    found = [TunedFile(path) for path in folder.iterdir()] if folder.is_dir() else []
+    paths = folder.iterdir() if folder.is_dir() else ()
+    found = [TunedFile(path) for path in paths if NAME.fullmatch(path.name) and not path.is_dir()]
     return sorted(found, key=lambda file: (file.name, file.path.name))
 
 

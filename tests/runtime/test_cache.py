@@ -300,3 +300,56 @@ def test_a_name_never_reaches_a_path_unchecked(cache: Cache, name: str) -> None:
         cache.latest(name)
     with pytest.raises(ValueError):
         GeneratedPackage("demo", "", {}, {name: b""})
+
+
+def foreign(root: Path) -> dict[Path, str]:
+    """A user's own files in a folder that was named as the cache, where the cache keeps things of its own."""
+    files = (
+        "tmp/work/notes.txt",
+        "tmp/patterncc-tests/notes.txt",
+        "packages/app/main.py",
+        "latest/notes.txt",
+        "latest/third/notes.txt",
+        "seen/report.csv",
+        "cpu/results/run.csv",
+        "cpu/mine.so",
+        "tuned/model.json",
+        "tuned/demo/notes.txt",
+        "notes.txt",
+    )
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"precious {name}")
+    return {root / name: f"precious {name}" for name in files}
+
+
+def test_a_folder_with_other_things_in_it_loses_none_of_them(cache: Cache) -> None:
+    """PATTERNCC_CACHE_DIR may name a home, a project or `/`, whose `tmp` is the system's: only what carries the
+    cache's own names is ever removed."""
+    kept = foreign(cache.root)
+    for folder in [cache.root, *(path for path in cache.root.rglob("*") if path.is_dir())]:
+        folder.chmod(0o700)
+    for made in (package(), package("other"), package(size=9)):
+        cache.remember(cache.store(made), "a" * 64)
+    assert [entry.name for entry in cache.entries()] == ["demo", "demo", "other"]
+    assert cache.tuned() == [] and cache.libraries() == []
+    cache.store(package(), anew=True)
+    assert (
+        len(cache.clear("other")) == 1
+        and cache.clear("app") == cache.clear("third") == []
+        and len(cache.clear_tuned()) == 0
+        and len(cache.clear()) == 2
+    )
+    assert {path: path.read_text() for path in kept if path.exists()} == kept
+    assert {path for path in cache.root.rglob("*") if path.is_file()} == {*kept, cache.root / "lock"}
+
+
+def test_what_a_killed_writer_left_is_swept_and_a_link_is_not_followed(cache: Cache, tmp_path: Path) -> None:
+    cache.store(package())
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "notes.txt").write_text("precious")
+    (cache.root / "tmp" / "patterncc-writing-abcd1234" / "new").mkdir(parents=True)
+    (cache.root / "tmp" / "patterncc-writing-link5678").symlink_to(tmp_path / "elsewhere")
+    cache.store(package(size=3))
+    assert [path.name for path in rubbish(cache)] == ["patterncc-writing-link5678"]
+    assert (tmp_path / "elsewhere" / "notes.txt").read_text() == "precious"
