@@ -214,9 +214,11 @@ def _compiler() -> bytes:
     from patterncc.codegen.template import FOLDER
 
     package, digest = Path(__file__).parent, hashlib.sha256()
-    for folder in (package, *(package / part for part in ("spec", "ir", "passes", "analysis", "codegen")), FOLDER):
-        for path in sorted(folder.glob("*.[chp]*")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    parts = ("spec", "ir", "passes", "analysis", "pictures", "codegen")
+    for root in (package, *(package / part for part in parts), FOLDER):
+        for path in sorted(root.glob("*" if root is package else "**/*")):
+            if path.suffix in (".py", ".c", ".h"):
+                digest.update(path.relative_to(root.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.digest()
 
 

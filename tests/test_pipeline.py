@@ -77,6 +77,20 @@ def test_a_damaged_entry_is_built_again(file: Path) -> None:
     assert not again.cached and again.digest == first.digest and again.entry.read()
 
 
+def test_a_source_in_any_folder_is_of_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inner" / "more").mkdir(parents=True)
+    monkeypatch.setattr("patterncc.codegen.template.FOLDER", tmp_path)
+    digests = [pipeline._compiler.__wrapped__()]
+    for name in ("a.py", "inner/a.py", "inner/more/a.h", "b.py"):
+        (tmp_path / name).write_text("1\n")
+        digests.append(pipeline._compiler.__wrapped__())
+    (tmp_path / "inner/a.py").rename(tmp_path / "inner/more/a.py")
+    digests.append(pipeline._compiler.__wrapped__())
+    assert len(set(digests)) == len(digests)
+    (tmp_path / "inner/a.pyc").write_text("1\n")  # bytecode is made from what is hashed
+    assert pipeline._compiler.__wrapped__() == digests[-1]
+
+
 def test_another_compiler_compiles_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = pipeline.input_key(file, None)
     assert key == pipeline.input_key(file, None) != pipeline.input_key(file, "table")
