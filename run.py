@@ -5,7 +5,7 @@
     python3 run.py test     the tests
 
 The first call makes a virtual environment in .venv and installs into it; later calls start at once. Everything after
-the task's name is passed on: `python3 run.py test tests/spec -x`.
+the task's name is passed on: `python3 run.py test tests/language -x`.
 """
 
 from __future__ import annotations

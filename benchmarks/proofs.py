@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.timing import alternate
 from patterncc.analysis.verify import prove, prove_promises
 from patterncc.ir.layout import Classes, Layout, Term
+from patterncc.language import load
 from patterncc.pipeline import lower
-from patterncc.spec import load
 
 GALLERY = Path(__file__).parent.parent / "patterns"
 LOCAL = 16

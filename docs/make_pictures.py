@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from patterncc.analysis.parts import parts_of, row_parts
 from patterncc.ir.layout import Classes
+from patterncc.language import Pattern, load
 from patterncc.passes.merge_heads import merge_heads
 from patterncc.passes.normalise import normalise
 from patterncc.passes.resolve_heads import resolve_heads
 from patterncc.pictures.figure import figure
 from patterncc.pictures.palette import FIELD, HEADS, INK, QUIET
+from patterncc.pictures.parts import parts_of, row_parts
 from patterncc.pictures.scene import Cells, Label, Line, Scene
 from patterncc.pictures.svg import svg
-from patterncc.spec import Pattern, load
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "pictures"

@@ -33,13 +33,13 @@ def check(name: str) -> bool:
     import torch
 
     import patterncc
-    from patterncc import reference, spec
+    from patterncc import language, reference
     from patterncc.runtime.gallery import find
 
     stem = Path(name).stem
     print(f"\n>>> {stem} = patterncc.load({name!r})")
     module = patterncc.load(name)
-    pattern = spec.load(find(name))
+    pattern = language.load(find(name))
 
     queries = min(KEYS, MOST_PAIRS // (pattern.heads * KEYS))  # the last ones: positions end where the keys end
     torch.manual_seed(0)

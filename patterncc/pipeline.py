@@ -1,6 +1,6 @@
 """The compiler on one page: a pattern file in, a proved package out, and the package imported.
 
-spec.load         YAML → Pattern, or every mistake with its place
+language.load     YAML → Pattern, or every mistake with its place
 resolve_heads     ranges expanded, expressions evaluated: one layout a head
 merge_heads       equal layouts share a class
 normalise         parts made disjoint, sorted, absorbed
@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 from patterncc.codegen.package import is_name
 from patterncc.errors import Diagnostic, PatternError, Span, UsageError
+from patterncc.language.limits import LARGEST_FILE
 from patterncc.runtime import gallery
 from patterncc.runtime.cache import Cache, Entry
 from patterncc.runtime.export import export
-from patterncc.spec.limits import LARGEST_FILE
 
 if TYPE_CHECKING:
     from patterncc.analysis.verdict import Verdict
     from patterncc.codegen.package import GeneratedPackage
     from patterncc.ir.layout import Classes
-    from patterncc.spec.model import Pattern
+    from patterncc.language.model import Pattern
 
 HEAD_DIMS = range(16, 257)  # what the kernels take
 DTYPES = ("fp32", "fp16", "bf16")
@@ -95,7 +95,7 @@ def compile(
     entry = cache.seen(key) if key and not force else None
     cached = entry is not None
     if entry is None:
-        from patterncc.spec import load as read
+        from patterncc.language import load as read
 
         package = generate(read(file), plan)
         if binaries:
@@ -214,7 +214,7 @@ def _compiler() -> bytes:
     from patterncc.codegen.template import FOLDER
 
     package, digest = Path(__file__).parent, hashlib.sha256()
-    parts = ("spec", "ir", "passes", "analysis", "pictures", "codegen")
+    parts = ("language", "ir", "passes", "analysis", "pictures", "codegen")
     for root in (package, *(package / part for part in parts), FOLDER):
         for path in sorted(root.glob("*" if root is package else "**/*")):
             if path.suffix in (".py", ".c", ".h"):
@@ -223,7 +223,7 @@ def _compiler() -> bytes:
 
 
 def _broken(pattern: Pattern, classes: Classes, verdict: Verdict) -> Diagnostic:
-    from patterncc.analysis.explain import explain
+    from patterncc.analysis.explain.explain import explain
     from patterncc.codegen.words import ranges
 
     layers = f"layer{'s' if len(verdict.layers) > 1 else ''} {ranges(verdict.layers)}"

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from patterncc.spec.resolved import Resolved, ResolvedStride
+from patterncc.language.resolved import Resolved, ResolvedStride
 
 if TYPE_CHECKING:
     import torch
 
-    from patterncc.spec.model import Pattern
+    from patterncc.language.model import Pattern
 
 _64_BITS = 2**64 - 1
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import patterncc
-from patterncc import reference, spec
+from patterncc import language, reference
 from tests.command_line import patterncc_json, patterncc_text
 
 FOLDER = Path(__file__).parent.parent / "patterns"
@@ -31,7 +31,7 @@ def test_the_gallery_is_there() -> None:
 
 def test_the_schema_is_current() -> None:
     stored = json.loads((FOLDER / "pattern.schema.json").read_text())
-    assert stored == spec.schema(), "write it anew: patterncc schema > patterns/pattern.schema.json"
+    assert stored == language.schema(), "write it anew: patterncc schema > patterns/pattern.schema.json"
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
@@ -40,7 +40,7 @@ def test_it_says_what_it_is(file: Path) -> None:
     modeline, *_ = text.splitlines()
     assert modeline == "# yaml-language-server: $schema=pattern.schema.json"
     assert "# Source: " in text or file.stem == "demo"
-    pattern = spec.load(file)
+    pattern = language.load(file)
     assert pattern.name == file.stem
     assert pattern.about.endswith(".")
     assert len(pattern.about) < 120
@@ -80,7 +80,7 @@ def test_attention_is_dense_attention_under_the_mask(name: str, square: bool, po
     The reference is fp64. Errors are those of float32 sums of at most 4203 products of order one: 2e-6 by norm
     leaves a factor of four over what is seen.
     """
-    pattern = spec.load(FOLDER / f"{name}.yaml")
+    pattern = language.load(FOLDER / f"{name}.yaml")
     package = patterncc.load(name)
     group = pattern.heads // pattern.kv_heads
     keys = 2 * QUERIES + 1 if square else KEYS.get(name, KEYS_OF_OTHERS)

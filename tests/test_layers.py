@@ -13,10 +13,11 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "patterncc"
 TEMPLATES = PACKAGE.parent / "codegen_templates"
 
-BELOW = ("errors", "lazy", "spec", "ir", "debug", "passes", "analysis", "pictures")
-ORDER = (*BELOW, "codegen", "runtime", "pipeline", "cli")
+BELOW = ("errors", "lazy", "language", "ir", "debug", "passes", "analysis", "pictures")
+ORDER = (*BELOW, "codegen", "runtime", "pipeline", "integrations", "cli")
 MAY_IMPORT = {part: set(ORDER[: place + 1]) for place, part in enumerate(ORDER)} | {
-    "reference": {"errors", "spec", "reference"},  # the independent witness: no pass, no IR
+    "reference": {"errors", "language", "reference"},  # the independent witness: no pass, no IR
+    "integrations": {"errors", "lazy", "runtime", "pipeline", "integrations"},  # one module an engine
     "kernels": {"runtime", "pipeline", "kernels"},  # `from patterncc.kernels import NAME`
     "__init__": set(ORDER),  # names a user imports
     "__main__": set(ORDER),
@@ -24,7 +25,7 @@ MAY_IMPORT = {part: set(ORDER[: place + 1]) for place, part in enumerate(ORDER)}
 MAY_IMPORT["runtime"].add("reference")  # `verify kernels` holds a package against the definition
 WITHOUT_TENSORS = (
     "errors",
-    "spec",
+    "language",
     "ir",
     "passes",
     "analysis",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import patterncc
-from patterncc import pipeline, reference, spec
+from patterncc import language, pipeline, reference
 from patterncc.errors import PatternError, UsageError
 from patterncc.runtime.cache import Cache, CacheWarning
 from patterncc.runtime.gallery import shipped
@@ -122,7 +122,7 @@ def test_a_mask_that_is_spelled_with_an_escape_is_read_again(file: Path) -> None
     file.write_text(escaped)
     for mask in (np.eye(3, dtype=bool), np.ones((3, 3), bool)):
         np.save(file.parent / "kept.npy", mask)
-        expected = reference.dense_mask(spec.load(file), 0, 48)
+        expected = reference.dense_mask(language.load(file), 0, 48)
         assert patterncc.load(file).dense_mask(48)[0].numpy().tolist() == expected[0].tolist()
 
 
@@ -250,7 +250,7 @@ def test_an_exported_package_stands_alone(file: Path, tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     where, kept = run.stdout.split()
-    pattern = spec.load(file)
+    pattern = language.load(file)
     assert Path(where) == done.path / "__init__.py" and int(kept) == int(reference.dense_mask(pattern, 0, 37).sum())
 
 

@@ -10,15 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patterncc import reference, spec
-from patterncc.spec import Pattern
+from patterncc import language, reference
+from patterncc.language import Pattern
 
 
 def pattern_of(
     *parts: str, heads: int = 1, block: int = 16, causal: bool = True, top: str = "", folder=None
 ) -> Pattern:
     head = f"pattern: 1\nname: demo\nheads: {heads}\nblock: {block}\ncausal: {str(causal).lower()}\n{top}"
-    return spec.loads(head + "shards:\n  - heads: all\n" + "".join(f"    {part}\n" for part in parts), folder=folder)
+    return language.loads(
+        head + "shards:\n  - heads: all\n" + "".join(f"    {part}\n" for part in parts), folder=folder
+    )
 
 
 def kept_blocks(pattern: Pattern, rows: int) -> list[list[int]]:

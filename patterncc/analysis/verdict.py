@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from patterncc.analysis.answer import INFINITY, Answer
+from patterncc.analysis.geometry.answer import INFINITY, Answer
 
 
 @dataclass(frozen=True)

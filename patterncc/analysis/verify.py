@@ -18,13 +18,13 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-from patterncc.analysis import coverage as _coverage
-from patterncc.analysis import kv as _kv
-from patterncc.analysis.balance import balance
-from patterncc.analysis.budget import DEFAULT, Budget
-from patterncc.analysis.causal import causal
-from patterncc.analysis.reach import reach
-from patterncc.analysis.rows import rows
+from patterncc.analysis.costs.balance import balance
+from patterncc.analysis.geometry.budget import DEFAULT, Budget
+from patterncc.analysis.proofs import coverage as _coverage
+from patterncc.analysis.proofs import kv as _kv
+from patterncc.analysis.proofs.causal import causal
+from patterncc.analysis.proofs.reach.reach import reach
+from patterncc.analysis.proofs.rows import rows
 from patterncc.analysis.verdict import Verdict
 from patterncc.ir.layout import Classes
 

@@ -211,7 +211,7 @@ def list_(json: Json = False) -> int:
 def schema() -> int:
     """Print the JSON Schema of the language, for editors."""
     from patterncc.cli import output
-    from patterncc.spec import schema
+    from patterncc.language import schema
 
     output.document(schema(), indent=2)
     return 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from patterncc.analysis.diff import Diff, diff
-from patterncc.analysis.missing import runs
+from patterncc.analysis.explain.diff import Diff, diff
+from patterncc.analysis.geometry.missing import runs
 from patterncc.cli import output
+from patterncc.language import load
 from patterncc.pipeline import lower
 from patterncc.runtime.gallery import find
-from patterncc.spec import load
 
 SAID = {True: "holds", False: "fails", None: "undecided"}
 MOST_LINES = 8

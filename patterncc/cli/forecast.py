@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from patterncc.analysis.forecast import SIZES, Forecast, forecast
-from patterncc.analysis.missing import runs
+from patterncc.analysis.costs.forecast import SIZES, Forecast, forecast
+from patterncc.analysis.geometry.missing import runs
 from patterncc.cli import output
 from patterncc.cli.cache import count
 from patterncc.cli.compile import one_of
 from patterncc.cli.table import tokens
 from patterncc.errors import UsageError
+from patterncc.language import load
 from patterncc.pipeline import lower
 from patterncc.runtime.gallery import find
-from patterncc.spec import load
 
 MOST_DEVICES = 4096
 MOST_COLUMNS = 4

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from patterncc.cli import output
+from patterncc.language import load
 from patterncc.runtime.gallery import shipped
-from patterncc.spec import load
 
 
 def run(json: bool) -> int:

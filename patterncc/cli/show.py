@@ -7,9 +7,9 @@ from pathlib import Path
 from patterncc.cli import output as out
 from patterncc.cli.table import blocks, check_place, tokens
 from patterncc.errors import UsageError
+from patterncc.language import load
 from patterncc.pipeline import lower
 from patterncc.runtime.gallery import find
-from patterncc.spec import load
 
 
 def run(name: str, layer: int | None, head: int | None, union: bool, length: str | None, output: Path | None) -> int:

@@ -9,11 +9,11 @@ from typing import Any
 
 from patterncc.cli import output as out
 from patterncc.errors import UsageError, quote
+from patterncc.language import load
+from patterncc.language.model import Pattern
 from patterncc.passes.lower_table import lower_table
 from patterncc.pipeline import lower
 from patterncc.runtime.gallery import find
-from patterncc.spec import load
-from patterncc.spec.model import Pattern
 
 MOST_TOKENS = 2**31 - 1
 UNITS = {"": 1, "k": 1024, "m": 1024**2}

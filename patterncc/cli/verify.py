@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy  # noqa: F401  # pyright: ignore[reportUnusedImport] # before a proof begins: its time is no proof's
 
-from patterncc.analysis.explain import explain
-from patterncc.analysis.report import Report, junit, markdown
+from patterncc.analysis.explain.explain import explain
+from patterncc.analysis.explain.report import Report, junit, markdown
 from patterncc.analysis.verdict import Verdict
 from patterncc.analysis.verify import PROPERTIES as PROVED
 from patterncc.analysis.verify import failed
@@ -16,9 +16,9 @@ from patterncc.analysis.verify import verify as prove
 from patterncc.cli import output
 from patterncc.cli.compile import one_of
 from patterncc.errors import PatternError, UsageError
+from patterncc.language import load
 from patterncc.pipeline import lower
 from patterncc.runtime.gallery import find, shipped
-from patterncc.spec import load
 
 PROPERTIES = tuple(dict.fromkeys([*PROVED[:-2], "promises", "kernels", "all"]))
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import astuple, replace
 from typing import Any
 
-from patterncc.analysis.picture import grid, legend, telling_rows
 from patterncc.analysis.verify import verify
 from patterncc.codegen.index_map import index_map
 from patterncc.codegen.package import GeneratedPackage, check_name
@@ -19,6 +18,7 @@ from patterncc.codegen.words import ranges
 from patterncc.ir.closed import ClosedForm
 from patterncc.ir.layout import Layout, Mask
 from patterncc.ir.plan import Plan
+from patterncc.pictures.text import grid, legend, telling_rows
 
 MOST_DRAWN, MOST_ROWS, GAP = 4, 24, 3  # classes that the docstring draws, their rows, characters between them
 INDEX_MAPS = {"index_map.py": index_map, "row_map.py": row_map}

@@ -8,7 +8,7 @@ from patterncc.debug import traced
 from patterncc.ir.layout import Classes, Layout, Layouts
 
 if TYPE_CHECKING:
-    from patterncc.spec import Pattern
+    from patterncc.language import Pattern
 
 
 @traced

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from patterncc.spec import Pattern
-    from patterncc.spec.resolved import Resolved, ResolvedStride
+    from patterncc.language import Pattern
+    from patterncc.language.resolved import Resolved, ResolvedStride
 
 
 @traced
 def resolve_heads(pattern: Pattern) -> Layouts:
     r"""[layer][head] -> Layout; equal layouts are one object.
 
-    >>> from patterncc.spec import loads
+    >>> from patterncc.language import loads
     >>> keys = "pattern: 1, name: two, heads: 2, block: 64"
     >>> pattern = loads(f"{{{keys}, shards: [{{heads: all, local: 100 tokens, stride: 16, offset: h}}]}}")
     >>> print(*resolve_heads(pattern)[0], sep="\n")

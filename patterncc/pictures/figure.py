@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from patterncc.analysis.parts import KINDS, density, parts_of, row_parts
-from patterncc.analysis.picture import telling_rows
 from patterncc.ir.layout import Classes, Layout
 from patterncc.pictures.palette import FIELD, INK, QUIET, count_colour, part_colour
+from patterncc.pictures.parts import KINDS, density, parts_of, row_parts
 from patterncc.pictures.plots import live_plot, weights_plot
 from patterncc.pictures.scene import Box, Cells, Label, Scene, cut, text_width, wrap
+from patterncc.pictures.text import telling_rows
 from patterncc.pictures.view import (
     LayerClass,
     Panel,

@@ -13,9 +13,9 @@ from dataclasses import fields
 from importlib import resources
 from typing import Any
 
-from patterncc.analysis.parts import parts_of
 from patterncc.ir.layout import Classes, Layout, Mask, Term
 from patterncc.pictures import palette
+from patterncc.pictures.parts import parts_of
 from patterncc.pictures.svg import escape
 from patterncc.pictures.view import MOST_ROWS, facts, layer_classes, panels_of
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from patterncc.analysis.parts import density, parts_of, row_parts
-from patterncc.analysis.picture import DROPPED, PARTLY, SIGNS, grid, legend, telling_rows
 from patterncc.ir.layout import Classes, Layout
 from patterncc.pictures.palette import NIGHT_FIELD, NIGHT_PAPER, count_colour, mix, part_colour
+from patterncc.pictures.parts import density, parts_of, row_parts
+from patterncc.pictures.text import DROPPED, PARTLY, SIGNS, grid, legend, telling_rows
 from patterncc.pictures.view import check_choice, check_rows, coverage, facts, layer_classes, panels_of, spell
 
 HALF, FULL, GAP = "▀", "█", 3

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from patterncc.analysis.live import live_of
-from patterncc.analysis.parts import row_parts
+from patterncc.analysis.costs.live import live_of
 from patterncc.errors import UsageError
 from patterncc.ir.layout import Classes, Layout
+from patterncc.pictures.parts import row_parts
 
 MOST_ROWS = 1024  # more cells than a picture has pixels; past it drawing takes seconds
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from patterncc.analysis.picture import telling_rows
 from patterncc.errors import UsageError, did_you_mean
 from patterncc.ir.layout import Classes
 from patterncc.pictures.figure import figure
 from patterncc.pictures.svg import svg
+from patterncc.pictures.text import telling_rows
 from patterncc.pictures.view import check_choice, check_rows
 
 SUFFIXES = (".svg", ".png", ".html")

@@ -15,18 +15,18 @@ from time import perf_counter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from patterncc.analysis.picture import telling_rows
 from patterncc.analysis.scopes import layer_classes
 from patterncc.analysis.verdict import Verdict, at_tokens
 from patterncc.codegen.module import specialise_package
 from patterncc.ir.layout import Classes
 from patterncc.passes.choose_plan import choose_plan
 from patterncc.passes.lower_table import lower_table
+from patterncc.pictures.text import telling_rows
 from patterncc.runtime.cache import Cache
 from patterncc.runtime.load import forget, load
 
 if TYPE_CHECKING:
-    from patterncc.spec.model import Pattern
+    from patterncc.language.model import Pattern
 
 MOST_TOKENS = 1600  # of a dense mask in fp64
 INTERPRETED_ROWS = 5

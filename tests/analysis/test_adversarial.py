@@ -12,11 +12,11 @@ import tracemalloc
 
 import pytest
 
-from patterncc.analysis.answer import Answer
-from patterncc.analysis.budget import DEFAULT, Budget
-from patterncc.analysis.coverage import covered
-from patterncc.analysis.kv import first_return
-from patterncc.analysis.residues import first_free, merge
+from patterncc.analysis.geometry.answer import Answer
+from patterncc.analysis.geometry.budget import DEFAULT, Budget
+from patterncc.analysis.geometry.residues import first_free, merge
+from patterncc.analysis.proofs.coverage import covered
+from patterncc.analysis.proofs.kv import first_return
 from patterncc.ir.layout import QUERY, Layout, Term
 from tests.witness import drawn
 

@@ -10,12 +10,12 @@ import time
 import numpy as np
 import pytest
 
-from patterncc.analysis.balance import balance
-from patterncc.analysis.exchange import exchanged_tokens
-from patterncc.analysis.forecast import forecast
-from patterncc.analysis.live import live_of, live_tokens
-from patterncc.analysis.schedule import busiest
-from patterncc.analysis.weights import Weights, token_pairs, weights
+from patterncc.analysis.costs.balance import balance
+from patterncc.analysis.costs.exchange import exchanged_tokens
+from patterncc.analysis.costs.forecast import forecast
+from patterncc.analysis.costs.live import live_of, live_tokens
+from patterncc.analysis.costs.schedule import busiest
+from patterncc.analysis.costs.weights import Weights, token_pairs, weights
 from patterncc.ir.layout import Classes, Layout
 from patterncc.passes.lower_table import lower_table
 from tests.analysis.oracle import classes_of, random_layout

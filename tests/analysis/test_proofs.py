@@ -13,15 +13,16 @@ import random
 import numpy as np
 import pytest
 
-from patterncc.analysis import gaps, plane, residues, search
-from patterncc.analysis.answer import Answer
-from patterncc.analysis.budget import Budget
-from patterncc.analysis.causal import looks_ahead
-from patterncc.analysis.coverage import covered
-from patterncc.analysis.kv import first_return
-from patterncc.analysis.rows import empty_row
-from patterncc.analysis.search import first_pair, pieces_of
-from patterncc.analysis.union import union
+from patterncc.analysis.geometry import first_pair as pairs
+from patterncc.analysis.geometry import gaps, outside, residues
+from patterncc.analysis.geometry.answer import Answer
+from patterncc.analysis.geometry.budget import Budget
+from patterncc.analysis.geometry.first_pair import first_pair, pieces_of
+from patterncc.analysis.geometry.union import union
+from patterncc.analysis.proofs.causal import looks_ahead
+from patterncc.analysis.proofs.coverage import covered
+from patterncc.analysis.proofs.kv import first_return
+from patterncc.analysis.proofs.rows import empty_row
 from patterncc.ir.layout import Layout
 from tests.analysis.oracle import random_layout, smallest, smallest_return
 from tests.witness import kept_tokens
@@ -114,7 +115,7 @@ def test_the_check_notices_a_wrong_residue(monkeypatch: pytest.MonkeyPatch):
         found = right(arcs, low, high, budget)
         return found if found is None or not arcs else right(arcs, found + 1, high, budget)
 
-    monkeypatch.setattr(plane, "first_free", wrong)
+    monkeypatch.setattr(outside, "first_free", wrong)
     with pytest.raises(AssertionError):
         for seed in range(100):
             check_one(seed, WHOLE, 0.0)
@@ -140,7 +141,7 @@ def test_the_check_notices_an_overlooked_return(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_check_notices_an_overlooked_random_or_mask_part(monkeypatch: pytest.MonkeyPatch):
     """Negative control: the terms' smallest pair is not smallest when a random or mask part keeps its block."""
-    monkeypatch.setattr(search, "keeps_block", lambda part, i, j: False)
+    monkeypatch.setattr(pairs, "keeps_block", lambda part, i, j: False)
     with pytest.raises(AssertionError):
         for seed in range(10_000, 10_100):
             check_one(seed, WHOLE, 0.5)

@@ -7,13 +7,13 @@ import random
 import numpy as np
 import pytest
 
-from patterncc.analysis import across, fine
-from patterncc.analysis.across import Reached
-from patterncc.analysis.answer import Answer
-from patterncc.analysis.budget import DEFAULT, Budget
-from patterncc.analysis.compose import keeps_blocks
-from patterncc.analysis.reach import layers_to_reach, reach
-from patterncc.analysis.union import union
+from patterncc.analysis.geometry.answer import Answer
+from patterncc.analysis.geometry.budget import DEFAULT, Budget
+from patterncc.analysis.geometry.union import union
+from patterncc.analysis.proofs.reach import across, fine
+from patterncc.analysis.proofs.reach.across import Reached
+from patterncc.analysis.proofs.reach.compose import keeps_blocks
+from patterncc.analysis.proofs.reach.reach import layers_to_reach, reach
 from patterncc.ir.layout import Layout
 from tests.analysis.oracle import classes_of, random_layout, random_term, smallest
 from tests.witness import kept_tokens
@@ -82,7 +82,7 @@ BLOCKS_LEAVE_OPEN = (89, 469)  # seeds whose windows cut through blocks, and who
 @pytest.mark.parametrize("seed", BLOCKS_LEAVE_OPEN)
 def test_composing_tokens_decides_what_blocks_leave_open(seed: int, monkeypatch: pytest.MonkeyPatch):
     assert check_one(seed, 0.0) == (True, "exact")
-    monkeypatch.setattr("patterncc.analysis.reach.refined", lambda kept, known, block, budget: known)
+    monkeypatch.setattr("patterncc.analysis.proofs.reach.reach.refined", lambda kept, known, block, budget: known)
     assert check_one(seed, 0.0)[1] in ("open", "range")
 
 

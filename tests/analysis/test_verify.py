@@ -8,17 +8,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from patterncc.analysis.budget import Budget
-from patterncc.analysis.compare import compare
-from patterncc.analysis.diff import diff
-from patterncc.analysis.explain import explain
-from patterncc.analysis.finite import kept_tokens
-from patterncc.analysis.mend import classes_of, mends
-from patterncc.analysis.report import Report, junit, markdown
+from patterncc.analysis.explain.diff import diff
+from patterncc.analysis.explain.explain import explain
+from patterncc.analysis.explain.mend import classes_of, mends
+from patterncc.analysis.explain.report import Report, junit, markdown
+from patterncc.analysis.geometry.budget import Budget
+from patterncc.analysis.geometry.finite import kept_tokens
+from patterncc.analysis.proofs.compare import compare
 from patterncc.analysis.verdict import Verdict
 from patterncc.analysis.verify import PROPERTIES, failed, prove_promises, verify
 from patterncc.ir.layout import Classes, Layout
-from patterncc.spec import Pattern, load, loads
+from patterncc.language import Pattern, load, loads
 from tests.analysis import oracle
 
 GALLERY = Path(__file__).parents[2] / "patterns"

@@ -10,12 +10,12 @@ import random
 
 import pytest
 
-from patterncc.analysis.answer import Answer
-from patterncc.analysis.budget import DEFAULT
-from patterncc.analysis.coverage import covered
-from patterncc.analysis.kv import first_return
-from patterncc.analysis.search import first_pair, pieces_of
-from patterncc.analysis.union import union
+from patterncc.analysis.geometry.answer import Answer
+from patterncc.analysis.geometry.budget import DEFAULT
+from patterncc.analysis.geometry.first_pair import first_pair, pieces_of
+from patterncc.analysis.geometry.union import union
+from patterncc.analysis.proofs.coverage import covered
+from patterncc.analysis.proofs.kv import first_return
 from patterncc.ir.layout import KEY, Layout
 from tests.analysis.oracle import random_layout
 

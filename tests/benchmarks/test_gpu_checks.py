@@ -21,7 +21,7 @@ from benchmarks.gpu import device as device_module
 from benchmarks.gpu.cells import PARTS, Cell, cells
 from benchmarks.gpu.device import Device
 from patterncc import reference
-from patterncc.spec import loads
+from patterncc.language import loads
 
 # What is changed in a package, and which measure must refuse it.
 SPOILED = {

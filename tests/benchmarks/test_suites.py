@@ -12,9 +12,9 @@ from benchmarks.growth import growth
 from benchmarks.patterns import kept_share, strided
 from benchmarks.proofs import nested_cover
 from benchmarks.timing import alternate
-from patterncc.analysis.forecast import forecast
+from patterncc.analysis.costs.forecast import forecast
+from patterncc.language import loads
 from patterncc.pipeline import lower
-from patterncc.spec import loads
 
 
 @pytest.mark.parametrize("tokens", [4096, 4100])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from patterncc import cli, reference, spec
+from patterncc import cli, language, reference
 from patterncc.cli import output, run
 from patterncc.runtime.cache import Cache
 from patterncc.runtime.gallery import shipped
@@ -213,7 +213,7 @@ def test_a_mistake_in_one_of_several(patterncc: Shell, mistaken: Path) -> None:
 @pytest.mark.parametrize(("name", "head"), [("s2_strided", 3), ("bert_local", 0), ("bigbird", 5)])
 def test_table_is_the_rule(patterncc: Shell, name: str, head: int) -> None:
     document = patterncc.json("table", name, "--length", 650, "--head", head, "--layer", 0)
-    pattern = spec.load(shipped()[name])
+    pattern = language.load(shipped()[name])
     rows = -(-650 // pattern.block)
     assert {k: v for k, v in document.items() if k != "table"} == {
         "name": name, "block": pattern.block, "rows": rows, "columns": rows, "layer": 0, "head": head,
@@ -277,7 +277,7 @@ def test_diff(patterncc: Shell, broken: Path) -> None:
 def test_list_and_schema(patterncc: Shell) -> None:
     assert [line.split()[0] for line in patterncc("list").splitlines()[1:]] == sorted(shipped())
     assert {"name", "about", "heads"} <= set(patterncc.json("list")[0])
-    assert json.loads(patterncc("schema")) == spec.schema()
+    assert json.loads(patterncc("schema")) == language.schema()
 
 
 def test_the_cache(patterncc: Shell) -> None:

@@ -25,9 +25,9 @@ from patterncc import cli
 from patterncc.codegen.binaries import ship_binaries
 from patterncc.codegen.package import GeneratedPackage
 from patterncc.codegen.template import templates
+from patterncc.language import loads
 from patterncc.pipeline import Compiled, generate
 from patterncc.runtime.cache import Cache, CacheWarning
-from patterncc.spec import loads
 
 triton = pytest.importorskip("triton")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patterncc import pipeline, spec
+from patterncc import language, pipeline
 from patterncc.codegen.module import docstring, set_docstring, specialise_package
 from patterncc.codegen.package import GeneratedPackage
 from patterncc.codegen.template import Template, TemplateError, templates
@@ -38,7 +38,7 @@ shards:
 
 
 def package(name: str = "sample", about: str = "A sample.", plan: str | None = None) -> GeneratedPackage:
-    return pipeline.generate(spec.loads(YAML.format(name=name, about=json.dumps(about))), plan)
+    return pipeline.generate(language.loads(YAML.format(name=name, about=json.dumps(about))), plan)
 
 
 def test_no_version_date_or_path_outside_the_manifest() -> None:
@@ -54,8 +54,8 @@ def test_no_version_date_or_path_outside_the_manifest() -> None:
 def test_equal_input_equal_bytes_whatever_the_hash_seed_and_the_folder(tmp_path: Path) -> None:
     script = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from patterncc import pipeline, spec\nfrom patterncc.runtime.gallery import shipped\n"
-        "print(pipeline.generate(spec.load(shipped()['bigbird'])).digest)"
+        "from patterncc import pipeline, language\nfrom patterncc.runtime.gallery import shipped\n"
+        "print(pipeline.generate(language.load(shipped()['bigbird'])).digest)"
     )
     digests = {
         subprocess.run(
@@ -111,7 +111,7 @@ def test_kernels_are_named_for_the_pattern() -> None:
 
 def test_a_long_docstring_is_cut_and_lines_stay_short() -> None:
     for name in ("phi3_small", "longnet", "bigbird"):
-        pattern = spec.load(shipped()[name])
+        pattern = language.load(shipped()[name])
         words = docstring(choose_plan(pipeline.lower(pattern)), pattern.about)
         assert all(len(line) <= 104 for line in words.splitlines()) and len(words.splitlines()) < 70
         assert "class 0" in words and "not kept" in words
@@ -123,7 +123,7 @@ def test_masks_travel_as_bits(tmp_path: Path) -> None:
     text = YAML.format(name="masked", about="a").replace(
         "    local: 2\n    stride: 4\n    offset: h\n", "    mask: m.npy\n"
     )
-    made = pipeline.generate(spec.loads(text + "promises: {}\n", folder=tmp_path))
+    made = pipeline.generate(language.loads(text + "promises: {}\n", folder=tmp_path))
     values = Template(made.sources["pattern.py"].decode()).values
     for head, (file, rows, columns) in enumerate(values["MASKS"]):
         bits = np.unpackbits(np.frombuffer(made.sources[file], np.uint8))[: rows * columns].reshape(rows, columns)
@@ -137,7 +137,7 @@ def test_masks_travel_as_bits(tmp_path: Path) -> None:
 def test_generated_text_is_clean(name: str, tmp_path: Path) -> None:
     known = shipped()
     if name in known:
-        pattern = spec.load(known[name])
+        pattern = language.load(known[name])
         made = specialise_package(choose_plan(pipeline.lower(pattern)), pattern.about, None, "")
     else:
         made = package(name)

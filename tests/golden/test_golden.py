@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from patterncc import pipeline, reference, spec
+from patterncc import pipeline, reference, language
 from patterncc.codegen.template import companions, templates
 from patterncc.runtime.cache import write_files
 from patterncc.runtime.gallery import shipped
@@ -29,7 +29,7 @@ TOLERANCE = 2e-5  # fp32 sums against fp64
 
 def generated(name: str) -> dict[str, bytes]:
     """The sources of the package, the manifest left out: it holds versions and the hashes of all files."""
-    return dict(pipeline.generate(spec.load(shipped()[name])).sources)
+    return dict(pipeline.generate(language.load(shipped()[name])).sources)
 
 
 def unchanged(sources: Mapping[str, bytes]) -> set[str]:
@@ -58,7 +58,7 @@ def imported(name: str, sources: Mapping[str, bytes], folder: Path) -> ModuleTyp
 
 def check(name: str, package: ModuleType, length: int = LENGTH, kv_heads: int | None = None) -> None:
     """The package does what the file says: its mask exactly, its attention up to rounding, forward and backward."""
-    pattern = spec.load(shipped()[name])
+    pattern = language.load(shipped()[name])
     assert (package.dense_mask(length) == reference.dense_mask(pattern, 0, length)).all()
     torch.manual_seed(0)
     shared = kv_heads or pattern.kv_heads

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import patterncc
-from patterncc import reference, spec
+from patterncc import language, reference
 from tests.gpu.patterns import LENGTH, PATTERNS
 
 SETTINGS = """\
@@ -35,7 +35,7 @@ def prepare(folder: Path) -> Path:
         file = folder / f"{name}.yaml"
         file.write_text(f"pattern: 1\nname: {name}\npromises: {{}}\n{text}\n")
         patterncc.compile(file, output=packages, force=True)
-        mask = reference.dense_mask(spec.load(file), 0, LENGTH)
+        mask = reference.dense_mask(language.load(file), 0, LENGTH)
         masks[name] = hashlib.sha256(bytes(mask.flatten().tolist())).hexdigest()
     (packages / "masks.json").write_text(json.dumps(masks, indent=2) + "\n")
     return packages

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from patterncc import pipeline, reference, spec
+from patterncc import language, pipeline, reference
+from patterncc.language.model import Pattern
 from patterncc.runtime.cache import Cache
 from patterncc.runtime.load import load
-from patterncc.spec.model import Pattern
 
 # Two heads, one KV head: a program of the interpreter takes 60 ms, so tests count them.
 HEAD = "pattern: 1\nname: held\nheads: 2\nkv_heads: 1\nhead_dim: 16\nblock: 16\npromises: {}\n"
@@ -90,7 +90,7 @@ def folder() -> Path:
 @cache
 def held(text: str, plan: str | None = None) -> Held:
     """The package of a file with this text; `text` may be one of PATTERNS by name."""
-    pattern = spec.loads(PATTERNS.get(text, text), folder=folder())
+    pattern = language.loads(PATTERNS.get(text, text), folder=folder())
     return Held(pattern, load(Cache.of_user().store(pipeline.generate(pattern, plan))))
 
 

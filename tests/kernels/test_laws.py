@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from patterncc import spec
+from patterncc import language
 from patterncc.codegen.module import index_map_of
 from patterncc.codegen.specialise import set_index_map
 from patterncc.codegen.template import templates
@@ -35,16 +35,16 @@ def test_templates_run_as_they_stand(poisoned: None) -> None:
     """With their default constants they are the package of a pattern."""
     import codegen_templates.ops
 
-    of = Held(spec.loads(OF_TEMPLATES), codegen_templates.ops)
+    of = Held(language.loads(OF_TEMPLATES), codegen_templates.ops)
     check_forward(of, tensors(of.pattern, 20, 100))
     check_backward(of, tensors(of.pattern, 20, 60))
 
 
 @pytest.mark.parametrize("file", ["index_map.py", "row_map.py"])
 def test_the_index_map_of_a_templates_own_pattern_is_its_own(file: str) -> None:
-    text, of_file = templates()[file].text, choose_plan(lower(spec.loads(OF_TEMPLATES)))
+    text, of_file = templates()[file].text, choose_plan(lower(language.loads(OF_TEMPLATES)))
     assert set_index_map(text, index_map_of(file, of_file)) == text
-    other = choose_plan(lower(spec.loads(OF_TEMPLATES.replace("stride: 4", "stride: 5"))))
+    other = choose_plan(lower(language.loads(OF_TEMPLATES.replace("stride: 4", "stride: 5"))))
     assert set_index_map(text, index_map_of(file, other)) != text
 
 

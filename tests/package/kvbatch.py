@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from patterncc import reference
-from patterncc.analysis.live import live_tokens
+from patterncc.analysis.costs.live import live_tokens
 from patterncc.ir.layout import Classes
+from patterncc.language.model import Pattern
 from patterncc.pipeline import lower
-from patterncc.spec.model import Pattern
 from tests.package.made import HEAD, off
 from tests.package.test_kvcache import FP32
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 import patterncc
-from patterncc import reference, spec
-from patterncc.spec.model import Pattern
+from patterncc import language, reference
+from patterncc.language.model import Pattern
 
 HEAD = "pattern: 1\nname: small\nheads: 4\nkv_heads: 2\nhead_dim: 16\nblock: 16\npromises: {}\n"
 PATTERNS = {
@@ -63,7 +63,7 @@ def compiled(text: str, plan: str | None = None) -> tuple[Pattern, ModuleType]:
     """The pattern of a file with this text, and its package; `text` may be one of PATTERNS by name."""
     file = _folder() / "small.yaml"
     file.write_text(PATTERNS.get(text, text))
-    return spec.load(file), patterncc.compile(file, plan=plan).load()
+    return language.load(file), patterncc.compile(file, plan=plan).load()
 
 
 def tensors(

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from patterncc.spec.model import Pattern
+from patterncc.language.model import Pattern
 from tests.package.made import (
     CAUSAL,
     PATTERNS,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from patterncc import reference
-from patterncc.spec.model import Pattern
+from patterncc.language.model import Pattern
 from tests.package.made import HEAD, PATTERNS, TOLERANCE, check, compiled, exact, run, tensors, weights_like
 
 WIDE = HEAD.replace("small", "wide") + "shards: [{heads: all, local: 40, stride: 5, offset: h}]"

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import patterncc
-from patterncc import reference, spec
-from patterncc.analysis.forecast import forecast
+from patterncc import language, reference
+from patterncc.analysis.costs.forecast import forecast
+from patterncc.language.model import Pattern
 from patterncc.pipeline import lower
-from patterncc.spec.model import Pattern
 
 ROOT = Path(__file__).parents[2]
 HEAD = "pattern: 1\nname: split\nheads: 4\nkv_heads: 2\nhead_dim: 32\nblock: 16\n"
@@ -35,7 +35,7 @@ TOLERANCE = 1e-5  # fp32 sums of unit normals, in another order
 def compiled(name: str, folder: Path) -> tuple[Pattern, ModuleType]:
     file = folder / "split.yaml"
     file.write_text(PATTERNS[name])
-    return spec.load(file), patterncc.compile(file).load()
+    return language.load(file), patterncc.compile(file).load()
 
 
 def needed(pattern: Pattern, kv_head: int, rows: tuple[int, int], length: int) -> list[int]:
@@ -103,7 +103,7 @@ def test_four_processes_equal_one(tmp_path: Path) -> None:
         file = tmp_path / f"{name}.yaml"
         file.write_text(text.replace("name: split", f"name: {name}"))
         for ranks in (4, [0, 1, 1, 7, 10]):
-            patterns.append(spec.load(file))
+            patterns.append(language.load(file))
             tasks.append({"name": name, "length": length, "ranks": ranks})
         patterncc.compile(file, output=tmp_path)
     torch.save(tasks, tmp_path / "tasks.pt")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from patterncc import reference
-from patterncc.analysis.forecast import forecast
-from patterncc.analysis.live import live_tokens
+from patterncc.analysis.costs.forecast import forecast
+from patterncc.analysis.costs.live import live_tokens
+from patterncc.language.model import Pattern
 from patterncc.pipeline import lower
-from patterncc.spec.model import Pattern
 from tests.package.made import HEAD, PATTERNS, TOLERANCE, compiled, off, tensors
 
 FP32 = TOLERANCE[torch.float32]

@@ -11,8 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from patterncc.analysis.forecast import forecast
-from patterncc.analysis.live import live_tokens
+from patterncc.analysis.costs.forecast import forecast
+from patterncc.analysis.costs.live import live_tokens
 from patterncc.pipeline import lower
 from tests.package.kvbatch import ENDS, WHOLE, Batch, ends
 from tests.package.made import HEAD, compiled, made_mask

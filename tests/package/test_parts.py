@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from patterncc import reference
-from patterncc.spec.model import Pattern
+from patterncc.language.model import Pattern
 from tests.package.made import TOLERANCE, check, compiled, exact, off, run, tensors, weights_like
 
 FP32 = TOLERANCE[torch.float32]

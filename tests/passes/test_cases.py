@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from patterncc.ir.layout import Classes, Layout
+from patterncc.language import loads
 from patterncc.passes.choose_plan import choose_plan
 from patterncc.passes.closed_form import closed_form
 from patterncc.passes.lower_columns import lower_columns
@@ -20,7 +21,6 @@ from patterncc.passes.lower_table import lower_table
 from patterncc.passes.merge_heads import merge_heads
 from patterncc.passes.normalise import normal_layout, normalise
 from patterncc.passes.resolve_heads import resolve_heads
-from patterncc.spec import loads
 
 FOLDER = Path(__file__).parent / "cases"
 ROOT = FOLDER.parents[2]

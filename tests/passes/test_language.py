@@ -15,13 +15,13 @@ from patterncc import reference
 from patterncc.ir.layout import Classes
 from patterncc.ir.plan import Plan
 from patterncc.ir.table import Table
+from patterncc.language import Pattern, load, loads
 from patterncc.passes.choose_plan import choose_plan
 from patterncc.passes.lower_columns import lower_columns
 from patterncc.passes.lower_table import lower_table
 from patterncc.passes.merge_heads import merge_heads
 from patterncc.passes.normalise import normalise
 from patterncc.passes.resolve_heads import resolve_heads
-from patterncc.spec import Pattern, load, loads
 from tests.strategies import patterns
 from tests.witness import kept_blocks, kept_tokens, table_lists
 
@@ -129,7 +129,7 @@ def test_a_pattern_without_tables_needs_no_numpy() -> None:
     """Importing it takes longer than all passes together."""
     program = """
 import sys
-from patterncc.spec import load
+from patterncc.language import load
 from patterncc.passes.choose_plan import choose_plan
 from patterncc.passes.merge_heads import merge_heads
 from patterncc.passes.normalise import normalise

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from patterncc import reference, spec
+from patterncc import language, reference
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.peers
@@ -68,7 +68,7 @@ def modern_bert() -> Any:
     ],
 )
 def test_the_window_is_the_librarys(name: str, make: Callable[[], Any], length: int) -> None:
-    pattern = spec.load(PATTERNS / f"{name}.yaml")
+    pattern = language.load(PATTERNS / f"{name}.yaml")
     torch.manual_seed(0)
     model = make().eval()
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_the_window_is_the_librarys(name: str, make: Callable[[], Any], length: 
 def test_a_window_off_by_one_is_seen() -> None:
     """Negative control."""
     text = (PATTERNS / "gpt_oss.yaml").read_text().replace("128 tokens", "129 tokens")
-    pattern = spec.loads(text)
+    pattern = language.loads(text)
     torch.manual_seed(0)
     with torch.no_grad():
         seen = gpt_oss().eval()(torch.randint(3, 32, (1, 200)), output_attentions=True).attentions[0][0, 0] > 0
@@ -92,7 +92,7 @@ def test_a_window_off_by_one_is_seen() -> None:
 def test_sizes_are_the_librarys_defaults() -> None:
     """Where the library's default configuration is the model's, the file states the same sizes."""
     for name, config in (("mistral_7b", transformers.MistralConfig()), ("bert_local", transformers.ModernBertConfig())):
-        pattern = spec.load(PATTERNS / f"{name}.yaml")
+        pattern = language.load(PATTERNS / f"{name}.yaml")
         assert pattern.heads == config.num_attention_heads
         assert pattern.kv_heads == getattr(config, "num_key_value_heads", config.num_attention_heads)
         assert pattern.layers == config.num_hidden_layers

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from patterncc.ir.layout import Classes, Layout
+from patterncc.language import Pattern
 from patterncc.passes.merge_heads import merge_heads
 from patterncc.passes.normalise import normalise
 from patterncc.passes.resolve_heads import resolve_heads
-from patterncc.spec import Pattern
 
 
 def classes_of(pattern: Pattern) -> Classes:

@@ -16,12 +16,12 @@ import pytest
 
 from patterncc.ir.layout import Classes
 from patterncc.ir.table import Table
+from patterncc.language import loads
 from patterncc.passes.lower_table import lower_table
 from patterncc.pictures import write
 from patterncc.pictures.palette import FIELD, NIGHT_FIELD, NIGHT_PAPER, PAPER, PARTS
 from patterncc.pictures.png import rgb
 from patterncc.pictures.view import coverage, live_tokens
-from patterncc.spec import loads
 from tests.pictures.browser import Browser, find
 from tests.pictures.made import classes_of, everything, one_layer
 from tests.witness import kept_tokens, table_lists

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from patterncc.analysis.parts import density, parts_of, row_parts
-from patterncc.analysis.picture import drawing, telling_rows
 from patterncc.ir.layout import Layout, Term
+from patterncc.pictures.parts import density, parts_of, row_parts
+from patterncc.pictures.text import drawing, telling_rows
 from patterncc.pictures.view import live_tokens, row_weights
 from tests.strategies import layouts
 from tests.witness import kept_tokens, table_lists

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from patterncc import pipeline, spec
+from patterncc import language, pipeline
 from patterncc.codegen.package import GeneratedPackage
 from patterncc.runtime import check
 from patterncc.runtime.check import check_kernels
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.interpret
 
 
 def verdicts(text: str = YAML) -> dict[tuple[str, int], tuple[bool | None, str]]:
-    pattern = spec.loads(text)
+    pattern = language.loads(text)
     found = check_kernels(pattern, pipeline.lower(pattern))
     return {(v.scope, v.layers[0]): (v.holds, f"{v.witness or ''}{v.note}") for v in found}
 

@@ -1,0 +1,1 @@
+"""What a pattern costs, counted: kept pairs, live keys, the load of ranks and what they exchange."""

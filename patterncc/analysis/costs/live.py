@@ -1,0 +1,199 @@
+"""Which keys a KV head must still hold after so many tokens: what a compact cache keeps, exact at tokens.
+
+A key u < N is live after N tokens iff a query token t >= N - 1 of the KV head's query heads, the newest or a later
+one, may attend it. Let n be the block of token N - 1. A block part keeps column j for some row i >= n iff the last
+row that it keeps of the column is >= n: `last_rows`, by arithmetic. A window holds u >= N - before (for t = N - 1), a
+sink u < sink. Random rows may draw any column at any time, so a head with a random part keeps everything; a mask
+keeps nothing below its last row.
+
+Theorem (growth). With every bound at most T and every stride dividing P, live(N + P B) = live(N) + c for N >= 2 T B,
+the same c >= 0 for all such N. Proof. Columns j <= n - T are only kept at distances >= T, where being kept is
+periodic: they are live iff they are kept forever, which for j >= T depends on j mod P. Columns j > n - T >= T move
+with n by a period. So rows 0 .. 2 T + 2 P - 1 tell everything.
+
+Lemma (peak). While N stays in one block, live(N) is linear between the ends of the block and the three lengths at
+which the window's far end crosses a block's edge; so its largest value is at one of these.
+Proof. The live blocks do not change with N; a token more is live or not by its block or the window, and the token
+that the window drops is live by its block or not: both are constant between those lengths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from patterncc.analysis.geometry.extent import extent
+from patterncc.analysis.geometry.finite import bits
+from patterncc.analysis.geometry.union import Union, union
+from patterncc.analysis.scopes import layouts
+from patterncc.ir.layout import KEY, Classes, Layout, Term
+from patterncc.ir.tokens import whole_terms
+from patterncc.lazy import np
+
+FOREVER = 1 << 60
+
+
+@dataclass(frozen=True)
+class Live:
+    """How many keys are live after N tokens, for any number of lengths.
+
+    last: the last row that keeps each column; FOREVER; -1: none. The columns are all, or the first ones: then the
+    rest follows from the growth by `period` blocks from row `start` on (period 0: all are there)
+    """
+
+    last: np.ndarray
+    before: int
+    sink: int
+    block: int
+    start: int = 0
+    period: int = 0
+
+    def tokens(self, length: int) -> int:
+        """Live keys after `length` tokens.
+
+        >>> live_of([Layout.parse("d<2 | j%4==0")], 16, 10).tokens(9 * 16)
+        64
+        """
+        if not length:
+            return 0
+        n = (length - 1) // self.block
+        if self.period and n >= self.start + 2 * self.period:
+            turns = (n - self.start) // self.period - 1
+            less = length - turns * self.period * self.block
+            return self.tokens(less) + turns * self._growth() * self.block
+        alive = self.last[: n + 1] >= n
+        sizes = np.full(n + 1, self.block)
+        sizes[n] = length - n * self.block
+        total = int(sizes[alive].sum())
+        for j in {k for k in self._cut(n) if 0 <= k <= n and not alive[k]}:
+            total += int(self._in_part(np.array([j]), np.array([length]))[0])
+        return total
+
+    def forever(self, columns: int) -> int:
+        """How many of the first columns are never dropped."""
+        known = min(columns, len(self.last))
+        total = int((self.last[:known] == FOREVER).sum())
+        turns, rest = divmod(columns - known, self.period) if self.period else (0, 0)
+        return total + turns * self._growth() + int((self.last[known - self.period :][:rest] == FOREVER).sum())
+
+    def peak(self, length: int) -> int:
+        """The most that is live after any number of tokens up to `length`."""
+        rows = -(-length // self.block)
+        lengths, counts = self.curve(min(rows, len(self.last) - 1))
+        if self.period:  # the latest length that is a whole number of periods away has the most
+            turns = np.maximum((length - lengths) // (self.period * self.block), 0)
+            turns[lengths <= self.start * self.block] = 0
+            counts = counts + turns * self._growth() * self.block
+        return max(self.tokens(length), int(counts[lengths <= length].max(initial=0)))
+
+    def _growth(self) -> int:
+        """Columns of one period that are kept forever."""
+        return int((self.last[self.start : self.start + self.period] == FOREVER).sum())
+
+    def curve(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """(lengths, live keys) at the ends of the blocks 0 .. rows-1 and wherever the window's edge bends the curve."""
+        block = self.block
+        edges = {0, block - 1, *((self.before + k) % block for k in (-2, -1, 0) if self.before)}
+        n = np.arange(rows)
+        last = np.minimum(self.last[:rows], rows)
+        ends = np.bincount(last[last >= n] + 1, minlength=rows + 2)  # a column dies after its last row
+        # column j is live in rows j .. last(j); columns whose last row lies before themselves never are
+        begins = np.bincount(n[last >= n], minlength=rows + 2)
+        own = last >= n
+        whole = np.cumsum(begins - ends)[:rows] - own  # live blocks, the current one left out
+        lengths, counts = [], []
+        for a in sorted(edges):
+            total = whole * block + own * (a + 1)
+            for k in self._offsets():
+                j = n - k
+                total = total + self._left(j, n, n * block + a + 1, rows)
+            j = np.full(rows, self.sink // block)
+            extra = self._left(j, n, n * block + a + 1, rows) if self.sink % block else 0
+            counted = np.isin(n - j, self._offsets())
+            lengths.append(n * block + a + 1)
+            counts.append(total + np.where(counted, 0, extra))
+        order = np.argsort(np.concatenate(lengths), kind="stable")
+        return np.concatenate(lengths)[order], np.concatenate(counts)[order]
+
+    def _left(self, j: np.ndarray, n: np.ndarray, lengths: np.ndarray, rows: int) -> np.ndarray:
+        valid = (j >= 0) & (j <= n)
+        column = np.clip(j, 0, rows - 1)
+        valid &= self.last[column] < n
+        return np.where(valid, self._in_part(column, lengths), 0)
+
+    def _in_part(self, j: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """The keys of block j that window or sink hold after `length` tokens."""
+        low, high = j * self.block, np.minimum((j + 1) * self.block, length)
+        sink = np.clip(np.minimum(high, self.sink) - low, 0, None)
+        start = np.maximum(np.maximum(low, length - self.before), self.sink)
+        window = np.clip(high - start, 0, None) if self.before else 0
+        return sink + window
+
+    def _offsets(self) -> list[int]:
+        """Distances of the blocks that a window may hold in part."""
+        far = self.before // self.block
+        return sorted({0, *range(max(far - 1, 0), far + 2)}) if self.before else []
+
+    def _cut(self, n: int) -> set[int]:
+        return {n - k for k in self._offsets()} | ({self.sink // self.block} if self.sink else set())
+
+
+def live_of(kept: list[Layout] | tuple[Layout, ...], block: int, rows: int) -> Live:
+    """The live keys of heads that share one KV head, for lengths of up to so many blocks."""
+    whole = union(
+        Layout(x.terms + whole_terms(x, causal=True, block=block), x.window, x.sink, x.random, x.mask) for x in kept
+    )
+    before = whole.window[0] if whole.window else 0
+    start = period = 0
+    if not whole.opaque:
+        bound, step = extent(whole)
+        bound = max(bound, before // block + 2, whole.sink // block + 1)
+        if 2 * (bound + step) + 1 < rows:
+            start, period, rows = 2 * bound, step, 2 * (bound + step)
+    return Live(last_rows(whole, rows + 1), before, whole.sink, block, start, period)
+
+
+def live_tokens(classes: Classes, layer: int, kv_head: int, length: int) -> int:
+    """The number of keys u < length that a query token t >= length - 1 of the KV head's query heads may attend."""
+    heads = tuple(range(kv_head * classes.group, (kv_head + 1) * classes.group))
+    kept = layouts(classes, layer, heads)
+    if not classes.causal:
+        return length
+    return live_of(kept, classes.block, length // classes.block + 1).tokens(length)
+
+
+def last_rows(kept: Union, columns: int) -> np.ndarray:
+    """The last row i >= j that keeps column j whole, for the columns 0 .. columns-1: FOREVER if there is none, -1 if no
+    row does."""
+    j = np.arange(columns)
+    last = np.full(columns, -1, np.int64)
+    for term in kept.terms:
+        np.maximum(last, _last(term, j), out=last)
+    for mask in kept.masks:
+        some = bits(mask)[:, :columns]
+        rows = np.where(some.any(0), mask.rows - 1 - np.argmax(some[::-1], 0), -1)
+        last[: some.shape[1]] = np.maximum(last[: some.shape[1]], rows)
+    if kept.randoms:
+        last[:] = FOREVER
+    last[last < j] = -1
+    return last
+
+
+def _last(term: Term, j: np.ndarray) -> np.ndarray:
+    low = np.maximum(j + max(term.d_from or 0, 0), max(term.i_from or 0, 0))
+    high = np.full(len(j), FOREVER)
+    if term.d_to is not None:
+        high = np.minimum(high, j + term.d_to)
+    if term.i_to is not None:
+        high = np.minimum(high, term.i_to)
+    last = high - 1
+    kept = (j >= (term.j_from or 0)) & (low < high)
+    if term.j_to is not None:
+        kept &= j < term.j_to
+    if term.width < term.every:
+        if term.anchor == KEY:
+            kept &= (j - term.offset) % term.every < term.width
+        else:
+            over = (last - j - term.offset) % term.every
+            last = np.where((high < FOREVER) & (over >= term.width), last - (over - term.width + 1), last)
+            kept &= last >= low
+    return np.where(kept, np.where(high == FOREVER, FOREVER, last), -1)

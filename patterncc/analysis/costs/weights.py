@@ -1,0 +1,283 @@
+"""How much each block row of a head keeps: blocks, and token pairs, exactly.
+
+Theorem (weights). Causal; every bound of the parts at most T blocks, every stride dividing P. Then for rows i >= 2 T,
+w(i + P) = w(i) + g(i mod P), for kept blocks and for token pairs alike. So rows 0 .. 2 T + 2 P - 1 give the weight of
+every row, and the sum of any number of rows, in time that does not depend on the length.
+Proof. Split row i at j < T, d < T, and the middle. (i, j) -> (i + P, j) pairs off the first with row i + P (d >= T
+stays so), (i, j) -> (i + P, j + P) the second. In the middle whether a pair is kept depends on j mod P and d mod P
+only; row i + P has P more columns there, which together hold each residue of j once: what they add depends on i mod
+P. Random parts are drawn row by row and masks looked at, as far as the length goes.
+
+A block that only a window or a sink touches is kept in part: at most two distances to either side, and one column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from patterncc.analysis.geometry.box import Box
+from patterncc.analysis.geometry.budget import DEFAULT, Budget
+from patterncc.analysis.geometry.extent import extent
+from patterncc.analysis.geometry.finite import bits, holds, keeps
+from patterncc.analysis.geometry.gaps import Gaps
+from patterncc.analysis.geometry.residues import INFINITY, Arc, merge, sieve
+from patterncc.analysis.geometry.union import Union, union
+from patterncc.errors import UsageError
+from patterncc.ir.bitmap import draw_rows
+from patterncc.ir.layout import Layout
+from patterncc.ir.tokens import whole_terms
+from patterncc.lazy import np
+
+MOST_ROWS = 1 << 22  # counted one by one: a quarter of a minute, 1.5 GB
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Kept blocks (any token pair kept) and kept token pairs of whole block rows, for the first rows; from `start` on
+    w(i + period) = w(i) + growth(i). Period 0: the arrays hold all rows."""
+
+    blocks: np.ndarray
+    tokens: np.ndarray
+    start: int = 0
+    period: int = 0
+
+    def total(self, rows: int) -> tuple[int, int]:
+        """(blocks, token pairs) of rows 0 .. rows - 1."""
+        return self._sum(self.blocks, rows), self._sum(self.tokens, rows)
+
+    def row(self, i: int) -> tuple[int, int]:
+        """(blocks, token pairs) of row i."""
+        if i < len(self.blocks):
+            return int(self.blocks[i]), int(self.tokens[i])
+        turns, k = divmod(i - self.start, self.period)
+        k += self.start
+        both = []
+        for w in (self.blocks, self.tokens):
+            both.append(int(w[k]) + turns * (int(w[k + self.period]) - int(w[k])))
+        return both[0], both[1]
+
+    def _sum(self, w: np.ndarray, rows: int) -> int:
+        if rows <= len(w) or not self.period:
+            return int(w[:rows].sum())
+        total = int(w[: self.start].sum())
+        base = w[self.start : self.start + self.period].astype(object)
+        growth = w[self.start + self.period : self.start + 2 * self.period].astype(object) - base
+        turns, more = divmod(rows - self.start, self.period)
+        total += int(base.sum()) * turns + int(growth.sum()) * (turns * (turns - 1) // 2)
+        return total + int((base[:more] + growth[:more] * turns).sum())
+
+
+def weights(layout: Layout, causal: bool, block: int, rows: int, budget: Budget = DEFAULT) -> Weights:
+    """The weights of a head's rows; not causal: of a square of so many rows.
+
+    >>> weights(Layout.parse("d<2 | j%4==0"), True, 16, 6).blocks.tolist()
+    [1, 2, 3, 3, 3, 3]
+    >>> weights(Layout.parse("window 5,1 tokens"), True, 4, 3).tokens.tolist()
+    [10, 20, 20]
+    """
+    whole = union([Layout(layout.terms + whole_terms(layout, causal=causal, block=block), layout.window, layout.sink)])
+    if layout.random or layout.mask or not causal:
+        return _weights(whole, layout, causal, block, rows, budget)
+    bound, period = extent(whole)
+    if layout.window:
+        bound = max(bound, layout.window[0] // block + 2)
+    bound = max(bound, layout.sink // block + 1)
+    if 2 * (bound + period) >= rows:
+        return _weights(whole, layout, causal, block, rows, budget)
+    first = _weights(whole, layout, causal, block, 2 * (bound + period), budget)
+    return Weights(first.blocks, first.tokens, 2 * bound, period)
+
+
+def token_pairs(layout: Layout, causal: bool, block: int, length: int, known: Weights | None = None) -> int:
+    """Kept token pairs among the first `length` tokens.
+
+    >>> token_pairs(Layout.parse("window 5,1 tokens"), True, 4, 7)
+    25
+    """
+    rows, rest = divmod(length, block)
+    known = known or weights(layout, causal, block, rows + (rest > 0))
+    if not rest:
+        return known.total(rows)[1]
+    full = known.total(rows)[1]
+    if not causal:
+        full -= _last_column(layout, block, rows, rest)
+    if not known.period or rows < known.start + 2 * known.period:
+        return full + _part_row(layout, causal, block, rows, rest)
+    turns, k = divmod(rows - known.start, known.period)  # the theorem holds for the first tokens of rows as well
+    early, late = (_part_row(layout, causal, block, known.start + k + n * known.period, rest) for n in (0, 1))
+    return full + early + turns * (late - early)
+
+
+def _weights(whole: Union, layout: Layout, causal: bool, block: int, rows: int, budget: Budget) -> Weights:
+    if rows > MOST_ROWS:
+        raise UsageError(
+            f"{rows:,} block rows would have to be counted one by one (random, mask or not causal parts, or a stride "
+            f"as long); the most is {MOST_ROWS:,}",
+            "take a shorter length",
+        )
+    i = np.arange(rows)
+    kept = (i + 1 if causal else np.full(rows, rows)).astype(np.int64)
+    region = Box(d0=0 if causal else -INFINITY, j1=rows, i1=rows).tight()
+    for gap in Gaps(region, whole.terms, budget):
+        kept -= _missing(gap.box, gap.key, gap.query, rows)
+    if layout.random or layout.mask:
+        np.add.at(kept, _drawn(layout, whole, rows, causal), 1)
+    diagonal = _whole_pairs(layout, whole, i, i) if causal else np.zeros(rows, bool)
+    tokens = (kept - diagonal) * block * block + diagonal * (block * (block + 1) // 2)
+    if not (layout.window or layout.sink % block):
+        return Weights(kept, tokens)
+    part_i, part_j = _part_pairs(layout, causal, block, rows)
+    left = ~_whole_pairs(layout, whole, part_i, part_j)
+    part_i, part_j = part_i[left], part_j[left]
+    counts = _tokens_of(layout, causal, block, part_i, part_j)
+    blocks = kept.copy()
+    np.add.at(blocks, part_i, (counts > 0).astype(np.int64))
+    np.add.at(tokens, part_i, counts)
+    return Weights(blocks, tokens)
+
+
+def _missing(box: Box, key: frozenset[Arc], query: frozenset[Arc], rows: int) -> np.ndarray:
+    """For each row, the columns of the box outside the arcs."""
+    i = np.arange(rows)
+    low = np.maximum(box.j0, i - box.d1 + 1) if box.d1 != INFINITY else np.full(rows, box.j0)
+    high = np.minimum(box.j1, i - box.d0 + 1) if box.d0 != -INFINITY else np.full(rows, box.j1)
+    low, high = low.astype(np.int64), np.minimum(high, rows).astype(np.int64)
+    inside = (i >= box.i0) & (i < box.i1) & (low < high)
+    count = np.zeros(rows, np.int64)
+    low, high, at = low[inside], high[inside], i[inside]
+    if not len(at):
+        return count
+    if not query:
+        free = np.concatenate([[0], np.cumsum(~_sieved(key, 0, rows))])
+        count[inside] = free[high] - free[low]
+    elif not key:
+        free = np.concatenate([[0], np.cumsum(~_sieved(query, -rows, 2 * rows))])
+        count[inside] = free[at - low + rows + 1] - free[at - high + 1 + rows]
+    else:
+        j0, j1 = int(box.j0), int(min(box.j1, rows))
+        d0, d1 = int(max(box.d0, -rows)), int(min(box.d1, rows))
+        columns, distances = ~_sieved(key, j0, j1 - j0), ~_sieved(query, d0, d1 - d0)
+        sums = _convolved(columns, distances)  # entry k: pairs with j + d = j0 + d0 + k
+        k = at - (j0 + d0)
+        count[inside] = np.where((k >= 0) & (k < len(sums)), sums[np.clip(k, 0, len(sums) - 1)], 0)
+    return count
+
+
+def _sieved(arcs: frozenset[Arc], low: int, count: int) -> np.ndarray:
+    held = merge(arcs)
+    return np.ones(count, bool) if held is None else sieve(held, low, count)
+
+
+def _convolved(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How often each sum of indices occurs. The transform's error is far below 1/2 for counts up to 2**30."""
+    size = len(a) + len(b) - 1
+    spectrum = np.fft.rfft(a.astype(float), size) * np.fft.rfft(b.astype(float), size)
+    return np.rint(np.fft.irfft(spectrum, size)).astype(np.int64)
+
+
+def _whole_pairs(layout: Layout, whole: Union, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Whether the block pairs (i, j) are kept whole, elementwise."""
+    kept = np.zeros(i.shape, bool)
+    for term in whole.terms:
+        kept |= holds(term, i, j)
+    if layout.mask:
+        mask = bits(layout.mask)
+        inside = (i < layout.mask.rows) & (j < layout.mask.columns)
+        kept[inside] |= mask[i[inside], j[inside]]
+    if layout.random:
+        kept |= (draw_rows(layout.random, i) == j[:, None]).any(1)
+    return kept
+
+
+def _drawn(layout: Layout, whole: Union, rows: int, causal: bool) -> np.ndarray:
+    """The rows of the block pairs that random and mask parts add to the terms."""
+    pairs: list[np.ndarray] = [np.zeros((0, 2), np.int64)]
+    if layout.random:
+        drawn = draw_rows(layout.random, np.arange(rows))
+        i = np.nonzero(drawn >= 0)[0]
+        pairs.append(np.stack([i, drawn[drawn >= 0]], 1))
+    if layout.mask:
+        some = np.argwhere(bits(layout.mask)[:rows, :rows])
+        pairs.append(some[some[:, 1] <= some[:, 0]] if causal else some)
+    i, j = (pairs[1] if len(pairs) == 2 else np.unique(np.concatenate(pairs), axis=0)).T  # one part has no pair twice
+    kept = np.zeros(len(i), bool)
+    for term in whole.terms:
+        kept |= holds(term, i, j)
+    return i[~kept]
+
+
+def _part_pairs(layout: Layout, causal: bool, block: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The block pairs that a window or a sink may keep in part: a few distances, and the column that the sink cuts."""
+    i = np.arange(rows)
+    pairs = [np.zeros((0, 2), np.int64)]
+    distances: set[int] = set()
+    if layout.window:
+        before, after = layout.window
+        distances |= set(range(before // block, -(-(before - 1) // block) + 1)) | {0}
+        distances |= set() if causal else {-d for d in range(after // block, -(-(after - 1) // block) + 1)}
+    for d in distances:
+        pairs.append(np.stack([i, i - d], 1))
+    if layout.sink % block:
+        pairs.append(np.stack([i, np.full(rows, layout.sink // block)], 1))
+    both = np.unique(np.concatenate(pairs), axis=0)
+    both = both[(both[:, 1] >= 0) & (both[:, 1] < rows)]
+    return tuple((both[both[:, 1] <= both[:, 0]] if causal else both).T)
+
+
+def _tokens_of(
+    layout: Layout, causal: bool, block: int, i: np.ndarray, j: np.ndarray, height: int = 0, width: int = 0
+) -> np.ndarray:
+    """The token pairs that window and sink keep in block pairs, elementwise; `height` and `width` cut the blocks."""
+    a, b = np.arange(height or block)[:, None], np.arange(width or block)[None, :]
+    counts = np.zeros(len(i), np.int64)
+    first_cut = layout.sink // block
+    reach = (max(layout.window) if layout.window else 0) // block + 2
+    kind = np.clip(i - j, -reach, reach) * 2 + (j == first_cut)
+    whole_sink = j < first_cut
+    for k in np.unique(kind):
+        d, cut = int(k) // 2, bool(int(k) % 2)
+        lag = d * block + a - b
+        kept = np.zeros(lag.shape, bool)
+        if layout.window:
+            kept |= (lag < layout.window[0]) & (lag > -layout.window[1])
+        if cut:
+            kept |= np.broadcast_to(b < layout.sink - first_cut * block, lag.shape)
+        counts[kind == k] = int((kept & (lag >= 0)).sum() if causal else kept.sum())
+        some = (kind == k) & whole_sink
+        counts[some] = int((lag >= 0).sum()) if causal else lag.size
+    return counts
+
+
+def _part_row(layout: Layout, causal: bool, block: int, row: int, height: int) -> int:
+    """The token pairs of the first `height` tokens of a block row; not causal: the last column is as wide."""
+    whole = union([Layout(layout.terms + whole_terms(layout, causal=causal, block=block), layout.window, layout.sink)])
+    j = np.arange(row + 1)
+    i = np.full(row + 1, row)
+    kept = _whole_pairs(layout, whole, i[:1], j[:1]) if row == 0 else _row_whole(layout, whole, row)
+    total = int(kept[:-1].sum()) * block * height
+    if kept[-1]:
+        total += height * (height + 1) // 2 if causal else height * height
+    left = np.flatnonzero(~kept[:-1])
+    total += int(_tokens_of(layout, causal, block, i[left], j[left], height).sum())
+    if not kept[-1]:
+        total += int(_tokens_of(layout, causal, block, i[-1:], j[-1:], height, height)[0])
+    return total
+
+
+def _row_whole(layout: Layout, whole: Union, row: int) -> np.ndarray:
+    kept = np.zeros(row + 1, bool)
+    for part in (*whole.terms, *(p for p in (layout.random, layout.mask) if p is not None)):
+        kept |= keeps(part, np.array([row]), row + 1)[0]
+    return kept
+
+
+def _last_column(layout: Layout, block: int, rows: int, width: int) -> int:
+    """Not causal: what the full rows keep of the last column beyond its first `width` tokens."""
+    whole = union([Layout(layout.terms + whole_terms(layout, causal=False, block=block), layout.window, layout.sink)])
+    i, j = np.arange(rows), np.full(rows, rows)
+    kept = _whole_pairs(layout, whole, i, j)
+    over = int(kept.sum()) * block * (block - width)
+    i, j = i[~kept], j[~kept]
+    full = _tokens_of(layout, False, block, i, j)
+    part = _tokens_of(layout, False, block, i, j, 0, width)
+    return over + int((full - part).sum())

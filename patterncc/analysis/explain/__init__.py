@@ -1,0 +1,1 @@
+"""Verdicts, differences and costs in words, and edits that mend a broken promise."""

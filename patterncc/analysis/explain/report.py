@@ -1,0 +1,106 @@
+"""Verdicts as one calm table a pattern: as data, as Markdown, and as JUnit XML for CI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from xml.sax.saxutils import escape, quoteattr
+
+from patterncc.analysis.geometry.missing import runs
+from patterncc.analysis.verdict import Verdict
+
+SAID = {True: "holds", False: "fails", None: "undecided"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table."""
+
+    property: str
+    scope: str
+    layers: str
+    verdict: str
+    witness: str
+    note: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """The verdicts on one pattern; `failed` are those that decide against it (`verify.failed`)."""
+
+    name: str
+    verdicts: tuple[Verdict, ...]
+    failed: tuple[Verdict, ...] = ()
+    explanations: tuple[str, ...] = ()
+
+    def lines(self) -> tuple[Line, ...]:
+        """The table: property, scope, layers, verdict, witness, note, time."""
+        return tuple(
+            Line(
+                v.property,
+                v.scope,
+                runs(v.layers),
+                SAID[v.holds] if v.value is None else f"{SAID[v.holds]} ({v.value:g})",
+                str(v.witness) if v.witness else "",
+                v.note if v.holds is not True or v.value is not None else v.proof,
+                v.seconds,
+            )
+            for v in self.verdicts
+        )
+
+
+def markdown(reports: Sequence[Report]) -> str:
+    """A summary for a pull request: a line a pattern, then a table for each.
+
+    >>> print(markdown([Report("demo", (Verdict("rows", "head", (0, 1), True, "for every length"),))]))
+    ## patterncc verify
+    <BLANKLINE>
+    - **demo**: all held
+    <BLANKLINE>
+    ### demo
+    <BLANKLINE>
+    | property | scope | layers | verdict | witness | note | ms |
+    | --- | --- | --- | --- | --- | --- | ---: |
+    | rows | head | 0-1 | holds |  | for every length | 0.0 |
+    <BLANKLINE>
+    """
+    out = ["## patterncc verify", ""]
+    for report in reports:
+        out.append(f"- **{report.name}**: {f'{len(report.failed)} failed' if report.failed else 'all held'}")
+    for report in reports:
+        out += ["", f"### {report.name}", "", "| property | scope | layers | verdict | witness | note | ms |"]
+        out.append("| --- | --- | --- | --- | --- | --- | ---: |")
+        for line in report.lines():
+            cells = (line.property, line.scope, line.layers, line.verdict, line.witness, line.note)
+            texts = (cell.replace("|", "\\|") for cell in cells)
+            out.append(f"| {' | '.join(texts)} | {line.seconds * 1e3:.1f} |")
+        out += ["", *(f"> {text}" for text in report.explanations)] if report.explanations else []
+    return "\n".join([*out, ""])
+
+
+def junit(reports: Iterable[Report]) -> str:
+    """JUnit XML: a suite a pattern, a case a verdict. What decides against the pattern is a failure; the rest passes,
+    and what is undecided or merely informative is told in system-out."""
+    suites = []
+    tests = failures = 0
+    for report in reports:
+        bad = {id(v) for v in report.failed}
+        cases = []
+        for verdict, line in zip(report.verdicts, report.lines(), strict=True):
+            name = quoteattr(f"{line.property} {line.scope} layers {line.layers}")
+            body = f"<system-out>{_text(line)}</system-out>"
+            if id(verdict) in bad:
+                body = f"<failure message={quoteattr(line.witness or line.verdict)}>{_text(line)}</failure>"
+            case = f'classname={quoteattr(report.name)} name={name} time="{line.seconds:.6f}"'
+            cases.append(f"    <testcase {case}>{body}</testcase>")
+        seconds = sum(verdict.seconds for verdict in report.verdicts)
+        counts = f'tests="{len(cases)}" failures="{len(bad)}" time="{seconds:.6f}"'
+        suites += [f"  <testsuite name={quoteattr(report.name)} {counts}>", *cases, "  </testsuite>"]
+        tests, failures = tests + len(cases), failures + len(bad)
+    head = f'<testsuites name="patterncc verify" tests="{tests}" failures="{failures}">'
+    return "\n".join(['<?xml version="1.0" encoding="utf-8"?>', head, *suites, "</testsuites>", ""])
+
+
+def _text(line: Line) -> str:
+    return escape(": ".join(part for part in (line.verdict, line.witness, line.note) if part))

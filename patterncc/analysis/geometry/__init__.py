@@ -1,0 +1,1 @@
+"""Sets of block and token pairs, exact for every length."""

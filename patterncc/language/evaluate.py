@@ -1,0 +1,186 @@
+"""An entry of `shards` at one head and layer: every expression a number within its bounds, or a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from patterncc.language import limits
+from patterncc.language.expression import Expression, ExpressionError
+from patterncc.language.fields import Indices, Length
+from patterncc.language.resolved import DENSE, Resolved, ResolvedStride
+from patterncc.language.source import BAD, Path
+
+if TYPE_CHECKING:
+    from patterncc.language.entry import Entry
+
+
+def evaluate(entry: Entry, at: tuple[int, int, int] | None, position: int) -> Resolved:
+    """The entry's parts as numbers at (h, g, l), for its head number `position`; what is wrong is reported.
+
+    Without `at`, only what holds for every head and layer is looked at.
+    """
+    return _Evaluation(entry, at, position).shard()
+
+
+class _Evaluation:
+    """An entry at one (h, g, l). Without: only what holds for all of them is checked."""
+
+    def __init__(self, entry: Entry, at: tuple[int, int, int] | None, position: int) -> None:
+        self._entry, self._at, self._position = entry, at, position
+
+    def shard(self) -> Resolved:
+        """The parts as numbers. What was reported is left out; a file with a report never gets this far."""
+        written = self._entry.written
+        if written.dense is True:
+            return DENSE
+        local, local_tokens = self._local()
+        sink = self._length(written.sink, ("sink",), 0) if written.sink else None
+        strides = [] if written.stride is None else [self._stride(written, (), written.stride)]
+        for n, stride in enumerate(written.strides if written.strides is not BAD else ()):
+            if stride is not BAD:
+                strides.append(self._stride(stride, ("strides", n), stride.every))
+        rows, columns = self._globals()
+        mask = self._entry.mask
+        return Resolved(
+            local=local,
+            local_tokens=local_tokens,
+            strides=tuple(stride for stride in strides if stride is not None),
+            sink=sink[0] if sink and sink[1] == "blocks" else 0,
+            sink_tokens=sink[0] if sink and sink[1] == "tokens" else 0,
+            global_rows=rows,
+            global_columns=columns,
+            random=self._random(),
+            mask=mask if mask is None or mask.ndim == 2 else mask[self._at[0] if self._at else 0],
+        )
+
+    def _report(self, path: Path, message: str, help: str | None = None, inside: tuple[int, int] | None = None) -> None:
+        self._entry.report((*self._entry.path, *path), message, help, inside=inside)
+
+    def _number(self, number: Expression, path: Path, lowest: int, highest: int, unit: str = "") -> int | None:
+        """An expression's value within [lowest, highest]; otherwise None, and a report."""
+        if number is BAD or (self._at is None and number.names):
+            return None
+        try:
+            value = number.evaluate(*(self._at or (0, 0, 0)))
+        except ExpressionError as error:
+            self._report(path, error.message, error.help, error.inside)
+            return None
+        if lowest <= value <= highest:
+            return value
+        name = next(step for step in reversed(path) if isinstance(step, str))
+        bound = f"at least {lowest}" if value < lowest else f"at most {highest}"
+        self._report(path, f"{name} is {value}{unit}{self._where(number)}; it must be {bound}")
+        return None
+
+    def _where(self, *numbers: Expression | None) -> str:
+        """At which head and layer, if that matters to any of the numbers."""
+        if self._at is None or not any(number and number.names for number in numbers):
+            return ""
+        return " at h = {}, g = {}, l = {}".format(*self._at)
+
+    def _length(self, length: Length, path: Path, lowest: int) -> tuple[int, str] | None:
+        if length is BAD:
+            return None
+        most, unit = (limits.MOST_TOKENS, " tokens") if length.unit == "tokens" else (limits.MOST_BLOCKS, "")
+        value = self._number(length.number, path, lowest, most, unit)
+        return None if value is None else (value, length.unit)
+
+    def _local(self) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+        """(before, after) in blocks and in tokens. A side that is not given reaches no farther than the row itself."""
+        written = self._entry.written.local
+        if written is None or written is BAD:
+            return None, None
+        if isinstance(written, Length):
+            length = self._length(written, ("local",), 1)
+            before = after = length
+            if self._entry.causal:
+                after = None
+        else:
+            before = self._length(written.before, ("local", "before"), 1) if written.before else None
+            after = self._length(written.after, ("local", "after"), 1) if written.after else None
+        sides: dict[str, list[int]] = {}
+        for n, side in enumerate((before, after)):
+            if side:
+                sides.setdefault(side[1], [1, 1])[n] = side[0]
+        blocks, tokens = sides.get("blocks"), sides.get("tokens")
+        return (blocks[0], blocks[1]) if blocks else None, (tokens[0], tokens[1]) if tokens else None
+
+    def _stride(self, written: Any, path: Path, every_written: Expression) -> ResolvedStride | None:
+        """A stride of the list, or the shorthand `stride`, `offset`, `width` of the entry itself (an empty path)."""
+        every = self._number(every_written, (*path, "every" if path else "stride"), 1, limits.MOST_BLOCKS)
+        distances = self._distances(written, path) if path else (0, None)
+        if every is None:
+            return None
+        width = 1 if written.width is None else self._number(written.width, (*path, "width"), 1, limits.MOST_BLOCKS)
+        if width is not None and width > every:
+            message = f"width {width} must not be above the stride, {every}{self._where(written.width, every_written)}"
+            self._report((*path, "width"), message, "a width equal to the stride keeps every block")
+        offset = self._offset(written.offset, every, every_written, (*path, "offset"))
+        if width is None or offset is None or distances is None:
+            return None
+        return ResolvedStride(every, offset, width, written.anchor if path else "key", *distances)
+
+    def _offset(self, written: tuple[Expression, ...], every: int, every_written: Expression, path: Path) -> int | None:
+        """The offset of the entry's head number `position`, reduced; a plain number must need no reducing."""
+        if written is BAD or not written:
+            return None if written is BAD else 0
+        n = self._position % len(written)
+        value = self._number(written[n], (*path, n), -limits.MOST_TOKENS, limits.MOST_TOKENS)
+        if value is None:
+            return None
+        if not written[n].names and not 0 <= value < every:
+            lowest = "at least 0 and " if value < 0 else ""
+            message = f"offset {value} must be {lowest}below the stride, {every}{self._where(every_written)}"
+            self._report((*path, n), message, f"offsets are taken modulo the stride; did you mean {value % every}?")
+        return value % every
+
+    def _distances(self, written: Any, path: Path) -> tuple[int, int | None] | None:
+        """From, to; None when either is wrong."""
+        low = high = None
+        if written.distance_from is not None:
+            low = self._number(written.distance_from, (*path, "from"), 0, limits.MOST_BLOCKS)
+        if written.distance_to is not None:
+            high = self._number(written.distance_to, (*path, "to"), 1, limits.MOST_BLOCKS)
+        if high is not None and high <= (low or 0):
+            where = self._where(written.distance_from, written.distance_to)
+            self._report(
+                (*path, "to"), f"to {high} must be above from, {low}{where}", "the distances are from <= |i - j| < to"
+            )
+        wrong = (low is None and written.distance_from is not None) or (
+            high is None and written.distance_to is not None
+        )
+        return None if wrong else (low or 0, high)
+
+    def _globals(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        written = self._entry.written.globals
+        if written is None or written is BAD:
+            return (), ()
+        return self._indices(written.rows, "rows"), self._indices(written.columns, "columns")
+
+    def _indices(self, written: tuple[Indices, ...], key: str) -> tuple[int, ...]:
+        found: set[int] = set()
+        for n, item in enumerate(written if written is not BAD else ()):
+            if item is BAD:
+                continue
+            path = ("globals", key, n)
+            first = self._number(item.first, path, 0, limits.MOST_BLOCKS - 1)
+            last = first if item.last is None else self._number(item.last, path, 0, limits.MOST_BLOCKS - 1)
+            if first is None or last is None:
+                continue
+            if last - first >= limits.MOST_INDICES or len(found) + last - first >= limits.MOST_INDICES:
+                message = f"more than {limits.MOST_INDICES} {key}"
+                help = "`sink: N` keeps the first N columns for every row"
+                self._report(path, message, help)
+                break
+            found.update(range(first, last + 1))
+        return tuple(sorted(found))
+
+    def _random(self) -> tuple[int, int] | None:
+        written = self._entry.written.random
+        if written is None or written is BAD:
+            return None
+        blocks = self._number(written.blocks, ("random", "blocks"), 1, limits.MOST_RANDOM)
+        seed: int | None = 0
+        if written.seed is not None:
+            seed = self._number(written.seed, ("random", "seed"), 0, limits.LARGEST_SEED)
+        return None if blocks is None or seed is None else (blocks, seed)

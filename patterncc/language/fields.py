@@ -1,0 +1,248 @@
+"""Every kind of value that the language has: how it is read, what is said when it is wrong, and its JSON Schema."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from patterncc.errors import did_you_mean, quote
+from patterncc.language.expression import NAMES, Expression, ExpressionError
+from patterncc.language.kinds import Kind, Schema, must_be, one_of, said
+from patterncc.language.limits import (
+    BLOCKS,
+    LONGEST_ABOUT,
+    LONGEST_NAME,
+    MOST_HEAD_DIM,
+    MOST_HEADS,
+    MOST_INDICES,
+    MOST_LAYERS,
+)
+from patterncc.language.scalars import LONGEST_INTEGER
+from patterncc.language.selector import Selector, SelectorError
+from patterncc.language.source import BAD
+
+EXPRESSION_SCHEMA: Schema = {"type": "string", "pattern": r"^[hgl0-9+\-*/%() ]+$", "maxLength": 200}
+TOKENS_SCHEMA: Schema = {"type": "string", "pattern": r"^[hgl0-9+\-*/%() ]+ tokens?$", "maxLength": 220}
+SELECTOR_TEXT = r"[0-9]+( *- *[0-9]+)?|[0-9]* *: *[0-9]*( *: *[0-9]*)?"
+SELECTOR_SCHEMA: Schema = {
+    "anyOf": [
+        {"enum": ["all", "rest"]},
+        {"type": "integer", "minimum": 0},
+        {"type": "string", "pattern": f"^ *({SELECTOR_TEXT})( *, *({SELECTOR_TEXT}))* *$"},
+        {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "anyOf": [
+                    {"type": "integer", "minimum": 0},
+                    {"type": "string", "pattern": f"^ *({SELECTOR_TEXT})( *, *({SELECTOR_TEXT}))* *$"},
+                ]
+            },
+        },
+    ]
+}
+
+
+@dataclass(frozen=True)
+class Length:
+    """So many blocks or tokens."""
+
+    number: Expression
+    unit: Literal["blocks", "tokens"] = "blocks"
+
+
+@dataclass(frozen=True)
+class Indices:
+    """One item of `globals`: a number, or a range with both ends."""
+
+    first: Expression
+    last: Expression | None = None
+
+    @property
+    def count(self) -> int:
+        """Numbers in the range, at most so many as are allowed."""
+        size = 1 if self.last is None else self.last.evaluate(0, 0, 0) - self.first.evaluate(0, 0, 0) + 1
+        return min(size, MOST_INDICES)
+
+
+def _whole(lowest: int, highest: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if type(value) is not int:
+            text = isinstance(value, str)
+            expected = f"a whole number from {lowest} to {highest}"
+            hint = "remove the quotes" if text and value.strip().isdecimal() else None
+            hint = "expressions are allowed in `shards` only" if text and set(NAMES) & set(value) else hint
+            raise must_be(expected, hint)
+        if not lowest <= value <= highest:
+            raise must_be(f"from {lowest} to {highest}")
+        return value
+
+    return read
+
+
+def _block(value: Any) -> int:
+    if type(value) is not int or value not in BLOCKS:
+        quoted = isinstance(value, str) and value in map(str, BLOCKS)
+        raise must_be("16, 32, 64 or 128", "remove the quotes" if quoted else "a block is that many consecutive tokens")
+    return value
+
+
+def _version(value: Any) -> int:
+    if type(value) is not int or value != 1:
+        raise must_be("1", "1 is the only version of the language so far")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        quoted = isinstance(value, str) and value.lower() in ("true", "false")
+        raise must_be("true or false", "remove the quotes" if quoted else None)
+    return value
+
+
+def _dense(value: Any) -> Literal[True]:
+    if value is not True:
+        raise must_be("true", "heads that are not dense have no `dense` key" if value is False else None)
+    return True
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise must_be("a Python identifier", "the generated module bears this name")
+    if len(value) > LONGEST_NAME:
+        raise said(f"a name of {len(value)} characters; the most is {LONGEST_NAME}")
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", value):
+        better = re.sub("[^A-Za-z0-9_]+", "_", value).strip("_")
+        better = f"_{better}" if better[:1].isdigit() else better
+        hint = f"; did you mean {better}?" if better and not keyword.iskeyword(better) else ""
+        raise must_be(
+            "a Python identifier of ASCII letters, digits and _", f"the generated module bears this name{hint}"
+        )
+    if keyword.iskeyword(value) or value.startswith("__"):
+        what = "a keyword of Python" if keyword.iskeyword(value) else "a name that Python keeps for itself"
+        raise said(f"name {quote(value)} is {what}", f"did you mean {value.strip('_').lower()}_pattern?")
+    if value.lower() in ("torch", "triton", "numpy", "patterncc"):  # what the package itself, or its user, imports
+        raise said(
+            f"a module {quote(value)} exists already; the generated one would hide it",
+            f"did you mean {value.lower()}_pattern?",
+        )
+    return value
+
+
+def _about(value: Any) -> str:
+    if not isinstance(value, str):
+        raise must_be("text", "put it in quotes")
+    if len(value) > LONGEST_ABOUT:
+        raise said(f"about is {len(value)} characters long; the most is {LONGEST_ABOUT}")
+    if any(not c.isprintable() and c not in "\n " for c in value):
+        raise said("about holds a control character", "write plain text")
+    return value
+
+
+def parse_expression(text: str) -> Expression:
+    """`Expression.parse` with its errors as pydantic's."""
+    try:
+        return Expression.parse(text)
+    except ExpressionError as error:
+        raise said(error.message, error.help, error.inside) from None
+
+
+def _number(value: Any) -> Expression:
+    if type(value) is int:
+        return Expression.constant(value)
+    if not isinstance(value, str):
+        raise must_be("a whole number or an expression over h, g and l")
+    if re.fullmatch(r".*\S\s+tokens?\s*", value):
+        raise must_be("a number of blocks", "only local, before, after and sink are given in tokens")
+    return parse_expression(value)
+
+
+def _length(value: Any) -> Length:
+    expected = 'a whole number of blocks, or "N tokens"'
+    if type(value) is int:
+        return Length(Expression.constant(value))
+    if not isinstance(value, str):
+        raise must_be(expected)
+    if found := re.fullmatch(r"\s*(.*[\w)])\s+([A-Za-z]{2,})\s*", value):
+        if found[2] in ("token", "tokens"):
+            plain = found[1].isdecimal() and found[1].isascii() and len(found[1]) <= LONGEST_INTEGER
+            return Length(Expression.constant(int(found[1])) if plain else parse_expression(found[1]), "tokens")
+        if found[2] in ("block", "blocks"):
+            raise must_be(expected, f"a number without a unit is in blocks; write {found[1]}")
+        close = did_you_mean(found[2], ["tokens", "token"])
+        raise must_be(expected, f'did you mean "{found[1]} {close}"?' if close else "lengths are in blocks or tokens")
+    if found := re.fullmatch(r"\s*([0-9]+)(tokens?|t|tok)\s*", value):
+        raise must_be(expected, f'did you mean "{found[1]} tokens"?')
+    return Length(parse_expression(value))
+
+
+def _index(value: Any) -> Indices:
+    if isinstance(value, str) and (found := re.fullmatch(r"\s*([0-9]{1,10})\s*-\s*([0-9]{1,10})\s*", value)):
+        first, last = int(found[1]), int(found[2])
+        if last < first:
+            raise said(f"the range {quote(value)} runs backwards", f"did you mean {last}-{first}?")
+        return Indices(Expression.constant(first), Expression.constant(last))
+    return Indices(_number(value))
+
+
+def _selector(value: Any) -> Selector:
+    try:
+        if isinstance(value, list) and any(item is BAD for item in value):
+            return BAD
+        return Selector.parse(value)
+    except SelectorError as error:
+        simple = value is None or isinstance(value, (bool, dict))
+        raise (
+            must_be('all, rest, 3, [0, 5], "0-27" or "1::2"') if simple else said(error.message, error.help)
+        ) from None
+
+
+def _mask(value: Any) -> str:
+    if not isinstance(value, str) or not value.endswith(".npy"):
+        raise must_be("a file name that ends in .npy", "save the mask with numpy.save(name, array_of_bool)")
+    return value
+
+
+def _reach(value: Any) -> int:
+    expected = 'a number of layers from 1 to 4096, such as "4 layers"'
+    if isinstance(value, str) and (found := re.fullmatch(r"\s*([1-9][0-9]{0,5})\s+layers?\s*", value)):
+        value = int(found[1])
+    if type(value) is not int or not 1 <= value <= MOST_LAYERS:
+        raise must_be(expected)
+    return value
+
+
+def _number_schemas(lowest: int) -> list[Schema]:
+    return [{"type": "integer", "minimum": lowest}, EXPRESSION_SCHEMA]
+
+
+def _whole_kind(lowest: int, highest: int) -> Kind:
+    return Kind(_whole(lowest, highest), {"type": "integer", "minimum": lowest, "maximum": highest})
+
+
+VERSION = Kind(_version, {"const": 1})
+NAME = Kind(_name, {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$", "maxLength": LONGEST_NAME})
+ABOUT = Kind(_about, {"type": "string", "maxLength": LONGEST_ABOUT})
+HEADS = _whole_kind(1, MOST_HEADS)
+LAYERS = _whole_kind(1, MOST_LAYERS)
+HEAD_DIM = _whole_kind(1, MOST_HEAD_DIM)
+BLOCK = Kind(_block, {"enum": list(BLOCKS)})
+FLAG = Kind(_flag, {"type": "boolean"})
+DENSE = Kind(_dense, {"const": True})
+NUMBER = Kind(_number, {"anyOf": _number_schemas(0)})
+POSITIVE = Kind(_number, {"anyOf": _number_schemas(1)})
+LENGTH = Kind(_length, {"anyOf": [*_number_schemas(1), TOKENS_SCHEMA]})
+SINK = Kind(_length, {"anyOf": [*_number_schemas(0), TOKENS_SCHEMA]})
+INDEX = Kind(_index, {"anyOf": [*_number_schemas(0), {"type": "string", "pattern": "^ *[0-9]+ *- *[0-9]+ *$"}]})
+SELECTOR = Kind(_selector, SELECTOR_SCHEMA)
+MASK = Kind(_mask, {"type": "string", "pattern": r"\.npy$"})
+REACH = Kind(
+    _reach, {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[1-9][0-9]* layers?$"}]}
+)
+ANCHOR = one_of("key", "query")
+COVERAGE = one_of("layer", "group", "model")
+ROWS = one_of("nonempty")
+KV = one_of("monotone", "group")

@@ -1,0 +1,237 @@
+"""A pattern file as frozen pydantic models: every key of the language, its kind, its default, its description."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
+from typing_extensions import TypedDict
+
+from patterncc.language import fields as f
+from patterncc.language import limits
+from patterncc.language.expression import Expression
+from patterncc.language.fields import Length
+from patterncc.language.kinds import Given, Keys, ListOf
+from patterncc.language.resolved import Resolved
+from patterncc.language.selector import Selector
+from patterncc.language.source import BAD
+
+if TYPE_CHECKING:
+    from patterncc.language.resolve import Resolution
+
+OFFSET = "Where a run begins, below {}; an expression is taken modulo it; a list cycles over the entry's heads."
+
+Offsets = Annotated[tuple[Annotated[Expression, f.NUMBER], ...], ListOf("[0, 3, 5]", limits.MOST_HEADS, single=True)]
+IndexList = Annotated[tuple[Annotated[f.Indices, f.INDEX], ...], ListOf("[0, 5-7]", limits.MOST_INDICES)]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True, defer_build=True)
+
+
+class Sides(Model):
+    """How far a window reaches to each side, in a pattern that is not causal."""
+
+    before: Annotated[Length | None, f.LENGTH] = Field(
+        None, description='Reach to earlier keys, the own block counted: blocks, or "N tokens". Default: 1.'
+    )
+    after: Annotated[Length | None, f.LENGTH] = Field(
+        None, description='Reach to later keys, the own block counted: blocks, or "N tokens". Default: 1.'
+    )
+
+
+class Stride(Model):
+    """Column j is kept when (j - offset) mod every < width; with `anchor: query`, i - j stands for j."""
+
+    every: Annotated[Expression, f.POSITIVE] = Field(description="One run of kept columns in so many blocks.")
+    offset: Offsets = Field((), description=OFFSET.format("every"))
+    width: Annotated[Expression | None, f.POSITIVE] = Field(
+        None, description="Columns in a run, at most `every`. Default: 1."
+    )
+    anchor: Annotated[Literal["key", "query"], f.ANCHOR] = Field(
+        "key", description="Count from the first key block (key), or back from the row (query)."
+    )
+    distance_from: Annotated[Expression | None, f.NUMBER] = Field(
+        None, alias="from", description="Only at distances |i - j| of at least so many blocks. Default: 0."
+    )
+    distance_to: Annotated[Expression | None, f.POSITIVE] = Field(
+        None, alias="to", description="Only at distances |i - j| below so many blocks. Default: any distance."
+    )
+
+
+class Globals(Model):
+    """Rows that keep every column, and columns that every row keeps."""
+
+    rows: IndexList = Field((), description="Query blocks that keep every column.")
+    columns: IndexList = Field((), description="Key blocks that every row keeps.")
+
+
+class Random(Model):
+    """Columns drawn anew for each row, the same on every machine and for every length."""
+
+    blocks: Annotated[Expression, f.POSITIVE] = Field(description=f"Columns a row, at most {limits.MOST_RANDOM}.")
+    seed: Annotated[Expression | None, f.NUMBER] = Field(
+        None, description="Seed of the draw; `h` gives each head its own. Default: 0."
+    )
+
+
+def _local_kind(value: Any) -> str:
+    return "sides" if isinstance(value, dict) else "length"
+
+
+Local = Annotated[
+    Annotated[Length, f.LENGTH, Tag("length")] | Annotated[Sides, Tag("sides")], Discriminator(_local_kind)
+]  # fmt: skip
+
+
+class Shard(Model):
+    """What some heads keep: the union of the parts given."""
+
+    heads: Annotated[Selector, f.SELECTOR] = Field(
+        description='Query heads: all, rest, 3, [0, 5], "0-27" or "1::2" (start:stop:step).'
+    )
+    dense: Annotated[bool, f.DENSE] = Field(False, description="Keep everything; stands alone.")
+    local: Annotated[Local | None, Given('a whole number of blocks, or "N tokens"')] = Field(
+        None,
+        description='The row\'s own block and those before it: blocks, "N tokens", or {before, after} if not causal.',
+    )
+    stride: Annotated[Expression | None, f.POSITIVE] = Field(
+        None, description="One block in so many, over the whole context."
+    )
+    offset: Offsets = Field((), description=OFFSET.format("the stride"))
+    width: Annotated[Expression | None, f.POSITIVE] = Field(
+        None, description="Blocks kept in each stride, at most all. Default: 1."
+    )
+    strides: Annotated[
+        tuple[Annotated[Stride, Keys("`every: 16`")], ...], ListOf("`- every: 16`", limits.MOST_STRIDES)
+    ] = Field((), description="Several strides, each with an anchor and a range of distances.")
+    sink: Annotated[Length | None, f.SINK] = Field(None, description='The first blocks of the context, or "N tokens".')
+    globals: Annotated[Globals | None, Keys("`columns: [0]`")] = Field(
+        None, description="Rows that keep every column, columns that every row keeps."
+    )
+    random: Annotated[Random | None, Keys("{blocks: 2, seed: 0}")] = Field(
+        None, description="Columns drawn for each row."
+    )
+    mask: Annotated[str | None, f.MASK] = Field(
+        None, description="A .npy file beside this one: bool [rows, columns] or [heads, rows, columns], in blocks."
+    )
+
+
+Shards = Annotated[tuple[Annotated[Shard, Keys("`heads: all`")], ...], ListOf("`- heads: all`", limits.MOST_HEADS)]
+
+
+class LayoutEntry(Model):
+    """The shards of some layers."""
+
+    layers: Annotated[Selector, f.SELECTOR] = Field(description="Layers, in the syntax of `heads`.")
+    shards: Shards = Field(description="The shards of these layers.")
+
+
+class Promises(TypedDict, total=False):
+    """What must be proved whenever the file is compiled."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    coverage: Annotated[
+        Literal["layer", "group", "model"],
+        f.COVERAGE,
+        Field(description="Everything is kept by some head of each layer, of each KV head (group), or of the model."),
+    ]
+    rows: Annotated[
+        Literal["nonempty"], f.ROWS, Field(description="Every row of every head keeps at least one column.")
+    ]
+    kv: Annotated[
+        Literal["monotone", "group"],
+        f.KV,
+        Field(description="What was dropped is not taken up again, by a head (monotone) or a KV head's union (group)."),
+    ]
+    reach: Annotated[int, f.REACH, Field(description="From everywhere to everywhere within so many layers.")]
+
+
+class Pattern(Model):
+    """A sparse attention pattern: which blocks of the context each head keeps."""
+
+    pattern: Annotated[int, f.VERSION] = Field(description="Version of the language: 1.")
+    name: Annotated[str, f.NAME] = Field(description="Name of the generated module: a Python identifier.")
+    about: Annotated[str, f.ABOUT] = Field("", description="One sentence on what the pattern is.")
+    heads: Annotated[int, f.HEADS] = Field(description="Query heads of a layer.")
+    kv_heads: Annotated[int, f.HEADS] = Field(
+        default_factory=lambda data: data.get("heads", BAD),
+        description="KV heads of a layer, a divisor of heads. Default: heads.",
+    )
+    head_dim: Annotated[int, f.HEAD_DIM] = Field(128, description="Width of a head.")
+    layers: Annotated[int, f.LAYERS] = Field(1, description="Layers of the model.")
+    block: Annotated[int, f.BLOCK] = Field(description="Tokens of a block.")
+    causal: Annotated[bool, f.FLAG] = Field(True, description="A query sees no later key.")
+    shards: Shards = Field((), description="What each head keeps, where `dense_layers` and `layouts` name no other.")
+    dense_layers: Annotated[Selector | None, f.SELECTOR] = Field(
+        None, description="Layers in which every head keeps everything."
+    )
+    layouts: Annotated[
+        tuple[Annotated[LayoutEntry, Keys("`layers: 0-3`")], ...], ListOf("`- layers: 0-3`", limits.MOST_LAYERS)
+    ] = Field((), description="Other shards for other layers.")
+    promises: Annotated[Promises | None, Keys("{rows: nonempty}")] = Field(
+        None, description="What must be proved on every compilation. Left out: {rows: nonempty}."
+    )
+
+    _source: str = PrivateAttr("")
+    _file: str = PrivateAttr("<text>")
+    _folder: Path | None = PrivateAttr(None)
+    _resolution: Resolution | None = PrivateAttr(None)
+
+    @property
+    def source(self) -> str:
+        """The YAML text."""
+        return self._source
+
+    @property
+    def file(self) -> str:
+        """The YAML file as it was named."""
+        return self._file
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the file's masks are looked for."""
+        return self._folder
+
+    @property
+    def group(self) -> int:
+        """Query heads that share one KV head."""
+        return self.heads // self.kv_heads
+
+    def shard(self, layer: int, head: int) -> Resolved:
+        """What one head of one layer keeps, every expression evaluated. Equal heads may share one object."""
+        if not (0 <= layer < self.layers and 0 <= head < self.heads):
+            raise IndexError(f"layer {layer}, head {head} of {self.layers} layers, {self.heads} heads")
+        return self._resolved().shard(layer, head)
+
+    def shards_of(self, layer: int) -> tuple[Resolved, ...]:
+        """The shards of all heads of a layer; layers that do not differ share one tuple."""
+        if not 0 <= layer < self.layers:
+            raise IndexError(f"layer {layer} of {self.layers} layers")
+        return self._resolved().shards_of(layer)
+
+    def _resolved(self) -> Resolution:
+        # Read past pydantic's lookup of private attributes, which takes longer than all the rest.
+        resolution: Resolution | None = (self.__pydantic_private__ or {})["_resolution"]
+        if resolution is None:
+            from patterncc.language.resolve import raising, resolve
+
+            self._resolution = resolution = resolve(self, self._folder, raising)
+            assert resolution is not None  # a mistake would have been raised
+        return resolution
+
+
+MODELS: dict[str | None, type[Model] | type[Promises]] = {
+    None: Pattern, "shards": Shard, "layouts": LayoutEntry, "strides": Stride, "globals": Globals,
+    "random": Random, "local": Sides, "promises": Promises,
+}  # fmt: skip
+
+
+def keys_of(owner: str | None) -> dict[str, str]:
+    """The keys allowed under `owner` (None: at the top), with their descriptions."""
+    model = MODELS.get(owner, Pattern)
+    if issubclass(model, Model):
+        return {field.alias or name: field.description or "" for name, field in model.model_fields.items()}
+    return dict.fromkeys(Promises.__annotations__, "")

@@ -1,0 +1,121 @@
+"""Every head of every layer to its shard, every shard to plain numbers; what cannot be is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path as FolderPath
+from typing import TYPE_CHECKING, NoReturn
+
+from patterncc.errors import Diagnostic, PatternError
+from patterncc.language.claims import Claims, Report, claim, named
+from patterncc.language.entry import Entry
+from patterncc.language.limits import MOST_SHARDS
+from patterncc.language.resolved import DENSE, Resolved
+from patterncc.language.source import BAD, Path
+
+if TYPE_CHECKING:
+    from patterncc.language.model import Pattern, Shard
+
+
+class Resolution:
+    """The entry that claims each head of each layer. Shards are evaluated when asked for, once each."""
+
+    def __init__(self, heads: int, group: int, layouts: Sequence[Sequence[tuple[Entry, int]] | None]) -> None:
+        self._group, self._layouts = group, tuple(layouts)
+        self._dense = (DENSE,) * heads
+        self._tuples: dict[tuple[int, int | None], tuple[Resolved, ...]] = {}
+
+    def shards_of(self, layer: int) -> tuple[Resolved, ...]:
+        """What all heads of one layer keep."""
+        entries = self._layouts[layer]
+        if entries is None:
+            return self._dense
+        key = (id(entries), layer if any(entry.uses_layer for entry, _ in entries) else None)
+        if key not in self._tuples:
+            self._tuples[key] = tuple(
+                entry.shard(head, head // self._group, layer, position)
+                for head, (entry, position) in enumerate(entries)
+            )
+        return self._tuples[key]
+
+    def shard(self, layer: int, head: int) -> Resolved:
+        """What one head of one layer keeps."""
+        entries = self._layouts[layer]
+        if entries is None:
+            return DENSE
+        entry, position = entries[head]
+        return entry.shard(head, head // self._group, layer, position)
+
+
+def resolve(pattern: Pattern, folder: FolderPath | None, report: Report) -> Resolution | None:
+    """The resolution of a pattern, every shard of which has been evaluated once; None when that cannot be told."""
+    heads, kv_heads, layers = pattern.heads, pattern.kv_heads, pattern.layers
+    if heads is not BAD and kv_heads is not BAD and heads % kv_heads:
+        divisors = [d for d in range(1, heads + 1) if heads % d == 0]
+        near = min(divisors, key=lambda d: abs(d - kv_heads))
+        report(("kv_heads",), f"kv_heads {kv_heads} must divide heads, {heads}", f"did you mean {near}?")
+        kv_heads = BAD
+    if heads is not BAD and layers is not BAD and heads * layers > MOST_SHARDS:
+        report(("layers",), f"{heads} heads in {layers} layers are {heads * layers}; the most is {MOST_SHARDS}")
+        layers = BAD
+    group = heads // kv_heads if heads is not BAD and kv_heads is not BAD else None
+    plans = _layers(pattern, layers, report)
+    of_layer: list[Sequence[tuple[Entry, int]] | None] = [None] * (layers if layers is not BAD else 0)
+    for path, shards, chosen in plans:
+        owners: dict[int, tuple[Entry, int]] = {}
+        for n, shard, claimed in _heads(path, shards, heads, report):
+            entry = Entry(shard, (*path, n), claimed, pattern, folder, report)
+            entry.check(chosen, group)
+            owners |= {head: (entry, position) for position, head in enumerate(claimed or ())}
+        of_head = [owners[head] for head in sorted(owners)]
+        for layer in chosen:
+            of_layer[layer] = of_head
+    return Resolution(heads, group, of_layer) if group is not None and layers is not BAD else None
+
+
+def raising(path: Path, message: str, help: str | None = None, **_: object) -> NoReturn:
+    """A report for patterns that were not read from a file: the first mistake is raised."""
+    raise PatternError([Diagnostic(f"{'.'.join(map(str, path))}: {message}", help=help)])
+
+
+def _layers(pattern: Pattern, layers: int, report: Report) -> list[tuple[Path, Sequence[Shard], tuple[int, ...]]]:
+    """For each list of shards its path and its layers (none when that is not known); the other layers are dense."""
+    selectors = [((("dense_layers",), pattern.dense_layers))] if pattern.dense_layers is not None else []
+    layouts = pattern.layouts if pattern.layouts is not BAD else ()
+    selectors += [(("layouts", n, "layers"), layout.layers) for n, layout in enumerate(layouts) if layout is not BAD]
+    known = layers is not BAD
+    claims = claim(selectors, layers, "layer", report) if known else Claims((None,) * len(selectors), ())
+    of_path = dict(zip((path for path, _ in selectors), claims.chosen, strict=True))
+    plans: list[tuple[Path, Sequence[Shard], tuple[int, ...]]] = []
+    for n, layout in enumerate(layouts):
+        if layout is not BAD:
+            plans.append((("layouts", n, "shards"), layout.shards, of_path[("layouts", n, "layers")] or ()))
+    if pattern.shards is BAD or pattern.shards:
+        left = claims.unclaimed if claims.complete and pattern.layouts is not BAD else ()
+        plans.append((("shards",), pattern.shards, left))
+    elif known and claims.complete and claims.unclaimed and pattern.layouts is not BAD:
+        if selectors:
+            message = f"{named('layer', claims.unclaimed)} claimed by nothing"
+            report((), message, "give them `shards`, or name them in `layouts` or `dense_layers`", key=True)
+        else:
+            report(
+                (), "shards is missing", "write `shards:` and below it `- heads: all`, with what they keep", key=True
+            )
+    return plans
+
+
+def _heads(
+    path: Path, shards: Sequence[Shard], heads: int, report: Report
+) -> list[tuple[int, Shard, tuple[int, ...] | None]]:
+    """Each shard with its place in the list and the heads that it claims (None when that is not known)."""
+    if shards is BAD:
+        return []
+    known = [(n, shard) for n, shard in enumerate(shards) if shard is not BAD]
+    if heads is BAD:
+        return [(n, shard, None) for n, shard in known]
+    selectors = [((*path, n, "heads"), shard.heads) for n, shard in known]
+    claims = claim(selectors, heads, "head", report)
+    if claims.unclaimed and claims.complete and len(known) == len(shards):
+        report(path, f"{named('head', claims.unclaimed)} claimed by no entry",
+               "name them in an entry, or add one with `heads: rest`", key=True)  # fmt: skip
+    return [(n, shard, chosen) for (n, shard), chosen in zip(known, claims.chosen, strict=True)]
