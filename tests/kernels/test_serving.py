@@ -152,6 +152,19 @@ def test_programs_that_share_the_keys(text: str, splits: int, monkeypatch: pytes
     check_decode(of, paged(of, [(1, 150), (1, 17)] if splits < 9 else [(1, 40)]))
 
 
+def test_a_part_that_kept_nothing_is_not_read() -> None:
+    """Of several programs' parts, by the kernel that merges them: NaN where the LSE is -inf adds nothing."""
+    of, none = held(BY_QUERY_HEAD), -float("inf")
+    parts = torch.full((2, 3, 1, of.pattern.head_dim), float("nan"))
+    parts[0, 0], parts[1, 1] = 2.0, 3.0
+    lses = torch.tensor([[[0.5, none, none]], [[none, 0.25, none]]])
+    out, lse = torch.empty(parts.shape[1:]), torch.empty(1, 3)
+    strides = *parts.stride()[:3], *lses.stride()[:2], *out.stride()[:2], lse.stride(0)
+    of.part("splits").attn_combine_held[3, 1](parts, lses, out, lse, 2, *strides, SPLITS=2)
+    assert torch.equal(lse, torch.tensor([[0.5, 0.25, none]]))
+    assert torch.equal(out[:, 0, 0], torch.tensor([2.0, 3.0, 0.0]))
+
+
 def test_heads_that_are_alike_share_a_tile() -> None:
     """Eight query heads of one KV head, of two classes, three of one and five of the other."""
     text = HEAD.replace("heads: 2\n", "heads: 8\n", 1) + "shards: [{heads: '0-2', local: 2}, {heads: rest, stride: 3}]"

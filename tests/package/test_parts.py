@@ -131,3 +131,46 @@ def test_combine_keeps_the_dtype_of_outputs() -> None:
     merged, total = package.combine(out, torch.zeros(2, 1, 4, 9))
     assert merged.dtype == torch.bfloat16 and total.dtype == torch.float32
     assert torch.allclose(total, torch.tensor(2.0).log())
+
+
+def merged_parts(lses: list[list[float]], outs: list[Tensor]) -> tuple[Tensor, ...]:
+    """Output, LSE and the gradients of all parts' outputs and LSEs, of two rows."""
+    _, package = compiled("strided")
+    leaves = [x.clone().requires_grad_() for x in outs], [torch.tensor(x).requires_grad_() for x in lses]
+    out, lse = package.combine(*leaves)
+    (out.sum() + lse[lse.isfinite()].sum()).backward()
+    return out.detach(), lse.detach(), *(x.grad for some in leaves for x in some if x.grad is not None)
+
+
+@pytest.mark.parametrize("left", [float("nan"), float("inf"), -float("inf")])
+def test_a_part_that_kept_nothing_adds_nothing(left: float) -> None:
+    """Whatever its output holds: 0 times that would be NaN. Nor has it a gradient."""
+    none, row = -float("inf"), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    odd = torch.tensor([[left, 0.0], [5.0, left]])
+    out, lse, *grads = merged_parts([[0.5, none], [none, none]], [torch.stack((row[0], odd[1])), odd])
+    assert torch.equal(out, torch.stack((row[0], torch.zeros(2)))) and torch.equal(lse, torch.tensor([0.5, none]))
+    assert torch.equal(grads[0], torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+    assert all(x.isfinite().all() for x in grads) and not grads[1].any()
+
+
+def test_infinitely_heavy_parts_share_alike() -> None:
+    heavy, row = float("inf"), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    out, lse, *grads = merged_parts([[heavy, 0.0], [heavy, heavy], [7.0, 7.0]], [row, 3 * row, torch.ones(2, 2)])
+    assert torch.equal(out, torch.stack((2 * row[0], 3 * row[1]))) and torch.equal(lse, torch.tensor([heavy, heavy]))
+    assert all(x.isfinite().all() for x in grads)
+
+
+def test_what_a_part_that_kept_something_holds_is_seen() -> None:
+    """The control."""
+    out, lse, *_ = merged_parts(
+        [[0.5, 0.5], [-60.0, float("nan")]], [torch.ones(2, 2), torch.ones(2, 2).mul(float("nan"))]
+    )
+    assert out.isnan().all() and lse[0] == 0.5 and lse[1].isnan()
+
+
+def test_of_the_gradient_nothing_is_lost() -> None:
+    """The heaviest part's LSE has a gradient, too."""
+    outs, lses = torch.randn(3, 4, 2, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    _, package = compiled("strided")
+    leaves = [x.requires_grad_() for x in (outs, lses)]
+    assert torch.autograd.gradcheck(lambda a, b: package.combine(a, b, packed=False), leaves)
