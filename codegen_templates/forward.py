@@ -15,6 +15,7 @@ from .tiles import (
     BLOCK_D,
     HEAD_DIM,
     LN_2,
+    clear_queries,
     columns_of,
     edge,
     load_keys,
@@ -46,7 +47,7 @@ def attend(b_q, b_k, b_v, m_keep, b_out, b_max, b_sum, scale, PRECISION: tl.cons
 # fmt: off
 RUNTIME_INTS = [
     "q_len", "kv_len", "q_start", "kv_start", "splits", "s_pages", "s_qb", "s_qh", "s_qn", "s_kb", "s_kh", "s_kn",
-    "s_vb", "s_vh", "s_vn", "s_ob", "s_oh", "s_on", "s_os", "s_lb", "s_lh", "s_ls",
+    "s_vb", "s_vh", "s_vn", "s_ob", "s_oh", "s_on", "s_os", "s_lb", "s_lh", "s_ls", "q_total",
 ]
 # fmt: on
 
@@ -86,6 +87,7 @@ def attn_fwd(
     s_lh,
     s_ls,
     s_pages,
+    q_total,  # packed rows, of which some may belong to no sequence; 0: none does
     splits,  # programs that share the keys of a tile; part n of `out` and `lse` lies n * s_os, n * s_ls further
     BLOCK_Q: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -104,10 +106,15 @@ def attn_fwd(
         q_start = kv_len - q_len
     q_stop = q_start + q_len
     kv_stop = kv_start + kv_len
+    i_split = tl.program_id(0) % splits
+    i_tile = tl.program_id(0) // splits
+    if IS_PACKED:
+        p_out, p_lse = out + i_split.to(tl.int64) * (s_os // ALIGN) * ALIGN, lse + i_split.to(tl.int64) * s_ls
+        s_h, s_n, tiles = s_oh * ALIGN, s_on * ALIGN, tl.num_programs(0) // splits
+        clear_queries(p_out, s_h, s_n, p_lse, s_lh, groups, q_starts, q_total, i_tile, tiles, BLOCK_Q, BLOCK_H)
 
     # this tile's rows: the last positions keep most keys, so they go first
-    i_split = tl.program_id(0) % splits
-    i_tile = (q_stop - (q_start & -BLOCK_Q) + BLOCK_Q - 1) // BLOCK_Q - 1 - tl.program_id(0) // splits
+    i_tile = (q_stop - (q_start & -BLOCK_Q) + BLOCK_Q - 1) // BLOCK_Q - 1 - i_tile
     if (i_tile < 0) | (q_len == 0):
         return
     t_base, o_m, o_t, i_head, m_q, i_kv, p_group = tile_of(i_tile, groups, q_start, q_stop, BLOCK_Q, BLOCK_H)

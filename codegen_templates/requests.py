@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 import torch
@@ -11,6 +12,8 @@ from .configs import Config
 from .pattern import BLOCK, ROWS_PER_TILE_FREE
 
 LOG2_E = 1.4426950408889634
+MOST_TOGETHER = (1 << 16) - 1  # requests of a launch: CUDA's grid has no more in its last dimension
+Part = tuple[torch.Tensor | None, int | None]  # a tensor, and in which of its dimensions requests are numbered
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Requests:
     q_starts: torch.Tensor | None = None  # packed: [count + 1] where each one's queries begin
     kv_starts: torch.Tensor | None = None  # [count + 1] where its keys begin; when paged, [count] how many there are
     pages: torch.Tensor | None = None  # [count, pages of the longest]
+    q_total: int = 0  # packed queries and keys, of which some may belong to no request; 0: none does
+    kv_total: int = 0
 
     @property
     def are_packed(self) -> bool:
@@ -36,6 +41,19 @@ class Requests:
         if self.are_packed:
             return -self.q_len // BLOCK, -(-self.kv_len // BLOCK)
         return self.q_start // BLOCK, -(-(self.q_start + self.q_len) // BLOCK)
+
+    def launches(self, *tensors: Part) -> Iterator[tuple[Requests, list[torch.Tensor | None]]]:
+        """The requests, as many at a time as a launch can have, and their parts of tensors. A launch without all of
+        them writes nothing of what is in none."""
+        if self.count <= MOST_TOGETHER:
+            yield self, [x for x, _ in tensors]
+            return
+        for first in range(0, self.count, MOST_TOGETHER):
+            count = min(MOST_TOGETHER, self.count - first)
+            lists = (self.q_starts, self.kv_starts, self.pages)
+            q_starts, kv_starts, pages = (x if x is None else x[first : first + count + 1] for x in lists)
+            own = replace(self, count=count, q_starts=q_starts, kv_starts=kv_starts, pages=pages, q_total=0, kv_total=0)
+            yield own, [x if x is None or dim is None else x.narrow(dim, first, count) for x, dim in tensors]
 
     @property
     def columns(self) -> int:

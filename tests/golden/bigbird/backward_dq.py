@@ -9,6 +9,7 @@ from .tiles import (
     BLOCK_D,
     HEAD_DIM,
     LN_2,
+    clear_queries,
     columns_of,
     edge,
     load_keys,
@@ -21,7 +22,7 @@ from .tiles import (
 # fmt: off
 DQ_INTS = [
     "q_len", "kv_len", "q_start", "kv_start", "s_qb", "s_qh", "s_qn", "s_kb", "s_kh", "s_kn", "s_vb", "s_vh", "s_vn",
-    "s_gb", "s_gh", "s_gn", "s_ob", "s_oh", "s_on", "s_lb", "s_lh",
+    "s_gb", "s_gh", "s_gn", "s_ob", "s_oh", "s_on", "s_lb", "s_lh", "q_total",
 ]
 # fmt: on
 
@@ -62,6 +63,7 @@ def attn_bwd_dq_bigbird(
     s_on,
     s_lb,
     s_lh,
+    q_total,
     BLOCK_Q: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -78,6 +80,9 @@ def attn_bwd_dq_bigbird(
         q_start = kv_len - q_len
     q_stop = q_start + q_len
     kv_stop = kv_start + kv_len
+    if IS_PACKED:
+        s_h, s_n, i_tile, tiles = s_oh * ALIGN, s_on * ALIGN, tl.program_id(0), tl.num_programs(0)
+        clear_queries(dq, s_h, s_n, None, 0, groups, q_starts, q_total, i_tile, tiles, BLOCK_Q, BLOCK_H)
 
     i_tile = (q_stop - (q_start & -BLOCK_Q) + BLOCK_Q - 1) // BLOCK_Q - 1 - tl.program_id(0)
     if (i_tile < 0) | (q_len == 0):

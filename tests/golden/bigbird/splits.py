@@ -33,6 +33,7 @@ def attn_combine_bigbird(
     base = tl.where(most == float("-inf"), 0.0, most)  # nothing was kept anywhere
     b_weight = tl.exp(b_lse - base)
     total = tl.sum(b_weight, 0)
+    m_s &= b_lse != float("-inf")  # a part without keys adds nothing, whatever it holds
     p_part = parts + o_s[:, None] * s_ps + i_row * s_pn + i_head * s_ph + o_d[None, :]
     b_part = tl.load(p_part, mask=m_s[:, None] & (o_d < HEAD_DIM)[None, :], other=0.0)  # [SPLITS, BLOCK_D]
     b_out = tl.sum(b_part * b_weight[:, None], 0) / tl.where(total == 0.0, 1.0, total)

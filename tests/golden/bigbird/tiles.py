@@ -31,6 +31,37 @@ def request(i_batch, q_starts, kv_starts, PAGE: tl.constexpr):
 
 
 @triton.jit
+def clear(p, p_sums, s_row, starts, total, i_program, programs, o_row, m_row, ROWS: tl.constexpr):
+    """Write 0 to the packed rows of no sequence, those before the first one and behind the last, and -inf to their
+    sums, if there are any: the programs of the last sequence do that. p and p_sums are where row 0 lies, o_row how far
+    each row of a tile is behind its first. `total` is the number of all rows, or 0 where none can be left over."""
+    if tl.program_id(2) == tl.num_programs(2) - 1:
+        before, behind = tl.load(starts), tl.load(starts + tl.num_programs(2))
+        count = before + total - behind
+        o_d = tl.arange(0, BLOCK_D)[None, :]
+        for x in range(i_program * ROWS, count, programs * ROWS):
+            row = x + o_row
+            m = m_row & (row < count)
+            row = tl.where(row < before, row, row - before + behind).to(tl.int64)
+            b_none = tl.zeros([row.shape[0], BLOCK_D], tl.float32).to(p.dtype.element_ty)
+            tl.store((p + row * s_row)[:, None] + o_d, b_none, mask=m[:, None] & (o_d < HEAD_DIM))
+            if p_sums is not None:
+                tl.store(p_sums + row, tl.full([row.shape[0]], float("-inf"), tl.float32), mask=m)
+
+
+@triton.jit
+def clear_queries(
+    p, s_head, s_row, p_sums, s_sums, groups, starts, total, i_tile, tiles, BLOCK_Q: tl.constexpr, BLOCK_H: tl.constexpr
+):
+    """`clear` of this program's heads, in out and LSE, or in dq without any sums."""
+    if tl.program_id(2) == tl.num_programs(2) - 1:
+        o_m = tl.arange(0, BLOCK_Q * BLOCK_H)
+        i_head = tl.load(groups + tl.program_id(1) * (2 + BLOCK_H) + 2 + o_m // BLOCK_Q).to(tl.int64)  # [BLOCK_M]
+        p_of_heads = None if p_sums is None else p_sums + i_head * s_sums
+        clear(p + i_head * s_head, p_of_heads, s_row, starts, total, i_tile, tiles, o_m % BLOCK_Q, i_head >= 0, BLOCK_Q)
+
+
+@triton.jit
 def tile_of(i_tile, groups, q_start, q_stop, BLOCK_Q: tl.constexpr, BLOCK_H: tl.constexpr):
     """A tile's first position, its rows' numbers, positions and heads, which rows there are, the KV head, and where its
     group is said."""

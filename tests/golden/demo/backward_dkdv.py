@@ -13,7 +13,7 @@ from .backward import weights
 from .index_map import progression
 from .rounds import keeps_in, keys_at, locate_rows, row_in, slots_of
 from .row_map import stride
-from .tiles import BLOCK, BLOCK_BITS, BLOCK_D, HEAD_DIM, LN_2, load_keys, load_rows, request, runs
+from .tiles import BLOCK, BLOCK_BITS, BLOCK_D, HEAD_DIM, LN_2, clear, load_keys, load_rows, request, runs
 
 # --- constants: facts of the pattern, set by patterncc ---
 IS_CAUSAL = tl.constexpr(True)
@@ -66,7 +66,7 @@ def add(p, b, m, IS_MORE: tl.constexpr):
 # fmt: off
 DKDV_INTS = [
     "q_len", "kv_len", "q_start", "kv_start", "s_qb", "s_qh", "s_qn", "s_kb", "s_kh", "s_kn", "s_vb", "s_vh", "s_vn",
-    "s_gb", "s_gh", "s_gn", "s_db", "s_dh", "s_dn", "s_lb", "s_lh", "s_members",
+    "s_gb", "s_gh", "s_gn", "s_db", "s_dh", "s_dn", "s_lb", "s_lh", "s_members", "kv_total",
 ]
 # fmt: on
 
@@ -109,6 +109,7 @@ def attn_bwd_dkdv_demo(
     s_lb,
     s_lh,
     s_members,
+    kv_total,  # packed keys, of which some may belong to no sequence
     ROUND: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -127,6 +128,11 @@ def attn_bwd_dkdv_demo(
     kv_stop = kv_start + kv_len
     p_members = members + tl.program_id(1) * s_members
     i_kv = tl.load(p_members).to(tl.int64)
+    if IS_PACKED and not ROUND:
+        o_n, m_n = tl.arange(0, BLOCK_N), tl.full([BLOCK_N], 1, tl.int1)
+        o_head, s_n, i_tile, tiles = i_kv * s_dh * ALIGN, s_dn * ALIGN, tl.program_id(0), tl.num_programs(0)
+        clear(dk + o_head, None, s_n, kv_starts, kv_total, i_tile, tiles, o_n, m_n, BLOCK_N)
+        clear(dv + o_head, None, s_n, kv_starts, kv_total, i_tile, tiles, o_n, m_n, BLOCK_N)
 
     # this tile's keys: the first columns are read by most rows, so they go first
     j_base = kv_start >> BLOCK_BITS

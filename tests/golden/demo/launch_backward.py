@@ -15,7 +15,7 @@ from .backward_dq import (
     attn_bwd_dq_demo,
 )
 from .pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
-from .requests import LOG2_E, Requests, aligned, arch, precision
+from .requests import LOG2_E, MOST_TOGETHER, Requests, aligned, arch, precision
 from .row_map import STRIDES
 
 PREPARED_ROWS = 16
@@ -69,9 +69,9 @@ def backward_varlen(
     config: configs.Config | None = None,
 ) -> Grads:
     """Likewise of packed sequences."""
-    requests = Requests(
-        len(cu_seqlens_q) - 1, max_seqlen_q, max_seqlen_k, q_starts=cu_seqlens_q, kv_starts=cu_seqlens_k
-    )
+    lengths = len(cu_seqlens_q) - 1, max_seqlen_q, max_seqlen_k
+    packed = {"q_starts": cu_seqlens_q, "kv_starts": cu_seqlens_k, "q_total": len(q), "kv_total": len(k)}
+    requests = Requests(*lengths, **packed)
     grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     one = [x.transpose(0, 1)[None] for x in (q, k, v, out)]
     rows = lse[None], dout.transpose(0, 1)[None], None if dlse is None else dlse[None]
@@ -98,9 +98,12 @@ def _backward(
     config: configs.Config | None,
 ) -> None:
     """Fill dq, dk and dv; all are views [batch, heads, rows, head_dim], and packed ones have one batch."""
-    if not q.numel() or not k.numel():
+    many = requests.count > MOST_TOGETHER  # no launch has all: what belongs to none is not written by any
+    anything = q.numel() and k.numel() and requests.count and requests.q_len and requests.kv_len
+    if many or not anything:
         for grad in (dq, dk, dv):
             grad.zero_()
+    if not anything:
         return
     if not q.is_cuda and q.dtype == torch.bfloat16:  # Triton's interpreter multiplies bfloat16 wrongly
         wide = [torch.empty_like(x, dtype=torch.float32) for x in (dq, dk, dv)]
@@ -117,10 +120,9 @@ def _backward(
         "PRECISION": precision(q),
         "enable_fp_fusion": True,
     }
-    starts = requests.q_starts, requests.kv_starts
     lengths = scale * LOG2_E, requests.q_len, requests.kv_len, requests.q_start, requests.kv_start
-    no_batch = 0 if requests.are_packed else 1
-    row_strides = log_sum.stride(0) * no_batch, log_sum.stride(1)
+    of_batch = None if requests.are_packed else 0
+    row_strides = 0 if requests.are_packed else log_sum.stride(0), log_sum.stride(1)
 
     shared = arrays.group_size(classes, head_offset)
     rows = requests.q_len * shared
@@ -129,37 +131,35 @@ def _backward(
     pattern, entries, places = arrays.row_arrays(classes, requests.rows, requests.columns, q.device)
     groups = arrays.head_groups(classes, head_offset, places, block_h, q.device)
     align, strides = aligned(*(x.expand(requests.count, -1, -1, -1) for x in (q, k, v, dout, dq)))
-    attn_bwd_dq_demo[(tiles, len(groups), requests.count)](
-        q,
-        k,
-        v,
-        dout,
-        dq,
-        log_sum,
-        delta,
-        groups,
-        pattern,
-        entries,
-        *starts,
-        *lengths,
-        *strides,
-        *row_strides,
-        BLOCK_Q=block_q,
-        BLOCK_H=block_h,
-        BLOCK_N=own.keys,
-        ALIGN=align,
-        IS_LOOKED_UP=FORM == "table",
-        STAGES=own.stages,
-        num_warps=own.warps,
-        num_stages=own.stages,
-        **rest,
-    )
+    for some, tensors in requests.launches(*((x, of_batch) for x in (q, k, v, dout, dq, log_sum, delta))):
+        attn_bwd_dq_demo[(tiles, len(groups), some.count)](
+            *tensors,
+            groups,
+            pattern,
+            entries,
+            some.q_starts,
+            some.kv_starts,
+            *lengths,
+            *strides,
+            *row_strides,
+            some.q_total,
+            BLOCK_Q=block_q,
+            BLOCK_H=block_h,
+            BLOCK_N=own.keys,
+            ALIGN=align,
+            IS_LOOKED_UP=FORM == "table",
+            STAGES=own.stages,
+            num_warps=own.warps,
+            num_stages=own.stages,
+            **rest,
+        )
 
     own = config or tuned.dkdv(q) or configs.dkdv(arch(q.device), HEAD_DIM, q.element_size())
     keys = own.keys if ROWS_PER_TILE_FREE else min(own.keys, BLOCK)
     sums = [dk, dv]
     if (STRIDES and k.dtype != torch.float32) or dk.stride() != dv.stride():  # several rounds add to them
-        sums = [torch.empty(k.shape, dtype=torch.float32, device=k.device) for _ in sums]
+        made = torch.zeros if many else torch.empty
+        sums = [made(k.shape, dtype=torch.float32, device=k.device) for _ in sums]
     pattern, entries, places = arrays.column_arrays(classes, requests.rows, requests.columns, q.device)
     align, strides = aligned(*(x.expand(requests.count, -1, -1, -1) for x in (q, k, v, dout, sums[0])))
     present = -(-requests.kv_len // BLOCK)  # columns
@@ -172,32 +172,29 @@ def _backward(
         # addresses within a tile have 32 bits: columns too far apart do not share one
         reach = keys * every * max(x.stride(-2) for x in (k, v, sums[0]))
         width = keys if reach < 1 << 31 else min(keys, BLOCK)
-        attn_bwd_dkdv_demo[(-(-tokens // width), len(members), requests.count)](
-            q,
-            k,
-            v,
-            dout,
-            *sums,
-            log_sum,
-            delta,
-            members,
-            pattern,
-            entries,
-            *starts,
-            *lengths,
-            *strides,
-            *row_strides,
-            members.stride(0),
-            ROUND=number,
-            BLOCK_M=own.rows,
-            BLOCK_N=width,
-            ALIGN=align,
-            IS_LOOKED_UP=FORM == "table" and not number,
-            STAGES=own.stages,
-            num_warps=own.warps,
-            num_stages=own.stages,
-            **rest,
-        )
+        for some, tensors in requests.launches(*((x, of_batch) for x in (q, k, v, dout, *sums, log_sum, delta))):
+            attn_bwd_dkdv_demo[(-(-tokens // width), len(members), some.count)](
+                *tensors,
+                members,
+                pattern,
+                entries,
+                some.q_starts,
+                some.kv_starts,
+                *lengths,
+                *strides,
+                *row_strides,
+                members.stride(0),
+                some.kv_total,
+                ROUND=number,
+                BLOCK_M=own.rows,
+                BLOCK_N=width,
+                ALIGN=align,
+                IS_LOOKED_UP=FORM == "table" and not number,
+                STAGES=own.stages,
+                num_warps=own.warps,
+                num_stages=own.stages,
+                **rest,
+            )
     if sums[0] is not dk:
         dk.copy_(sums[0])
         dv.copy_(sums[1])
@@ -210,20 +207,17 @@ def _prepare(
     batch, heads, rows, _ = out.shape
     log_sum, delta = (torch.empty(batch, heads, rows, dtype=torch.float32, device=out.device) for _ in range(2))
     align, strides = aligned(out, dout)
-    attn_bwd_prepare_demo[(-(-rows // PREPARED_ROWS), heads, batch)](
-        out,
-        dout,
-        lse,
-        dlse,
-        log_sum,
-        delta,
-        rows,
-        *strides,
-        *lse.stride()[:2],
-        *((0, 0) if dlse is None else dlse.stride()[:2]),
-        BLOCK_M=PREPARED_ROWS,
-        ALIGN=align,
-        num_warps=4,
-        enable_fp_fusion=True,
-    )
+    batches = Requests(batch, rows, 0)
+    for some, tensors in batches.launches(*((x, 0) for x in (out, dout, lse, dlse, log_sum, delta))):
+        attn_bwd_prepare_demo[(-(-rows // PREPARED_ROWS), heads, some.count)](
+            *tensors,
+            rows,
+            *strides,
+            *lse.stride()[:2],
+            *((0, 0) if dlse is None else dlse.stride()[:2]),
+            BLOCK_M=PREPARED_ROWS,
+            ALIGN=align,
+            num_warps=4,
+            enable_fp_fusion=True,
+        )
     return log_sum, delta
