@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 from patterncc.analysis.costs.balance import balance
-from patterncc.analysis.costs.exchange import exchanged_tokens
+from patterncc.analysis.costs.exchange import dense_exchange, exchanged_tokens
 from patterncc.analysis.costs.forecast import forecast
 from patterncc.analysis.costs.live import live_of, live_tokens
 from patterncc.analysis.costs.schedule import busiest
 from patterncc.analysis.costs.weights import Weights, token_pairs, weights
+from patterncc.analysis.geometry.extent import extent
+from patterncc.analysis.geometry.union import union
 from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.tokens import touched
 from patterncc.passes.lower_table import lower_table
 from tests.analysis.oracle import classes_of, random_layout
 from tests.witness import kept_tokens
@@ -86,18 +89,42 @@ def test_a_random_part_keeps_every_key_alive():
 
 
 def test_exchange_equals_counting():
-    for seed in range(150):
+    stood_for = 0
+    for seed in range(300):
         r = random.Random(seed)
-        block, rows, devices = r.choice([1, 2, 3]), r.randint(1, 50), r.randint(1, 5)
-        layouts = tuple(random_layout(r, True, 0.2, block) for _ in range(r.randint(1, 3)))
+        causal, block, devices = r.random() < 0.5, r.choice([1, 2, 3]), r.randint(1, 5)
+        rows = r.randint(1, r.choice([9, 50, 180]))
+        layouts = tuple(random_layout(r, causal, 0.1, block) for _ in range(r.randint(1, 3)))
         length = block * rows - r.randrange(block)
-        kept = np.logical_or.reduce([kept_tokens(x, rows * block, causal=True, block=block) for x in layouts])
-        tiles = kept.reshape(rows, block, rows, block).any((1, 3))
-        share = -(-rows // devices)
-        brute = sum(
-            int(tiles[n * share : (n + 1) * share, : n * share].any(0).sum()) * block for n in range(1, devices)
-        )
-        assert exchanged_tokens(layouts, block, length, devices) == brute, (seed, [str(x) for x in layouts])
+        kept = np.logical_or.reduce([kept_tokens(x, length, causal=causal, block=block) for x in layouts])
+        share = -(-rows // devices) * block
+        brute = dense = 0
+        for first in range(0, length, share):
+            needed = kept[first : first + share].any(0)
+            needed[first : first + share] = False
+            blocks = np.unique(np.flatnonzero(needed) // block)
+            brute += sum(min(block, length - int(j) * block) for j in blocks)
+            dense += first if causal else length - len(kept[first : first + share])
+        what = (seed, causal, block, length, devices, [str(x) for x in layouts])
+        assert exchanged_tokens(layouts, block, length, devices, causal) == brute, what
+        assert dense_exchange(block, length, devices, causal) == dense, what
+        periodic = not any(x.random or x.mask for x in layouts)
+        bound, period = extent(union(touched(x, causal=causal, block=block) for x in layouts))
+        stood_for += periodic and devices > 1 and share // block - 2 * bound - 1 > 2 * period
+    assert stood_for > 30, "columns stood for others"
+
+
+def test_what_the_last_token_reads_equals_counting():
+    for seed in range(200):
+        r = random.Random(seed)
+        causal, block = r.random() < 0.5, r.choice([1, 2, 3])
+        layouts = [random_layout(r, causal, 0.2, block) for _ in range(r.randint(1, 3))]
+        length = r.randint(1, block * r.choice([9, 50, 180]))
+        kept = np.logical_or.reduce([kept_tokens(x, length, causal=causal, block=block) for x in layouts])
+        classes = classes_of([layouts], block=block, causal=causal, kv_heads=1)
+        read = forecast(classes, length).model["kv_bytes_read"]
+        what = (seed, causal, block, length, [str(x) for x in layouts])
+        assert read == kept[-1].sum() * 2 * 64 * 2, what
 
 
 @pytest.mark.parametrize("length", [8192, 65536])

@@ -17,6 +17,7 @@ from patterncc import language, reference
 from patterncc.analysis.costs.forecast import forecast
 from patterncc.language.model import Pattern
 from patterncc.pipeline import lower
+from patterncc.runtime.gallery import find, shipped
 
 ROOT = Path(__file__).parents[2]
 HEAD = "pattern: 1\nname: split\nheads: 4\nkv_heads: 2\nhead_dim: 32\nblock: 16\n"
@@ -61,13 +62,36 @@ def test_the_plan_is_what_the_definition_reads(name: str, length: int, ranks: in
             assert [block for blocks in of_each for block in blocks] == needed(pattern, head, rows, length)
 
 
-@pytest.mark.parametrize("name", ["strided", "tokens", "dense_head", "drawn"])
+@pytest.mark.parametrize("name", PATTERNS)
 @pytest.mark.parametrize("ranks", [2, 4, 5])
 def test_its_bytes_are_those_of_the_forecast(name: str, ranks: int, tmp_path: Path) -> None:
     pattern, package = compiled(name, tmp_path)
-    plan = package.exchange_plan(16 * 20, ranks)
+    length = 16 * 20 - 3
+    plan = package.exchange_plan(length, ranks)
     sent = sum(plan.bytes(a, b) for a in range(ranks) for b in range(ranks))
-    assert sent == forecast(lower(pattern), 16 * 20, "bf16", ranks).model["exchange_bytes"] > 0
+    assert sent == forecast(lower(pattern), length, "bf16", ranks).model["exchange_bytes"] > 0
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_forecast_of_a_shipped_pattern_is_its_plan_and_its_mask(name: str) -> None:
+    """What is exchanged, by the package's plan; what a step reads, by the package's own mask of the last token."""
+    pattern, package = language.load(find(name)), patterncc.compile(name).load()
+    blocks, ranks = 21, 4
+    length = blocks * pattern.block + 5
+    said = forecast(lower(pattern), length, "bf16", ranks)
+    of_token = 2 * pattern.head_dim * 2
+    sent = read = 0
+    for entry in said.layers:
+        plan = package.exchange_plan(length, ranks, layer=entry["layers"][0])
+        of_layer = sum(plan.bytes(a, b) for a in range(ranks) for b in range(ranks))
+        row = package.dense_mask(1, length, layer=entry["layers"][0])[:, 0]
+        seen = row.unflatten(0, (pattern.kv_heads, -1)).any(1)
+        assert entry["exchange_bytes"] == of_layer
+        assert [head["kv_bytes_read"] for head in entry["kv_heads"]] == [of_token * int(x) for x in seen.sum(1)]
+        sent += len(entry["layers"]) * of_layer
+        read += len(entry["layers"]) * of_token * int(seen.sum())
+    assert (said.model["exchange_bytes"], said.model["kv_bytes_read"]) == (sent, read)
+    assert said.model["exchange_bytes_dense"] >= sent > 0
 
 
 def test_some_heads_of_a_tensor_parallel_rank(tmp_path: Path) -> None:

@@ -11,59 +11,84 @@ from patterncc.ir.tokens import touched
 from patterncc.lazy import np
 
 
-def exchanged_tokens(kept: tuple[Layout, ...], block: int, length: int, devices: int) -> int:
-    """Key tokens that some device needs of one KV head and does not hold, summed over devices (causal; devices hold
-    equal runs of whole blocks; a block is sent whole).
+def exchanged_tokens(kept: tuple[Layout, ...], block: int, length: int, devices: int, causal: bool = True) -> int:
+    """Key tokens that some device needs of one KV head and does not hold, summed over devices, which hold equal runs of
+    whole blocks; a block is sent whole, the last one as far as the length goes: the `exchange_plan` of a package.
 
     >>> exchanged_tokens((Layout.parse("d<2"),), 64, 64 * 8, 4)
     192
+    >>> exchanged_tokens((Layout.parse("-1<=d<2"),), 64, 64 * 8, 4, causal=False)
+    384
     """
     rows = -(-length // block)
-    share = -(-rows // devices)
-    whole = union(touched(layout, causal=True, block=block) for layout in kept)
+    whole = union(touched(layout, causal=causal, block=block) for layout in kept)
     bound, period = extent(whole)
-    total = 0
-    for device in range(1, devices):
-        first, stop = device * share, min((device + 1) * share, rows)
-        if first >= stop:
-            break
-        j, times = _columns(first, first if whole.opaque else bound, period)
+    tokens = 0
+    for first, stop in runs_of(rows, devices):
+        j, times = _columns(0, first, first if whole.opaque else bound, period)
+        if not causal:
+            beyond, many = _columns(stop, rows, rows - stop if whole.opaque else bound, period)
+            j, times = np.concatenate([j, beyond]), np.concatenate([times, many])
         needed = np.zeros(len(j), bool)
         for random in whole.randoms:
-            drawn = draw_rows(random, np.arange(first, stop))
-            needed[drawn[(drawn >= 0) & (drawn < first)]] = True
+            needed |= np.isin(j, draw_rows(random, np.arange(first, stop)))
         for term in whole.terms:
             needed |= _needed(term, j, first, stop)
         for mask in whole.masks:
             needed |= _in_mask(mask, j, first, stop)
-        total += int((needed * times).sum()) * block
-    return total
+        tokens += int((needed * times).sum()) * block
+        if needed[j == rows - 1].any():
+            tokens -= rows * block - length
+    return tokens
 
 
-def _columns(first: int, bound: int, period: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns that stand for all of 0 .. first-1, and for how many each stands.
+def dense_exchange(block: int, length: int, devices: int, causal: bool) -> int:
+    """The same of a head that keeps everything.
 
-    Columns j with bound <= j < first - bound are only seen at distances >= bound, so whether one of fixed rows keeps
-    them depends on j mod period.
+    >>> dense_exchange(64, 1000, 4, causal=True), dense_exchange(64, 1000, 4, causal=False)
+    (1536, 3000)
     """
-    middle = first - 2 * bound
+    runs = [(first * block, min(stop * block, length)) for first, stop in runs_of(-(-length // block), devices)]
+    return sum(first if causal else length - (stop - first) for first, stop in runs)
+
+
+def runs_of(rows: int, devices: int) -> list[tuple[int, int]]:
+    """The block rows of each device that holds any: equal runs, the last one shorter.
+
+    >>> runs_of(5, 4)
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    share = max(-(-rows // devices), 1)
+    return [(first, min(first + share, rows)) for first in range(0, rows, share)]
+
+
+def _columns(low: int, high: int, bound: int, period: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns that stand for all of low .. high-1, which lie all before or all behind fixed rows, and for how many each
+    stands.
+
+    Columns at least `bound` from 0 and from the rows are only seen at distances >= bound (<= -bound), so whether one of
+    the rows keeps them depends on j mod period. The last column stands for itself.
+    """
+    middle = high - low - 2 * bound - 1
     if middle <= 2 * period:
-        return np.arange(first), np.ones(first, np.int64)
+        return np.arange(low, high), np.ones(high - low, np.int64)
     turns, rest = divmod(middle, period)
-    times = np.ones(2 * bound + period, np.int64)
+    times = np.ones(2 * bound + 1 + period, np.int64)
     times[bound : bound + period] = turns + (np.arange(period) < rest)
-    return np.concatenate([np.arange(bound + period), np.arange(first - bound, first)]), times
+    return np.concatenate([np.arange(low, low + bound + period), np.arange(high - bound - 1, high)]), times
 
 
 def _needed(term: Term, j: np.ndarray, first: int, stop: int) -> np.ndarray:
-    """Whether some row first .. stop-1 keeps the column, elementwise."""
-    low = np.maximum(np.maximum(first, j + (term.d_from or 0)), term.i_from or 0)
-    high = np.full(len(j), stop)
+    """Whether some row first .. stop-1 keeps the column, elementwise; no column lies among these rows."""
+    low = np.full(len(j), max(first, term.i_from or 0))
+    high = np.full(len(j), stop if term.i_to is None else min(stop, term.i_to))
+    if term.d_from is not None:
+        low = np.maximum(low, j + term.d_from)
     if term.d_to is not None:
         high = np.minimum(high, j + term.d_to)
-    if term.i_to is not None:
-        high = np.minimum(high, term.i_to)
-    kept = (j >= (term.j_from or 0)) & (j < (stop if term.j_to is None else term.j_to))
+    kept = j >= (term.j_from or 0)
+    if term.j_to is not None:
+        kept &= j < term.j_to
     if term.width < term.every:
         if term.anchor == KEY:
             kept &= (j - term.offset) % term.every < term.width

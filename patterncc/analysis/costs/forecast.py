@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from patterncc.analysis.costs.exchange import exchanged_tokens
+from patterncc.analysis.costs.exchange import dense_exchange, exchanged_tokens
 from patterncc.analysis.costs.live import live_of
 from patterncc.analysis.costs.schedule import busiest
 from patterncc.analysis.costs.weights import Weights, token_pairs, weights
@@ -118,6 +118,7 @@ def _layer(
         kept.append(groups[key])
     mean = sum(pairs) / len(pairs)
     rows = -(-length // classes.block)
+    dense = dense_exchange(classes.block, length, devices, classes.causal)
     heaviest = heads[row[pairs.index(max(pairs))]]
     return {
         "layers": list(layers),
@@ -137,7 +138,7 @@ def _layer(
         "imbalance_rows": _row_imbalance(heaviest.weights, rows),
         "imbalance_scheduled": busiest([heads[k].weights for k in row], rows, processors),
         "exchange_bytes": sum(g["exchanged"] for g in kept) * token,
-        "exchange_bytes_dense": _dense_exchange(length, classes.block, devices) * classes.kv_heads * token,
+        "exchange_bytes_dense": dense * classes.kv_heads * token,
         "heads": [{"head": h, "density": p / all_pairs} for h, p in enumerate(pairs)],
         "kv_heads": [
             {"kv_head": g, "kv_bytes_kept": x["live"] * token, "kv_bytes_read": x["read"] * token}
@@ -148,15 +149,16 @@ def _layer(
 
 def _group(classes: Classes, kept: tuple[Layout, ...], length: int, devices: int) -> dict[str, int]:
     """Live, peak, read, ever-live and exchanged keys of one KV head."""
-    if not classes.causal:
-        return {"live": length, "peak": length, "read": length, "forever": -(-length // classes.block), "exchanged": 0}
+    exchanged = exchanged_tokens(kept, classes.block, length, devices, classes.causal)
+    moved = {"read": _read(kept, classes.block, length - 1), "exchanged": exchanged}
+    if not classes.causal:  # an earlier token may attend it: nothing is dropped
+        return {"live": length, "peak": length, "forever": -(-length // classes.block), **moved}
     live = live_of(kept, classes.block, length // classes.block + 1)
     return {
         "live": live.tokens(length),
         "peak": live.peak(length),
-        "read": _read(kept, classes.block, length - 1),
         "forever": live.forever(-(-length // classes.block)),
-        "exchanged": exchanged_tokens(kept, classes.block, length, devices),
+        **moved,
     }
 
 
@@ -180,12 +182,6 @@ def _read_row(whole: Union, block: int, t: int) -> int:
         tokens[max(0, t - whole.window[0] + 1) :] = True
     tokens[: whole.sink] = True
     return int(tokens.sum())
-
-
-def _dense_exchange(length: int, block: int, devices: int) -> int:
-    rows = -(-length // block)
-    share = -(-rows // devices)
-    return sum(min(device * share, rows) * block for device in range(1, devices) if device * share < rows)
 
 
 def _row_imbalance(known: Weights, rows: int) -> float:
