@@ -228,9 +228,7 @@ def _broken(pattern: Pattern, classes: Classes, verdict: Verdict) -> Diagnostic:
 
     layers = f"layer{'s' if len(verdict.layers) > 1 else ''} {ranges(verdict.layers)}"
     what = "does not hold" if verdict.holds is False else "could not be proved"
-    message = (
-        f"{verdict.property} is promised and {what} ({verdict.scope}, {layers}): {verdict.witness or verdict.proof}"
-    )
+    message = f"{verdict.property} is promised and {what} ({verdict.scope}, {layers}): {verdict.found or verdict.proof}"
     return _at(pattern, "promises", message, str(explain(classes, verdict, pattern)) or None)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from patterncc.analysis.geometry.answer import INFINITY, Answer
 
+MAYBE = "witness"  # how a proof begins whose witness may not be the smallest
+
 
 @dataclass(frozen=True)
 class Witness:
@@ -48,6 +50,17 @@ class Verdict:
     heads: tuple[int, ...] = ()
     seconds: float = 0.0
 
+    @property
+    def found(self) -> str:
+        """The witness in words, and whether a smaller one may exist; "" where there is none.
+
+        >>> Verdict("reach", "model", (0,), False, proof_of(Answer((9, 1), 4)), at_tokens((9, 1), 4)).found
+        'row 2, column 0 (token 9 to 1); a smaller one may start at token 4 or later'
+        """
+        if self.witness is None:
+            return ""
+        return f"{self.witness}{self.proof.removeprefix(MAYBE) if self.proof.startswith(MAYBE) else ''}"
+
     def to_json(self) -> dict[str, Any]:
         """The result in the form that `patterncc verify --json` prints; `layer` is the first of the class."""
         result: dict[str, Any] = {
@@ -85,5 +98,5 @@ def proof_of(answer: Answer) -> str:
     if answer.pair is not None:
         if answer.smallest:
             return "smallest witness"
-        return f"witness; a smaller one may start at token {int(answer.settled)} or later"
+        return f"{MAYBE}; a smaller one may start at token {int(answer.settled)} or later"
     return "for every length" if answer.settled == INFINITY else f"undecided beyond {int(answer.settled)} tokens"

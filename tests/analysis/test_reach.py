@@ -7,6 +7,8 @@ import random
 import numpy as np
 import pytest
 
+from patterncc.analysis.explain.explain import explain
+from patterncc.analysis.explain.report import Report, junit, markdown
 from patterncc.analysis.geometry.answer import Answer
 from patterncc.analysis.geometry.budget import DEFAULT, Budget
 from patterncc.analysis.geometry.union import union
@@ -148,7 +150,7 @@ def test_strides_that_look_ahead_leave_nothing_open(monkeypatch: pytest.MonkeyPa
 def test_the_check_notices_lengths_left_out(monkeypatch: pytest.MonkeyPatch):
     """Negative control: composed up to a shorter length than the theorem asks for, unconnected pairs are overlooked."""
     monkeypatch.setattr(across, "BLOCKS", 2)
-    monkeypatch.setattr(across, "_longest", lambda bound, period, layers, budget: 3)
+    monkeypatch.setattr(across, "decides", lambda bound, period, layers, budget: 3)
     with pytest.raises(AssertionError):
         for seed in range(30):
             check_terms(seed)
@@ -187,6 +189,9 @@ def test_reach_on_ten_thousand_patterns(shard: int):
         (["1<=d<3"] * 4, False, None, (0, 1)),
         (["-7<=d<8 | j%16==3"] * 4, False, 4, None),  # of 19 blocks, the last to block 3 in three steps
         (["-3<=d<4 | (i-j)%8==0"] * 4, False, 3, None),  # of 8 blocks, the last to the first
+        (["d<0 | 1<=d | window 50,1 tokens"], False, None, (0, 1)),  # composing blocks left it open
+        (["d<0 | 1<=d | window 50,1 tokens"] * 2, False, None, (0, 1)),  # of two tokens, nothing lies between
+        (["j%97==3 | window 5,1 tokens", "j%89==5 | window 3,1 tokens", "(i-j)%101==7"], True, None, (7, 0)),
         (["all"], True, 1, None),
         (["nothing"], True, None, (1, 0)),
     ],
@@ -220,12 +225,64 @@ def test_stride_16_and_a_window_of_8_blocks():
         (["-1<=d<2 | j<1"], False, Reached(4097, None, Answer((0, 4097 * 64)))),
         (["-1<=d<2 | (i-j)%16==0"], False, Reached(15, 15)),  # of 16 blocks, the last to the first
         (["d<1"] * 99 + ["d<1 | i<1", "d<1 | j<1"], False, Reached(101, 101)),
-        (["d<16 | j%16==3 & d<64"], True, Reached(1025, None, Answer(settled=0))),  # open: too much to compose
+        (["d<16 | j%16==3 & d<64"], True, Reached(1025, None, Answer(settled=255))),  # too much to compose
     ],
 )
 def test_thousands_of_layers(texts: list[str], causal: bool, found: Reached):
     layers = [union([Layout.parse(text)]) for text in texts]
     assert layers_to_reach([layers[n % len(layers)] for n in range(4096)], causal, 64, DEFAULT) == found
+
+
+def test_no_small_counterexample_is_left_open():
+    """Windows and sinks that cut blocks, strides of few blocks; with a random part or a mask now and then."""
+    said = set()
+    for seed in range(120):
+        r = random.Random(seed)
+        causal, block, opaque = r.random() < 0.4, r.choice([4, 8, 16]), r.choice([0.0, 0.0, 0.4])
+        layers = [
+            [random_layout(r, causal, opaque, block) for _ in range(r.randint(1, 2))] for _ in range(r.randint(1, 4))
+        ]
+        kept = [
+            np.logical_or.reduce([kept_tokens(x, 40, causal=causal, block=block) for x in heads]) for heads in layers
+        ]
+        brute = unconnected(kept, causal)[-1]
+        found = layers_to_reach([union(heads) for heads in layers], causal, block, DEFAULT)
+        what = (seed, causal, block, [[str(x) for x in heads] for heads in layers], found, brute)
+        if brute is not None:
+            pair = found.answer.pair
+            assert pair is not None and pair <= brute, what
+            assert pair == brute or max(pair) >= 40 or not causal, what
+            assert found.answer.smallest or (not causal and brute[0] > 0), what
+        said.add((causal, brute is None))
+    assert len(said) == 4
+
+
+def test_a_counterexample_far_out_is_found_where_nothing_small_is():
+    """Coprime strides of hundreds of blocks: too much to compose. Windows of 40 blocks hide it at first."""
+    layers = [Layout.parse(f"j%{every}==3 | window 640,1 tokens") for every in (611, 613, 617)]
+    found = layers_to_reach([union([x]) for x in layers], True, 16, DEFAULT)
+    assert found.answer.pair is not None and found.at_least == 4
+    t, u = found.answer.pair
+    connected = np.zeros(t + 1, bool)
+    connected[t] = True
+    for layer in reversed(layers):  # by the definition, a query token at a time
+        for token in np.flatnonzero(connected):
+            keys = np.arange(token + 1)
+            connected[: token + 1] |= ((keys // 16 - 3) % layer.terms[0].every == 0) | (token - keys < 640)
+    assert not connected[u]
+
+
+def test_a_witness_that_may_not_be_the_smallest_says_so_to_people():
+    """Coprime strides, a window that cuts blocks, and the shortest budget."""
+    layers = [Layout.parse(f"j%{every}==3 | window 640,1 tokens") for every in (611, 613, 617)]
+    classes = classes_of([[x] for x in layers], block=16, causal=True, kv_heads=1)
+    verdict = reach(classes, DEFAULT)[0]
+    assert verdict.holds is False and "a smaller one may start at token" in verdict.proof
+    line = Report("x", (verdict,)).lines()[0]
+    assert line.witness.endswith(verdict.proof.removeprefix("witness"))
+    assert "a smaller one may start at token" in markdown([Report("x", (verdict,), (verdict,))])
+    assert "a smaller one may start at token" in junit([Report("x", (verdict,), (verdict,))])
+    assert "a smaller one may start at token" in str(explain(classes, verdict))
 
 
 def test_the_verdict_counts_only_the_layers_it_is_given():

@@ -27,7 +27,7 @@ class Explanation:
         """E.g. "stride 16 with 8 KV heads: residues 8-15 of 16 are kept by no head from distance 16 on; use stride 8,
         or offset: h, or 16 KV heads"."""
         verdict = self.verdict
-        said = f"{verdict.witness}: {verdict.note}" if verdict.witness else f"{verdict.proof}: {verdict.note}"
+        said = f"{verdict.found}: {verdict.note}" if verdict.witness else f"{verdict.proof}: {verdict.note}"
         what = "; ".join(str(entry) for entry in self.missing[:3]) or said
         far = self.missing[-1] if self.missing else None
         if far is not None and far.d_to is None:

@@ -42,7 +42,7 @@ class Report:
                 v.scope,
                 runs(v.layers),
                 SAID[v.holds] if v.value is None else f"{SAID[v.holds]} ({v.value:g})",
-                str(v.witness) if v.witness else "",
+                v.found,
                 v.note if v.holds is not True or v.value is not None else v.proof,
                 v.seconds,
             )

@@ -57,13 +57,17 @@ def kept_tokens(layout: Layout, causal: bool, block: int, tokens: int) -> np.nda
     >>> kept_tokens(Layout.parse("d<1 | sink 1 tokens"), True, 2, 4).astype(int).tolist()
     [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 1]]
     """
+    return kept_together(union([layout]), causal, block, tokens)
+
+
+def kept_together(whole: Union, causal: bool, block: int, tokens: int) -> np.ndarray:
+    """The same of several layouts together."""
     blocks = -(-tokens // block)
-    whole = kept_whole(union([layout]), np.arange(blocks), blocks)
-    kept = whole.repeat(block, 0).repeat(block, 1)[:tokens, :tokens]
+    kept = kept_whole(whole, np.arange(blocks), blocks).repeat(block, 0).repeat(block, 1)[:tokens, :tokens]
     t, u = np.arange(tokens)[:, None], np.arange(tokens)[None, :]
-    if layout.window:
-        kept |= (t - u < layout.window[0]) & (t - u > -layout.window[1])
-    kept |= u < layout.sink
+    if whole.window:
+        kept |= (t - u < whole.window[0]) & (t - u > -whole.window[1])
+    kept |= u < whole.sink
     return kept & (u <= t) if causal else kept
 
 

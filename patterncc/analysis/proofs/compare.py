@@ -32,7 +32,7 @@ class OnlyIn:
 @dataclass(frozen=True)
 class Comparison:
     """`equal` is None when undecided, and so is `subset`: whether a keeps nothing that b does not. Witnesses are
-    smallest by (query token, key token), then layer and head."""
+    smallest by (query token, key token), then layer and head, unless `note` says that a smaller one may exist."""
 
     equal: bool | None
     only_in_a: OnlyIn | None
@@ -82,6 +82,9 @@ def compare(a: Classes, b: Classes, budget: Budget = DEFAULT) -> Comparison:
     undecided = [n for n, witness in enumerate(witnesses) if witness is None and settled[n] < INFINITY]
     where = f"only in {'ab'[undecided[0]]}: " if len(undecided) == 1 else ""
     reach = [f"{where}decided up to {int(min(settled[n] for n in undecided))} tokens"] if undecided else []
+    for n, witness in enumerate(witnesses):
+        if witness is not None and witness.witness.query_token >= settled[n]:
+            reach.append(f"only in {'ab'[n]}: a smaller pair may start at token {int(settled[n])} or later")
     return Comparison(equal, witnesses[0], witnesses[1], tuple(differing), "; ".join(shape + reach), subset)
 
 

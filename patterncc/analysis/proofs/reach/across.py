@@ -23,9 +23,10 @@ in part what is not. What token 0 sees ahead of it (`ahead`) is exact at tokens.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TypeVar
 
 from patterncc.analysis.geometry.answer import INFINITY, Answer
 from patterncc.analysis.geometry.budget import Budget, Undecided
@@ -41,6 +42,7 @@ from patterncc.lazy import np
 OfTokens = Callable[..., tuple[Term, ...]]  # `whole_terms` or `touched_terms`
 BLOCKS = 40  # lengths that are composed first, in blocks: most pairs that stay unconnected are here
 Pair = tuple[int, int]  # (row, column)
+Layer = TypeVar("Layer", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def across(kept: list[Union], block: int, budget: Budget) -> Reached:
     some = [some_of[layer] for layer in kept]
     every = union([Layout(tuple(term for of in (whole_of, some_of) for terms in of.values() for term in terms))])
     bound, period = extent(every)
-    longest = [_longest(bound, period, n, budget) for n in range(1, len(kept) + 1)]
+    longest = [decides(bound, period, n, budget) for n in range(1, len(kept) + 1)]
     most = sum(length > 0 for length in longest)  # the layers that can be composed as far as the theorem asks
 
     def open_after(layers: list[frozenset[Term]], n: int) -> Pair | None:
@@ -98,8 +100,9 @@ def across(kept: list[Union], block: int, budget: Budget) -> Reached:
     return Reached(least, None, Answer(settled=0 if tokens else BLOCKS * block))
 
 
-def _longest(bound: int, period: int, layers: int, budget: Budget) -> int:
-    """The length in blocks up to which so many layers must be composed; 0 when that exceeds the budget."""
+def decides(bound: int, period: int, layers: int, budget: Budget) -> int:
+    """The length (in blocks if bound and period are) up to which so many layers must be composed; 0 when that exceeds
+    the budget."""
     blocks = 2 * (period + layers * (bound + 1)) + bound + 2
     return blocks if layers * blocks**3 <= budget.lengths else 0
 
@@ -134,34 +137,44 @@ def _keeps_all(region: Term, terms: frozenset[Term], budget: Budget) -> bool:
 def _unconnected(layers: list[frozenset[Term]], blocks: int, block: int) -> Pair | None:
     """The smallest (row, column) that is unconnected at the shortest length that holds it, up to so many blocks.
 
-    At the length of n + 1 blocks the new pairs are those of block n, so only what flows into it and out of it is
-    followed, at all lengths at once: a line a length, without the blocks beyond it. A path of residual connections
-    alone connects a token with itself, not with others of its block: real steps are kept apart.
+    A path of residual connections alone connects a token with itself, not with others of its block.
     """
-    steps = {terms: _matrix(terms, blocks) for terms in dict.fromkeys(layers)}
-    into = _followed(layers[::-1], steps)
-    out_of = _followed(layers, {terms: step.T for terms, step in steps.items()})
-    inside = np.tri(blocks, dtype=bool)  # [length, block]
-    own = np.eye(blocks, dtype=bool) & (block == 1)
-    sees, seen = ~(into | own) & inside, ~(out_of | own) & inside
+    return unconnected(layers, {terms: _matrix(terms, blocks) for terms in dict.fromkeys(layers)}, own=block == 1)
+
+
+def unconnected(
+    layers: Sequence[Layer], steps: Mapping[Layer, np.ndarray], *, own: bool = True, causal: bool = False
+) -> Pair | None:
+    """The smallest (row, column) that is unconnected at the shortest length that holds it; `steps`: what each layer
+    keeps of the square looked at. `own`: whether a row is connected with itself in any case.
+
+    At the length n + 1 the new pairs are those of n, so only what flows into it and out of it is followed, at all
+    lengths at once: a line a length, without what lies beyond it. Real steps are kept apart from residual connections.
+    """
+    size = len(next(iter(steps.values())))
+    inside = np.tri(size, dtype=bool)  # [length, row or column]
+    known = np.eye(size, dtype=bool) & own
+    sees = ~(_followed(layers[::-1], steps) | known) & inside
     found = [(n, int(np.argmax(sees[n]))) for n in np.flatnonzero(sees.any(1))[:1].tolist()]
-    if seen.any():
-        i = int(np.argmax(seen.any(0)))
-        found.append((i, int(np.argmax(seen[:, i]))))
+    if not causal:
+        seen = ~(_followed(layers, {layer: step.T for layer, step in steps.items()}) | known) & inside
+        if seen.any():
+            i = int(np.argmax(seen.any(0)))
+            found.append((i, int(np.argmax(seen[:, i]))))
     return min(found, default=None)
 
 
-def _followed(layers: list[frozenset[Term]], steps: dict[frozenset[Term], np.ndarray]) -> np.ndarray:
-    """[length, block]: where the layers in turn lead from each length's last block, by at least one real step."""
-    blocks = len(steps[layers[0]])
-    inside, start = np.tri(blocks, dtype=bool), np.eye(blocks, dtype=bool)
+def _followed(layers: Sequence[Layer], steps: Mapping[Layer, np.ndarray]) -> np.ndarray:
+    """[length, row]: where the layers in turn lead from each length's last row, by at least one real step."""
+    size = len(steps[layers[0]])
+    inside, start = np.tri(size, dtype=bool), np.eye(size, dtype=bool)
     reached = np.zeros_like(inside)
-    idle: set[frozenset[Term]] = set()  # layers that lead nowhere else
-    for terms in layers:
-        if terms not in idle:
-            step = (reached | start).astype(np.float32) @ steps[terms].astype(np.float32) > 0
+    idle: set[Layer] = set()  # layers that lead nowhere else
+    for layer in layers:
+        if layer not in idle:
+            step = (reached | start).astype(np.float32) @ steps[layer].astype(np.float32) > 0
             before, reached = reached, reached | (step & inside)
-            idle = {*idle, terms} if np.array_equal(before, reached) else set()
+            idle = {*idle, layer} if np.array_equal(before, reached) else set()
     return reached
 
 

@@ -9,6 +9,7 @@ tokens are composed as blocks are; it takes a kind of column for each token of Q
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from patterncc.analysis.geometry.answer import Answer
@@ -20,7 +21,8 @@ from patterncc.analysis.proofs.reach.compose import first_unconnected, keeps_blo
 from patterncc.ir.layout import Layout
 from patterncc.lazy import np
 
-COLUMNS = 320  # kinds of columns that are followed one by one, through as many each layer
+COLUMNS = 1_024  # kinds of columns that are followed one by one, through as many each layer
+BITS = 1 << 32  # shifted by that, at most: a second or two
 
 
 def refined(kept: Sequence[Union], known: Reached, block: int, budget: Budget) -> Reached:
@@ -41,6 +43,7 @@ def refined(kept: Sequence[Union], known: Reached, block: int, budget: Budget) -
         return known
     most = known.at_most or len(kept)
     count = min(known.at_least, most)
+    budget = replace(budget, bits=min(budget.bits, BITS))
     while True:
         try:
             found = first_unconnected(kept, count, far, near, budget, partial(_keeps_tokens, block))

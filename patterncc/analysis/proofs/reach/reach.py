@@ -10,7 +10,8 @@ window or a sink cuts through blocks: with the blocks kept whole, which proves w
 kept in part, which proves what is not. Between the two, single query tokens are followed back exactly (`sources`), and
 what is then still open is composed on tokens (`fine`).
 Not causal (`across`): how far the first token sees (`ahead`), lengths up to one that decides, and layers with rows and
-columns that everything passes through.
+columns that everything passes through. Where all this leaves a question, every pair of the first tokens is looked at
+(`small`): "undecided" is only said of patterns without a small counterexample.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from patterncc.analysis.geometry.union import Span, Union, meet, union
 from patterncc.analysis.proofs.reach.across import OfTokens, Reached, across
 from patterncc.analysis.proofs.reach.compose import first_unconnected, keeps_blocks
 from patterncc.analysis.proofs.reach.fine import refined
+from patterncc.analysis.proofs.reach.small import first_small, settled_small
 from patterncc.analysis.proofs.reach.sources import sources
 from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
 from patterncc.ir.layout import Classes, Layout, Term
@@ -70,7 +72,18 @@ def layers_to_reach(kept: list[Union], causal: bool, block: int, budget: Budget)
     covering = next((n for n, answer in enumerate(alone, 1) if answer.holds), None)
     if covering == 1:
         return Reached(1, 1)
+    if len(kept) == 1 and alone[0].smallest:
+        return Reached(2, None, alone[0])
     asked = kept[: covering or len(kept)]
+    if covering is None and (answer := first_small(kept, causal, block)).smallest:
+        return Reached(len(kept) + 1, None, answer)
+    return settled_small(asked, _composed(asked, alone, covering, causal, block, budget), causal, block, budget)
+
+
+def _composed(
+    asked: list[Union], alone: list[Answer], covering: int | None, causal: bool, block: int, budget: Budget
+) -> Reached:
+    """By composing layers, for every length; the first that covers alone is the last one asked."""
     plain = [replace(layer, randoms=frozenset(), masks=frozenset()) for layer in asked]
     found = (_along if causal else across)(plain, block, budget)
     if covering is not None and (found.at_most is None or found.at_most > covering):
@@ -78,7 +91,7 @@ def layers_to_reach(kept: list[Union], causal: bool, block: int, budget: Budget)
     if not any(layer.opaque for layer in asked):
         return found
     least = 2 if alone[0].pair else 1
-    if len(kept) == 1:
+    if len(asked) == 1:
         return Reached(least, None, alone[0])
     return Reached(
         min(least, found.at_most or least), found.at_most, Answer(settled=0) if found.at_most is None else Answer()
