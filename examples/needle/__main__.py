@@ -1,0 +1,91 @@
+"""Train the same small Llama under four patterns and see which needles it finds.
+
+python examples/needle                    train, measure, write results/ (under 15 minutes on two CPU cores)
+python examples/needle convert            train dense, switch to the covered pattern, train on
+python examples/needle prepare DIR        only compile the patterns into DIR, for a machine without patterncc
+
+Options: --setting cpu|gpu|toy (the GPU's where there is one), --packages DIR, --results DIR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+import report
+import torch
+from convert import convert
+from patterns import ABOUT, packages, seen
+from rich.progress import Progress
+from settings import SETTINGS, Setting
+from train import DEPTHS, fresh, kv_bytes, time_steps, train
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python examples/needle", description="Which needles does a pattern find?")
+    parser.add_argument("what", nargs="?", choices=["compare", "convert", "prepare"], default="compare")
+    parser.add_argument("folder", nargs="?", type=Path, help="of `prepare`")
+    gpu = torch.cuda.is_available()
+    parser.add_argument("--setting", choices=list(SETTINGS), default="gpu" if gpu else "cpu")
+    parser.add_argument("--packages", type=Path, help="where the compiled patterns lie, or shall lie")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    arguments = parser.parse_args()
+    setting = SETTINGS[arguments.setting]
+    if arguments.what == "prepare":
+        if not arguments.folder:
+            parser.error("prepare needs a folder")
+        packages(setting, arguments.folder)
+        return 0
+    device = "cuda" if gpu and arguments.setting != "toy" else "cpu"
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = packages(setting, arguments.packages or Path(folder))
+        work = compare if arguments.what == "compare" else convert
+        result = work(setting, compiled, device)
+    result["machine"] = machine(device)
+    result["setting"] = vars(setting)
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    stem = f"{'needle' if arguments.what == 'compare' else 'convert'}_{setting.name}"
+    (arguments.results / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    page = (report.compared if arguments.what == "compare" else report.converted)(result)
+    (arguments.results / f"{stem}.md").write_text(page, encoding="utf-8")
+    report.draw(result, arguments.results / f"{stem}.png")
+    print(page)
+    return 0
+
+
+def compare(setting: Setting, compiled: dict, device: str) -> dict:
+    """Train one model a pattern from the same weights on the same documents; all that was measured."""
+    runs, models = {}, {}
+    with Progress(disable=not sys.stderr.isatty()) as progress:
+        for name, package in compiled.items():
+            task = progress.add_task(f"{name}: {ABOUT[name]}", total=setting.steps)
+            models[name] = fresh(setting, package, device)
+            runs[name] = train(
+                setting, models[name], name, device, setting.steps, lambda task=task: progress.advance(task)
+            )
+            print(f"{name}: recall {runs[name].recall:.3f} after {runs[name].seconds:.0f} s", file=sys.stderr)
+    seconds = time_steps(setting, models, device)
+    for name, run in runs.items():
+        run.step_seconds, run.kv_bytes = seconds[name], kv_bytes(compiled[name], setting)
+    return {
+        "runs": {name: run.plain() for name, run in runs.items()},
+        "seen": {name: seen(package, setting.length, DEPTHS) for name, package in compiled.items()},
+    }
+
+
+def machine(device: str) -> str:
+    """What the figures were measured on, in one line."""
+    what = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {os.cpu_count()} CPU cores"
+    return f"{what}; torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE))
+    sys.exit(main())

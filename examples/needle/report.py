@@ -1,0 +1,64 @@
+"""The page and the picture of what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+COLOURS = {"dense": "#444444", "covered": "#0072b2", "broken": "#d55e00", "local": "#cc79a7"}  # told apart by all
+
+
+def compared(result: dict) -> str:
+    """A Markdown page with a row a pattern."""
+    setting, runs = result["setting"], result["runs"]
+    dense = runs["dense"]
+    lines = [
+        "| pattern | seen by some head | recall | loss on text | loss on answers | KV bytes | step, times dense's |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, run in runs.items():
+        shown = sum(result["seen"][name]) / len(result["seen"][name])
+        _, text, answers, _ = run["curve"][-1]
+        lines.append(
+            f"| {name} | {shown:.1%} | {run['recall']:.1%} | {text:.3f} | {answers:.3f} | {run['kv_bytes']:,} |"
+            f" {run['step_seconds'] / dense['step_seconds']:.2f} |"
+        )
+    head = (
+        f"{setting['layers']} layers, {setting['heads']} heads of {setting['head_dim']}, {setting['length']:,} tokens, "
+        f"window {setting['local'] * setting['block']}, {setting['pairs']} needles, {setting['steps']:,} steps of "
+        f"{setting['batch']} documents. {result['machine']}."
+    )
+    return "\n".join([head, "", *lines, ""])
+
+
+def converted(result: dict) -> str:
+    """A Markdown page with a row for each moment of the conversion."""
+    runs, switched = result["runs"], result["switched"]
+    rows = [("dense, trained", runs["dense"]["recall"]), ("switched to covered", switched["recall"])]
+    rows += [(f"… trained on for {step + 1} steps", recall) for step, _, _, recall in runs["covered"]["curve"][::10]]
+    rows += [(f"… {result['setting']['steps'] // 4} steps, on 512 documents", runs["covered"]["recall"])]
+    table = "\n".join(f"| {what} | {recall:.1%} |" for what, recall in rows)
+    return f"{result['machine']}.\n\n| model | recall |\n| --- | --- |\n{table}\n"
+
+
+def draw(result: dict, path: Path) -> None:
+    """Losses along the training and recall by depth, as a PNG; needs matplotlib (the extra `bench`)."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print("no picture: matplotlib is not installed (pip install 'patterncc[bench]')")
+        return
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    text, answers, depth = figure.subplots(1, 3)
+    for name, run in result["runs"].items():
+        steps, on_text, on_answers, _ = zip(*run["curve"], strict=True)
+        text.plot(steps, on_text, color=COLOURS[name], label=name)
+        answers.plot(steps, on_answers, color=COLOURS[name], label=name)
+        places = [(part + 0.5) / len(run["by_depth"]) for part in range(len(run["by_depth"]))]
+        depth.plot(places, run["by_depth"], color=COLOURS[name], marker="o", label=name)
+        if seen := result.get("seen", {}).get(name):
+            depth.plot(places, seen, color=COLOURS[name], linestyle=":", linewidth=1)
+    text.set(title="loss on text", xlabel="step")
+    answers.set(title="loss on answers", xlabel="step")
+    depth.set(title="recall by depth (dotted: seen by some head)", xlabel="place of the needle", ylim=(-0.03, 1.05))
+    text.legend(frameon=False)
+    figure.savefig(path, dpi=120)
