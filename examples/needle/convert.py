@@ -18,7 +18,7 @@ def convert(setting: Setting, compiled: dict[str, ModuleType], device: str) -> d
         dense = train(setting, model, "dense", device, setting.steps, lambda: progress.advance(task))
         model.use(compiled["covered"])
         switched = evaluate(setting, model, device, batches=8)
-        more = setting.steps // 4
+        more = max(2, setting.steps // 4)
         task = progress.add_task("covered", total=more)
         after = train(setting, model, "covered", device, more, lambda: progress.advance(task), growing=False)
     return {
