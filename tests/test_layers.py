@@ -14,10 +14,11 @@ PACKAGE = Path(__file__).parent.parent / "patterncc"
 TEMPLATES = PACKAGE.parent / "codegen_templates"
 
 BELOW = ("errors", "lazy", "language", "ir", "debug", "passes", "analysis", "pictures")
-ORDER = (*BELOW, "codegen", "runtime", "pipeline", "integrations", "cli")
+ORDER = (*BELOW, "codegen", "runtime", "pipeline", "formats", "integrations", "cli")
 MAY_IMPORT = {part: set(ORDER[: place + 1]) for place, part in enumerate(ORDER)} | {
     "reference": {"errors", "language", "reference"},  # the independent witness: no pass, no IR
     "integrations": {"errors", "lazy", "runtime", "pipeline", "integrations"},  # one module an engine
+    "formats": {"errors", "language", "reference", "formats"},  # what others say, in and out
     "kernels": {"runtime", "pipeline", "kernels"},  # `from patterncc.kernels import NAME`
     "__init__": set(ORDER),  # names a user imports
     "__main__": set(ORDER),

@@ -20,10 +20,11 @@ from pathlib import Path
 import report
 import torch
 from convert import convert
-from patterns import ABOUT, packages, seen
 from rich.progress import Progress
 from settings import SETTINGS, Setting
 from train import DEPTHS, fresh, kv_bytes, time_steps, train
+
+from patterns import ABOUT, packages, seen
 
 HERE = Path(__file__).resolve().parent
 

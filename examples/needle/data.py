@@ -19,7 +19,7 @@ VOCABULARY = FIRST_NEEDLE + KEYS * VALUES
 
 @dataclass(frozen=True)
 class Documents:
-    """A batch: tokens [batch, length]; `body` tokens of text with needles, then question, answer, question, answer, …"""
+    """Tokens [batch, length]: `body` tokens of text with needles, then question, answer, question, answer, …"""
 
     tokens: Tensor
     body: int

@@ -199,6 +199,37 @@ def diff(
     return run(a, b, json)
 
 
+@app.command("import")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A transformers config.json, DeepSpeed's sparse_attention JSON, a file of head choices (.tsv, .json), "
+            "a boolean mask (.npy, .npz, .pt), or module:mask_mod.",
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.yaml", help="Write it here, not to stdout.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The pattern's name. Default: the file's.")] = None,
+    heads: Annotated[int | None, typer.Option(metavar="N", help="Heads, for sources that do not say them.")] = None,
+    length: Annotated[
+        str | None,
+        typer.Option("--length", "-n", metavar="N", help="Tokens to sample, or to freeze random blocks for."),
+    ] = None,
+    level: Annotated[
+        str, typer.Option(metavar="auto|token|block", help="What an entry of a mask stands for.")
+    ] = "auto",
+    block: Annotated[int | None, typer.Option(metavar="N", help="Tokens of a block, for a mask of blocks.")] = None,
+    json: Json = False,
+) -> int:
+    """Read what another library says, and write it as a pattern file."""
+    from patterncc.cli.importing import run
+
+    return run(source, output, name, heads, length, level, block, json)
+
+
 @app.command("list")
 def list_(json: Json = False) -> int:
     """List the shipped patterns."""

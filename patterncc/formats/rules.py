@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from patterncc.errors import clean
 
+AMBIGUOUS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}  # to some YAML readers no text
+
 Length = int | str  # blocks, or "N tokens"
 
 
@@ -167,7 +169,8 @@ def to_yaml(shape: Shape, layers: Sequence[Sequence[Rule]], comments: Sequence[s
     for layer, rules in enumerate(layers):
         full = tuple(rules) * shape.heads if len(rules) == 1 else tuple(rules)
         kinds.setdefault(full, []).append(layer)
-    lines = [*(f"# {clean(comment)}" for comment in comments), "pattern: 1", f"name: {shape.name}"]
+    lines = [*(f"# {clean(comment)}" for comment in comments), "pattern: 1"]
+    lines.append(f'name: "{shape.name}"' if shape.name.lower() in AMBIGUOUS else f"name: {shape.name}")
     if shape.about:
         lines.append(f"about: {json.dumps(shape.about, ensure_ascii=False)}")
     lines.append(f"heads: {shape.heads}")

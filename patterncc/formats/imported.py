@@ -1,0 +1,65 @@
+"""What every reader gives: a pattern as YAML text, the mask files it needs, and what a person should know of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patterncc.errors import UsageError, quote
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LARGEST_FILE = 64 * 2**20  # bytes of a JSON or TSV file that is read
+
+
+@dataclass(frozen=True)
+class Imported:
+    """`yaml` is the pattern file; `masks` are the .npy files that it names; `notes` are sentences about it."""
+
+    name: str
+    yaml: str
+    source: str  # what was read, in a word: "transformers", "deepspeed", "mask", "mask_mod", "heads"
+    exact: bool  # whether the pattern equals its source at every length, as far as the source says
+    notes: tuple[str, ...] = ()
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def read_json(path: Path) -> Any:
+    """The document in a JSON file; raises UsageError with the place of what is wrong."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise UsageError(f"{quote(str(path))} is larger than {LARGEST_FILE >> 20} MiB", "is it the right file?")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise UsageError(f"{quote(str(path))} is not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}:{error.lineno}:{error.colno}: this is not JSON: {error.msg}") from None
+    except RecursionError:
+        raise UsageError(f"{quote(str(path))} is nested too deeply to be a configuration") from None
+    except OSError as error:
+        raise UsageError(f"{quote(str(path))} cannot be read: {error.strerror}") from None
+
+
+def whole(document: dict[str, Any], key: str, default: int | None, least: int = 1, most: int = 2**24) -> int:
+    """The whole number under `key`; raises UsageError where it is missing without a default, or is none."""
+    value = document.get(key)
+    if value is None:
+        value = default
+    if value is None:
+        raise UsageError(f"the file does not say `{key}`", f"it needs a whole number of {least} or more")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise UsageError(f"`{key}` is {quote(str(value), 60)}; expected a whole number from {least} to {most:,}")
+    return value
+
+
+def numbers(document: dict[str, Any], key: str, default: Sequence[int]) -> list[int]:
+    """The list of whole numbers under `key`; one number stands for a list of it."""
+    value = document.get(key, list(default))
+    value = [value] if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, list) or len(value) > 2**16 or not all(type(x) is int and 0 <= x < 2**24 for x in value):
+        raise UsageError(f"`{key}` is {quote(str(value), 60)}; expected a list of whole numbers, none of them negative")
+    return value
