@@ -39,9 +39,15 @@ def check_heads(heads: int, kv_heads: int, head_offset: int) -> None:
     share = HEADS // KV_HEADS
     needed = (head_offset + heads - 1) // share - head_offset // share + 1
     if kv_heads != needed:
+        advice = ["do not repeat k and v"] if kv_heads == heads else []
+        if heads < HEADS or not advice:
+            advice.append(
+                f"a model of {heads} heads on {kv_heads} KV heads needs a pattern of as many: set heads and kv_heads "
+                "in the pattern's file and compile again"
+            )
         raise ValueError(
             f"heads {head_offset} to {head_offset + heads - 1} of {NAME} read {needed} KV heads ({share} query heads "
-            f"share one); k and v have {kv_heads}. Do not repeat k and v"
+            f"share one: {HEADS} on {KV_HEADS} in all); k and v have {kv_heads}: {'; '.join(advice)}"
         )
 
 

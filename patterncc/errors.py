@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -91,13 +92,21 @@ class UsageError(PatternError):
         return UsageError, (only.message, only.help)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The known word closest to `word`, or None when none is close.
+def did_you_mean(word: str, known: Iterable[str], *, digits: int | None = None) -> str | None:
+    """The known word closest to `word`, or None when none is close. `digits`: how many of its digits may be others,
+    where another number is another thing; their order may differ in any case.
 
     >>> did_you_mean("ofset", ["heads", "offset", "stride"])
     'offset'
+    >>> [did_you_mean(word, ["sm_80", "sm_90"], digits=0) for word in ("sm_75", "sm90", "sm_08")]
+    [None, 'sm_90', 'sm_80']
     """
-    by_lower = {name.lower(): name for name in known}
+    number = Counter(filter(str.isdigit, word[:64]))
+    by_lower = {}
+    for name in known:
+        others = Counter(filter(str.isdigit, name))
+        if digits is None or max((number - others).total(), (others - number).total()) <= digits:
+            by_lower[name.lower()] = name
     close = difflib.get_close_matches(word[:64].lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None
 

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from patterncc.codegen.package import is_name
-from patterncc.errors import Diagnostic, PatternError, Span, UsageError
+from patterncc.errors import Diagnostic, PatternError, UsageError
 from patterncc.language.limits import LARGEST_FILE
 from patterncc.runtime import gallery
 from patterncc.runtime.cache import Cache, Entry
@@ -234,7 +234,7 @@ def _broken(pattern: Pattern, classes: Classes, verdict: Verdict) -> Diagnostic:
 
 def _at(pattern: Pattern, key: str, message: str, hint: str | None) -> Diagnostic:
     """A mistake at a key of the file's top level; at the file where the key is left out."""
-    for number, line in enumerate(pattern.source.splitlines(), 1):
-        if line.startswith(f"{key}:"):
-            return Diagnostic(message, pattern.file, Span(number, 1, len(key) + 1), hint, line)
+    if (found := pattern.place(key)) is not None:
+        span, line = found
+        return Diagnostic(message, pattern.file, span, hint, line)
     return Diagnostic(message, pattern.file, help=hint)

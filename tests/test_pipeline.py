@@ -137,6 +137,26 @@ def test_a_broken_promise_stops_the_compile(file: Path) -> None:
     assert Cache.of_user().entries() == []
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (YAML.replace("promises:", '"promises":'), "12:1"),
+        (YAML.replace("promises:", "? promises\n:"), "12:3"),
+        ('{{"pattern": 1, "name": "sample", "heads": 2, "block": 16,\n  "shards": [{{"heads": "all",\n'
+         '"stride": {stride}}}],\n  "promises": {promises}}}\n', "4:3"),
+        ("\ufeff" + YAML, "12:1"),
+        (YAML.replace("\n", "\r\n"), "12:1"),
+    ],
+    ids=["quoted", "long key", "json", "byte order mark", "windows"],
+)  # fmt: skip
+def test_a_broken_promise_has_its_line(text: str, place: str, file: Path) -> None:
+    file.write_bytes(text.format(stride=8, promises='{"coverage": "layer"}').encode())
+    with pytest.raises(pipeline.BrokenPromise) as raised:
+        patterncc.compile(file)
+    assert str(raised.value).startswith(f"{file}:{place}: coverage is promised and does not hold")
+    assert "    | " + " " * (int(place.split(":")[1]) - 1) + "^" in str(raised.value) or "json" in text
+
+
 def test_no_promise_no_proof(file: Path) -> None:
     file.write_text(YAML.format(stride=8, promises="{}"))
     assert patterncc.compile(file).plan == "closed"

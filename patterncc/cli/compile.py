@@ -56,7 +56,7 @@ def run(
 def one_of(option: str, given: str | None, known: tuple[str, ...]) -> None:
     """UsageError unless the option's value is known."""
     if given is not None and given not in known:
-        meant = did_you_mean(given, known)
+        meant = did_you_mean(given, known, digits=1)
         raise UsageError(f"{option} is {given!r}; it takes {', '.join(known)}", meant and f"did you mean {meant}?")
 
 
@@ -64,11 +64,12 @@ def targets(arch: str | None) -> tuple[str, ...]:
     """The architectures of `--arch sm_80,sm_90`, each known to the kernels' compiler."""
     if arch is None:
         return ()
-    from patterncc.codegen.targets import ARCHES
+    from patterncc.codegen.targets import ARCHES, meant
 
     names = tuple(dict.fromkeys(name.strip() for name in arch.split(",") if name.strip()))
     for name in names or ("",):
-        one_of("--arch", name, tuple(ARCHES))
+        if name not in ARCHES:
+            raise UsageError(f"--arch is {name!r}; it takes {', '.join(ARCHES)}", meant(name))
     return names
 
 

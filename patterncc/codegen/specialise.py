@@ -40,13 +40,12 @@ def specialise(
     # --- end constants ---
     stop = rows
     """
+    if names and any(name in text for name in names):  # before anything of the pattern's own is in the text
+        text = re.sub(rf"\b(?:{'|'.join(map(re.escape, names))})\b", lambda found: names[found[0]], text)
     text = set_constants(text, constants)
     if index_map is not None:
         text = set_index_map(text, index_map)
-    text = fold(text, {name: value for name, value in constants.items() if isinstance(value, bool)})
-    if names and any(name in text for name in names):
-        text = re.sub(rf"\b(?:{'|'.join(map(re.escape, names))})\b", lambda found: names[found[0]], text)
-    return text
+    return fold(text, {name: value for name, value in constants.items() if isinstance(value, bool)})
 
 
 def set_constants(text: str, constants: Mapping[str, object]) -> str:

@@ -12,10 +12,20 @@ ARCHES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120", "gfx
 def check_arch(arch: str) -> str:
     """The name as given; ValueError with what could have been meant."""
     if arch not in ARCHES:
-        near = did_you_mean(arch, ARCHES)
-        hint = f"did you mean {near}?" if near else f"known are {', '.join(ARCHES)}"
-        raise ValueError(f"unknown architecture {arch!r}: {hint}")
+        raise ValueError(f"unknown architecture {arch!r}: {meant(arch) or 'known are ' + ', '.join(ARCHES)}")
     return arch
+
+
+def meant(arch: str) -> str | None:
+    """What to say of an architecture that is not among `ARCHES`, if anything.
+
+    >>> meant("sm90"), meant("sm_75"), meant("tpu")
+    ('did you mean sm_90?', 'the kernels need an NVIDIA GPU of sm_80 or newer', None)
+    """
+    if near := did_you_mean(arch, ARCHES, digits=0):
+        return f"did you mean {near}?"
+    old = re.fullmatch(r"sm_?(\d\d)", arch)
+    return "the kernels need an NVIDIA GPU of sm_80 or newer" if old and int(old[1]) < 80 else None
 
 
 def backend(arch: str) -> tuple[str, int | str, int]:

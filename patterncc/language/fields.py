@@ -168,10 +168,10 @@ def _length(value: Any) -> Length:
         raise must_be(expected)
     if found := re.fullmatch(r"\s*(.*[\w)])\s+([A-Za-z]{2,})\s*", value):
         if found[2] in ("token", "tokens"):
-            plain = found[1].isdecimal() and found[1].isascii() and len(found[1]) <= LONGEST_INTEGER
+            plain = re.fullmatch(f"0|[1-9][0-9]{{0,{LONGEST_INTEGER - 1}}}", found[1])
             return Length(Expression.constant(int(found[1])) if plain else parse_expression(found[1]), "tokens")
         if found[2] in ("block", "blocks"):
-            raise must_be(expected, f"a number without a unit is in blocks; write {found[1]}")
+            raise must_be(expected, f"a number without a unit is in blocks; write {found[1].lstrip('0') or 0}")
         close = did_you_mean(found[2], ["tokens", "token"])
         raise must_be(expected, f'did you mean "{found[1]} {close}"?' if close else "lengths are in blocks or tokens")
     if found := re.fullmatch(r"\s*([0-9]+)(tokens?|t|tok)\s*", value):
@@ -182,6 +182,8 @@ def _length(value: Any) -> Length:
 def _index(value: Any) -> Indices:
     if isinstance(value, str) and (found := re.fullmatch(r"\s*([0-9]{1,10})\s*-\s*([0-9]{1,10})\s*", value)):
         first, last = int(found[1]), int(found[2])
+        if padded := next((text for text in found.groups() if text[0] == "0" != text), None):
+            raise said(f"the number {quote(padded)} begins with 0", f"write {padded.lstrip('0') or 0}")
         if last < first:
             raise said(f"the range {quote(value)} runs backwards", f"did you mean {last}-{first}?")
         return Indices(Expression.constant(first), Expression.constant(last))

@@ -54,6 +54,8 @@ def loads(text: str, file: str = "<text>", folder: str | os.PathLike[str] | None
     pattern = None if document.data is BAD else _validated(document)
     if pattern is not None:
         pattern._source, pattern._file, pattern._folder = text, file, where  # type: ignore[reportPrivateUsage]
+        places = {path[0]: document.span(at) for path, at in document.keys.items() if len(path) == 1}
+        pattern._places = places  # type: ignore[reportPrivateUsage]
         pattern._resolution = resolve(pattern, where, _Reporter(document))  # type: ignore[reportPrivateUsage]
     if document.diagnostics or pattern is None:
         raise PatternError(document.diagnostics)
@@ -140,6 +142,7 @@ def _note_mistake(found: Any, document: Document, noted: set[Path]) -> None:
     key, parent = path[-1], document.at(path[:-1])
     if kind == "extra_forbidden":
         message, help, meant = _unknown_key(str(key), path)
+        document.forget_readings(path)
         document.note(document.place(path, key=True), message, help)
         document.incomplete.add(path[:-1])
         if meant is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
 from typing_extensions import TypedDict
 
+from patterncc.errors import Span
 from patterncc.language import fields as f
 from patterncc.language import limits
 from patterncc.language.expression import Expression
@@ -178,6 +179,7 @@ class Pattern(Model):
     _source: str = PrivateAttr("")
     _file: str = PrivateAttr("<text>")
     _folder: Path | None = PrivateAttr(None)
+    _places: dict[str, tuple[Span, str]] = PrivateAttr(default_factory=dict)
     _resolution: Resolution | None = PrivateAttr(None)
 
     @property
@@ -189,6 +191,10 @@ class Pattern(Model):
     def file(self) -> str:
         """The YAML file as it was named."""
         return self._file
+
+    def place(self, key: str) -> tuple[Span, str] | None:
+        """Where a key of the top level stands, and its line; None where it is left out."""
+        return self._places.get(key)
 
     @property
     def folder(self) -> Path | None:

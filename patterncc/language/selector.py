@@ -104,15 +104,23 @@ def _items(part: object) -> list[tuple[int, int | None, int]]:
 
 def _piece(piece: str, whole: str) -> tuple[int, int | None, int]:
     if re.fullmatch("[0-9]{1,9}", piece):
-        return int(piece), int(piece) + 1, 1
+        number = _whole(piece)
+        return number, number + 1, 1
     if found := _RANGE.fullmatch(piece):
-        first, last = int(found[1]), int(found[2])
+        first, last = _whole(found[1]), _whole(found[2])
         if last < first:
             raise SelectorError(f"the range {quote(piece)} runs backwards", f"did you mean {last}-{first}?")
         return first, last + 1, 1
     if piece and (found := _SLICE.fullmatch(piece)):
-        start, stop, step = (None if text is None else int(text) for text in found.groups())
+        start, stop, step = (None if text is None else _whole(text) for text in found.groups())
         if step == 0:
             raise SelectorError(f"the step of {quote(piece)} is 0", "a step is at least 1")
         return start or 0, stop, step or 1
     raise SelectorError(f"{quote(whole)} is not a selector", f"write {EXAMPLES}")
+
+
+def _whole(text: str) -> int:
+    """A number as people count: 010 is octal to some, and decimal to others."""
+    if text[0] == "0" != text:
+        raise SelectorError(f"the number {quote(text)} begins with 0", f"write {text.lstrip('0') or 0}")
+    return int(text)

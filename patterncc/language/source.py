@@ -45,6 +45,7 @@ class Document:
     incomplete: set[Path] = field(default_factory=set)  # mappings of which a refused key was left out
     aliases: set[str] = field(default_factory=set)  # those noted
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    readings: list[tuple[int, str]] = field(default_factory=list)  # scalars refused: where they begin, and why
 
     def __post_init__(self) -> None:
         self._starts = [0, *(found.end() for found in re.finditer(r"\r\n|\n|\r", self.text))]
@@ -61,6 +62,11 @@ class Document:
         if at is None:
             self.diagnostics.append(Diagnostic(message, self.file, None, help))
             return
+        span, line = self.span(at)
+        self.diagnostics.append(Diagnostic(message, self.file, span, help, line))
+
+    def span(self, at: tuple[int, int]) -> tuple[Span, str]:
+        """A stretch of the text, as far as its first line goes; and that line."""
         start = min(at[0], len(self.text))
         number = self.line_at(start)
         first = self._starts[number - 1]
@@ -69,9 +75,19 @@ class Document:
             self._lines[number] = self.text[first:stop].rstrip("\r\n")
         line = self._lines[number]
         end = max(start + 1, min(at[1], first + len(line)))
-        self.diagnostics.append(
-            Diagnostic(message, self.file, Span(number, start - first + 1, end - first + 1), help, line)
-        )
+        return Span(number, start - first + 1, end - first + 1), line
+
+    def note_reading(self, at: tuple[int, int], message: str, help: str) -> None:
+        """Collect a scalar that may not stand unquoted, where a key of ours has it for a value."""
+        self.note(at, message, help)
+        self.readings.append((at[0], message))
+
+    def forget_readings(self, path: Path) -> None:
+        """Drop them within the value at `path`: it is that of an unknown key."""
+        start, stop = self.values.get(path, (0, 0))
+        dropped = {(self.span((at, at))[0].line, message) for at, message in self.readings if start <= at < stop}
+        kept = [d for d in self.diagnostics if d.span is None or (d.span.line, d.message) not in dropped]
+        self.diagnostics[:] = kept
 
     def place(self, path: Path, *, key: bool = False, inside: tuple[int, int] | None = None) -> tuple[int, int] | None:
         """Where the value at `path` stands, or its key, or a stretch of its text; without a place, its parent's."""
@@ -229,7 +245,7 @@ def _value(event: Any, document: Document, start: int, end: int, key: bool) -> A
     try:
         return plain_scalar(text)
     except AmbiguousScalar as error:
-        document.note((start, end), error.message, error.help)
+        document.note_reading((start, end), error.message, error.help)
         return BAD
 
 

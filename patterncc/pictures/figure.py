@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from patterncc.ir.layout import Classes, Layout
-from patterncc.pictures.palette import FIELD, INK, QUIET, count_colour, part_colour
-from patterncc.pictures.parts import KINDS, density, parts_of, row_parts
+from patterncc.pictures.palette import FIELD, INK, PAPER, QUIET, count_colour, part_colour
+from patterncc.pictures.parts import density, parts_of, row_parts
 from patterncc.pictures.plots import live_plot, weights_plot
 from patterncc.pictures.scene import Box, Cells, Label, Scene, cut, text_width, wrap
 from patterncc.pictures.text import telling_rows
@@ -17,9 +17,11 @@ from patterncc.pictures.view import (
     check_rows,
     coverage,
     facts,
+    few,
     layer_classes,
     panels_of,
     spell,
+    swatches,
 )
 
 WIDTH, MARGIN, GUTTER, WIDE = 960, 32, 24, 40
@@ -153,8 +155,8 @@ def _union(
         Label(x, y, cut(title, 12, side, bold=True), 12, INK, bold=True),
         Cells(x, y + 10, side / rows, cells),
     )
-    place, step = x, max(1, -(-len(seen) // 8))
-    for count in sorted({*seen[::step], seen[-1]}):
+    place = x
+    for count in few(seen):
         text = "none" if count == 0 else str(count)
         scene.add(
             Box(place, y + side + 18, 11, 11, count_colour(count, classes.heads), 2),
@@ -192,11 +194,8 @@ def part_cells(layout: Layout, classes: Classes, rows: int) -> list[list[str | N
 
 def _legend(scene: Scene, layouts: Iterable[Layout], y: float) -> float:
     """A line of swatches; gives the place after it."""
-    parts = {(part.kind, part.whole) for layout in layouts for part in parts_of(layout)}
-    entries = [(kind, part_colour(kind, True)) for kind in KINDS if (kind, True) in parts]
-    entries += [(f"{kind}, in part", part_colour(kind, False)) for kind in KINDS if (kind, False) in parts]
     x = float(MARGIN)
-    for word, colour in [*entries, ("not kept", FIELD)]:
+    for word, colour in swatches(layouts, FIELD, PAPER):
         scene.add(Box(x, y - 10, 12, 12, colour, 2), Label(x + 18, y, word, 12, QUIET))
         x += 42 + text_width(word, 12)
     return x

@@ -13,7 +13,17 @@ from patterncc.ir.layout import Classes, Layout
 from patterncc.pictures.palette import NIGHT_FIELD, NIGHT_PAPER, count_colour, mix, part_colour
 from patterncc.pictures.parts import density, parts_of, row_parts
 from patterncc.pictures.text import DROPPED, PARTLY, SIGNS, grid, legend, telling_rows
-from patterncc.pictures.view import check_choice, check_rows, coverage, facts, layer_classes, panels_of, spell
+from patterncc.pictures.view import (
+    check_choice,
+    check_rows,
+    coverage,
+    facts,
+    few,
+    layer_classes,
+    panels_of,
+    spell,
+    swatches,
+)
 
 HALF, FULL, GAP = "▀", "█", 3
 DIGITS = "123456789abcdefghijklmnopqrstuvwxyz"
@@ -101,7 +111,7 @@ def _unions(classes: Classes, layer: int | None, rows: int, width: int, colour: 
             gap = " " if 2 * rows // step <= width // len(wanted) else ""
             drawn.append(_signed(titles, _sampled(signs, step, min), gap))
     key = Text("heads that keep a block:")
-    for count in _few(sorted(seen)):
+    for count in few(seen):
         sign = FULL if colour else _count_sign(count, classes.heads)
         style = count_colour(count, classes.heads, night=True) if colour else ""
         key.append("  ").append(sign, style).append(f" {count or 'none'}")
@@ -227,11 +237,7 @@ def _scale(step: int) -> str:
 
 def _colour_legend(layouts: list[Layout]) -> Text:
     text = Text()
-    kinds = {sign: kind for kind, sign in SIGNS.items() if kind != "dense"}
-    for entry in legend(layouts):
-        sign, _, word = entry.partition(" ")
-        kind = word if word in SIGNS else kinds.get(sign, "local")
-        colour = NIGHT_FIELD if sign == DROPPED else part_colour(kind, sign != PARTLY, NIGHT_FIELD)
+    for word, colour in swatches(layouts, NIGHT_FIELD):
         text.append(FULL * 2, colour).append(f" {word}   ")
     return text
 
@@ -241,10 +247,3 @@ def _count_sign(count: int, heads: int) -> str:
     if count == 0:
         return DROPPED
     return DIGITS[count - 1] if heads <= len(DIGITS) else DIGITS[-(-count * 9 // heads) - 1]
-
-
-def _few(counts: list[int], most: int = 8) -> list[int]:
-    """At most `most` of the counts, the ends among them."""
-    if len(counts) <= most:
-        return counts
-    return [counts[k * (len(counts) - 1) // (most - 1)] for k in range(most)]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from patterncc.analysis.costs.live import live_of
 from patterncc.errors import UsageError
 from patterncc.ir.layout import Classes, Layout
-from patterncc.pictures.parts import row_parts
+from patterncc.pictures.palette import part_colour
+from patterncc.pictures.parts import KINDS, parts_of, row_parts
 
 MOST_ROWS = 1024  # more cells than a picture has pixels; past it drawing takes seconds
 
@@ -100,6 +101,34 @@ def coverage(classes: Classes, of: Iterable[int], rows: int) -> list[list[int]]:
             found = row_parts(layout, i, rows, causal=classes.causal, block=classes.block)
             counts[i] += heads * (np.array(found) > 0)
     return counts.tolist()
+
+
+def swatches(layouts: Iterable[Layout], field: str, paper: str | None = None) -> list[tuple[str, str]]:
+    """Every colour of a picture of such layouts, with its word; `field` is that of what is not kept.
+
+    >>> swatches([Layout.parse("d<2 | sink 4 tokens")], "#eef0f3", "#ffffff")
+    [('local', '#4477aa'), ('sink, in part', '#8bd3c8'), ('not kept', '#eef0f3')]
+    """
+    parts = {(part.kind, part.whole) for layout in layouts for part in parts_of(layout)}
+    entries = [(kind, part_colour(kind, True)) for kind in KINDS if (kind, True) in parts]
+    entries += [
+        (f"{kind}, in part", part_colour(kind, False, paper or field)) for kind in KINDS if (kind, False) in parts
+    ]
+    return [*entries, ("not kept", field)]
+
+
+def few(counts: Iterable[int], most: int = 8) -> list[int]:
+    """At most `most` of some numbers of heads, ascending: none, the fewest and the most are among them.
+
+    >>> few(range(13), 7), few([2, 5])
+    ([0, 1, 3, 5, 7, 9, 12], [2, 5])
+    """
+    counts = sorted(set(counts))
+    none, some = counts[: counts[:1] == [0]], counts[counts[:1] == [0] :]
+    room = most - len(none)
+    if len(some) <= room:
+        return counts
+    return none + [some[k * (len(some) - 1) // (room - 1)] for k in range(room)]
 
 
 def row_weights(layout: Layout, rows: int, *, causal: bool, block: int) -> list[int]:

@@ -79,7 +79,17 @@ def test_the_digest_covers_pattern_templates_and_options(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "about", ['ends in a "quote"', '""" import os', "back\\slash \\N{BEL}", "ünïcode ∪ 漢", "x" * 300]
+    "about",
+    [
+        'ends in a "quote"',
+        '""" import os',
+        "back\\slash \\N{BEL}",
+        "ünïcode ∪ 漢",
+        "x" * 300,
+        "attn_fwd and attn_bwd_dq stay",
+        "# --- end constants ---",
+        "if CAUSAL: pass",
+    ],
 )
 def test_whatever_a_pattern_says_of_itself_stays_text(about: str) -> None:
     made = package(about=about)

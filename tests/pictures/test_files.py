@@ -21,7 +21,7 @@ from patterncc.ir.layout import Classes, Layout
 from patterncc.pictures import write
 from patterncc.pictures.figure import figure, part_cells
 from patterncc.pictures.html import html
-from patterncc.pictures.palette import FIELD, HEADS, PARTS, part_colour
+from patterncc.pictures.palette import COUNTS, FIELD, HEADS, PARTS, part_colour
 from patterncc.pictures.png import png, rgb
 from patterncc.pictures.scene import Cells, Scene, merged
 from patterncc.pictures.strokes import GLYPHS, strokes
@@ -174,6 +174,13 @@ def test_the_page_asks_for_nothing() -> None:
     assert not [found for found in page.found if asked & set(found[1])]
     policy = next(attributes["content"] for tag, attributes in page.found if "http-equiv" in attributes)
     assert policy is not None and policy.startswith("default-src 'none'; script-src 'sha256-")
+
+
+def test_the_legend_of_a_union_has_its_lightest_and_its_darkest_colour() -> None:
+    classes = one_layer(*(f"d<1 | {r}<=d<{2 * r + 1}" for r in range(1, 13)))
+    drawn = svg(figure(classes, union=True, rows=30))
+    assert all(f'rx="2" fill="{colour}"/>' in drawn for colour in COUNTS)
+    assert ">1</text>" in drawn and ">12</text>" in drawn
 
 
 @pytest.mark.parametrize(

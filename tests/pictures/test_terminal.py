@@ -59,6 +59,27 @@ def test_union_counts_heads() -> None:
     assert lines[-1] == "heads that keep a block:  . none  1 1  3 3"
 
 
+@pytest.mark.parametrize("colour", [False, True])
+def test_the_legend_names_the_fewest_heads(colour: bool) -> None:
+    """Of thirteen counts a few are named: none, one and all among them, which are the ends of the colours."""
+    classes = one_layer(*(f"d<1 | {r}<=d<{2 * r + 1}" for r in range(1, 13)), name="demo")
+    text = shown(classes, union=True, rows=30, width=120, colour=colour)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()[-1]
+    named = re.findall(r" (none|[0-9]+)(?=  |$)", plain)
+    assert named[:2] == ["none", "1"] and named[-1] == "12" and len(named) <= 8
+
+
+def test_the_legend_has_every_colour() -> None:
+    """A sink that keeps blocks in part is drawn in its own colour, not in the window's."""
+    classes = one_layer("d<1 | window 40,1 tokens | sink 4 tokens", name="demo")
+    text = shown(classes, colour=True, rows=6)
+    colours = set(re.findall(r"[34]8;2;([0-9;]+)m", text))
+    legend = text.splitlines()[-1]
+    drawn = {found for line in text.splitlines()[3:-2] for found in re.findall(r"[34]8;2;(\d+;\d+;\d+)", line)}
+    assert drawn <= {*re.findall(r"38;2;(\d+;\d+;\d+)", legend), "20;24;31"}, colours  # and the paper
+    assert "local, in part" in re.sub(r"\x1b\[[0-9;]*m", "", legend)
+
+
 def test_colour_paints_two_blocks_a_character() -> None:
     text = shown(one_layer("d<1"), colour=True, rows=4)
     blocks = [line for line in text.splitlines() if "▀" in line]
