@@ -32,7 +32,8 @@ int cuModuleGetFunction(struct function **function, void *module, const char *na
 int cuFuncGetAttribute(int *value, int what, void *function) { *value = what == 0 ? 1024 : 0; return 0; }
 
 int cuFuncSetAttribute(struct function *function, int what, int value) {
-    if (what == SHARED) function->shared = value;
+    if (what != SHARED) return INVALID; /* an attribute of later drivers */
+    function->shared = value;
     return 0;
 }
 
@@ -41,8 +42,8 @@ int cuLaunchKernelEx(const struct config *config, struct function *function, voi
     unsigned allowed = function->shared > 49152 ? function->shared : 49152;
     if (!grid[0] || !grid[1] || !grid[2] || grid[0] > INT32_MAX || grid[1] > 65535 || grid[2] > 65535) return INVALID;
     if (block[0] > 1024 || config->shared > MOST || config->shared > allowed) return INVALID;
-    FILE *file = fopen(getenv("STUB_LAUNCHES"), "a");
+    static FILE *file;
+    if (!file) file = fopen(getenv("STUB_LAUNCHES"), "a");
     fprintf(file, "%s\n", function->name);
-    fclose(file);
-    return 0;
+    return fflush(file);
 }

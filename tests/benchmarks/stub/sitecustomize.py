@@ -76,7 +76,12 @@ def installed() -> None:
     torch._C._cuda_getCurrentRawStream = lambda device: 0
     stubs: dict[str, Any] = {"Event": Event, "Stream": Stream, "CUDAGraph": Graph}
     stubs |= {"current_stream": lambda device=None: Stream(), "stream": lambda stream: nullcontext()}
-    stubs |= {"graph": lambda graph: nullcontext(), "is_available": lambda: True, "current_device": lambda: 0}
+    stubs |= {
+        "graph": lambda graph: nullcontext(),
+        "is_available": lambda: True,
+        "is_current_stream_capturing": lambda: False,
+        "current_device": lambda: 0,
+    }
     stubs |= {"get_device_capability": lambda device=None: (9, 0), "get_device_name": lambda device=None: "a stub"}
     stubs |= {
         "get_device_properties": lambda device=None: FACTS,
