@@ -7,11 +7,30 @@ from functools import cache, lru_cache
 
 import torch
 
-from . import index_map, row_map
+from . import configs, index_map, row_map
 from .pattern import CAUSAL, CLASS_OF, CLASSES, FORM, HEADS, KV_HEADS
 from .tables import column_table, row_table
 
+Heads = tuple[int, int, int]  # which are present: of which layer, from which one on, how many
+Rounds = tuple[tuple[int, int, torch.Tensor], ...]
 Places = tuple[tuple[int, int], ...]  # of each class, where what the kernels read of it begins
+
+
+def row_groups(
+    heads: Heads, rows: tuple[int, int], columns: int, size: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """`pattern` and `columns` for rows `rows[0]` to `rows[1]`, as `index_map` reads them, and the heads in groups."""
+    if FORM == "closed":
+        return _closed_groups(heads, size, device)
+    classes = present(*heads)
+    pattern, entries, places = row_arrays(classes, rows, columns, device)
+    return pattern, entries, head_groups(classes, heads[1], places, size, device)
+
+
+@cache
+def _closed_groups(heads: Heads, size: int, device: torch.device) -> tuple[torch.Tensor, None, torch.Tensor]:
+    pattern, places = class_ints(False, device)
+    return pattern, None, head_groups(present(*heads), heads[1], places, size, device)
 
 
 def row_arrays(
@@ -23,6 +42,32 @@ def row_arrays(
         return pattern, None, places
     first = 0 if CAUSAL else -room(-rows[0])  # causal rows below 0 keep nothing
     return class_tables(False, classes, first, room(rows[1]), room(columns), device)
+
+
+def rounds(
+    heads: Heads, rows: tuple[int, int], columns: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None, Rounds]:
+    """`pattern` and `rows` for as many columns, as `row_map` reads them, and the launches of dK and dV."""
+    if FORM == "closed":
+        return _closed_rounds(heads, device)
+    classes = present(*heads)
+    pattern, entries, places = column_arrays(classes, rows, columns, device)
+    return pattern, entries, _rounds(classes, heads[1], places, device)
+
+
+@cache
+def _closed_rounds(heads: Heads, device: torch.device) -> tuple[torch.Tensor, None, Rounds]:
+    pattern, places = class_ints(True, device)
+    return pattern, None, _rounds(present(*heads), heads[1], places, device)
+
+
+def _rounds(classes: tuple[int, ...], head_offset: int, places: Places, device: torch.device) -> Rounds:
+    """Each a number, a period and members: first all that is near, then each stride."""
+    found = [(0, 1, near_members(classes, head_offset, places, device))]
+    for number in range(1, len(row_map.STRIDES) + 1):
+        launches = stride_members(number, classes, head_offset, places, device)
+        found += ((number, every, members) for every, members in launches)
+    return tuple(found)
 
 
 def column_arrays(
@@ -137,6 +182,18 @@ def kv_heads(heads: int, head_offset: int) -> list[int]:
     """Which of the KV heads present each query head present reads."""
     share = HEADS // KV_HEADS
     return [(head_offset + head) // share - head_offset // share for head in range(heads)]
+
+
+@cache
+def shared(heads: Heads) -> int:
+    """The most heads that may share a tile."""
+    return group_size(present(*heads), heads[1])
+
+
+@cache
+def are_dense(heads: Heads) -> bool:
+    """Whether all heads present keep all columns."""
+    return configs.keeps_all([CLASSES[klass] for klass in set(present(*heads))])
 
 
 @cache

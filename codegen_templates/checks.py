@@ -53,6 +53,14 @@ def check_heads(heads: int, kv_heads: int, head_offset: int) -> None:
 
 def check_alike(**tensors: Tensor) -> None:
     """One dtype, one device, the pattern's head_dim."""
+    first, *rest = tensors.values()
+    dtype, device = first.dtype, first.device
+    if dtype in DTYPES and first.shape[-1] == HEAD_DIM:
+        for x in rest:
+            if x.dtype != dtype or x.device != device or x.shape[-1] != HEAD_DIM:
+                break
+        else:
+            return
     for name, x in tensors.items():
         if x.shape[-1] != HEAD_DIM:
             raise ValueError(
@@ -142,7 +150,7 @@ def check_paged(
         raise ValueError(f"k_cache and v_cache must have one shape; got {list(k_cache.shape)}, {list(v_cache.shape)}")
     check_alike(q=q, k_cache=k_cache, v_cache=v_cache)
     check_heads(q.shape[1], k_cache.shape[2], head_offset)
-    if any(x.stride(-1) != 1 for x in (k_cache, v_cache)):
+    if k_cache.stride(-1) != 1 or v_cache.stride(-1) != 1:
         raise ValueError("the last dimension of k_cache and v_cache must be contiguous")
     check_lengths(q, seq_lens=seq_lens, query_start_loc=query_start_loc)
     if block_table.dim() != 2 or len(block_table) != len(seq_lens) or len(query_start_loc) != len(seq_lens) + 1:

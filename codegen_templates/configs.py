@@ -5,7 +5,9 @@ What `tuned.py` finds measured on the GPU that is here goes before what stands h
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 KERNEL_FILES = (
     "index_map",
@@ -42,27 +44,43 @@ def family(arch: str) -> str:
     return {"sm_8": "sm_86", "sm_9": "sm_90", "sm_10": "sm_100", "sm_11": "sm_100"}.get(arch[:-1], "sm_86")
 
 
+def keeps_all(classes: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether each of these classes (of `pattern.CLASSES`) is dense: one band of all columns.
+
+    >>> keeps_all([{"closed": (0, ((0, None, 1, (0,), "j"),))}])
+    True
+    >>> keeps_all([{"closed": (0, ((0, 4, 1, (0,), "j"), (4, None, 8, (1,), "j")))}, {"closed": None}])
+    False
+    """
+    return all(one["closed"] and (0, None, 1, (0,), "j") in one["closed"][1] for one in classes)
+
+
 def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
     """For the forward kernel: `item` is the size of a number in bytes, `rows` what there is for a tile."""
     if arch == "interpreter":
         return Config(64, 64, 4, 2)
     is_amd = arch.startswith("gfx")
     stages = 1 if is_amd else 2 if item == 4 or head_dim > 128 or arch.startswith("sm_12") else 3
+    if family(arch) == "sm_90" and item == 2:
+        if rows > FEW_ROWS:
+            return Config(64, 64, 4, 3) if head_dim <= 128 else Config(128, 64, 8, 2)
+        if head_dim <= 128:
+            return Config(16, 64, 2, 2)
     if rows <= FEW_ROWS:  # decoding: the keys are all the work
         return Config(16, 32 if head_dim * item > 256 else 64, 8 if head_dim * item > 256 else 4, stages)
     if item == 4:  # products of float32 are not left to matrix units
         return Config(64, 32, 8, 2) if head_dim <= 64 else Config(32, 16, 8, 1)
     if head_dim > 128:
-        return Config(64, 64 if family(arch) in ("sm_90", "sm_100") else 32, 8, stages)
-    if head_dim <= 64 and family(arch) in ("sm_90", "sm_100"):
+        return Config(64, 64 if family(arch) == "sm_100" else 32, 8, stages)
+    if head_dim <= 64 and family(arch) == "sm_100":
         return Config(128, 128, 8, stages)
     if is_amd:  # two waves on each SIMD
         return Config(128, 64 if head_dim <= 64 else 32, 4, stages)
     return Config(128, 64, 8, stages)
 
 
-def dq(arch: str, head_dim: int, item: int, rows: int) -> Config:
-    """For dQ, likewise."""
+def dq(arch: str, head_dim: int, item: int, rows: int, is_dense: bool = False) -> Config:
+    """For dQ, likewise; `is_dense` where every head keeps all columns."""
     if arch == "interpreter":
         return Config(64, 64, 4, 2)
     if item == 4:
@@ -71,18 +89,25 @@ def dq(arch: str, head_dim: int, item: int, rows: int) -> Config:
         return Config(64, 32, 4, 1)
     if head_dim > 128:
         return Config({"sm_90": 128, "sm_86": 32}.get(family(arch), 64), 32, 8, 2)
-    keys = 64 if head_dim <= 64 or family(arch) in ("sm_90", "sm_100") else 32
+    if family(arch) == "sm_90":
+        return Config(128, 64, 8, 3) if is_dense else Config(64, 64, 4, 3 if head_dim <= 64 else 2)
+    keys = 64 if head_dim <= 64 or family(arch) == "sm_100" else 32
     return Config(128, 128 if head_dim <= 64 and family(arch) == "sm_100" else keys, 8, 2)
 
 
-def dkdv(arch: str, head_dim: int, item: int) -> Config:
-    """For dK and dV: a program owns `keys` and runs through tiles of `rows`."""
+def dkdv(arch: str, head_dim: int, item: int, is_packed: bool = False) -> Config:
+    """For dK and dV: a program owns `keys` and runs through tiles of `rows`. Finding packed sequences takes registers
+    that smaller programs do not have."""
     if arch == "interpreter":
         return Config(64, 64, 4, 2)
     if item == 4:
         return Config(32, 32, 8, 2) if head_dim <= 64 else Config(16, 32, 4, 1)
     if arch.startswith("gfx"):
         return Config(32, 64 if head_dim <= 128 else 32, 4, 1)
+    if family(arch) == "sm_90" and not is_packed:
+        if head_dim <= 64:
+            return Config(64, 64, 4, 3)
+        return Config(32, 64, 4, 3) if head_dim <= 128 else Config(32, 32, 4, 2)
     if head_dim > 128:
         return Config(32, 32, 8, 1 if family(arch) in ("sm_80", "sm_86") else 2)
     if head_dim <= 64:

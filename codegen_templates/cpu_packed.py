@@ -89,9 +89,10 @@ def forward_paged(
     layer: int,
     scale: float,
     head_offset: int,
+    are_some_left: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Output like q [total_q, heads, dim] and LSE [heads, total_q]; caches [pages, page_size, kv_heads, dim]. The
-    queries of a request are the last of its tokens."""
+    queries of a request are the last of its tokens; whether `are_some_left` that are of none is seen here."""
     out, lse = _nothing(q)
     starts, lengths = query_start_loc.tolist(), seq_lens.tolist()
     check_offsets(len(q), query_start_loc=starts)

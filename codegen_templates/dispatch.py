@@ -10,11 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import DispatchKey
 from torch.autograd import forward_ad
 
 from .arguments import number
 from .pattern import HEAD_DIM, NAME
 
+PLAIN = (Tensor, torch.nn.Parameter)
+_usual = [torch._C.DispatchKeySet(key).raw_repr() for key in (DispatchKey.BackendSelect, DispatchKey.ADInplaceOrView)]
+USUAL = (_usual[0], _usual[0] | _usual[1])  # what torch's dispatcher includes in inference mode, and else
+_imported: dict[str, ModuleType] = {}
 NAMESPACE = (__package__ or NAME).replace(
     ".", "_"
 )  # of the operators: one for each package, whatever its pattern's name
@@ -26,12 +31,27 @@ def path(q: Tensor, launches: str, fallback: str) -> ModuleType:
     is_cpu = q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"
     if q.dtype == torch.float64 and not is_cpu:
         raise TypeError(f"{NAME}: kernels take float32, float16, bfloat16; float64 is for gradient checks on a CPU")
+    name = fallback if is_cpu else launches
     try:
-        return import_module(f".{fallback if is_cpu else launches}", __package__)
+        return _imported.get(name) or _imported.setdefault(name, import_module(f".{name}", __package__))
     except ImportError as error:
         if is_cpu:
             raise
         raise RuntimeError(f"{NAME}: attention on {q.device.type} needs triton, which cannot be imported") from error
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether an operator would only compute: eagerly, without a gradient, for plain tensors. Then there is a shorter
+    way, since being an operator takes longer than the launch: nobody is there who would have to see one."""
+    if torch.compiler.is_compiling() or torch._C._is_torch_function_mode_enabled():
+        return False
+    if torch._C._dispatch_tls_local_include_set().raw_repr() not in USUAL:  # a mode, a transformation, a tracer
+        return False
+    has_gradient = torch.is_grad_enabled()
+    for x in tensors:
+        if type(x) not in PLAIN or (has_gradient and x.requires_grad) or x.is_neg():
+            return False
+    return not torch.is_autocast_enabled(tensors[0].device.type)
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -45,7 +65,9 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def refuse_tangents(*tensors: Tensor) -> None:
     """Forward-mode differentiation, which an operator would pass over in silence."""
-    if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
         _refuse_forward_mode()
 
 

@@ -12,6 +12,7 @@ from .dispatch import (
     autocast,
     default_scale,
     differentiable,
+    is_plain,
     lse_dtype,
     path,
     refuse_second,
@@ -48,7 +49,11 @@ def attention(
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     scale = default_scale(scale)
     q_start = kv_start + k.shape[2] - q.shape[2] if q_start is None else whole("q_start", q_start)
-    out, lse = _open_forward(q, k, v, layer, scale, head_offset, q_start, kv_start)
+    if is_plain(q, k, v):
+        place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
+        out, lse = path(q, "launch", "cpu").forward(q, k, v, **place)
+    else:
+        out, lse = _open_forward(q, k, v, layer, scale, head_offset, q_start, kv_start)
     return (out, lse) if return_lse else out
 
 
@@ -102,7 +107,12 @@ def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
 def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:
     q, k, v, out, lse = ctx.saved_tensors
     dout = torch.zeros_like(out) if dout is None else dout
-    return *_open_backward(dout, dlse, q, k, v, out, lse, *ctx.place), None, None, None, None, None
+    if is_plain(dout, q, k, v, out, lse, *(() if dlse is None else (dlse,))):
+        place = dict(zip(("layer", "scale", "head_offset", "q_start", "kv_start"), ctx.place, strict=True))
+        grads = path(q, "launch_backward", "cpu").backward(q, k, v, out, lse, dout, dlse, **place)
+    else:
+        grads = _open_backward(dout, dlse, q, k, v, out, lse, *ctx.place)
+    return *grads, None, None, None, None, None
 
 
 _open_forward = differentiable(_forward, _save, _differentiate)

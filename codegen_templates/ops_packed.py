@@ -12,6 +12,7 @@ from .dispatch import (
     autocast,
     default_scale,
     differentiable,
+    is_plain,
     lse_dtype,
     path,
     refuse_first,
@@ -19,6 +20,7 @@ from .dispatch import (
     refuse_tangents,
     save_nothing,
 )
+from .requests import query_starts
 
 
 def attention_varlen(
@@ -49,7 +51,12 @@ def attention_varlen(
     check_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, head_offset)
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     lengths = cu_seqlens_q, cu_seqlens_k, *most
-    out, lse = _open_varlen(q, k, v, *lengths, layer, default_scale(scale), head_offset)
+    scale = default_scale(scale)
+    if is_plain(q, k, v, cu_seqlens_q, cu_seqlens_k):
+        forward = path(q, "launch", "cpu_packed").forward_varlen
+        out, lse = forward(q, k, v, *lengths, layer=layer, scale=scale, head_offset=head_offset)
+    else:
+        out, lse = _open_varlen(q, k, v, *lengths, layer, scale, head_offset)
     return (out, lse) if return_lse else out
 
 
@@ -80,8 +87,13 @@ def attention_paged(
     (q,) = autocast(q) if q.dtype != k_cache.dtype else (q,)
     check_paged(q, k_cache, v_cache, block_table, seq_lens, query_start_loc, head_offset)
     most = q.shape[0] if max_q_len is None else whole("max_q_len", max_q_len, 0)
-    where = block_table, seq_lens, query_start_loc, most
-    out, lse = _open_paged(q, k_cache, v_cache, *where, layer, default_scale(scale), head_offset)
+    scale = default_scale(scale)
+    tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc
+    if is_plain(*tensors):
+        forward = path(q, "launch", "cpu_packed").forward_paged
+        out, lse = forward(*tensors, max_q_len=most, layer=layer, scale=scale, head_offset=head_offset)
+    else:
+        out, lse = _open_paged(*tensors, most, layer, scale, head_offset)
     return (out, lse) if return_lse else out
 
 
@@ -99,14 +111,23 @@ def decode(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`attention_paged` with the same number of new tokens for every request: q [requests, q_len, heads, head_dim], of
     which seq_lens counts the keys too. The LSE is [requests, heads, q_len]."""
+    check_tensors(k_cache=k_cache, v_cache=v_cache, block_table=block_table, seq_lens=seq_lens)
     check_decode(q)
     requests, q_len, heads, _ = q.shape
-    starts = torch.arange(requests + 1, dtype=torch.int32, device=q.device) * q_len
-    options = {"layer": layer, "head_offset": head_offset, "max_q_len": q_len, "scale": scale}
-    paged = k_cache, v_cache, block_table, seq_lens, starts
-    out, lse = attention_paged(q.flatten(0, 1), *paged, return_lse=True, **options)
-    out, lse = out.view(q.shape), lse.view(heads, requests, q_len).transpose(0, 1)
-    return (out, lse) if return_lse else out
+    tokens, paged = q.flatten(0, 1), (k_cache, v_cache, block_table, seq_lens)
+    if is_plain(q, *paged):
+        layer, head_offset, scale = check_layer(layer), whole("head_offset", head_offset), default_scale(scale)
+        starts = query_starts(requests, q_len, q.device)
+        check_paged(tokens, *paged, starts, head_offset)
+        forward = path(q, "launch", "cpu_packed").forward_paged
+        place = {"layer": layer, "scale": scale, "head_offset": head_offset}
+        out, lse = forward(tokens, *paged, starts, max_q_len=q_len, are_some_left=False, **place)
+    else:
+        starts = torch.arange(requests + 1, dtype=torch.int32, device=q.device) * q_len
+        options = {"layer": layer, "head_offset": head_offset, "max_q_len": q_len, "scale": scale}
+        out, lse = attention_paged(tokens, *paged, starts, return_lse=True, **options)
+    out = out.view(q.shape)
+    return (out, lse.view(heads, requests, q_len).transpose(0, 1)) if return_lse else out
 
 
 @torch.library.custom_op(f"{NAMESPACE}::attention_varlen", mutates_args=())
@@ -196,7 +217,16 @@ def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
 def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:
     q, k, v, out, lse, *lengths = ctx.saved_tensors
     dout = torch.zeros_like(out) if dout is None else dout
-    return *_open_varlen_backward(dout, dlse, q, k, v, out, lse, *lengths, *ctx.rest), *[None] * 7
+    tensors = q, k, v, out, lse, dout, dlse, *lengths
+    if is_plain(*(x for x in tensors if x is not None)):
+        backward, (*most, layer, scale, head_offset) = (
+            path(q, "launch_backward", "cpu_packed").backward_varlen,
+            ctx.rest,
+        )
+        grads = backward(*tensors, *most, layer=layer, scale=scale, head_offset=head_offset)
+    else:
+        grads = _open_varlen_backward(dout, dlse, q, k, v, out, lse, *lengths, *ctx.rest)
+    return *grads, *[None] * 7
 
 
 _open_varlen = differentiable(_varlen, _save, _differentiate)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, reduce
+from operator import or_
 
 import torch
 
@@ -13,10 +14,9 @@ from .pattern import BLOCK, ROWS_PER_TILE_FREE
 
 LOG2_E = 1.4426950408889634
 MOST_TOGETHER = (1 << 16) - 1  # requests of a launch: CUDA's grid has no more in its last dimension
-Part = tuple[torch.Tensor | None, int | None]  # a tensor, and in which of its dimensions requests are numbered
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Requests:
     """Where the queries and keys of each request are; lengths are of the longest when they are packed."""
 
@@ -42,18 +42,20 @@ class Requests:
             return -self.q_len // BLOCK, -(-self.kv_len // BLOCK)
         return self.q_start // BLOCK, -(-(self.q_start + self.q_len) // BLOCK)
 
-    def launches(self, *tensors: Part) -> Iterator[tuple[Requests, list[torch.Tensor | None]]]:
-        """The requests, as many at a time as a launch can have, and their parts of tensors. A launch without all of
-        them writes nothing of what is in none."""
+    def launches(
+        self, *tensors: torch.Tensor | None, dim: int | None
+    ) -> Iterator[tuple[Requests, tuple[torch.Tensor | None, ...]]]:
+        """The requests, as many at a time as a launch can have, and their parts of tensors, in whose dimension `dim`
+        they are numbered, if in any. A launch without all of them writes nothing of what is in none."""
         if self.count <= MOST_TOGETHER:
-            yield self, [x for x, _ in tensors]
+            yield self, tensors
             return
         for first in range(0, self.count, MOST_TOGETHER):
             count = min(MOST_TOGETHER, self.count - first)
             lists = (self.q_starts, self.kv_starts, self.pages)
             q_starts, kv_starts, pages = (x if x is None else x[first : first + count + 1] for x in lists)
             own = replace(self, count=count, q_starts=q_starts, kv_starts=kv_starts, pages=pages, q_total=0, kv_total=0)
-            yield own, [x if x is None or dim is None else x.narrow(dim, first, count) for x, dim in tensors]
+            yield own, tuple(x if x is None or dim is None else x.narrow(dim, first, count) for x in tensors)
 
     @property
     def columns(self) -> int:
@@ -69,18 +71,28 @@ class Requests:
         return block_q, block_h, -(-(self.q_start + self.q_len) // block_q) - self.q_start // block_q
 
 
-def aligned(*tensors: torch.Tensor) -> tuple[int, list[int]]:
-    """The unit in which the strides of batch, head and row are whole, 16 bytes if it can be; and the strides in it."""
-    strides = [stride for x in tensors for stride in x.stride()[-4:-1]]
-    unit = 16 // tensors[0].element_size()
-    if any(stride % unit for stride in strides):
+def in_units(item: int, strides: list[int]) -> tuple[int, list[int]]:
+    """The unit in which these strides are whole, 16 bytes if it can be, and they in it; numbers have `item` bytes.
+
+    >>> in_units(2, [4096, 128]), in_units(2, [4096, 100])
+    ((8, [512, 16]), (1, [4096, 100]))
+    """
+    unit = 16 // item  # a power of two
+    if reduce(or_, strides) % unit:
         return 1, strides
     return unit, [stride // unit for stride in strides]
 
 
-def unpacked(x: torch.Tensor, count: int) -> torch.Tensor:
-    """A view [count, heads, rows, head_dim] of [rows, heads, head_dim]: every request sees all rows."""
-    return x.transpose(-3, -2).unsqueeze(-4).expand(*x.shape[:-3], count, -1, -1, -1)
+def packed_strides(x: torch.Tensor) -> tuple[int, int, int]:
+    """Of batch, heads and rows of [(parts,) rows, heads, head_dim]: every request sees all rows."""
+    rows, heads, _ = x.stride()[-3:]
+    return 0, heads, rows
+
+
+def page_strides(x: torch.Tensor) -> tuple[int, int, int]:
+    """Of pages, heads and rows of [pages, page_size, heads, head_dim]."""
+    pages, rows, heads, _ = x.stride()
+    return pages, heads, rows
 
 
 def precision(q: torch.Tensor) -> str:
@@ -88,9 +100,19 @@ def precision(q: torch.Tensor) -> str:
     return "tf32" if q.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest" else "ieee"
 
 
-@lru_cache
 def query_starts(count: int, q_len: int, device: torch.device) -> torch.Tensor:
-    return torch.arange(0, (count + 1) * q_len, q_len, dtype=torch.int32, device=device)
+    """Where the queries of each request begin when all have as many. What a graph being captured makes is there only
+    once the graph runs, so it is not kept."""
+    key = count, q_len, device
+    found = _starts.get(key)
+    if found is None:
+        found = torch.arange(count + 1, dtype=torch.int32, device=device) * q_len
+        if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+            _starts[key] = found  # for good: a captured graph reads it
+    return found
+
+
+_starts: dict[tuple[int, int, torch.device], torch.Tensor] = {}
 
 
 @cache

@@ -72,12 +72,14 @@ def trying(direction: str, config: Config) -> Iterator[None]:
 
 
 def _config(direction: str, q: torch.Tensor) -> Config | None:
-    if direction in tried:
+    if tried and direction in tried:
         return tried[direction]
     key = direction, q.device, q.element_size(), precision(q)
-    if key not in _read:
+    try:
+        return _read[key]
+    except KeyError:
         _read[key] = _stored(direction, q)
-    return _read[key]
+        return _read[key]
 
 
 def _stored(direction: str, q: torch.Tensor) -> Config | None:

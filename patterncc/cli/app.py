@@ -230,20 +230,6 @@ def import_(
     return run(source, output, name, heads, length, level, block, json)
 
 
-@app.command()
-def export(
-    pattern: Pattern,
-    to: Annotated[str, typer.Option("--to", metavar="flex|flashinfer|flashmask|fa4|torch", help="The library.")],
-    length: Length,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the files go.")] = Path(),
-    json: Json = False,
-) -> int:
-    """Write arrays and code with which another library applies a pattern."""
-    from patterncc.cli.exporting import run
-
-    return run(pattern, to, length, output, json)
-
-
 @app.command("list")
 def list_(json: Json = False) -> int:
     """List the shipped patterns."""

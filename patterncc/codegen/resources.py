@@ -117,10 +117,11 @@ def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
     yield call("attn_combine", "", small, {}, SPLITS=16)
     yield call("attn_bwd_prepare", "", small, {}, BLOCK_M=16)
     for purpose, pointers in (("", {}), ("varlen", packed)):
-        config = configs.dq(arch, dim, item, FULL)
         flags = {"IS_PACKED": bool(purpose), "IS_LOOKED_UP": table}
-        yield call("attn_bwd_dq", purpose, config, pointers, **tile(config, config.rows), **flags)
-        config = configs.dkdv(arch, dim, item)
+        dense = {configs.keeps_all([pattern.CLASSES[klass] for klass in layer]) for layer in pattern.CLASS_OF}
+        for config in sorted({configs.dq(arch, dim, item, FULL, is_dense) for is_dense in dense}, key=repr):
+            yield call("attn_bwd_dq", purpose, config, pointers, **tile(config, config.rows), **flags)
+        config = configs.dkdv(arch, dim, item, bool(purpose))
         for number in range(1 + len(package.row_map.STRIDES)):
             keys = config.keys if pattern.ROWS_PER_TILE_FREE else min(config.keys, pattern.BLOCK)
             shape = {"ROUND": number, "BLOCK_M": config.rows, "BLOCK_N": keys}

@@ -63,12 +63,18 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
 
 def distinct_heads(package: ModuleType) -> list[tuple[int, int]]:
     """KV heads that kernels treat differently, as layer and first query head: in how many of their query heads share a
-    tile, and which rounds of dK and dV they take. However a model is split over devices, its KV heads are whole."""
-    pattern, found = package.pattern, dict[tuple[int, tuple[bool, ...]], tuple[int, int]]()
+    tile, which rounds of dK and dV they take, and whether they keep all columns. However a model is split over devices,
+    its KV heads are whole."""
+    pattern, found = package.pattern, dict[tuple[int, tuple[bool, ...], bool], tuple[int, int]]()
     share = pattern.HEADS // pattern.KV_HEADS
     for layer in range(pattern.LAYERS):
         for head in range(0, pattern.HEADS, share):
             classes = package.arrays.present(layer, head, share)
             rounds = (any(period[klass] for klass in classes) for period in package.row_map.STRIDES)
-            found.setdefault((package.arrays.group_size(classes, head), tuple(rounds)), (layer, head))
+            kind = (
+                package.arrays.group_size(classes, head),
+                tuple(rounds),
+                package.arrays.are_dense((layer, head, share)),
+            )
+            found.setdefault(kind, (layer, head))
     return list(found.values())

@@ -149,8 +149,8 @@ def few_together(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         monkeypatch.setattr(of.part(part), "MOST_TOGETHER", 3)
     launches = of.part("requests").Requests.launches
 
-    def counted(self, *tensors):  # type: ignore[no-untyped-def]
-        for some, parts in launches(self, *tensors):
+    def counted(self, *tensors, **where):  # type: ignore[no-untyped-def]
+        for some, parts in launches(self, *tensors, **where):
             counts.append(some.count)
             yield some, parts
 

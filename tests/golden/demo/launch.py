@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import wraps
+from functools import cache, wraps
 
 import torch
 
@@ -11,8 +11,20 @@ from .configs import Config
 from .forward import (
     attn_fwd_demo,
 )
+from .kept import Launch
 from .pattern import FORM, HEAD_DIM
-from .requests import LOG2_E, MOST_TOGETHER, Requests, aligned, arch, precision, processors, query_starts, unpacked
+from .requests import (
+    LOG2_E,
+    MOST_TOGETHER,
+    Requests,
+    arch,
+    in_units,
+    packed_strides,
+    page_strides,
+    precision,
+    processors,
+    query_starts,
+)
 from .splits import (
     attn_combine_demo,
 )
@@ -56,7 +68,9 @@ def forward(
     out = torch.empty_like(q)
     lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
     requests = Requests(q.shape[0], q.shape[2], k.shape[2], q_start, kv_start)
-    _forward(q, k, v, out, lse, requests, layer, scale, head_offset, config)
+    q, scale = upright(q, scale)
+    strides = [*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]]
+    _forward(q, k, v, out, lse, strides, lse.stride(0), requests, layer, scale, head_offset, config)
     return out, lse
 
 
@@ -80,8 +94,9 @@ def forward_varlen(
     out, lse = _room(q, count, max_seqlen_q)
     lengths = count, max_seqlen_q, max_seqlen_k
     requests = Requests(*lengths, q_starts=cu_seqlens_q, kv_starts=cu_seqlens_k, q_total=len(q))
-    tensors = [unpacked(x, count) for x in (q, k, v, out)]
-    _forward(*tensors, lse.expand(count, -1, -1), requests, layer, scale, head_offset, config)
+    q, scale = upright(q, scale)
+    strides = [*packed_strides(q), *packed_strides(k), *packed_strides(v), *packed_strides(out)]
+    _forward(q, k, v, out, lse, strides, 0, requests, layer, scale, head_offset, config)
     return out, lse
 
 
@@ -107,35 +122,24 @@ def forward_paged(
     Short queries take one tile with all heads of a KV head that are alike, and several programs share their keys.
     are_some_left: whether some queries may be of no request.
     """
-    count, kv_len = len(seq_lens), block_table.shape[1] * k_cache.shape[1]  # the lengths are known to the device alone
-    total = len(q) if are_some_left else 0
-    packed = {"q_starts": query_start_loc, "kv_starts": seq_lens, "pages": block_table, "q_total": total}
-    requests = Requests(count, max_q_len, kv_len, **packed)
-    caches = k_cache.transpose(1, 2), v_cache.transpose(1, 2)
+    count, page, (rows, heads, _) = len(seq_lens), k_cache.shape[1], q.shape
+    kv_len = block_table.shape[1] * page  # the lengths are known to the device alone
+    packed = query_start_loc, seq_lens, block_table, rows if are_some_left else 0
+    requests = Requests(count, max_q_len, kv_len, 0, 0, *packed)
     out, lse = _room(q, count, max_q_len)
     if splits is None:
         splits = configs.splits(processors(q.device), count * k_cache.shape[2] * max_q_len, kv_len)
-    if splits == 1 or not count or not max_q_len:
-        tensors = unpacked(q, count), *caches, unpacked(out, count)
-        _forward(*tensors, lse.expand(count, -1, -1), requests, layer, scale, head_offset, config)
+    if not count or not max_q_len:
         return out, lse
-    parts, lses = _room(q.expand(splits, *q.shape), count, max_q_len, torch.float32)
-    tensors = unpacked(q, count), *caches, unpacked(parts, count)
-    _forward(*tensors, lses[:, None].expand(-1, count, -1, -1), requests, layer, scale, head_offset, config)
-    attn_combine_demo[q.shape[:2]](
-        parts,
-        lses,
-        out,
-        lse,
-        splits,
-        *parts.stride()[:3],
-        *lses.stride()[:2],
-        *out.stride()[:2],
-        lse.stride(0),
-        SPLITS=1 << (splits - 1).bit_length(),
-        num_warps=4,
-        enable_fp_fusion=True,
-    )
+    parts, lses = (out, lse) if splits == 1 else _room(q, count, max_q_len, splits)
+    q, scale = upright(q, scale)
+    strides = [*packed_strides(q), *page_strides(k_cache), *page_strides(v_cache), *packed_strides(parts)]
+    tensors = q, k_cache, v_cache, parts, lses
+    _forward(*tensors, strides, 0, requests, layer, scale, head_offset, config, page=page, splits=splits)
+    if splits > 1:
+        numbers = splits, *parts.stride()[:3], *lses.stride()[:2], *out.stride()[:2], lse.stride(0)
+        launch = _combining(q.device, out.dtype, 1 << (splits - 1).bit_length())
+        launch(attn_combine_demo, (rows, heads, 1), (parts, lses, out, lse), numbers)
     return out, lse
 
 
@@ -162,18 +166,25 @@ def decode(
     return out.view(q.shape), lse.view(heads, count, q_len).transpose(0, 1)
 
 
-def _room(
-    q: torch.Tensor, count: int, longest: int, dtype: torch.dtype | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """For output and LSE of packed queries [..., rows, heads, head_dim]: the kernel writes all of it if it is launched
-    once, else 0 and -inf stand where no request is."""
-    *parts, rows, heads, _ = q.shape
-    out = torch.empty_like(q) if dtype is None else torch.empty(q.shape, dtype=dtype, device=q.device)
-    lse = torch.empty(*parts, heads, rows, dtype=torch.float32, device=q.device)
+def _room(q: torch.Tensor, count: int, longest: int, splits: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """For output and LSE of packed queries [rows, heads, head_dim], or of [splits, ...] parts of them in float32: the
+    kernel writes all of it if it is launched once, else 0 and -inf stand where no request is."""
+    rows, heads, head_dim = q.shape
+    of_float = {"dtype": torch.float32, "device": q.device}
+    if splits:
+        out = torch.empty(splits, rows, heads, head_dim, **of_float)
+        lse = torch.empty(splits, heads, rows, **of_float)
+    else:
+        out, lse = torch.empty_like(q), torch.empty(heads, rows, **of_float)
     if not count or not longest or count > MOST_TOGETHER:
         out.zero_()
         lse.fill_(float("-inf"))
     return out, lse
+
+
+def upright(q: torch.Tensor, scale: float) -> tuple[torch.Tensor, float]:
+    """The same scores with a scale of 0 or more: a maximum of scores must be one of scaled scores."""
+    return (q, scale) if scale >= 0 else (-q, -scale)
 
 
 def _forward(
@@ -182,62 +193,68 @@ def _forward(
     v: torch.Tensor,
     out: torch.Tensor,
     lse: torch.Tensor,
+    strides: list[int],
+    lse_stride: int,
     requests: Requests,
     layer: int,
     scale: float,
     head_offset: int,
     config: Config | None,
+    *,
+    page: int = 0,
+    splits: int = 1,
 ) -> None:
-    """Launch the kernel on views [batch or pages, heads, rows, head_dim]; `out` and `lse` may have [parts] before."""
+    """Launch the kernel. strides: of batch or pages, heads and rows of q, k, v and out; lse_stride: of the batch in
+    `lse` [(parts,) (batch,) heads, rows]. Where the keys are split, `out` and `lse` are [parts, ...]."""
     if not requests.count or not requests.q_len:
         return
-    if scale < 0:  # a maximum of scores must be one of scaled scores
-        q, scale = -q, -scale
-
-    classes = arrays.present(layer, head_offset, q.shape[1])
-    shared = arrays.group_size(classes, head_offset)
+    device, heads = q.device, (layer, head_offset, q.shape[1])
+    shared = arrays.shared(heads)
     rows = requests.q_len * shared
-    config = config or tuned.forward(q, rows) or configs.forward(arch(q.device), HEAD_DIM, q.element_size(), rows)
+    config = config or tuned.forward(q, rows) or configs.forward(arch(device), HEAD_DIM, q.element_size(), rows)
     block_q, block_h, tiles = requests.tiling(config, shared)
-    pattern, entries, places = arrays.row_arrays(classes, requests.rows, requests.columns, q.device)
-    groups = arrays.head_groups(classes, head_offset, places, block_h, q.device)
+    pattern, entries, groups = arrays.row_groups(heads, requests.rows, requests.columns, block_h, device)
+    align, strides = in_units(q.element_size(), strides)
+    split_strides = (out.stride(0), lse.stride(0)) if splits > 1 else (0, 0)
+    kinds = tuple(x if x is None else x.dtype for x in (requests.q_starts, requests.kv_starts, requests.pages))
+    tile = block_q, block_h, config.keys, config.warps, config.stages
+    launch = _forward_launch(device, (q.dtype, out.dtype, *kinds), tile, page, align, precision(q))
+    rest = split_strides[0], lse_stride, lse.stride(-2), split_strides[1]
+    pages = 0 if requests.pages is None else requests.pages.stride(0)
+    lengths = requests.q_len, requests.kv_len, requests.q_start, requests.kv_start
+    numbers = scale * LOG2_E, *lengths, *strides, *rest, pages
+    for some, tensors in requests.launches(q, k, v, out, lse, dim=None if requests.are_packed else 0):
+        given = *tensors, groups, pattern, entries, some.q_starts, some.kv_starts, some.pages
+        launch(attn_fwd_demo, (tiles * splits, len(groups), some.count), given, (*numbers, some.q_total, splits))
 
-    splits = out.shape[0] if out.dim() == 5 else 1
-    split_strides = (out.stride(0), lse.stride(0)) if out.dim() == 5 else (0, 0)
-    align, strides = aligned(q, k, v, out)
-    are_paged = requests.pages is not None
-    of_keys = None if are_paged else 0
-    for some, tensors in requests.launches((q, 0), (k, of_keys), (v, of_keys), (out, -4), (lse, -3)):
-        attn_fwd_demo[(tiles * splits, len(groups), some.count)](
-            *tensors,
-            groups,
-            pattern,
-            entries,
-            some.q_starts,
-            some.kv_starts,
-            some.pages,
-            scale * LOG2_E,
-            some.q_len,
-            some.kv_len,
-            some.q_start,
-            some.kv_start,
-            *strides,
-            split_strides[0],
-            *lse.stride()[-3:-1],
-            split_strides[1],
-            0 if some.pages is None else some.pages.stride(0),
-            some.q_total,
-            splits,
-            BLOCK_Q=block_q,
-            BLOCK_H=block_h,
-            BLOCK_N=config.keys,
-            PAGE=k.shape[2] if are_paged else 0,
-            ALIGN=align,
-            IS_PACKED=some.are_packed,
-            IS_LOOKED_UP=FORM == "table" or are_paged,
-            STAGES=config.stages,
-            PRECISION=precision(q),
-            num_warps=config.warps,
-            num_stages=config.stages,
-            enable_fp_fusion=True,
-        )
+
+@cache
+def _forward_launch(
+    device: torch.device,
+    dtypes: tuple[torch.dtype | None, ...],
+    tile: tuple[int, int, int, int, int],
+    page: int,
+    align: int,
+    precision: str,
+) -> Launch:
+    block_q, block_h, block_n, warps, stages = tile
+    return Launch(
+        device,
+        BLOCK_Q=block_q,
+        BLOCK_H=block_h,
+        BLOCK_N=block_n,
+        PAGE=page,
+        ALIGN=align,
+        IS_PACKED=dtypes[2] is not None,
+        IS_LOOKED_UP=FORM == "table" or page > 0,
+        STAGES=stages,
+        PRECISION=precision,
+        num_warps=warps,
+        num_stages=stages,
+        enable_fp_fusion=True,
+    )
+
+
+@cache
+def _combining(device: torch.device, dtype: torch.dtype, splits: int) -> Launch:
+    return Launch(device, SPLITS=splits, num_warps=4, enable_fp_fusion=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import torch
 
 from . import arrays, binaries, configs, tuned
@@ -14,8 +17,9 @@ from .backward_dkdv import (
 from .backward_dq import (
     attn_bwd_dq_demo,
 )
+from .kept import Launch
 from .pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
-from .requests import LOG2_E, MOST_TOGETHER, Requests, aligned, arch, precision
+from .requests import LOG2_E, MOST_TOGETHER, Requests, arch, in_units, precision
 from .row_map import STRIDES
 
 PREPARED_ROWS = 16
@@ -114,90 +118,95 @@ def _backward(
         return
     dout = dout if dout.stride(-1) == 1 else dout.contiguous()
     log_sum, delta = _prepare(out, lse, dout, dlse)
-    classes = arrays.present(layer, head_offset, q.shape[1])
-    rest = {
-        "IS_PACKED": requests.are_packed,
-        "PRECISION": precision(q),
-        "enable_fp_fusion": True,
-    }
-    lengths = scale * LOG2_E, requests.q_len, requests.kv_len, requests.q_start, requests.kv_start
+    heads, device = (layer, head_offset, q.shape[1]), q.device
     of_batch = None if requests.are_packed else 0
+    lengths = scale * LOG2_E, requests.q_len, requests.kv_len, requests.q_start, requests.kv_start
     row_strides = 0 if requests.are_packed else log_sum.stride(0), log_sum.stride(1)
+    kind = q.dtype, tuple(x if x is None else x.dtype for x in (requests.q_starts, requests.kv_starts)), precision(q)
 
-    shared = arrays.group_size(classes, head_offset)
+    shared = arrays.shared(heads)
     rows = requests.q_len * shared
-    own = config or tuned.dq(q) or configs.dq(arch(q.device), HEAD_DIM, q.element_size(), rows)
+    own = config or tuned.dq(q)
+    own = own or configs.dq(arch(device), HEAD_DIM, q.element_size(), rows, arrays.are_dense(heads))
     block_q, block_h, tiles = requests.tiling(own, shared)
-    pattern, entries, places = arrays.row_arrays(classes, requests.rows, requests.columns, q.device)
-    groups = arrays.head_groups(classes, head_offset, places, block_h, q.device)
-    align, strides = aligned(*(x.expand(requests.count, -1, -1, -1) for x in (q, k, v, dout, dq)))
-    for some, tensors in requests.launches(*((x, of_batch) for x in (q, k, v, dout, dq, log_sum, delta))):
-        attn_bwd_dq_demo[(tiles, len(groups), some.count)](
-            *tensors,
-            groups,
-            pattern,
-            entries,
-            some.q_starts,
-            some.kv_starts,
-            *lengths,
-            *strides,
-            *row_strides,
-            some.q_total,
-            BLOCK_Q=block_q,
-            BLOCK_H=block_h,
-            BLOCK_N=own.keys,
-            ALIGN=align,
-            IS_LOOKED_UP=FORM == "table",
-            STAGES=own.stages,
-            num_warps=own.warps,
-            num_stages=own.stages,
-            **rest,
-        )
+    pattern, entries, groups = arrays.row_groups(heads, requests.rows, requests.columns, block_h, device)
+    align, strides = in_units(q.element_size(), _strides(requests, q, k, v, dout, dq))
+    launch = _dq_launch(device, kind, (block_q, block_h, own.keys, own.warps, own.stages), align)
+    for some, tensors in requests.launches(q, k, v, dout, dq, log_sum, delta, dim=of_batch):
+        given = *tensors, groups, pattern, entries, some.q_starts, some.kv_starts
+        numbers = *lengths, *strides, *row_strides, some.q_total
+        launch(attn_bwd_dq_demo, (tiles, len(groups), some.count), given, numbers)
 
-    own = config or tuned.dkdv(q) or configs.dkdv(arch(q.device), HEAD_DIM, q.element_size())
+    own = config or tuned.dkdv(q)
+    own = own or configs.dkdv(arch(device), HEAD_DIM, q.element_size(), requests.are_packed)
     keys = own.keys if ROWS_PER_TILE_FREE else min(own.keys, BLOCK)
     sums = [dk, dv]
     if (STRIDES and k.dtype != torch.float32) or dk.stride() != dv.stride():  # several rounds add to them
         made = torch.zeros if many else torch.empty
-        sums = [made(k.shape, dtype=torch.float32, device=k.device) for _ in sums]
-    pattern, entries, places = arrays.column_arrays(classes, requests.rows, requests.columns, q.device)
-    align, strides = aligned(*(x.expand(requests.count, -1, -1, -1) for x in (q, k, v, dout, sums[0])))
+        sums = [made(k.shape, dtype=torch.float32, device=device) for _ in sums]
+    pattern, entries, rounds = arrays.rounds(heads, requests.rows, requests.columns, device)
+    align, strides = in_units(q.element_size(), _strides(requests, q, k, v, dout, sums[0]))
+    apart = max(strides[n] for n in (5, 8, 14)) * align  # numbers between rows of k, v and their gradients
     present = -(-requests.kv_len // BLOCK)  # columns
-    rounds = [(0, 1, arrays.near_members(classes, head_offset, places, q.device))]
-    for number in range(1, len(STRIDES) + 1):
-        for every, members in arrays.stride_members(number, classes, head_offset, places, q.device):
-            rounds.append((number, every, members))
     for number, every, members in rounds:
         tokens = -(-present // every) * BLOCK
         # addresses within a tile have 32 bits: columns too far apart do not share one
-        reach = keys * every * max(x.stride(-2) for x in (k, v, sums[0]))
-        width = keys if reach < 1 << 31 else min(keys, BLOCK)
-        for some, tensors in requests.launches(*((x, of_batch) for x in (q, k, v, dout, *sums, log_sum, delta))):
-            attn_bwd_dkdv_demo[(-(-tokens // width), len(members), some.count)](
-                *tensors,
-                members,
-                pattern,
-                entries,
-                some.q_starts,
-                some.kv_starts,
-                *lengths,
-                *strides,
-                *row_strides,
-                members.stride(0),
-                some.kv_total,
-                ROUND=number,
-                BLOCK_M=own.rows,
-                BLOCK_N=width,
-                ALIGN=align,
-                IS_LOOKED_UP=FORM == "table" and not number,
-                STAGES=own.stages,
-                num_warps=own.warps,
-                num_stages=own.stages,
-                **rest,
-            )
+        width = keys if keys * every * apart < 1 << 31 else min(keys, BLOCK)
+        launch = _dkdv_launch(device, (*kind, sums[0].dtype), (own.rows, width, own.warps, own.stages), align, number)
+        for some, tensors in requests.launches(q, k, v, dout, *sums, log_sum, delta, dim=of_batch):
+            given = *tensors, members, pattern, entries, some.q_starts, some.kv_starts
+            numbers = *lengths, *strides, *row_strides, members.stride(0), some.kv_total
+            launch(attn_bwd_dkdv_demo, (-(-tokens // width), len(members), some.count), given, numbers)
     if sums[0] is not dk:
         dk.copy_(sums[0])
         dv.copy_(sums[1])
+
+
+def _strides(requests: Requests, *tensors: torch.Tensor) -> list[int]:
+    """Of batch, heads and rows; of packed sequences every one sees all rows."""
+    if requests.are_packed:
+        return [stride for x in tensors for stride in (0, x.stride(1), x.stride(2))]
+    return [stride for x in tensors for stride in x.stride()[:3]]
+
+
+@cache
+def _dq_launch(device: torch.device, kind: tuple[Any, ...], tile: tuple[int, int, int, int, int], align: int) -> Launch:
+    block_q, block_h, block_n, warps, stages = tile
+    return Launch(
+        device,
+        BLOCK_Q=block_q,
+        BLOCK_H=block_h,
+        BLOCK_N=block_n,
+        ALIGN=align,
+        IS_PACKED=kind[1][0] is not None,
+        IS_LOOKED_UP=FORM == "table",
+        STAGES=stages,
+        PRECISION=kind[2],
+        num_warps=warps,
+        num_stages=stages,
+        enable_fp_fusion=True,
+    )
+
+
+@cache
+def _dkdv_launch(
+    device: torch.device, kind: tuple[Any, ...], tile: tuple[int, int, int, int], align: int, number: int
+) -> Launch:
+    block_m, block_n, warps, stages = tile
+    return Launch(
+        device,
+        ROUND=number,
+        BLOCK_M=block_m,
+        BLOCK_N=block_n,
+        ALIGN=align,
+        IS_PACKED=kind[1][0] is not None,
+        IS_LOOKED_UP=FORM == "table" and not number,
+        STAGES=stages,
+        PRECISION=kind[2],
+        num_warps=warps,
+        num_stages=stages,
+        enable_fp_fusion=True,
+    )
 
 
 def _prepare(
@@ -206,18 +215,15 @@ def _prepare(
     """LSE as weights need it, and what each row's softmax subtracts: both [batch, heads, rows] float32."""
     batch, heads, rows, _ = out.shape
     log_sum, delta = (torch.empty(batch, heads, rows, dtype=torch.float32, device=out.device) for _ in range(2))
-    align, strides = aligned(out, dout)
-    batches = Requests(batch, rows, 0)
-    for some, tensors in batches.launches(*((x, 0) for x in (out, dout, lse, dlse, log_sum, delta))):
-        attn_bwd_prepare_demo[(-(-rows // PREPARED_ROWS), heads, some.count)](
-            *tensors,
-            rows,
-            *strides,
-            *lse.stride()[:2],
-            *((0, 0) if dlse is None else dlse.stride()[:2]),
-            BLOCK_M=PREPARED_ROWS,
-            ALIGN=align,
-            num_warps=4,
-            enable_fp_fusion=True,
-        )
+    align, strides = in_units(out.element_size(), [*out.stride()[:3], *dout.stride()[:3]])
+    more = (0, 0) if dlse is None else dlse.stride()[:2]
+    launch = _prepare_launch(out.device, (out.dtype, lse.dtype, None if dlse is None else dlse.dtype), align)
+    numbers = rows, *strides, *lse.stride()[:2], *more
+    for some, tensors in Requests(batch, rows, 0).launches(out, dout, lse, dlse, log_sum, delta, dim=0):
+        launch(attn_bwd_prepare_demo, (-(-rows // PREPARED_ROWS), heads, some.count), tensors, numbers)
     return log_sum, delta
+
+
+@cache
+def _prepare_launch(device: torch.device, dtypes: tuple[torch.dtype | None, ...], align: int) -> Launch:
+    return Launch(device, BLOCK_M=PREPARED_ROWS, ALIGN=align, num_warps=4, enable_fp_fusion=True)

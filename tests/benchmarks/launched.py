@@ -1,0 +1,107 @@
+"""A process on the stub of a GPU: python launched.py PACKAGES; prints as JSON how launches are made and what each call
+of a package costs Python, in function calls, which are the same on every machine."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+import triton
+from triton.backends.nvidia.driver import CudaLauncher
+
+NAME = "bench_toy"
+GIVEN: list[tuple[Any, ...]] = []  # of each launch: grid and stream, then the kernel's arguments
+launch = CudaLauncher.__call__
+
+
+def recorded(self: CudaLauncher, *given: Any) -> None:
+    GIVEN.append(given[:4] + given[9:])
+    launch(self, *given)
+
+
+def addressed(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x.data_ptr() if isinstance(x, torch.Tensor) else x for x in given)
+
+
+def is_tritons(given: tuple[Any, ...]) -> bool:
+    """Whether Triton handed on the arguments: then pointers are tensors."""
+    return any(isinstance(x, torch.Tensor) for x in given)
+
+
+def calls_of(call: Callable[[], object]) -> int:
+    """Functions of Python and of C that a call enters, once it has been made before."""
+    for _ in range(3):
+        call()
+    count = 0
+
+    def seen(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(seen)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def kinds(package: ModuleType) -> dict[str, bool]:
+    """Whether a launch is Triton's own, of launches that are alike and of those that are not."""
+    module, requests = (importlib.import_module(f"{NAME}.{part}") for part in ("launch", "requests"))
+    q, k, v, out = torch.zeros(2, 4, 48, 16), *torch.zeros(2, 2, 2, 48, 16), torch.zeros(2, 4, 48, 16)
+    lse, wide = torch.zeros(2, 4, 48), torch.zeros(2 * 4 * 48 * 16 + 1)
+    shifted = wide[1:].view(q.shape)
+
+    def forward(q: torch.Tensor, tokens: int = 48, stretched: int = 1) -> tuple[Any, ...]:
+        strides = [stride for x in (q, k, v, out) for stride in x.stride()[:3]]
+        strides[0] *= stretched
+        found = requests.Requests(2, tokens, tokens)
+        module._forward(q, k, v, out, lse, strides, lse.stride(0), found, 0, 1.0, 0, None)
+        return GIVEN[-1]
+
+    first, again = forward(q), forward(q)
+    kinds = {"first": is_tritons(first), "again": is_tritons(again), "the same": addressed(first) == again}
+    kinds |= {"another length": is_tritons(forward(q, 33)), "not aligned": is_tritons(forward(shifted))}
+    kinds |= {"again after it": is_tritons(forward(q)), "other numbers": addressed(first) == forward(q, 47)}
+    kinds["more than 32 bits"] = is_tritons(forward(q, stretched=1 << 30))
+    hook = lambda _: None  # noqa: E731
+    triton.knobs.runtime.launch_enter_hook.add(hook)
+    kinds["watched"] = is_tritons(forward(q))
+    triton.knobs.runtime.launch_enter_hook.remove(hook)
+    return kinds | {"unwatched": is_tritons(forward(q))}
+
+
+def counts(package: ModuleType) -> dict[str, int]:
+    q, k, v = torch.zeros(1, 4, 64, 16), *torch.zeros(2, 1, 2, 64, 16)
+    leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+    out = package.attention(*leaves)
+    token, caches = torch.zeros(2, 1, 4, 16), torch.zeros(2, 600, 16, 2, 16)
+    table, lengths = torch.arange(600, dtype=torch.int32).view(2, 300), torch.tensor([4000, 3], dtype=torch.int32)
+    starts = torch.tensor([0, 64], dtype=torch.int32)
+    packed = [x[0].transpose(0, 1).contiguous() for x in (q, k, v)]
+    with torch.no_grad():
+        found = {
+            "attention": calls_of(lambda: package.attention(q, k, v)),
+            "attention_varlen": calls_of(lambda: package.attention_varlen(*packed, starts, starts, 64, 64)),
+            "decode": calls_of(lambda: package.decode(token, *caches, table, lengths)),
+        }
+    found["forward for training"] = calls_of(lambda: package.attention(*leaves))
+    backward = importlib.import_module(f"{NAME}.ops")._differentiate
+    context = SimpleNamespace(place=(0, 1.0, 0, 0, 0), saved_tensors=(q, k, v, out.detach(), torch.zeros(1, 4, 64)))
+    gradient = torch.zeros_like(q)
+    with torch.no_grad():  # as autograd's thread, which no profile sees, calls it
+        found["backward"] = calls_of(lambda: backward(context, gradient, None))
+    return found
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[1])
+    CudaLauncher.__call__ = recorded
+    package = importlib.import_module(NAME)
+    print(json.dumps({"kinds": kinds(package), "counts": counts(package)}))

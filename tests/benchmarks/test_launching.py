@@ -1,0 +1,48 @@
+"""What a call costs Python, and that a launch without Triton's own work hands on what Triton would have: on a stub of
+NVIDIA's driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmarks.conftest import ROOT
+from tests.benchmarks.test_gpu_stub import STUB, built
+
+# Functions entered in a call: a quarter more than were counted when it was made fast. Triton's own launch costs more,
+# and so does an operator of torch.
+MOST = {"attention": 200, "attention_varlen": 250, "decode": 350, "forward for training": 330, "backward": 420}
+
+
+@pytest.fixture(scope="module")
+def found(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    if not shutil.which("gcc") or sys.platform != "linux":
+        pytest.skip("Triton's launcher needs gcc")
+    place = str(built(tmp_path_factory.mktemp("stub")).parent)
+    paths = {"TRITON_LIBCUDA_PATH": place, "LD_LIBRARY_PATH": place, "PYTHONPATH": f"{STUB}:{ROOT}"}
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, str(Path(__file__).parent / "launched.py"), str(prepared / "packages")]
+    environment |= paths | {"STUB_LAUNCHES": os.devnull}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_only_what_is_alike_is_launched_without_triton(found: dict[str, Any]) -> None:
+    kinds = found["kinds"]
+    assert kinds["first"] and not kinds["again"] and kinds["the same"]
+    assert not kinds["another length"] and not kinds["again after it"] and not kinds["unwatched"]
+    assert kinds["not aligned"] and kinds["more than 32 bits"] and kinds["watched"]
+    assert not kinds["other numbers"]  # negative control: what is handed on is seen
+
+
+@pytest.mark.parametrize("call", MOST)
+def test_a_call_enters_few_functions(call: str, found: dict[str, Any]) -> None:
+    assert 0 < found["counts"][call] <= MOST[call], found["counts"]
