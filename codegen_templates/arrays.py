@@ -205,7 +205,8 @@ def weight(klass: int, row: int = 4096) -> float:
     spans = [
         (max(low or 0, 0), row if high is None else min(row, high), every, kept) for low, high, every, kept, _ in bands
     ]
-    return sink + sum(max(high - low, 0) * len(kept) / every for low, high, every, kept in spans)
+    near = CLASSES[klass]["chunk"] / 2
+    return sink + near + sum(max(high - low, 0) * len(kept) / every for low, high, every, kept in spans)
 
 
 def present(layer: int, head_offset: int, heads: int) -> tuple[int, ...]:

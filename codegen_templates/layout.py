@@ -43,6 +43,8 @@ def keeps_blocks(klass: int, i: Tensor, j: Tensor) -> Tensor:
     kept = torch.zeros(torch.broadcast_shapes(i.shape, j.shape), dtype=torch.bool, device=i.device)
     for term in rules["terms"]:
         kept |= _term(term, i, j)
+    if rules["chunk"]:
+        kept |= _chunk(i, rules["chunk"]) == _chunk(j, rules["chunk"])
     if rules["random"]:
         kept |= _drawn(rules["random"], i, j)
     if rules["mask"] is not None:
@@ -64,6 +66,10 @@ def touches_blocks(klass: int, i: Tensor, j: Tensor) -> Tensor:
 
 def _block(t: Tensor) -> Tensor:
     return t.div(BLOCK, rounding_mode="floor")
+
+
+def _chunk(x: Tensor, blocks: int) -> Tensor:
+    return x.div(blocks, rounding_mode="floor")
 
 
 def _ceil(tokens: int) -> int:

@@ -36,6 +36,8 @@ def last_query_of_block(klass: int, j: Tensor) -> Tensor:
     last = torch.full_like(j, NEVER)
     for term in rules["terms"]:
         last = torch.maximum(last, _last_of(term, j))
+    if rules["chunk"]:
+        last = torch.maximum(last, (j // rules["chunk"] + 1) * (rules["chunk"] * BLOCK) - 1)
     if rules["mask"] is not None:
         rows = _last_rows(rules["mask"], j.device)
         row = torch.where(j < len(rows), rows[j.clamp(max=len(rows) - 1)], NEVER)

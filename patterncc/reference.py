@@ -35,6 +35,7 @@ def attends(pattern: Pattern, layer: int, head: int, t: int, u: int) -> bool:
         shard.dense
         or (shard.local is not None and -shard.local[1] < i - j < shard.local[0])
         or (shard.local_tokens is not None and -shard.local_tokens[1] < t - u < shard.local_tokens[0])
+        or (shard.chunk > 0 and i // shard.chunk == j // shard.chunk)
         or any(_on_stride(stride, i, j) for stride in shard.strides)
         or j < shard.sink
         or u < shard.sink_tokens
@@ -103,6 +104,8 @@ def _kept_blocks(shard: Resolved, i: NDArray[np.int64], j: NDArray[np.int64]) ->
     kept = np.full(d.shape, shard.dense)
     if shard.local is not None:
         kept |= (d < shard.local[0]) & (-d < shard.local[1])
+    if shard.chunk:
+        kept |= i // shard.chunk == j // shard.chunk
     for stride in shard.strides:
         near = np.abs(d) < (stride.distance_to or np.iinfo(np.int64).max)
         x = j if stride.anchor == "key" else d

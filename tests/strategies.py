@@ -59,6 +59,7 @@ def layouts(draw: st.DrawFn, *, closed: bool = False) -> Layout:
         sink=draw(st.sampled_from([0, 0, 1, 3, 7])),
         random=None if closed else draw(st.none() | st.builds(Random, st.integers(1, 4), st.integers(0, 2**31 - 1))),
         mask=None if closed else draw(st.none() | masks()),
+        chunk=draw(st.sampled_from([0, 0, 2, 3, 5])),
     )
 
 
@@ -117,6 +118,7 @@ def _parts(draw: st.DrawFn, causal: bool, folder: Path | None) -> dict[str, Any]
         "stride": st.just(every),
         "strides": st.lists(_stride(), min_size=1, max_size=3),
         "sink": st.integers(1, 3) | st.integers(1, 40).map(lambda n: f"{n} tokens") | st.just("g + 1"),
+        "chunk": st.integers(1, 5) | st.integers(1, 4).map(lambda n: f"{16 * n} tokens") | st.just("h + 2"),
         "globals": _globals(),
         "random": st.fixed_dictionaries({"blocks": st.integers(1, 4), "seed": st.integers(0, 99) | st.just("h")}),
         **mask_or_not,

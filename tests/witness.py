@@ -19,6 +19,8 @@ def kept_blocks(layout: Layout, rows: range, columns: int) -> NDArray[np.bool_]:
         for x, low, high in ((i - j, t.d_from, t.d_to), (j, t.j_from, t.j_to), (i, t.i_from, t.i_to)):
             here &= (x >= -(10**9) if low is None else x >= low) & (x < 10**9 if high is None else x < high)
         keep |= here
+    if layout.chunk:
+        keep |= i // layout.chunk == j // layout.chunk
     if layout.mask:
         for n in np.ndindex(keep.shape):
             row, column = i[n], j[n]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from patterncc.codegen.spans import Spans
 from patterncc.codegen.statements import any_of, comment, indented, less, packed, unpacked, written
 from patterncc.codegen.zones import zones
-from patterncc.codegen.zoning import NO_EDGE, NO_PIECE, Integers, Zoning, padded, token_rule, used_in
+from patterncc.codegen.zoning import NO_EDGE, NO_PIECE, Integers, Zoning, chunk_of, padded, token_rule, used_in
 from patterncc.ir.plan import Plan
 
 
@@ -49,11 +49,17 @@ def closed_map(plan: Plan) -> str:
         reach = "reach"
     if sink_edge != "0":
         start = f"tl.maximum(j_first, {sink_edge})"
+    (chunk, chunkless), end = chunk_of(classes, ints), "j_whole"
+    if chunk:
+        zoning.lines += [f"chunk_{row} = i_{row} // {chunk} * {chunk}" for row in ("first", "last")]
+        zoning.lines.append("j_near = tl.minimum(j_whole, chunk_first)")
+        zoning.far(f"tl.maximum({start}, chunk_last)", "j_whole")
+        end = "j_near"
     for pieces in padded([z.pieces for z in classes], NO_PIECE) or [(NO_PIECE,) * len(classes)]:
         low, high, every, residue = spans.say(pieces)
         zoning.far(
             f"tl.maximum({start}, {less('i_last', high, 1)})" if high else start,
-            f"tl.minimum(j_whole, {less('i_first', low, 1)})" if low not in ("", "1"[:causal]) else "j_whole",
+            f"tl.minimum({end}, {less('i_first', low, 1)})" if low not in ("", "1"[:causal]) else end,
             every,
             residue,
         )
@@ -67,13 +73,17 @@ def closed_map(plan: Plan) -> str:
         low = ints.say("edge_low", [edge.low for edge in edges])
         high = ints.say("edge_high", [edge.high for edge in edges])
         zoning.edge(
-            f"tl.maximum({reach}, tl.minimum(j_whole, {less('i_first', high, 1)}))",
-            f"tl.minimum(j_whole, {less('i_last', low, 1)})",
+            f"tl.maximum({reach}, tl.minimum({end}, {less('i_first', high, 1)}))",
+            f"tl.minimum({end}, {less('i_last', low, 1)})",
         )
+        reach = "high"
+    if chunk:  # rows of two chunks
+        zoning.edge(f"tl.maximum({reach}, j_near)", "tl.minimum(j_whole, chunk_last)")
         reach = "high"
     zoning.edge(f"tl.maximum({reach}, j_whole)", "j_stop")
 
     rule = [f"j < {sink}"] if sink != "0" else []
+    rule += [f"j >= i_first // {chunk} * {chunk}" + f" + {chunkless}" * bool(chunkless)] if chunk else []
     rule += [spans.rule(pieces) for pieces in padded([z.rule for z in classes], NO_PIECE)]
     rule += token_rule(plan.classes.layouts, ints, block=block, causal=causal)
     return write_map(plan, ints, zoning, far, rule)

@@ -181,6 +181,7 @@ def _rules(known: list[Mask], layout: Layout, form: ClosedForm | None) -> dict[s
         "sink": layout.sink,
         "random": layout.random and astuple(layout.random),
         "mask": mask,
+        "chunk": layout.chunk,
         "closed": form and (form.sink, bands),
     }
 

@@ -12,7 +12,7 @@ import re
 from patterncc.codegen.spans import Bands
 from patterncc.codegen.statements import any_of, assigned, comment, indented, less, packed, unpacked, written
 from patterncc.codegen.zones import FAR, Edge, Piece, Zones, zones
-from patterncc.codegen.zoning import NO_EDGE, NO_PIECE, Integers, Zoning, padded, token_rule, used_in
+from patterncc.codegen.zoning import NO_EDGE, NO_PIECE, Integers, Zoning, chunk_of, padded, token_rule, used_in
 from patterncc.ir.plan import Plan
 
 
@@ -37,6 +37,12 @@ def closed_map(plan: Plan) -> str:
     if sink_edge != "0":
         zoning.lines.append(f"i_next = tl.where(j_first < {sink_edge}, tl.maximum(i_whole, i_full), i_whole)")
         start = "i_next"
+    chunk, chunkless = chunk_of(classes, ints)
+    if chunk:
+        zoning.lines += [f"chunk_{column} = (j_{column} // {chunk} + 1) * {chunk}" for column in ("first", "last")]
+        zoning.far(start, "tl.minimum(i_full, chunk_first)")
+        zoning.lines.append(f"i_beyond = tl.maximum({start}, chunk_last)")
+        start = "i_beyond"
     near = [tuple(piece for piece in z.pieces if not is_stride(piece)) for z in classes]
     for pieces in padded(near, NO_PIECE) or [(NO_PIECE,) * len(classes)]:
         low, high, every, residue = bands.say(pieces)
@@ -55,6 +61,8 @@ def closed_map(plan: Plan) -> str:
     if sink_edge != "0":
         zoning.edge("high", f"tl.where((j_first < {sink_edge}) & (j_last >= {sink}), i_full, i_first)")
         zoning.lines.append("high = tl.maximum(high, i_next)")
+    if chunk:  # columns of two chunks
+        zoning.edge("tl.maximum(high, tl.minimum(i_full, chunk_first))", "tl.minimum(i_full, chunk_last)")
     for edges in padded([near_edges(z) for z in classes], NO_EDGE):
         low, high = (ints.say(f"edge_{end}", [getattr(edge, end) for edge in edges]) for end in ("low", "high"))
         zoning.edge(
@@ -70,6 +78,7 @@ def closed_map(plan: Plan) -> str:
     ]
     runs = [tuple(piece for piece in z.rule if not is_stride(piece)) for z in classes]
     rule = [f"j < {sink}"] if sink != "0" else []
+    rule += [f"i < (j // {chunk} + 1) * {chunk}" + f" - {chunkless}" * bool(chunkless)] if chunk else []
     rule += [bands.rule(pieces) for pieces in padded(runs, NO_PIECE)]
     tokens = token_rule(plan.classes.layouts, ints, block=block, causal=causal, first="t", last="t")
     lines = any_of(rule)

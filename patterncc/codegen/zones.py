@@ -14,6 +14,7 @@ from patterncc.ir.layout import KEY, QUERY, Layout
 
 FAR = 1 << 30  # no bound: more blocks than any sequence has, and i - FAR is still an int32
 NEVER = -1024  # as `before`: u > t - before is then true for no u that a tile of tokens t may keep
+NO_CHUNK = 1  # a chunk of one block is a piece
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Zones:
     before: int  # tokens: t - u < before is kept too, and
     after: int  # -after < t - u
     sink_tokens: int
+    chunk: int  # rows and columns are kept where they lie in one chunk of so many; NO_CHUNK
 
 
 def zones(closed: ClosedForm, layout: Layout, *, block: int, causal: bool) -> Zones:
@@ -80,6 +82,7 @@ def zones(closed: ClosedForm, layout: Layout, *, block: int, causal: bool) -> Zo
         before=layout.window[0] if layout.window else NEVER,
         after=layout.window[1] if layout.window else 0,
         sink_tokens=layout.sink,
+        chunk=closed.chunk or NO_CHUNK,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from patterncc.codegen.statements import assigned, less
-from patterncc.codegen.zones import FAR, NEVER, Edge, Piece
+from patterncc.codegen.zones import FAR, NEVER, NO_CHUNK, Edge, Piece, Zones
 from patterncc.ir.layout import Layout
 
 T = TypeVar("T")
@@ -98,6 +98,16 @@ def token_rule(
     if any(layout.sink % block for layout in layouts):
         rule.append(f"u < {ints.say('sink_tokens', [layout.sink for layout in layouts])}")
     return rule
+
+
+def chunk_of(classes: Sequence[Zones], ints: Integers) -> tuple[str, str]:
+    """The rows of a chunk, "" when no class has one, and what moves its end out of sight for a class without, "" when
+    all have one."""
+    sizes = [z.chunk for z in classes]
+    if set(sizes) == {NO_CHUNK}:
+        return "", ""
+    none = ints.say("chunkless", [FAR * (size == NO_CHUNK) for size in sizes])
+    return ints.say("chunk", sizes), "" if none == "0" else none
 
 
 def used_in(rule: list[str], ints: Integers, zoning: Zoning) -> list[str]:

@@ -33,6 +33,8 @@ def bitmap(
     j = np.arange(columns.start, columns.stop)[None, :]  # [1, columns]
     for term in layout.terms:
         _add_term(keep, term, i, j)
+    if layout.chunk:
+        keep |= i // layout.chunk == j // layout.chunk
     if layout.mask:
         _add_mask(keep, layout.mask, rows, columns)
     if layout.random:

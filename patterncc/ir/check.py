@@ -51,6 +51,8 @@ def _layout(layout: Layout) -> list[str]:
             problems.append(f"residues of {term!r} are not reduced")
     if layout.window and min(layout.window) < 1:
         problems.append("a window does not reach its own token")
+    if layout.chunk < 0 or layout.chunk == 1:
+        problems.append("a chunk of one block, or of fewer, which is a term or nothing")
     if layout.sink < 0 or (layout.random and layout.random.blocks < 1):
         problems.append("a negative sink, or a random part that draws nothing")
     if (mask := layout.mask) and len(mask.bits) != -(-mask.rows * mask.columns // 8):
@@ -76,6 +78,8 @@ def _classes(classes: Classes) -> list[str]:
 @_problems.register
 def _closed(form: ClosedForm) -> list[str]:
     problems = ["a negative sink"] if form.sink < 0 else []
+    if form.chunk and any(band.every > 1 for band in form.bands):
+        problems.append("a chunk beside a stride")
     ends = [x for band in form.bands for x in (band.d_from, band.d_to)]
     if None in ends[1:-1] or any(a >= b for a, b in zip(ends[::2], ends[1::2], strict=True) if None not in (a, b)):  # type: ignore[operator]
         problems.append("a band is empty, or open on the wrong side")

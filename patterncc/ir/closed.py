@@ -1,10 +1,11 @@
 """The index map as arithmetic: a few integers that say, for every length, which blocks a head keeps whole.
 
     closed = part (" | " part)*  |  "nothing"
-    part   = j<sink | band            band = [range of d] ["&" residues] | "all"
+    part   = j<sink | "chunk" blocks | band            band = [range of d] ["&" residues] | "all"
     residues = j%16==3 | j%15 in {0,3,5} | (i-j)%4==1
 
-Bands are disjoint in d and sorted by it: the pair (i, j) is kept iff j < sink, or the band of d = i - j keeps it.
+Bands are disjoint in d and sorted by it: the pair (i, j) is kept iff j < sink, or i and j lie in one chunk, or the band
+of d = i - j keeps it.
 """
 
 from __future__ import annotations
@@ -72,10 +73,11 @@ class ClosedForm:
 
     sink: int
     bands: tuple[Band, ...]
+    chunk: int = 0  # blocks; 0: none. Beside it all bands are contiguous
 
     def keeps(self, i: int, j: int) -> bool:
         """Whether row i keeps column j whole, before the causal cut."""
-        if j < self.sink:
+        if j < self.sink or (self.chunk and i // self.chunk == j // self.chunk):
             return True
         for band in self.bands:
             if band.holds(i - j):
@@ -84,6 +86,7 @@ class ClosedForm:
 
     def __str__(self) -> str:
         parts = [f"j<{self.sink}"] if self.sink else []
+        parts += [f"chunk {self.chunk}"] if self.chunk else []
         return " | ".join(parts + [str(band) for band in self.bands]) or "nothing"
 
     @staticmethod
@@ -91,4 +94,5 @@ class ClosedForm:
         """Read back what `str` printed."""
         parts = [] if text == "nothing" else text.split(" | ")
         sink = int(parts.pop(0).removeprefix("j<")) if parts and re.fullmatch(r"j<\d+", parts[0]) else 0
-        return ClosedForm(sink, tuple(Band.parse(part) for part in parts))
+        chunk = int(parts.pop(0).removeprefix("chunk ")) if parts and parts[0].startswith("chunk ") else 0
+        return ClosedForm(sink, tuple(Band.parse(part) for part in parts), chunk)

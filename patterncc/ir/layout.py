@@ -7,6 +7,7 @@
 
     layout  = term ("|" term)*  |  "nothing"
     term    = "all" | cond ("&" cond)*                                    # a conjunction, on blocks
+            | "chunk" blocks                                             # i // blocks == j // blocks
             | "window" before "," after "tokens"                          # -after < t - u < before
             | "sink" count "tokens"                                       # u < count
             | "random" blocks "seed" seed | "mask" rows "x" columns hex
@@ -116,9 +117,11 @@ class Layout:
     sink: int = 0  # tokens: u < sink
     random: Random | None = None
     mask: Mask | None = None
+    chunk: int = 0  # blocks: i // chunk == j // chunk; 0: none
 
     def __str__(self) -> str:
         parts = [str(term) for term in self.terms]
+        parts += [f"chunk {self.chunk}"] if self.chunk else []
         parts += [f"window {self.window[0]},{self.window[1]} tokens"] if self.window else []
         parts += [f"sink {self.sink} tokens"] if self.sink else []
         parts += [f"random {self.random.blocks} seed {self.random.seed}"] if self.random else []
@@ -131,7 +134,9 @@ class Layout:
         terms: list[Term] = []
         parts: dict[str, object] = {}
         for part in [] if text == "nothing" else text.split(" | "):
-            if found := re.fullmatch(r"window (\d+),(\d+) tokens", part):
+            if found := re.fullmatch(r"chunk (\d+)", part):
+                parts["chunk"] = int(found[1])
+            elif found := re.fullmatch(r"window (\d+),(\d+) tokens", part):
                 parts["window"] = (int(found[1]), int(found[2]))
             elif found := re.fullmatch(r"sink (\d+) tokens", part):
                 parts["sink"] = int(found[1])

@@ -42,6 +42,15 @@ def touched_terms(layout: Layout, *, causal: bool, block: int) -> tuple[Term, ..
     return tuple(terms)
 
 
+def chunk_terms(chunk: int) -> tuple[Term, ...]:
+    """The columns of a row's own chunk, as terms: a column with so many behind it in its chunk is kept as far.
+
+    >>> chunk_terms(2)
+    (Term(d_from=0, d_to=2, every=2), Term(d_from=-1, d_to=1, every=2, offset=1))
+    """
+    return tuple([Term(d_from=-n, d_to=chunk - n, every=chunk, offset=n) for n in range(chunk)])
+
+
 def touched(layout: Layout, *, causal: bool, block: int) -> Layout:
     """The layout of the blocks of which any token pair is kept: no window and no sink is left in it.
 

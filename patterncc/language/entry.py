@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from patterncc.language.model import Pattern, Shard
 
-PARTS = ("local", "stride", "strides", "sink", "globals", "random", "mask")
+PARTS = ("local", "stride", "strides", "sink", "chunk", "globals", "random", "mask")
 
 
 class Entry:
@@ -36,7 +36,7 @@ class Entry:
         report: Report,
     ) -> None:
         self.written, self.path, self.heads, self.report = shard, path, heads, report
-        self.causal = pattern.causal
+        self.causal, self.block = pattern.causal, pattern.block
         self.mask = self._load_mask(folder, pattern.heads)
         names = frozenset[str]().union(*(e.names for e in _expressions(shard)))
         cycles = [shard.offset, *(stride.offset for stride in _known(shard.strides))]

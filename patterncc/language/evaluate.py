@@ -44,6 +44,7 @@ class _Evaluation:
         return Resolved(
             local=local,
             local_tokens=local_tokens,
+            chunk=self._chunk() or 0,
             strides=tuple(stride for stride in strides if stride is not None),
             sink=sink[0] if sink and sink[1] == "blocks" else 0,
             sink_tokens=sink[0] if sink and sink[1] == "tokens" else 0,
@@ -84,6 +85,28 @@ class _Evaluation:
         most, unit = (limits.MOST_TOKENS, " tokens") if length.unit == "tokens" else (limits.MOST_BLOCKS, "")
         value = self._number(length.number, path, lowest, most, unit)
         return None if value is None else (value, length.unit)
+
+    def _chunk(self) -> int | None:
+        """In blocks. A chunk in tokens is a whole number of them: so all of a block's tokens are in one chunk."""
+        written, block = self._entry.written.chunk, self._entry.block
+        length = None if written is None else self._length(written, ("chunk",), 1)
+        if length is None or block is BAD:
+            return None
+        size, unit = length
+        if unit == "tokens":
+            if size % block:
+                message = (
+                    f"chunk is {size} tokens{self._where(written.number)}; it must be a multiple of the block, {block}"
+                )
+                near = [n for n in (size // block * block, -(-size // block) * block) if n]
+                self._report(("chunk",), message, f"did you mean {' or '.join(f'{n} tokens' for n in near)}?")
+                return None
+            size //= block
+        if size > limits.MOST_CHUNK:
+            message = f"chunk is {size} blocks{self._where(written.number)}; it must be at most {limits.MOST_CHUNK}"
+            self._report(("chunk",), message, "larger blocks make longer chunks")
+            return None
+        return size
 
     def _local(self) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
         """(before, after) in blocks and in tokens. A side that is not given reaches no farther than the row itself."""

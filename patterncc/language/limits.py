@@ -13,6 +13,7 @@ MOST_WORK = 2**22  # see `Entry.work`: about 5 s, 200 MB
 MOST_HEAD_DIM = 512
 MOST_BLOCKS = 2**27
 MOST_TOKENS = 2**31 - 1
+MOST_CHUNK = 4096  # blocks: a proof looks at each column of a chunk
 MOST_STRIDES = 256  # of one entry
 MOST_INDICES = 4096  # rows or columns of `globals`
 MOST_RANDOM = 256

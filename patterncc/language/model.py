@@ -108,6 +108,10 @@ class Shard(Model):
         tuple[Annotated[Stride, Keys("`every: 16`")], ...], ListOf("`- every: 16`", limits.MOST_STRIDES)
     ] = Field((), description="Several strides, each with an anchor and a range of distances.")
     sink: Annotated[Length | None, f.SINK] = Field(None, description='The first blocks of the context, or "N tokens".')
+    chunk: Annotated[Length | None, f.LENGTH] = Field(
+        None,
+        description='Chunks of so many blocks, or "N tokens" (whole blocks): a row keeps the columns of its own chunk.',
+    )
     globals: Annotated[Globals | None, Keys("`columns: [0]`")] = Field(
         None, description="Rows that keep every column, columns that every row keeps."
     )

@@ -16,8 +16,8 @@ CONTIGUOUS = 1, (0,), KEY
 
 
 def closed_form(layout: Layout, causal: bool) -> ClosedForm | None:
-    """Its sink and its bands; None where single rows or columns, random columns, a mask, residues of keys and of
-    distances at once, or too many residues stand in the way.
+    """Its sink, its chunk and its bands; None where single rows or columns, random columns, a mask, residues of keys
+    and of distances at once, too many residues, or a chunk that looks ahead or lies beside a stride stand in the way.
 
     >>> print(closed_form(Layout.parse("j<1 | d<16 | j%16==3 | 32<=d & j%4==0"), causal=True))
     j<1 | 0<=d<16 | 16<=d<32 & j%16==3 | 32<=d & j%16 in {0,3,4,8,12}
@@ -49,7 +49,9 @@ def closed_form(layout: Layout, causal: bool) -> ClosedForm | None:
             bands[-1] = replace(bands[-1], d_to=high)
         elif band.residues:
             bands.append(band)
-    return ClosedForm(sink, tuple(bands))
+    if layout.chunk and not (causal and all(band.every == 1 for band in bands)):
+        return None
+    return ClosedForm(sink, tuple(bands), layout.chunk)
 
 
 def _intervals(terms: Sequence[Term], causal: bool) -> list[tuple[int | None, int | None]]:

@@ -49,11 +49,16 @@ def _bitmaps(layout: Layout, causal: bool, rows: int, columns: int) -> Iterator[
 
 
 def _runs(form: ClosedForm, causal: bool, rows: int, columns: int) -> list[Run]:
-    """Bands from the nearest distance to the farthest, so that rows rise; a sink's columns are kept by every row."""
+    """Bands from the nearest distance to the farthest, so that rows rise; a sink's columns are kept by every row, those
+    of a chunk by all of its later rows first."""
     j = np.arange(columns)
     start = np.minimum(j, rows) if causal else 0 * j
     in_sink = j < form.sink
     runs = [Run(np.arange(rows), start, np.where(in_sink, rows, 0))]
+    if form.chunk:
+        stop = np.minimum((j // form.chunk + 1) * form.chunk, rows)
+        runs.append(Run(np.arange(rows), start, np.where(in_sink, 0, stop)))
+        start = np.maximum(start, stop)
     for band in form.bands:
         low = np.maximum(start, j + band.d_from) if band.d_from is not None else start
         high = np.minimum(rows, j + band.d_to) if band.d_to is not None else np.full(columns, rows)

@@ -51,7 +51,8 @@ def _bitmaps(layout: Layout, causal: bool, rows: int, columns: int) -> Iterator[
 
 
 def _runs(form: ClosedForm, causal: bool, rows: int, columns: int) -> list[Run]:
-    """The sink, then the bands from the farthest distance to the nearest: columns rise."""
+    """The sink, then the bands from the farthest distance to the nearest: columns rise. A band ends before the chunk,
+    which is the last run (the bands within it lie inside)."""
     i = np.arange(rows)
     limit = np.minimum(i + 1, columns) if causal else np.full(rows, columns)
     sink = min(form.sink, columns)
@@ -59,8 +60,12 @@ def _runs(form: ClosedForm, causal: bool, rows: int, columns: int) -> list[Run]:
     for band in reversed(form.bands):
         low = np.maximum(sink, i - band.d_to + 1) if band.d_to is not None else np.full(rows, sink)
         high = np.minimum(limit, i - band.d_from + 1) if band.d_from is not None else limit
+        if form.chunk:
+            high = np.minimum(high, i // form.chunk * form.chunk)
         if band.anchor == KEY:
             runs.append(Run(hits(band, 0, columns), low, high))
         else:
             runs.append(Run(-hits(band, 1 - columns, rows)[::-1], low, high, shift=i))  # j = i - d
+    if form.chunk:
+        runs.append(Run(np.arange(columns), np.maximum(sink, i // form.chunk * form.chunk), limit))
     return runs

@@ -28,7 +28,7 @@ def normalise(classes: Classes) -> Classes:
         layout = normal_layout(layout, causal=classes.causal, block=classes.block)
         plain = replace(layout, random=None, mask=None) if layout.random or layout.mask else layout
         form = closed_form(plain, classes.causal)
-        meaning = (form or layout.terms, layout.window, layout.sink, layout.random, layout.mask)
+        meaning = (form or layout.terms, layout.chunk, layout.window, layout.sink, layout.random, layout.mask)
         if meaning not in numbers:
             numbers[meaning] = len(layouts)
             layouts.append(layout)
@@ -46,12 +46,15 @@ def normal_layout(layout: Layout, *, causal: bool, block: int) -> Layout:
     terms = simplify(layout.terms + whole_terms(layout, causal=causal, block=block), causal=causal)
     if terms == (Term(),):
         return Layout(terms)
+    chunk, near = layout.chunk, Term(d_from=None if causal else 1 - layout.chunk, d_to=layout.chunk)
+    if any(contains(term, near) for term in terms):
+        chunk = 0
     window = layout.window and _window(layout.window, terms, causal, block)
     sink = layout.sink
     if any(contains(term, Term(j_from=sink // block, j_to=ceil_div(sink, block))) for term in terms):
         sink = 0
     random = layout.random if layout.random and layout.random.blocks else None
-    return Layout(terms, window, sink, random, layout.mask and _mask(layout.mask, causal))
+    return Layout(terms, window, sink, random, layout.mask and _mask(layout.mask, causal), chunk)
 
 
 def _window(window: tuple[int, int], terms: tuple[Term, ...], causal: bool, block: int) -> tuple[int, int] | None:

@@ -74,6 +74,8 @@ def part_data(layout: Layout) -> list[dict[str, Any]]:
     rules: list[dict[str, Any]] = [
         {"type": "term"} | {f.name: getattr(term, f.name) for f in fields(Term)} for term in layout.terms
     ]
+    if layout.chunk:
+        rules.append({"type": "chunk", "blocks": layout.chunk})
     if layout.random:
         rules.append({"type": "random", "blocks": layout.random.blocks, "seed": layout.random.seed})
     if layout.mask:

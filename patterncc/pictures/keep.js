@@ -1,5 +1,5 @@
 // Why a block is kept, from a pattern's data alone: the rules of the layouts once more, for the page.
-// A part is a term (bounds and a residue), a random draw, a mask, or a window or sink counted in tokens.
+// A part is a term (bounds and a residue), a chunk, a random draw, a mask, or a window or sink counted in tokens.
 "use strict";
 
 const mod = (x, n) => ((x % n) + n) % n;
@@ -13,6 +13,7 @@ function holds(part, i, j, block) {
       return within(i - j, part.d_from, part.d_to) && within(j, part.j_from, part.j_to)
         && within(i, part.i_from, part.i_to) && mod(x - part.offset, part.every) < part.width;
     }
+    case "chunk": return Math.floor(i / part.blocks) === Math.floor(j / part.blocks);
     case "random": return drawn(part, i).has(j);
     case "mask": return i < part.rows && j < part.columns && maskBit(part, i * part.columns + j);
     case "window":
@@ -118,6 +119,7 @@ function liveTokens(pattern, classes, rows) {
 /** The last row in which a part keeps column j whole: Infinity when rows without end do, -1 when none does. */
 function lastRow(part, j) {
   if (part.type === "random") return Infinity;
+  if (part.type === "chunk") return (Math.floor(j / part.blocks) + 1) * part.blocks - 1;
   if (part.type === "mask") {
     for (let i = part.rows - 1; i >= j; i--) if (j < part.columns && maskBit(part, i * part.columns + j)) return i;
     return -1;

@@ -212,6 +212,7 @@ function explain() {
 function seen(part, i, j) {
   if (part.type === "random") return drawn(part, i).has(j) ? "drawn" : "not drawn";
   if (part.type === "mask") return i < part.rows && j < part.columns ? "in the mask" : "past its end";
+  if (part.type === "chunk") return `chunks ${Math.floor(i / part.blocks)} and ${Math.floor(j / part.blocks)}`;
   if (part.type === "sink" || part.j_from !== null || part.j_to !== null) {
     if (part.type === "sink" || !within(j, part.j_from, part.j_to)) return `column ${j}`;
   }

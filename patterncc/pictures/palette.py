@@ -18,6 +18,7 @@ PARTS = {
     "local": "#4477aa",
     "stride": "#ee7733",
     "sink": "#17a792",
+    "chunk": "#332288",
     "globals": "#882255",
     "random": "#e0cf55",
     "mask": "#cc3311",

@@ -15,7 +15,16 @@ from patterncc.ir.draw import draw
 from patterncc.ir.layout import KEY, Layout, Mask, Random, Term
 from patterncc.ir.tokens import touched_terms
 
-KINDS = ("dense", "local", "stride", "sink", "globals", "random", "mask")  # the language's keys, in the legend's order
+KINDS = (
+    "dense",
+    "local",
+    "stride",
+    "sink",
+    "chunk",
+    "globals",
+    "random",
+    "mask",
+)  # the language's keys, in the legend's order
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ def parts_of(layout: Layout) -> tuple[Part, ...]:
     rows = {(term.i_from or 0, term.i_to) for term in layout.terms if term.i_to is not None}
     columns = {(0, term.j_to) for term in layout.terms if kind_of(term) == "sink"} & rows  # globals on both sides
     parts = [Part("globals" if (0, term.j_to) in columns else kind_of(term), str(term)) for term in layout.terms]
+    parts += [Part("chunk", str(Layout(chunk=layout.chunk)))] if layout.chunk else []
     parts += [Part("random", str(Layout(random=layout.random)))] if layout.random else []
     parts += [Part("mask", f"mask {layout.mask.rows}x{layout.mask.columns}")] if layout.mask else []
     parts += [Part("local", str(Layout(window=layout.window)), whole=False)] if layout.window else []
@@ -100,6 +110,9 @@ def _spans_of_parts(layout: Layout, i: int, columns: int, block: int) -> Iterato
     """The columns below `columns` that each part of `parts_of` keeps in row i, as ranges."""
     for term in layout.terms:
         yield _spans_of_term(term, i, columns)
+    if layout.chunk:
+        first = i // layout.chunk * layout.chunk
+        yield iter([range(first, min(first + layout.chunk, columns))])
     if layout.random:
         yield _spans_of_random(layout.random, i, columns)
     if layout.mask:

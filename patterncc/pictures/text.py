@@ -7,7 +7,16 @@ from collections.abc import Iterable
 from patterncc.ir.layout import Layout
 from patterncc.pictures.parts import KINDS, parts_of, row_parts
 
-SIGNS = {"dense": "#", "local": "#", "stride": "|", "sink": "o", "globals": "=", "random": "?", "mask": "%"}
+SIGNS = {
+    "dense": "#",
+    "local": "#",
+    "stride": "|",
+    "sink": "o",
+    "chunk": ":",
+    "globals": "=",
+    "random": "?",
+    "mask": "%",
+}
 PARTLY, DROPPED = "+", "."
 
 
@@ -61,6 +70,6 @@ def telling_rows(layouts: Iterable[Layout], block: int, *, least: int = 16, most
         for term in layout.terms:
             bounds = (term.d_from, term.d_to, term.j_from, term.j_to, term.i_from, term.i_to)
             scale = max(scale, term.every, *(abs(bound) for bound in bounds if bound is not None))
-        scale = max(scale, max(layout.window or (0,)) // block, layout.sink // block)
+        scale = max(scale, layout.chunk, max(layout.window or (0,)) // block, layout.sink // block)
         scale = max(scale, layout.random.blocks if layout.random else 0, layout.mask.rows // 2 if layout.mask else 0)
     return min(most, max(least, -(-3 * scale // 8) * 8))

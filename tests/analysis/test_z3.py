@@ -39,6 +39,8 @@ def attends(layouts: list[Layout], block: int, causal: bool, t, u):
                 inside += [y >= low] if low is not None else []
                 inside += [y < high] if high is not None else []
             kept.append(z3.And(*inside))
+        if layout.chunk:
+            kept.append(i / layout.chunk == j / layout.chunk)
         if layout.window:
             kept.append(z3.And(t - u < layout.window[0], t - u > -layout.window[1]))
         if layout.sink:

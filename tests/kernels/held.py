@@ -35,6 +35,9 @@ CLOSED = {
     "dilated": HEAD + "shards: [{heads: all, strides: [{every: 3, anchor: query, offset: h, width: 2}]}]",
     "far": HEAD + "shards: [{heads: all, strides: [{every: 1, from: 2, to: 5}]}]",
     "starved": HEAD + "shards: [{heads: 0, strides: [{every: 4, offset: 2}]}, {heads: rest, stride: 7, offset: 3}]",
+    "chunks": HEAD + "shards: [{heads: 0, chunk: 3}, {heads: rest, local: 1, sink: 1}]",
+    "chunks_tokens": HEAD
+    + "shards: [{heads: 0, chunk: 48 tokens, local: 21 tokens, sink: 5 tokens}, {heads: 1, chunk: 2, local: 4}]",
     "both_ways": BOTH_WAYS + "shards: [{heads: all, local: {before: 2, after: 3}, stride: 5, offset: h}]",
     "both_ways_tokens": BOTH_WAYS
     + "shards: [{heads: all, local: {before: 20 tokens, after: 9 tokens}, sink: 3 tokens}]",
@@ -45,6 +48,9 @@ TABLE = {
     "masked": HEAD + "shards: [{heads: 0, mask: mask.npy}, {heads: rest, mask: mask.npy, local: 19 tokens}]",
     "mixed": HEAD + "shards: [{heads: 0, local: 21 tokens, random: {blocks: 1, seed: 3}, sink: 5 tokens}, "
     "{heads: rest, strides: [{every: 2, anchor: query, offset: 1}, {every: 5}]}]",
+    "chunks_strided": HEAD
+    + "shards: [{heads: 0, chunk: 2, stride: 5, offset: 1}, {heads: 1, chunk: 4, random: {blocks: 1}}]",
+    "both_ways_chunks": BOTH_WAYS + "shards: [{heads: 0, chunk: 3}, {heads: 1, chunk: 2, local: {before: 20 tokens}}]",
     "both_ways_masked": BOTH_WAYS + "shards: [{heads: all, mask: mask.npy, sink: 3 tokens}]",
     "both_ways_drawn": BOTH_WAYS + "shards: [{heads: all, local: {before: 20 tokens, after: 40 tokens}, "
     "globals: {rows: [3]}, random: {blocks: 1, seed: h}}]",

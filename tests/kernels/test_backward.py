@@ -28,7 +28,18 @@ from tests.strategies import patterns
 pytestmark = [pytest.mark.interpret, pytest.mark.usefixtures("poisoned")]
 
 
-OFTEN = ("strided", "several", "ranges", "tokens", "dilated", "starved", "both_ways", "mixed", "both_ways_drawn")
+OFTEN = (
+    "strided",
+    "several",
+    "ranges",
+    "tokens",
+    "dilated",
+    "starved",
+    "both_ways",
+    "mixed",
+    "chunks_tokens",
+    "both_ways_drawn",
+)
 
 
 @pytest.mark.parametrize("name", quick(PATTERNS, *OFTEN))

@@ -47,7 +47,7 @@ def test_every_length(queries: int, keys: int) -> None:
     check_forward(of, tensors(of.pattern, queries, keys))
 
 
-@pytest.mark.parametrize("name", quick(CLOSED, "strided", "tokens", "dilated", "ranges", "both_ways_tokens"))
+@pytest.mark.parametrize("name", quick(CLOSED, "strided", "tokens", "dilated", "ranges", "chunks", "both_ways_tokens"))
 def test_a_forced_table_is_the_closed_form(name: str) -> None:
     closed, table = held(name), held(name, "table")
     assert (closed.part("pattern").FORM, table.part("pattern").FORM) == ("closed", "table")

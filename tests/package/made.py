@@ -24,6 +24,7 @@ PATTERNS = {
     "some_dense": HEAD + "shards: [{heads: 1, dense: true}, {heads: rest, local: 1, sink: 1}]",
     "ranges": HEAD + "shards: [{heads: all, local: 1, strides: [{every: 2, from: 1, to: 4}, {every: 5, from: 4}]}]",
     "dilated": HEAD + "shards: [{heads: all, strides: [{every: 3, anchor: query, offset: h, width: 2}]}]",
+    "chunks": HEAD + "shards: [{heads: 0-1, chunk: 3, sink: 5 tokens}, {heads: rest, chunk: 2, stride: 5}]",
     "globals": HEAD + "shards: [{heads: all, local: 1, globals: {rows: [2, 5], columns: [1]}}]",
     "drawn": HEAD + "shards: [{heads: all, local: 1, random: {blocks: 2, seed: h}}]",
     "masked": HEAD + "shards: [{heads: 0-1, mask: mask.npy}, {heads: rest, mask: mask.npy, local: 3 tokens}]",

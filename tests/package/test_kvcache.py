@@ -27,6 +27,7 @@ MONOTONE = {  # a column once dropped is never taken up again
     "some_dense": PATTERNS["some_dense"],
     "one_kv_head": PATTERNS["one_kv_head"],
     "dense": HEAD + "shards: [{heads: all, dense: true}]",
+    "chunks": PATTERNS["chunks"],
     "in_rows": HEAD + "shards: [{heads: all, local: 1, strides: [{every: 3, to: 4}], globals: {columns: [2]}}]",
     "uneven": HEAD + "shards: [{heads: 0-1, local: 1}, {heads: 2, local: 9}, {heads: 3, local: 40 tokens, sink: 1}]",
 }

@@ -79,6 +79,44 @@ def test_the_window_is_the_librarys(name: str, make: Callable[[], Any], length: 
         assert torch.equal(seen, reference.mask(pattern, layer, 0, length, length)), f"layer {layer}"
 
 
+def every_fourth_dense(name: str, **sizes: Any) -> tuple[Any, Any]:
+    """A model of four tiny layers, and the library's own configuration of that kind with all of its defaults."""
+    config = getattr(transformers, f"{name}Config" if name != "Llama4" else "Llama4TextConfig")
+    model = getattr(transformers, f"{name}Model" if name != "Llama4" else "Llama4TextModel")
+    tiny = config(**TINY, num_key_value_heads=1, num_hidden_layers=4, **sizes)
+    return model._from_config(tiny, attn_implementation="eager"), config()
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "sizes"),
+    [
+        ("llama4", "Llama4", {"attention_chunk_size": 192, "num_local_experts": 1, "intermediate_size_mlp": 16}),
+        ("olmo3", "Olmo3", {"sliding_window": 192, "pad_token_id": 0}),
+        ("exaone4", "Exaone4", {"sliding_window": 192, "sliding_window_pattern": 4}),
+        ("command_a", "Cohere2", {"sliding_window": 192}),
+        ("trinity", "Afmoe", {"sliding_window": 192, "num_dense_layers": 4}),
+        ("smollm3", "SmolLM3", {"pad_token_id": 0}),
+    ],
+)
+def test_three_layers_to_one(name: str, library: str, sizes: dict[str, Any]) -> None:
+    """The masks of four layers, with a shorter window or chunk, at a length that is no multiple of anything; and which
+    of all layers are dense, where the library's defaults have as many."""
+    torch.manual_seed(0)
+    model, defaults = every_fourth_dense(library, **sizes)
+    text = (PATTERNS / f"{name}.yaml").read_text()
+    real = language.loads(text)
+    for tokens in (8192, 4096, 1024):
+        text = text.replace(f"{tokens} tokens\n", "192 tokens\n")
+    pattern = language.loads(text)
+    with torch.no_grad():
+        output = model.eval()(torch.randint(3, 32, (1, 421)), output_attentions=True)
+    for layer, weights in enumerate(output.attentions):
+        assert torch.equal(weights[0, 0] > 0, reference.mask(pattern, layer, 0, 421)), f"layer {layer}"
+    if defaults.num_hidden_layers == real.layers:
+        dense = [kind == "full_attention" for kind in defaults.layer_types]
+        assert dense == [real.shard(layer, 0).dense for layer in range(real.layers)]
+
+
 def test_a_window_off_by_one_is_seen() -> None:
     """Negative control."""
     text = (PATTERNS / "gpt_oss.yaml").read_text().replace("128 tokens", "129 tokens")

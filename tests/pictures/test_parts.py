@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -31,6 +33,7 @@ def test_drawn_blocks_are_the_kept_blocks(layout: Layout, rows: int, causal: boo
 def test_the_first_part_is_the_reason(layout: Layout, rows: int, causal: bool) -> None:
     """Each part alone, by the witness: the number is that of the first one that keeps any token pair."""
     alone = [Layout((term,)) for term in layout.terms]
+    alone += [Layout(chunk=layout.chunk)] if layout.chunk else []
     alone += [Layout(random=layout.random)] if layout.random else []
     alone += [Layout(mask=layout.mask)] if layout.mask else []
     whole = len(alone)
@@ -54,7 +57,7 @@ def test_density_is_counted(layout: Layout, rows: int, causal: bool) -> None:
 @given(st.lists(layouts(), min_size=1, max_size=3), st.integers(1, 8))
 def test_live_keys_are_those_that_a_later_row_may_attend(group: list[Layout], rows: int) -> None:
     """Without random parts, whose columns are held for good because some later row may always draw them."""
-    group = [Layout(layout.terms, layout.window, layout.sink, None, layout.mask) for layout in group]
+    group = [replace(layout, random=None) for layout in group]
     length = (rows + 50) * BLOCK  # past every bound and period of the strategy
     assert all(small(term) for layout in group for term in layout.terms)
     tokens = np.any([kept_tokens(layout, length, causal=True, block=BLOCK) for layout in group], axis=0)

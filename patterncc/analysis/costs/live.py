@@ -19,7 +19,7 @@ that the window drops is live by its block or not: both are constant between tho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from patterncc.analysis.geometry.extent import extent
 from patterncc.analysis.geometry.finite import bits
@@ -139,9 +139,7 @@ class Live:
 
 def live_of(kept: list[Layout] | tuple[Layout, ...], block: int, rows: int) -> Live:
     """The live keys of heads that share one KV head, for lengths of up to so many blocks."""
-    whole = union(
-        Layout(x.terms + whole_terms(x, causal=True, block=block), x.window, x.sink, x.random, x.mask) for x in kept
-    )
+    whole = union(replace(x, terms=x.terms + whole_terms(x, causal=True, block=block)) for x in kept)
     before = whole.window[0] if whole.window else 0
     start = period = 0
     if not whole.opaque:

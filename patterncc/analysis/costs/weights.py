@@ -13,7 +13,7 @@ A block that only a window or a sink touches is kept in part: at most two distan
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from patterncc.analysis.geometry.box import Box
 from patterncc.analysis.geometry.budget import DEFAULT, Budget
@@ -75,7 +75,7 @@ def weights(layout: Layout, causal: bool, block: int, rows: int, budget: Budget 
     >>> weights(Layout.parse("window 5,1 tokens"), True, 4, 3).tokens.tolist()
     [10, 20, 20]
     """
-    whole = union([Layout(layout.terms + whole_terms(layout, causal=causal, block=block), layout.window, layout.sink)])
+    whole = _whole(layout, causal, block)
     if layout.random or layout.mask or not causal:
         return _weights(whole, layout, causal, block, rows, budget)
     bound, period = extent(whole)
@@ -106,6 +106,12 @@ def token_pairs(layout: Layout, causal: bool, block: int, length: int, known: We
     turns, k = divmod(rows - known.start, known.period)  # the theorem holds for the first tokens of rows as well
     early, late = (_part_row(layout, causal, block, known.start + k + n * known.period, rest) for n in (0, 1))
     return full + early + turns * (late - early)
+
+
+def _whole(layout: Layout, causal: bool, block: int) -> Union:
+    """The layout's blocks that are kept whole as terms, random parts and masks left out."""
+    terms = layout.terms + whole_terms(layout, causal=causal, block=block)
+    return union([replace(layout, terms=terms, random=None, mask=None)])
 
 
 def _weights(whole: Union, layout: Layout, causal: bool, block: int, rows: int, budget: Budget) -> Weights:
@@ -250,7 +256,7 @@ def _tokens_of(
 
 def _part_row(layout: Layout, causal: bool, block: int, row: int, height: int) -> int:
     """The token pairs of the first `height` tokens of a block row; not causal: the last column is as wide."""
-    whole = union([Layout(layout.terms + whole_terms(layout, causal=causal, block=block), layout.window, layout.sink)])
+    whole = _whole(layout, causal, block)
     j = np.arange(row + 1)
     i = np.full(row + 1, row)
     kept = _whole_pairs(layout, whole, i[:1], j[:1]) if row == 0 else _row_whole(layout, whole, row)
@@ -273,7 +279,7 @@ def _row_whole(layout: Layout, whole: Union, row: int) -> np.ndarray:
 
 def _last_column(layout: Layout, block: int, rows: int, width: int) -> int:
     """Not causal: what the full rows keep of the last column beyond its first `width` tokens."""
-    whole = union([Layout(layout.terms + whole_terms(layout, causal=False, block=block), layout.window, layout.sink)])
+    whole = _whole(layout, False, block)
     i, j = np.arange(rows), np.full(rows, rows)
     kept = _whole_pairs(layout, whole, i, j)
     over = int(kept.sum()) * block * (block - width)

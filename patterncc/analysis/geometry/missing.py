@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from patterncc.analysis.geometry.box import Box
@@ -57,7 +57,7 @@ def missing(kept: Iterable[Layout], causal: bool, block: int, budget: Budget = D
     >>> [str(m) for m in missing(heads, True, 64)]
     ['residues 8-15 of 16 are kept by no head from distance 16 on']
     """
-    whole = union(Layout(touched(x, causal=causal, block=block).terms) for x in kept)
+    whole = union(replace(touched(x, causal=causal, block=block), random=None, mask=None) for x in kept)
     start = column_extent(whole)[0]
     region = Box(d0=0, j0=start, i0=start).tight()
     found: list[Missing] = []

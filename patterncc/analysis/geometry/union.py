@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from patterncc.analysis.geometry.box import INFINITY
 from patterncc.ir.layout import Layout, Mask, Random, Term
+from patterncc.ir.tokens import chunk_terms
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Union:
-    """The parts of several layouts together. `window` is None when none has one."""
+    """The parts of several layouts together; chunks are among the terms. `window` is None when none has one."""
 
     terms: frozenset[Term]
     window: tuple[int, int] | None
@@ -123,7 +124,7 @@ def union(layouts: Iterable[Layout]) -> Union:
     all_of = list(dict.fromkeys(layouts))
     windows = [layout.window for layout in all_of if layout.window]
     return Union(
-        frozenset(term for layout in all_of for term in layout.terms),
+        frozenset(term for layout in all_of for term in (*layout.terms, *chunk_terms(layout.chunk))),
         (max(before for before, _ in windows), max(after for _, after in windows)) if windows else None,
         max((layout.sink for layout in all_of), default=0),
         frozenset(layout.random for layout in all_of if layout.random),

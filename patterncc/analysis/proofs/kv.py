@@ -65,6 +65,8 @@ def kv(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...]:
 def first_return(kept: frozenset[Layout], causal: bool, block: int, budget: Budget) -> Answer:
     """The smallest (later query token, key token) at which the union takes a key up again."""
     whole = union(kept)
+    if not whole.opaque and all(map(_begins_at_once, whole.terms)):
+        return Answer()
     before = whole.window[0] if whole.window else 0
     gap = Span(lag_from=max(before, 0), key_from=whole.sink)
     region = box_of(gap.touched(block)).tight()
@@ -91,6 +93,13 @@ def first_return(kept: frozenset[Layout], causal: bool, block: int, budget: Budg
                 best = pair
     tokens = None if best is None else (best[0] * block, max(best[1] * block, whole.sink))
     return Answer(tokens, doubt * block)
+
+
+def _begins_at_once(term: Term) -> bool:
+    """Whether the rows j, j + 1, ... that keep a column j by this term are the first ones, without a gap. If that is
+    so of every term, it is so of their union, with windows and sinks, too: nothing is taken up again."""
+    by_rows = term.width < term.every and term.anchor != KEY
+    return not by_rows and (term.d_from or 0) <= 0 and (term.i_from or 0) <= 0
 
 
 def _return(found: Gap, later: Box, term: Term, budget: Budget) -> Pair | None:

@@ -1,8 +1,8 @@
 """Whether every query token of every head attends something, for every length.
 
-Causal: every row keeps its own block's column, so that token 0 of each block attends itself. A token window holds t =
-u, so it is enough; a token sink is enough for the rows that it reaches; else some term must hold on the diagonal d =
-0, which `outside` decides on the region 0 <= d < 1.
+Causal: every row keeps its own block's column, so that token 0 of each block attends itself. A token window and a
+chunk hold t = u, so each is enough; a token sink is enough for the rows that it reaches; else some term must hold on
+the diagonal d = 0, which `outside` decides on the region 0 <= d < 1.
 
 Not causal: at the shortest length that has query token t, the keys are 0 .. t. So every length gives every row a column
 iff each t attends some u <= t. A window or a token sink is enough (t = u, u = 0), and so is a term on the diagonal.
@@ -59,7 +59,7 @@ def rows(classes: Classes, budget: Budget) -> tuple[Verdict, ...]:
 
 def empty_row(layout: Layout, causal: bool, block: int, budget: Budget) -> Answer:
     """The first query token that attends nothing (causal: nothing of its own block), as (t, 0)."""
-    if layout.window or (layout.sink and not causal):
+    if layout.window or layout.chunk or (layout.sink and not causal):
         return Answer()
     start = -(-layout.sink // block)  # the rows before it attend the sink in their own block
     terms = layout.terms + whole_terms(layout, causal=causal, block=block)

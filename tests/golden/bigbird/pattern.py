@@ -23,6 +23,7 @@ CLASSES = (
         "sink": 0,
         "random": (3, 0),
         "mask": None,
+        "chunk": 0,
         "closed": None,
     },
     {
@@ -36,6 +37,7 @@ CLASSES = (
         "sink": 0,
         "random": (3, 1),
         "mask": None,
+        "chunk": 0,
         "closed": None,
     },
     {
@@ -49,6 +51,7 @@ CLASSES = (
         "sink": 0,
         "random": (3, 2),
         "mask": None,
+        "chunk": 0,
         "closed": None,
     },
     {
@@ -62,6 +65,7 @@ CLASSES = (
         "sink": 0,
         "random": (3, 3),
         "mask": None,
+        "chunk": 0,
         "closed": None,
     },
     {
@@ -75,6 +79,7 @@ CLASSES = (
         "sink": 0,
         "random": (3, 4),
         "mask": None,
+        "chunk": 0,
         "closed": None,
     },
     {
@@ -88,6 +93,7 @@ CLASSES = (
         "sink": 0,
         "random": (3, 5),
         "mask": None,
+        "chunk": 0,
         "closed": None,
     },
     {
@@ -101,6 +107,7 @@ CLASSES = (
         "sink": 0,
         "random": (3, 6),
         "mask": None,
+        "chunk": 0,
         "closed": None,
     },
     {
@@ -114,6 +121,7 @@ CLASSES = (
         "sink": 0,
         "random": (3, 7),
         "mask": None,
+        "chunk": 0,
         "closed": None,
     },
     {
@@ -127,6 +135,7 @@ CLASSES = (
         "sink": 0,
         "random": (3, 8),
         "mask": None,
+        "chunk": 0,
         "closed": None,
     },
     {
@@ -140,6 +149,7 @@ CLASSES = (
         "sink": 0,
         "random": (3, 9),
         "mask": None,
+        "chunk": 0,
         "closed": None,
     },
     {
@@ -153,6 +163,7 @@ CLASSES = (
         "sink": 0,
         "random": (3, 10),
         "mask": None,
+        "chunk": 0,
         "closed": None,
     },
     {
@@ -166,6 +177,7 @@ CLASSES = (
         "sink": 0,
         "random": (3, 11),
         "mask": None,
+        "chunk": 0,
         "closed": None,
     },
 )

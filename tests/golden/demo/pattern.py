@@ -19,6 +19,7 @@ CLASSES = (
         "sink": 0,
         "random": None,
         "mask": None,
+        "chunk": 0,
         "closed": (0, ((0, 2, 1, (0,), "j"), (2, None, 4, (0,), "j"))),
     },
     {
@@ -28,6 +29,7 @@ CLASSES = (
         "sink": 0,
         "random": None,
         "mask": None,
+        "chunk": 0,
         "closed": (0, ((0, 2, 1, (0,), "j"), (2, None, 4, (1,), "j"))),
     },
     {
@@ -37,6 +39,7 @@ CLASSES = (
         "sink": 0,
         "random": None,
         "mask": None,
+        "chunk": 0,
         "closed": (0, ((0, 2, 1, (0,), "j"), (2, None, 4, (2,), "j"))),
     },
     {
@@ -46,6 +49,7 @@ CLASSES = (
         "sink": 0,
         "random": None,
         "mask": None,
+        "chunk": 0,
         "closed": (0, ((0, 2, 1, (0,), "j"), (2, None, 4, (3,), "j"))),
     },
 )
