@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -443,3 +444,10 @@ def test_an_encoding_without_the_letters_of_a_path(tmp_path: Path, encoding: str
         assert done.returncode == 0 and done.stderr == b""
         done = subprocess.run([*command, "--json"], env=environment, capture_output=True, cwd=ROOT)
         assert os.fsencode(json.loads(done.stdout)["path"]) == os.fsencode(tmp_path) + b"/" + folder + b"/demo"
+
+
+def test_a_length_of_spaces_takes_no_time(patterncc: Shell) -> None:
+    patterncc("forecast", "demo", "-n", "1k")
+    start = time.process_time()
+    patterncc("forecast", "demo", "-n", "1" + " " * 100_000 + "x", code=2)
+    assert time.process_time() - start < 2 and "--length is `1" in patterncc.err  # squares: half a minute
