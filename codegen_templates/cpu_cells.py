@@ -83,7 +83,8 @@ class Cells:
         cells = self._of(part)
         own = part.row + torch.arange(part.count) * part.rows + self.first_row - self.first_column
         last = (self.cells.shape[2] if self.cut_column < 0 else self.cut_column) - int(own[-1])
-        offsets = torch.arange(max(-int(own[0]), -FARTHEST), last)
+        first = max(-int(own[0]), -FARTHEST)
+        offsets = torch.arange(first, max(first, last))  # none where the columns end farther back than that
         columns = own[:, None] + offsets
         index = columns[None, :, None].expand(*cells.shape[:3], -1)
         marks = cells.gather(-1, index)
