@@ -51,7 +51,9 @@ def weights(b_q, b_k, b_v, b_dout, b_log_sum, b_delta, m_keep, scale, PRECISION:
     """The weights of a tile and the gradient of its scores, before the scale. Both [rows of b_q, rows of b_k]."""
     b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION)
     b_p = tl.exp2(b_s * scale - b_log_sum)
-    if m_keep is not None:
-        b_p = tl.where(m_keep, b_p, 0.0)
     b_dp = tl.dot(b_dout, tl.trans(b_v), input_precision=PRECISION)
-    return b_p, b_p * (b_dp - b_delta)
+    b_ds = b_p * (b_dp - b_delta)
+    if m_keep is not None:  # both: 0 times what a row does not keep may be NaN
+        b_p = tl.where(m_keep, b_p, 0.0)
+        b_ds = tl.where(m_keep, b_ds, 0.0)
+    return b_p, b_ds

@@ -5,10 +5,13 @@ Time and memory go with the kept blocks: nothing is ever as large as queries tim
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from . import cpu_compiled
+from . import cpu_compiled, cpu_odd
 from .cpu_attend import attend, attend_backward
 from .cpu_dense import attend_dense, dense_heads
 from .cpu_keys import Gathered, Rows
@@ -20,11 +23,26 @@ from .pattern import BLOCK
 Indices = tuple[int, int, int, int]  # layer, head_offset, q_start, kv_start
 
 
-def forward(
+def forward(q: Tensor, k: Tensor, v: Tensor, **place: Any) -> tuple[Tensor, Tensor]:
+    """Output like q, and LSE [batch, heads, q_len], of q [batch, heads, q_len, dim], k and v [batch, kv_heads, kv_len,
+    dim]. `place`: layer, scale and head_offset, and where the first tokens stand, q_start and kv_start."""
+    attend = partial(_forward, **place)
+    found = attend(q, k, v)
+    return cpu_odd.forward(attend, q, k, v, found) if cpu_odd.has_nan(found[0]) else found
+
+
+def backward(*tensors: Any, **place: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """dq, dk and dv, each like its tensor, of q, k, v, out, lse, dout and dlse, which may be None; `place` as above.
+    Half precision is multiplied and summed in fp32."""
+    differentiate = partial(_backward, **place)
+    grads = differentiate(*tensors)
+    return cpu_odd.backward(partial(_forward, **place), differentiate, tensors) if cpu_odd.has_nan(*grads) else grads
+
+
+def _forward(
     q: Tensor, k: Tensor, v: Tensor, *, layer: int, scale: float, head_offset: int, q_start: int, kv_start: int
 ) -> tuple[Tensor, Tensor]:
-    """Output like q, and LSE [batch, heads, q_len], of q [batch, heads, q_len, dim], k and v [batch, kv_heads, kv_len,
-    dim], whose first tokens stand at q_start and kv_start."""
+    """`forward`, but that NaN in what a row does not keep may reach it."""
     out = torch.empty_like(q)
     lse = torch.empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
     place = layer, head_offset, q_start, kv_start
@@ -75,7 +93,7 @@ def attend_to(
         pass
 
 
-def backward(
+def _backward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -90,7 +108,7 @@ def backward(
     q_start: int,
     kv_start: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk and dv, each like its tensor. Half precision is multiplied and summed in fp32."""
+    """`backward`, but that NaN may reach what is not kept."""
     if cpu_compiled.usable(q):
         where = cpu_compiled.Place(layer, head_offset, q_start, q.shape[2], kv_start, k.shape[2])
         return cpu_compiled.backward(q, k, v, out, lse, dout, dlse, where, scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import cpu, cpu_compiled
+from . import cpu, cpu_compiled, cpu_odd
 from .checks import check_longest, check_offsets
 from .cpu_keys import Pages
 
@@ -118,6 +118,16 @@ def forward_paged(
         else:
             place = layer, head_offset, length - q_len, 0
             cpu.attend_to(Pages(keys, pages), Pages(values, pages), length, *parts, scale, place)
+    if cpu_odd.has_nan(out):
+        for request, length in enumerate(lengths):
+            queries = slice(starts[request], starts[request + 1])
+            if cpu_odd.has_nan(out[queries]):
+                pages = block_table[request].long().clamp(0, len(k_cache) - 1)  # what is kept was there
+                q_start = length - _length(queries)
+                place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start}
+                given = _one(q[queries]), *(_one(x[pages].flatten(0, 1)[:length]) for x in (k_cache, v_cache))
+                part, lse[None, :, queries] = cpu.forward(*given, kv_start=0, **place)
+                out[queries] = part[0].transpose(0, 1)
     return out, lse
 
 

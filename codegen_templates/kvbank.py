@@ -22,6 +22,7 @@ class Bank:
     index: Tensor | None  # the same on the device; None: all rows
     memory: tuple[Tensor, Tensor]  # K and V [rows, places + 1, dim]
     until: Tensor  # int32 [rows, classes of its query heads, places + 1]: the last query that may attend what is there
+    odd: Tensor  # [rows, places + 1]: NaN where a key or value was not finite, of which 0 is kept; else 0
     used: int = 0  # places from the first on that were ever taken; no others need to be read
     live: int = 0  # keys of the row that has the most, when it was looked at
 
@@ -31,7 +32,8 @@ class Bank:
         k = memory[0]
         index = None if len(rows) == of else torch.tensor(rows, dtype=torch.int64).to(k.device, non_blocking=True)
         until = torch.full((len(rows), classes, k.shape[1]), NEVER, dtype=torch.int32, device=k.device)
-        return Bank(tuple(rows), index, memory, until)
+        odd = torch.zeros(until.shape[::2], dtype=k.dtype, device=k.device)
+        return Bank(tuple(rows), index, memory, until, odd)
 
     @property
     def places(self) -> int:
@@ -53,10 +55,10 @@ class Bank:
         """What is this bank's of one thing for every row."""
         return x if self.index is None else x.index_select(0, self.index)
 
-    def put(self, k: Tensor, v: Tensor, last: Tensor, newest: Tensor) -> None:
+    def put(self, k: Tensor, v: Tensor, odd: Tensor, last: Tensor, newest: Tensor) -> None:
         """Store the new tokens that are still needed when `newest` [rows] is the newest of all, where nothing is.
 
-        k and v [rows, tokens, dim], last [rows, classes, tokens]
+        k and v [rows, tokens, dim], odd [rows, tokens], last [rows, classes, tokens]
         """
         newest = newest[:, None]
         lives = last.amax(1) >= newest  # [rows, tokens]
@@ -65,6 +67,7 @@ class Bank:
         place.masked_fill_(~lives, self.places)
         for memory, new in zip(self.memory, (k, v), strict=True):
             memory.scatter_(1, place[..., None].expand_as(new), new)
+        self.odd.scatter_(1, place, odd)
         self.until.scatter_(2, place[:, None].expand_as(last), last)
 
     def take(self, other: Bank) -> None:
@@ -83,6 +86,7 @@ class Bank:
             self.used = max(self.used, other.used)
         for x, y in zip(self.memory, other.memory, strict=True):
             x[ours, :places] = y[theirs[:, None], at]
+        self.odd[ours, :places] = other.odd[theirs[:, None], at]
         self.until[ours, :, :places] = other.until[theirs].gather(2, at[:, None].expand(-1, self.until.shape[1], -1))
 
     def select(self, entries: Sequence[int], heads: int) -> Bank:
@@ -92,9 +96,9 @@ class Bank:
             of.setdefault(row // heads, []).append((at, row % heads))
         chosen = [(at, n * heads + head) for n, entry in enumerate(entries) for at, head in of.get(entry, ())]
         at = torch.tensor([at for at, _ in chosen], dtype=torch.int64).to(self.until.device, non_blocking=True)
-        k, v, until = (x.index_select(0, at) for x in (*self.memory, self.until))
+        k, v, until, odd = (x.index_select(0, at) for x in (*self.memory, self.until, self.odd))
         bank = Bank.empty([row for _, row in chosen], len(entries) * heads, (k, v), until.shape[1])
-        bank.until, bank.used, bank.live = until, self.used, self.live
+        bank.until, bank.odd, bank.used, bank.live = until, odd, self.used, self.live
         return bank
 
 

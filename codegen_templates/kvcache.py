@@ -161,10 +161,12 @@ class KVCache:
             pads, self.lengths = None, self.lengths + n
         self._ends = [end + count for end, count in zip(self._ends, counts, strict=True)]
 
+        odd = (k * 0.0 + v * 0.0).sum(-1)  # NaN where anything is not finite
         rows = (
             _select(q, self._taken).unflatten(1, (self.kv_heads, -1)).flatten(0, 1),  # [rows, query heads, n, dim]
-            k.flatten(0, 1),
-            v.flatten(0, 1),
+            k.nan_to_num(0.0, 0.0, 0.0).flatten(0, 1),
+            v.nan_to_num(0.0, 0.0, 0.0).flatten(0, 1),
+            odd.flatten(0, 1),
             last.flatten(0, 1),
             tokens.int().repeat_interleave(self.kv_heads, 0),
         )
@@ -175,9 +177,9 @@ class KVCache:
             out = self._gather(q, lambda bank: _attend_chunk(bank, *map(bank.pick, rows), scale=scale))
         self._room.make(self._ends, max(counts, default=0))
         for bank in self._room.banks:
-            bank.put(*(bank.pick(x) for x in (*rows[1:4], newest)))
+            bank.put(*(bank.pick(x) for x in (*rows[1:5], newest)))
         if n == 1:
-            out = self._gather(q, lambda bank: _attend_old(bank, bank.pick(rows[0]), bank.pick(rows[4]), scale)[0])
+            out = self._gather(q, lambda bank: _attend_old(bank, bank.pick(rows[0]), bank.pick(rows[5]), scale)[0])
         return out.masked_fill(pads, 0.0) if padded else out
 
     def _gather(self, q: Tensor, attended: Callable[[Bank], Tensor]) -> Tensor:
@@ -205,21 +207,25 @@ def _select(x: Tensor, heads: Tensor | None) -> Tensor:
 
 def _attend_old(bank: Bank, q: Tensor, t: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Queries of a bank's rows [rows, query heads, n, dim], at t [rows, n], over what it holds: like q, and its LSE."""
-    return _attend(q, bank.k, bank.v, bank.last[:, :, None] < t[:, None, :, None], scale)
+    dropped = bank.last[:, :, None] < t[:, None, :, None]
+    return _attend(q, bank.k, bank.v, bank.odd[:, : bank.used], dropped, scale)
 
 
-def _attend_chunk(bank: Bank, q: Tensor, k: Tensor, v: Tensor, last: Tensor, t: Tensor, *, scale: float) -> Tensor:
+def _attend_chunk(
+    bank: Bank, q: Tensor, k: Tensor, v: Tensor, odd: Tensor, last: Tensor, t: Tensor, *, scale: float
+) -> Tensor:
     """The same also over the new keys [rows, n, dim], which are not there yet, up to each query's own."""
     later = torch.ones(t.shape[1], t.shape[1], dtype=torch.bool, device=t.device).triu_(1)
-    new = _attend(q, k, v, later | (last[:, :, None] < t[:, None, :, None]), scale)
+    new = _attend(q, k, v, odd, later | (last[:, :, None] < t[:, None, :, None]), scale)
     return combine(*zip(_attend_old(bank, q, t, scale), new, strict=True), packed=False)[0]
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, dropped: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """q [rows, query heads, n, dim] over k and v [rows, keys, dim] but where `dropped` [rows, classes, n, keys]."""
+def _attend(q: Tensor, k: Tensor, v: Tensor, odd: Tensor, dropped: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """q [rows, query heads, n, dim] over k and v [rows, keys, dim] but where `dropped` [rows, classes, n, keys]; NaN
+    where any of these keys is odd [rows, keys]."""
     if not k.shape[1]:
         return torch.zeros_like(q), q.new_full(q.shape[:-1], float("-inf"), dtype=torch.float32)
-    bias = torch.zeros(dropped.shape, dtype=q.dtype, device=q.device).masked_fill_(dropped, float("-inf"))
+    bias = torch.where(dropped, float("-inf"), odd[:, None, None])
     bias, empty = (x.expand(-1, q.shape[1], *x.shape[2:]).flatten(1, 2)[:, None] for x in (bias, dropped.all(-1)))
     out, lse = attend(q.flatten(1, 2)[:, None], k[:, None], v[:, None], Mask(bias, empty), scale)
     return out.view(q.shape), lse.view(q.shape[:-1])
