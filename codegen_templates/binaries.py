@@ -130,12 +130,11 @@ def is_whole(file: Path) -> bool:
 
 @cache
 def manifest() -> dict[str, Any]:
-    """Of the package; nothing where there is none, or one that cannot be read."""
+    """Of the package; nothing where there is none."""
     try:
-        found = json.loads((FOLDER / "manifest.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return json.loads((FOLDER / "manifest.json").read_bytes())
+    except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def stem(kernel: Any) -> str:

@@ -58,7 +58,8 @@ class Template:
     @cached_property
     def kernels(self) -> tuple[str, ...]:
         """The kernels that it defines, which a profiler shows: named for the pattern when generated."""
-        return tuple(re.findall(r"^@triton\.jit.*\n(?:@.*\n)*def (attn_\w+)\(", self.text, flags=re.MULTILINE))
+        decorated = r"^@(?:triton|gluon)\.jit.*\n(?:@.*\n)*def (attn_\w+)\("
+        return tuple(re.findall(decorated, self.text, flags=re.MULTILINE))
 
 
 @lru_cache(maxsize=1)

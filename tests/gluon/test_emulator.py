@@ -74,7 +74,7 @@ MISTAKES: dict[str, tuple[dict[str, str], type[Exception], str]] = {
     "an arrival is missing": ({"arrive": ""}, Deadlock, "everybody waits"),
     "too many arrivals": ({"arrive": RIGHT["arrive"].replace("count=1", "count=2")}, Fault, "more arrivals"),
     "too few bytes": ({"bytes": "64 * 64"}, Deadlock, "everybody waits"),
-    "a wrong phase": ({"parity": "0"}, Fault, "everybody waits|still on their way"),
+    "a wrong phase": ({"parity": "0"}, Fault, r"everybody waits|still on their way"),
     "freed while a product reads": ({"early": RIGHT["arrive"], "arrive": ""}, Fault, "while a product reads"),
     "read before it is waited for": ({"early": "total = total * 1.0"}, Fault, "not been waited for"),
     "no fence": ({"fence": ""}, Fault, "without a fence"),
