@@ -130,11 +130,12 @@ def is_whole(file: Path) -> bool:
 
 @cache
 def manifest() -> dict[str, Any]:
-    """Of the package; nothing where there is none."""
+    """Of the package; nothing where there is none, or one that cannot be read."""
     try:
-        return json.loads((FOLDER / "manifest.json").read_bytes())
-    except (OSError, ValueError):
+        found = json.loads((FOLDER / "manifest.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def stem(kernel: Any) -> str:

@@ -16,10 +16,10 @@ TYPE_CHECKING = False  # typing's own costs a third of a start
 if TYPE_CHECKING:
     from typing import TextIO
 
+WRONG = 2
 FAULT = 70
 INTERRUPTED = 130
 UNREAD = 141
-UNWRITTEN = 2
 HELP = os.path.join(os.path.dirname(__file__), "help.txt")  # what typer prints 80 columns wide
 
 
@@ -29,6 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller: `>&-`
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if getattr(stream, "errors", None) == "strict":  # a path or a word that this encoding has no letters for
+            stream.reconfigure(errors="backslashreplace")
     try:
         if arguments in (["--help"], ["-h"]) and _is_wide():
             with open(HELP, encoding="utf-8") as file:
@@ -49,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         mute(sys.stdout)
         say(f"cannot write the output: {error.strerror}")
-        return UNWRITTEN
+        return WRONG
 
 
 def mute(stream: TextIO) -> None:

@@ -40,7 +40,8 @@ def progress(text: str) -> None:
 
 def document(data: Any, indent: int | None = None) -> None:
     """The one JSON document of a command with --json."""
-    print(json.dumps(data, ensure_ascii=False, indent=indent))
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    print(json.dumps(data, ensure_ascii=not is_unicode, indent=indent))
 
 
 def paint(text: str, code: str) -> str:

@@ -9,11 +9,15 @@ import sys
 import warnings
 from typing import Any
 
-from patterncc.cli import FAULT, INTERRUPTED, output
+from patterncc.cli import FAULT, INTERRUPTED, WRONG, output
 from patterncc.cli.app import command
 from patterncc.errors import PatternError, UsageError, did_you_mean, quote
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+REFUSED = {  # by the system, for a reason that its user can mend
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE),
+}
 
 
 def run(arguments: list[str]) -> int:
@@ -33,6 +37,9 @@ def run(arguments: list[str]) -> int:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is None:
                 raise  # of print: commands name the files that they cannot write
+            if isinstance(error, OSError) and error.errno in REFUSED and error.filename is not None:
+                output.say(f"cannot use {os.fsdecode(error.filename)}: {(error.strerror or str(error)).lower()}")
+                return WRONG
             return _fault(error)
 
 

@@ -56,7 +56,7 @@ def tokens(length: str) -> int:
     >>> tokens("131_072"), tokens("128k")
     (131072, 131072)
     """
-    found = re.fullmatch(r"\s*(-?\d[\d_,]{0,30})\s*([kKmM]?)\s*", length, flags=re.ASCII)
+    found = re.fullmatch(r"(-?[0-9][0-9_,]{0,30})\s*([kKmM]?)", length.strip())
     if not found:
         raise UsageError(f"--length is {quote(length)}; it takes a number of tokens", "131072, 131_072 or 128k")
     number = int(re.sub("[_,]", "", found[1])) * UNITS[found[2].lower()]

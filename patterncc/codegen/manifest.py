@@ -39,7 +39,9 @@ class Manifest:
             manifest = Manifest(*(content[key] for key in ("name", "source", "options", "files")))
             if manifest.digest != content["digest"]:
                 raise ValueError("the manifest was changed")
-        except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            if not isinstance(manifest.files, dict) or not isinstance(manifest.options, dict):
+                raise ValueError("not a manifest")
+        except (LookupError, TypeError, AttributeError, RecursionError, UnicodeError, json.JSONDecodeError) as error:
             raise ValueError("not a manifest") from error
         return manifest
 

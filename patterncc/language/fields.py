@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from patterncc.errors import did_you_mean, quote
-from patterncc.language.expression import NAMES, Expression, ExpressionError
+from patterncc.language.expression import LONGEST, NAMES, Expression, ExpressionError
 from patterncc.language.kinds import Kind, Schema, must_be, one_of, said
 from patterncc.language.limits import (
     BLOCKS,
@@ -24,21 +24,24 @@ from patterncc.language.scalars import LONGEST_INTEGER
 from patterncc.language.selector import Selector, SelectorError
 from patterncc.language.source import BAD
 
+LONGEST_UNIT = 40  # of a word after a number, with the spaces between
+
 EXPRESSION_SCHEMA: Schema = {"type": "string", "pattern": r"^[hgl0-9+\-*/%() ]+$", "maxLength": 200}
 TOKENS_SCHEMA: Schema = {"type": "string", "pattern": r"^[hgl0-9+\-*/%() ]+ tokens?$", "maxLength": 220}
-SELECTOR_TEXT = r"[0-9]+( *- *[0-9]+)?|[0-9]* *: *[0-9]*( *: *[0-9]*)?"
+SELECTOR_TEXT = r"[0-9]+ *(- *[0-9]+ *)?|([0-9]+ *)?: *([0-9]+ *)?(: *([0-9]+ *)?)?"  # and the spaces after it
+SELECTOR_PATTERN = f"^ *({SELECTOR_TEXT})(, *({SELECTOR_TEXT}))*$"
 SELECTOR_SCHEMA: Schema = {
     "anyOf": [
         {"enum": ["all", "rest"]},
         {"type": "integer", "minimum": 0},
-        {"type": "string", "pattern": f"^ *({SELECTOR_TEXT})( *, *({SELECTOR_TEXT}))* *$"},
+        {"type": "string", "pattern": SELECTOR_PATTERN},
         {
             "type": "array",
             "minItems": 1,
             "items": {
                 "anyOf": [
                     {"type": "integer", "minimum": 0},
-                    {"type": "string", "pattern": f"^ *({SELECTOR_TEXT})( *, *({SELECTOR_TEXT}))* *$"},
+                    {"type": "string", "pattern": SELECTOR_PATTERN},
                 ]
             },
         },
@@ -155,9 +158,24 @@ def _number(value: Any) -> Expression:
         return Expression.constant(value)
     if not isinstance(value, str):
         raise must_be("a whole number or an expression over h, g and l")
-    if re.fullmatch(r".*\S\s+tokens?\s*", value):
+    if _unit(value)[1] in ("token", "tokens"):
         raise must_be("a number of blocks", "only local, before, after and sink are given in tokens")
     return parse_expression(value)
+
+
+def _unit(text: str) -> tuple[str, str]:
+    """The text before a unit, and the unit: its last word, of two letters or more; "" where there is none. The text is
+    searched once, from its end, and one that no expression could be as long as has no unit.
+
+    >>> _unit(" 1024 tokens "), _unit("h + 1"), _unit("16 * (l + 1) blocks")
+    (('1024', 'tokens'), ('h + 1', ''), ('16 * (l + 1)', 'blocks'))
+    """
+    words = text.strip()
+    if len(words) <= LONGEST + LONGEST_UNIT and len(parts := words.rsplit(maxsplit=1)) == 2:
+        number, unit = parts[0].rstrip(), parts[1]
+        if len(unit) > 1 and unit.isascii() and unit.isalpha() and (number[-1].isalnum() or number[-1] in "_)"):
+            return number, unit
+    return words, ""
 
 
 def _length(value: Any) -> Length:
@@ -166,15 +184,16 @@ def _length(value: Any) -> Length:
         return Length(Expression.constant(value))
     if not isinstance(value, str):
         raise must_be(expected)
-    if found := re.fullmatch(r"\s*(.*[\w)])\s+([A-Za-z]{2,})\s*", value):
-        if found[2] in ("token", "tokens"):
-            plain = re.fullmatch(f"0|[1-9][0-9]{{0,{LONGEST_INTEGER - 1}}}", found[1])
-            return Length(Expression.constant(int(found[1])) if plain else parse_expression(found[1]), "tokens")
-        if found[2] in ("block", "blocks"):
-            raise must_be(expected, f"a number without a unit is in blocks; write {found[1].lstrip('0') or 0}")
-        close = did_you_mean(found[2], ["tokens", "token"])
-        raise must_be(expected, f'did you mean "{found[1]} {close}"?' if close else "lengths are in blocks or tokens")
-    if found := re.fullmatch(r"\s*([0-9]+)(tokens?|t|tok)\s*", value):
+    number, unit = _unit(value)
+    if unit in ("token", "tokens"):
+        plain = re.fullmatch(f"0|[1-9][0-9]{{0,{LONGEST_INTEGER - 1}}}", number)
+        return Length(Expression.constant(int(number)) if plain else parse_expression(number), "tokens")
+    if unit in ("block", "blocks"):
+        raise must_be(expected, f"a number without a unit is in blocks; write {number.lstrip('0') or 0}")
+    if unit:
+        close = did_you_mean(unit, ["tokens", "token"])
+        raise must_be(expected, f'did you mean "{number} {close}"?' if close else "lengths are in blocks or tokens")
+    if found := re.fullmatch(r"([0-9]{1,20})(tokens?|t|tok)", value.strip()):
         raise must_be(expected, f'did you mean "{found[1]} tokens"?')
     return Length(parse_expression(value))
 

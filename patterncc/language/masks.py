@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -30,16 +31,31 @@ def read_mask(name: str, folder: Path | None) -> np.ndarray:
     if folder is None:
         raise MaskError("a mask needs a pattern that is read from a file", "its path is relative to that file's folder")
     path = _inside(name, folder)
-    if not path.exists():
-        others = [p.name for p in path.parent.glob("*.npy")][:1000] if path.parent.is_dir() else []
-        close = did_you_mean(path.name, others)
-        raise MaskError(f"there is no file {quote(name, 80)}", f"did you mean {close}?" if close else None)
-    if not path.is_file():
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise MaskError(f"there is no file {quote(name, 80)}", _meant(path)) from None
+    except OSError as error:
+        raise _unreadable(name, error) from None
+    if not stat.S_ISREG(status.st_mode):
         raise MaskError(f"{quote(name, 80)} is not a file")
-    status = path.stat()
     if status.st_size > LARGEST_MASK + 4096:
         raise MaskError(f"the mask is {status.st_size} bytes; the most is {LARGEST_MASK}")
     return _read(os.fspath(path), name, status.st_size, status.st_mtime_ns)
+
+
+def _meant(path: Path) -> str | None:
+    """A hint at a mask beside the one that is missing, of nearly the same name."""
+    try:
+        others = [other.name for other in path.parent.glob("*.npy")][:1000]
+    except OSError:
+        return None
+    close = did_you_mean(path.name, others)
+    return f"did you mean {close}?" if close else None
+
+
+def _unreadable(name: str, error: OSError) -> MaskError:
+    return MaskError(f"{quote(name, 80)} cannot be read: {(error.strerror or str(error)).lower()}")
 
 
 def _inside(name: str, folder: Path) -> Path:
@@ -73,7 +89,7 @@ def _read(path: str, name: str, size: int, changed: int) -> np.ndarray:
             shape, _, dtype = header(file)
             start = file.tell()
     except OSError as error:
-        raise MaskError(f"the mask cannot be read: {error.strerror}") from None
+        raise _unreadable(name, error) from None
     except Exception:
         raise MaskError(f"{quote(name, 80)} is not a .npy file", save) from None
     if dtype != np.bool_:

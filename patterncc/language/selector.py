@@ -11,8 +11,7 @@ from patterncc.errors import quote
 MOST_ITEMS = 4096
 EXAMPLES = 'all, rest, 3, [0, 5], "0-27" or "1::2"'
 
-_RANGE = re.compile(r"([0-9]{1,9})\s*-\s*([0-9]{1,9})")
-_SLICE = re.compile(r"([0-9]{1,9})?\s*:\s*([0-9]{1,9})?\s*(?::\s*([0-9]{1,9})?)?")
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 class SelectorError(Exception):
@@ -103,16 +102,16 @@ def _items(part: object) -> list[tuple[int, int | None, int]]:
 
 
 def _piece(piece: str, whole: str) -> tuple[int, int | None, int]:
-    if re.fullmatch("[0-9]{1,9}", piece):
-        number = _whole(piece)
-        return number, number + 1, 1
-    if found := _RANGE.fullmatch(piece):
-        first, last = _whole(found[1]), _whole(found[2])
-        if last < first:
-            raise SelectorError(f"the range {quote(piece)} runs backwards", f"did you mean {last}-{first}?")
-        return first, last + 1, 1
-    if piece and (found := _SLICE.fullmatch(piece)):
-        start, stop, step = (None if text is None else _whole(text) for text in found.groups())
+    """One number, range or slice; each character is looked at once."""
+    ends, steps = _numbers(piece, "-"), _numbers(piece, ":")
+    if len(ends) == 1 and ends[0] is not None:
+        return ends[0], ends[0] + 1, 1
+    if len(ends) == 2 and ends[0] is not None and ends[1] is not None:
+        if ends[1] < ends[0]:
+            raise SelectorError(f"the range {quote(piece)} runs backwards", f"did you mean {ends[1]}-{ends[0]}?")
+        return ends[0], ends[1] + 1, 1
+    if len(steps) in (2, 3):
+        start, stop, step = (*steps, None)[:3]
         if step == 0:
             raise SelectorError(f"the step of {quote(piece)} is 0", "a step is at least 1")
         return start or 0, stop, step or 1
@@ -124,3 +123,15 @@ def _whole(text: str) -> int:
     if text[0] == "0" != text:
         raise SelectorError(f"the number {quote(text)} begins with 0", f"write {text.lstrip('0') or 0}")
     return int(text)
+
+
+def _numbers(piece: str, between: str) -> list[int | None]:
+    """The numbers of a range or a slice, None for one that is left out; none at all for what is neither.
+
+    >>> _numbers("1 : : 2", ":"), _numbers("0-27", "-"), _numbers("h", "-")
+    ([1, None, 2], [0, 27], [])
+    """
+    texts = [text.strip() for text in piece.split(between, maxsplit=3)]
+    if any(text and not _NUMBER.fullmatch(text) for text in texts):
+        return []
+    return [_whole(text) if text else None for text in texts]

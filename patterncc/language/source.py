@@ -172,7 +172,7 @@ def _read_events(loader: Any, document: Document) -> None:
                 raise _Stop
         if isinstance(event, yaml.CollectionEndEvent):
             closed = stack.pop()
-            stop = len(document.text[:start].rstrip()) if event.start_mark.index == end else end
+            stop = closed.start + len(document.text[closed.start : start].rstrip()) if start == end else end
             if closed.path is not None:
                 document.values[closed.path] = (closed.start, max(stop, closed.start + 1))
             if closed.is_key:

@@ -31,6 +31,7 @@ from patterncc.codegen.manifest import FILE, Manifest, sha256
 from patterncc.codegen.package import GeneratedPackage, check_name
 from patterncc.errors import UsageError
 from patterncc.runtime.libraries import Library, libraries
+from patterncc.runtime.listing import named, unreadable
 from patterncc.runtime.lock import locked
 from patterncc.runtime.tuned import TunedFile, tuned_files
 
@@ -101,21 +102,16 @@ class Cache:
 
     @staticmethod
     def of_user() -> Cache:
-        """`$PATTERNCC_CACHE_DIR`, else where this system keeps such things."""
-        if given := os.environ.get("PATTERNCC_CACHE_DIR"):
-            try:
-                return Cache(Path(given).absolute())
-            except OSError as error:  # the working folder was removed
-                said = f"PATTERNCC_CACHE_DIR is {given!r}, and the working folder that it starts from is gone"
-                raise UsageError(said, "give the whole path") from error
-        if sys.platform == "win32":
-            return Cache(
-                Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "patterncc" / "Cache"
-            )
-        if sys.platform == "darwin":
-            return Cache(Path.home() / "Library" / "Caches" / "patterncc")
-        given = os.environ.get("XDG_CACHE_HOME", "")
-        return Cache((Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "patterncc")
+        """`$PATTERNCC_CACHE_DIR`, else where this system keeps such things; UsageError where neither is known."""
+        given = os.environ.get("PATTERNCC_CACHE_DIR")
+        try:
+            return Cache(Path(given).absolute() if given else _default())
+        except OSError as error:  # the working folder was removed
+            said = f"PATTERNCC_CACHE_DIR is {given!r}, and the working folder that it starts from is gone"
+            raise UsageError(said, "give the whole path") from error
+        except RuntimeError as error:
+            said = "no folder for the cache: HOME is not set, and this user has no home folder"
+            raise UsageError(said, "set PATTERNCC_CACHE_DIR to a folder") from error
 
     @property
     def packages(self) -> Path:
@@ -148,7 +144,7 @@ class Cache:
 
     def entries(self) -> list[Entry]:
         """Every entry, whole or not, by name and then by age."""
-        digests = [path.name for path in _named(self.packages, DIGEST) if path.is_dir()]
+        digests = [path.name for path in named(self.packages, DIGEST) if os.path.isdir(path)]
         found = [entry for entry in map(self._entry, digests) if entry is not None]
         return sorted(found, key=lambda e: (e.name, e.written, e.digest))
 
@@ -181,17 +177,21 @@ class Cache:
 
     def clear(self, name: str | None = None) -> list[Entry]:
         """Remove every entry, and the CPU path's libraries, or the entries of a name; returns what entries went."""
-        if not self.root.is_dir():
+        try:
+            self.root.stat()
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            raise unreadable(self.root, error) from error
         with self._writing(), self._folder() as folder:
             gone = [entry for entry in self.entries() if name in (None, entry.name)]
             for n, entry in enumerate(gone):
                 entry.path.parent.rename(folder / f"{n}")
-            notes = _named(self.root / "latest", NAME if name is None else re.compile(re.escape(name)))
+            notes = named(self.root / "latest", NAME if name is None else re.compile(re.escape(name)))
             if name is None:
-                notes += [*_named(self.root / "seen", DIGEST), *(kept.path for kept in self.libraries())]
+                notes += [*named(self.root / "seen", DIGEST), *(kept.path for kept in self.libraries())]
             for note in notes:
-                if not note.is_dir():
+                if not os.path.isdir(note):
                     note.unlink(missing_ok=True)
         return gone
 
@@ -244,7 +244,7 @@ class Cache:
     def _folder(self) -> Iterator[Path]:
         """A temporary folder. The lock is held, so whatever else lies there was left by a process that died."""
         self._make(self.root / "tmp")
-        for left in _named(self.root / "tmp", re.compile(WRITING + "[a-z0-9_]{8}")):
+        for left in named(self.root / "tmp", re.compile(WRITING + "[a-z0-9_]{8}")):
             shutil.rmtree(left, ignore_errors=True)  # which follows no link
         folder = Path(tempfile.mkdtemp(dir=self.root / "tmp", prefix=WRITING))
         try:
@@ -260,9 +260,14 @@ class Cache:
             raise PermissionError(0, f"{folder} belongs to another user")
 
 
-def _named(folder: Path, names: re.Pattern[str]) -> list[Path]:
-    """What lies in a folder under such names, sorted; nothing where there is no folder."""
-    return sorted(path for path in folder.iterdir() if names.fullmatch(path.name)) if folder.is_dir() else []
+def _default() -> Path:
+    """Where this system keeps caches; RuntimeError for a user without a home."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "patterncc" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "patterncc"
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "patterncc"
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from patterncc.runtime.listing import named
+
 FOLDER = "cpu"
 NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}\.so")
 
@@ -31,4 +33,4 @@ class Library:
 
 def libraries(root: Path) -> list[Library]:
     """Every library, whole or not; what bears another name is none."""
-    return [Library(path) for path in sorted((root / FOLDER).glob("*.so")) if NAME.fullmatch(path.name)]
+    return [Library(path) for path in named(root / FOLDER, NAME)]

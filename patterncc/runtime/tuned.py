@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from patterncc.runtime.listing import named
 
 FOLDER = "tuned"
 NAME = re.compile(r"[0-9a-f]{32}\.json")
@@ -57,9 +60,7 @@ class TunedFile:
 
 def tuned_files(root: Path) -> list[TunedFile]:
     """Every result, whole or not, by pattern and direction; what bears another name is none."""
-    folder = root / FOLDER
-    paths = folder.iterdir() if folder.is_dir() else ()
-    found = [TunedFile(path) for path in paths if NAME.fullmatch(path.name) and not path.is_dir()]
+    found = [TunedFile(path) for path in named(root / FOLDER, NAME) if not os.path.isdir(path)]
     return sorted(found, key=lambda file: (file.name, file.path.name))
 
 

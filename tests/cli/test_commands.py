@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -409,3 +411,43 @@ def test_the_shell_completes_names(fresh_cache: Path) -> None:
 
 def test_exit_codes_are_written_down_once() -> None:
     assert (cli.FAULT, cli.INTERRUPTED, cli.UNREAD) == (70, 130, 141) and run.FAULT == 70
+
+
+@pytest.mark.parametrize("command", ["ls", "verify", "clear", "clear demo", "ls --json"])
+def test_a_cache_that_the_system_refuses_is_no_fault(
+    patterncc: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    monkeypatch.setenv("PATTERNCC_CACHE_DIR", str(tmp_path / ("x" * 300)))
+    assert patterncc("cache", *command.split(), code=2) == ""
+    assert "cannot read the cache" in patterncc.err and "PATTERNCC_CACHE_DIR" in patterncc.err
+
+
+def test_a_path_that_the_system_refuses_is_no_fault(
+    patterncc: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever command meets it, and wherever."""
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "shut"))
+
+    monkeypatch.setattr("patterncc.cli.list.shipped", refused)
+    assert patterncc("list", code=2) == "" and f"cannot use {tmp_path / 'shut'}: permission denied" in patterncc.err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_an_encoding_without_the_letters_of_a_path(tmp_path: Path, encoding: str) -> None:
+    """A path may hold what stdout's encoding cannot write, or bytes that are no text at all."""
+    environment = os.environ | {"PYTHONIOENCODING": f"{encoding}:strict", "PATTERNCC_CACHE_DIR": str(tmp_path / "c")}
+    for folder in (b"\xc3\xa9\xe2\x82\xac", b"\xff\xfe"):
+        command = [sys.executable, "-m", "patterncc", "compile", "demo", "-o", os.fsencode(tmp_path) + b"/" + folder]
+        done = subprocess.run(command, env=environment, capture_output=True, cwd=ROOT)
+        assert done.returncode == 0 and done.stderr == b""
+        done = subprocess.run([*command, "--json"], env=environment, capture_output=True, cwd=ROOT)
+        assert os.fsencode(json.loads(done.stdout)["path"]) == os.fsencode(tmp_path) + b"/" + folder + b"/demo"
+
+
+def test_a_length_of_spaces_takes_no_time(patterncc: Shell) -> None:
+    patterncc("forecast", "demo", "-n", "1k")
+    start = time.process_time()
+    patterncc("forecast", "demo", "-n", "1" + " " * 100_000 + "x", code=2)
+    assert time.process_time() - start < 2 and "--length is `1" in patterncc.err  # squares: half a minute

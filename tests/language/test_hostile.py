@@ -74,6 +74,52 @@ def test_harm_is_refused_in_bounded_time(kind: str, full: int) -> None:
     assert words and len(words) < 100_000
 
 
+SPACES = " " * 4000
+ONE_VALUE = {  # values that a regular expression with two ways through the same characters would not get past
+    "spaces before a word": f'shards:\n  - heads: all\n    local: "{SPACES}x"\n',
+    "spaces after a number": f'shards:\n  - heads: all\n    local: "1{SPACES}x!"\n',
+    "spaces on both sides": f'shards:\n  - heads: all\n    sink: "{SPACES[:2000]}1 tokens{SPACES[:2000]}!"\n',
+    "words": "shards:\n  - heads: all\n    stride: " + "a " * 2000 + "!\n",
+    "tokens": "shards:\n  - heads: all\n    stride: " + "1 tokens " * 400 + "!\n",
+    "a range of spaces": f'shards:\n  - heads: all\n    globals: {{rows: ["1 -{SPACES}x"]}}\n',
+    "a slice of spaces": f'shards:\n  - heads: ":{SPACES}x"\n    local: 1\n',
+    "three slices of spaces": 'shards:\n  - heads: "1{0}:{0}2{0}:{0}x"\n    local: 1\n'.format(SPACES[:1000]),
+    "layers": f'dense_layers: ":{SPACES}x"\nshards: [{{heads: all, local: 1}}]\n',
+    "reach": f'promises: {{reach: "4{SPACES}x"}}\nshards: [{{heads: all, local: 1}}]\n',
+    "underscores": "layers: 1" + "_" * 28 + "x\n",
+    "more underscores": "layers: 1" + "_" * 4000 + "x\n",
+    "digits and underscores": "layers: " + "1_" * 2000 + "x\n",
+    "colons": "layers: " + "1:" * 2000 + "x\n",
+    "a date": f"about: 2020-01-01 {SPACES}x\nlayers: x\n",
+    "hexadecimal underscores": "layers: 0x" + "_" * 4000 + "g\n",
+    "exponents": "layers: " + "1" * 4000 + ".1ex\n",
+}
+
+
+@pytest.mark.parametrize("kind", ONE_VALUE)
+def test_one_value_takes_time_in_proportion_to_its_length(kind: str) -> None:
+    text = HEAD + ONE_VALUE[kind]
+    with pytest.raises(PatternError):
+        language.loads(text)  # what is imported late, now
+    start = time.process_time()
+    with pytest.raises(PatternError):
+        language.loads(text)
+    # 0.01 s; squares took 0.25 s to 0.5 s, and powers of two (28 underscores) 16 s.
+    assert time.process_time() - start < 0.1
+
+
+def test_a_length_and_its_unit_stand_far_apart() -> None:
+    """The bound on a length is the one of an expression, and spaces at its ends do not count."""
+    assert shard(f"local: '{SPACES}12 tokens{SPACES[:50]}'") == shard("local: 12 tokens")
+    assert shard(f"local: h * 16 + 1 {' ' * 30}tokens", head=2) == shard("local: 33 tokens", head=2)
+    with pytest.raises(PatternError, match="an expression of 307 characters; the most is 200"):
+        shard(f"local: '1{' ' * 300}tokens'")
+
+
+def shard(line: str, head: int = 0) -> str:
+    return repr(language.loads(f"{HEAD}shards:\n  - heads: all\n    {line}\n").shard(0, head))
+
+
 def test_what_is_largest_still_loads() -> None:
     text = MANY + "".join(f"  - {{heads: {i}, local: h + l + 1}}\n" for i in range(4096))
     pattern = language.loads(text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from pydantic import ValidationError
 
 from patterncc import language
 from patterncc.errors import PatternError
+from patterncc.language import masks
 
 HEAD = "pattern: 1\nname: demo\nheads: 8\nkv_heads: 2\nblock: 64\n"
 
@@ -273,6 +276,22 @@ class TestMasks:
         mask = pattern.shard(0, 0).mask
         assert mask is not None and mask.view(np.uint8).tolist() == [[0, 0], [0, 1]]
 
+    @pytest.mark.parametrize("name", ["m" * 300 + ".npy", "m" * 300 + "/m.npy", "m/" * 2040 + "m.npy"])
+    def test_a_name_that_the_system_refuses(self, tmp_path: Path, name: str) -> None:
+        said = refusal(HEAD + f"shards:\n  - heads: all\n    mask: {name}\n", tmp_path)
+        assert "cannot be read: file name too long" in said and "a.yaml:8:11: " in said
+
+    @pytest.mark.parametrize("call", ["stat", "open"])
+    def test_a_folder_without_permission(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+        self.load(tmp_path, np.ones((8, 8), bool))
+        if call == "open":
+            monkeypatch.setattr(masks, "open", refuse, raising=False)
+        else:
+            monkeypatch.setattr(Path, "stat", refuse)
+        masks._read.cache_clear()
+        said = refusal(HEAD + "shards:\n  - heads: all\n    mask: m.npy\n", tmp_path)
+        assert "`m.npy` cannot be read: permission denied" in said
+
     def test_paths_stay_in_the_folder(self, tmp_path: Path) -> None:
         inner = tmp_path / "inner"
         inner.mkdir()
@@ -300,3 +319,7 @@ class TestMasks:
                 is not None
             )
         assert "a pattern that is read from a file" in refusal(HEAD + "shards:\n  - heads: all\n    mask: own.npy\n")
+
+
+def refuse(path: object, *_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))

@@ -67,6 +67,36 @@ def test_folders_are_for_their_owner_alone(cache: Cache) -> None:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+MANIFESTS = {  # damaged ones, by what is wrong
+    "deep": b"[" * 100_000,
+    "deep within": b'{"name": ' + b"[" * 100_000,
+    "list": b"[]",
+    "number": b"1",
+    "not UTF-8": b"\xff\xfe{",
+    "cut off": b'{"name": "demo", "sou',
+    "NaN": b'{"name": NaN, "source": 1, "options": 2, "files": 3, "digest": 4}',
+    "a million digits": b"9" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("wrong", MANIFESTS)
+def test_a_manifest_that_is_none_is_damage(cache: Cache, wrong: str) -> None:
+    entry = cache.store(package())
+    (entry.path / "manifest.json").write_bytes(MANIFESTS[wrong])
+    with pytest.warns(CacheWarning, match="is built again"):
+        assert cache.find(entry.digest) is None
+    assert cache.store(package()) == entry and cache.find(entry.digest) == entry
+
+
+def test_a_folder_where_a_manifest_should_be(cache: Cache) -> None:
+    entry = cache.store(package())
+    (entry.path / "manifest.json").unlink()
+    (entry.path / "manifest.json").mkdir()
+    with pytest.warns(CacheWarning, match=r"manifest\.json: Is a directory; it is built again"):
+        assert cache.find(entry.digest) is None
+    assert cache.store(package()) == entry
+
+
 @pytest.mark.parametrize("damage", ["changed", "missing", "more", "manifest", "empty", "gone"])
 def test_a_damaged_entry_is_built_again(cache: Cache, damage: str) -> None:
     entry = cache.store(package())
@@ -224,6 +254,30 @@ def test_a_folder_of_another_user_is_refused(cache: Cache, monkeypatch: pytest.M
         pytest.skip("root owns this folder, which is allowed")
     with pytest.raises(UsageError, match="belongs to another user"):
         cache.store(package(size=3))
+
+
+def test_a_cache_that_may_not_be_read(cache: Cache) -> None:
+    """Also as root, who may read anything: a name that is too long is refused to everyone."""
+    cache.root.mkdir()
+    too_long = Cache(cache.root / ("x" * 300))
+    for ask in (too_long.entries, too_long.tuned, too_long.libraries, too_long.clear, too_long.clear_tuned):
+        with pytest.raises(UsageError, match=r"cannot read the cache, .*: File name too long"):
+            ask()
+    assert too_long.find("a" * 64) is None and too_long.latest("demo") is None
+    with pytest.raises(UsageError, match="cannot write to the cache"):
+        too_long.store(package())
+
+
+def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("PATTERNCC_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    with pytest.raises(UsageError, match="HOME is not set") as told:
+        Cache.of_user()
+    assert "PATTERNCC_CACHE_DIR" in str(told.value)
 
 
 def test_clear(cache: Cache) -> None:
