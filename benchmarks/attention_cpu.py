@@ -150,7 +150,7 @@ def _ratios(cell: Mapping[str, Any]) -> dict[str, float]:
 def _path(package: ModuleType, q: torch.Tensor) -> str:
     """Which of the package's ways through the CPU attends to such queries: its compiled kernels, or torch."""
     try:
-        compiled = importlib.import_module(f"{package.__name__}.cpu_compiled")
+        compiled = importlib.import_module(f"{package.__name__}.cpu.compiled")
     except ImportError:
         return "torch"
     return "compiled" if compiled.usable(q) else "torch"

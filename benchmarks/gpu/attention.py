@@ -55,7 +55,7 @@ def measure(
 
 def is_tuned(package: ModuleType, q: Tensor, direction: str) -> bool:
     """Whether `patterncc tune` has measured on this GPU what the kernels are launched with."""
-    tuned = importlib.import_module(f"{package.__name__}.tuned")
+    tuned = importlib.import_module(f"{package.__name__}.launch.tuned")
     return (tuned.forward(q, q.shape[2]) if direction == "forward" else tuned.dq(q) or tuned.dkdv(q)) is not None
 
 

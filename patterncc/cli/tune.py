@@ -72,7 +72,7 @@ def directions(only: str | None) -> tuple[str, ...]:
 def measuring(done: Compiled) -> Any:
     """The package's module that measures."""
     try:
-        return import_module(f"{done.load().__name__}.tuning")
+        return import_module(f"{done.load().__name__}.tuning.main")
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "triton"):
             raise

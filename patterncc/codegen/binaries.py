@@ -25,13 +25,13 @@ from typing import Any
 
 from patterncc.codegen.kinds import Kind, kinds
 from patterncc.codegen.manifest import sha256
-from patterncc.codegen.package import GeneratedPackage
+from patterncc.codegen.package import GeneratedPackage, write_files
 from patterncc.codegen.resources import Report, quiet_environment, read_report
 from patterncc.codegen.targets import check_arch
 from patterncc.codegen.usual_calls import TORCH_DTYPES, usual_calls
 
 MOST_PROCESSES = 8  # each imports torch
-LAUNCHERS = ("binaries", "launch", "launch_backward")
+LAUNCHERS = ("binaries", "forward", "backward")  # modules of the folder launch
 
 
 def ship_binaries(package: GeneratedPackage, arches: Sequence[str], dtype: str) -> GeneratedPackage:
@@ -50,10 +50,9 @@ def ship_binaries(package: GeneratedPackage, arches: Sequence[str], dtype: str) 
     parts = -(-processes // len(arches))
     with tempfile.TemporaryDirectory(prefix="patterncc-") as temporary:
         folder, made, nothing = (Path(temporary, name) for name in ("package", "made", "nothing"))
-        for place in (folder, made, nothing):
+        for place in (made, nothing):
             place.mkdir()
-        for name, data in package.files.items():
-            (folder / name).write_bytes(data)
+        write_files(folder, package.files)
 
         # lines have paths, which differ; and what was tuned here is not of the package
         environment = quiet_environment() | {"TRITON_DISABLE_LINE_INFO": "1", "PATTERNCC_CACHE_DIR": str(nothing)}
@@ -105,10 +104,10 @@ def import_launchers(folder: Path, arch: str) -> ModuleType:
     assert spec and spec.loader
     package = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(package)
-    requests = importlib.import_module(f"{spec.name}.requests")
+    requests = importlib.import_module(f"{spec.name}.launch.requests")
     vars(requests)["arch"] = lambda device: arch  # before others take it from there
     for name in LAUNCHERS:
-        importlib.import_module(f"{spec.name}.{name}")
+        importlib.import_module(f"{spec.name}.launch.{name}")
     return package
 
 
@@ -121,12 +120,12 @@ def main(folder: str, arch: str, dtype: str, made: str, part: str, parts: str) -
     taken = Counter[str]()
     names = []
     for kind in found:
-        title = package.binaries.stem(kind.kernel)
+        title = package.launch.binaries.stem(kind.kernel)
         names.append(f"{arch}_{title}_{taken[title]:02}")
         taken[title] += 1
     mine = slice(int(part), None, int(parts))
-    limit = package.configs.SHARED_BYTES[package.configs.family(arch)]
-    compiled = compile_kinds(found[mine], arch, limit, package.binaries.call_of)
+    limit = package.launch.configs.SHARED_BYTES[package.launch.configs.family(arch)]
+    compiled = compile_kinds(found[mine], arch, limit, package.launch.binaries.call_of)
     for name, (suffix, binary, description) in zip(names[mine], compiled, strict=True):
         Path(made, f"{name}.{suffix}").write_bytes(binary)
         Path(made, f"{name}.json").write_bytes(description)

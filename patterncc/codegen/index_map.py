@@ -14,7 +14,7 @@ from patterncc.ir.plan import Plan
 
 
 def index_map(plan: Plan) -> str:
-    """The index map of `index_map.py`, between its markers.
+    """The index map of `kernels/index_map.py`, between its markers.
 
     >>> from patterncc.ir.layout import Classes
     >>> from patterncc.passes.choose_plan import choose_plan

@@ -77,11 +77,11 @@ def kinds(package: ModuleType, calls: Iterable[tuple[str, Callable[[], Any]]], a
     def note(
         kernel: Any, key: str, signature: Any, device: int, constants: Any, options: Any, attributes: Any, warmup: bool
     ) -> None:  # for want of a result, Triton launches nothing
-        call = package.binaries.call_of(signature, constants, attributes, options)
+        call = package.launch.binaries.call_of(signature, constants, attributes, options)
         kind = Kind(kernel, purpose, signature, constants, attributes, options)
         found.setdefault(json.dumps([kernel.fn.__name__, call]), kind)
 
-    for module in (package.launch, package.launch_backward):
+    for module in (package.launch.forward, package.launch.backward):
         for kernel in list(vars(module).values()):
             if hasattr(kernel, "_do_compile"):
                 kernel._do_compile = partial(note, kernel)

@@ -13,7 +13,7 @@ from patterncc.codegen.index_map import index_map
 from patterncc.codegen.package import GeneratedPackage, check_name
 from patterncc.codegen.row_map import row_map
 from patterncc.codegen.specialise import specialise
-from patterncc.codegen.template import TemplateError, companions, templates
+from patterncc.codegen.template import FOLDER, TemplateError, companions, templates
 from patterncc.codegen.words import ranges
 from patterncc.ir.closed import ClosedForm
 from patterncc.ir.layout import Layout, Mask
@@ -21,7 +21,7 @@ from patterncc.ir.plan import Plan
 from patterncc.pictures.text import grid, legend, telling_rows
 
 MOST_DRAWN, MOST_ROWS, GAP = 4, 24, 3  # classes that the docstring draws, their rows, characters between them
-INDEX_MAPS = {"index_map.py": index_map, "row_map.py": row_map}
+INDEX_MAPS = {"kernels/index_map.py": index_map, "kernels/row_map.py": row_map}
 WITNESS = ("row", "column", "query_token", "key_token")
 MOST_NAMED = 12  # classes that it lists
 WIDTH = 100
@@ -140,7 +140,7 @@ def docstring(plan: Plan, about: str) -> str:
         lines += textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="        ")
     if (left := len(classes.layouts) - MOST_NAMED) > 0:
         lines.append(f"    and {left} more")
-    return "\n".join([*lines, "", *(f"    {line}".rstrip() for line in drawings(plan))])
+    return "\n".join([*lines, "", *(f"    {line}".rstrip() for line in drawings(plan)), "", rooms()])
 
 
 def drawings(plan: Plan) -> list[str]:
@@ -154,6 +154,12 @@ def drawings(plan: Plan) -> list[str]:
     ]
     beside = ["".join(part.ljust(2 * rows - 1 + GAP) for part in line).rstrip() for line in zip(*panels, strict=True)]
     return [*beside, "   ".join(legend(shown))]
+
+
+def rooms() -> str:
+    """The map of a package's folders, as it stands in the templates' own docstring."""
+    text = ast.get_docstring(ast.parse((FOLDER / "__init__.py").read_text(encoding="utf-8"))) or ""
+    return text.partition("\n\n")[2]
 
 
 def set_docstring(text: str, words: str) -> str:

@@ -7,13 +7,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from patterncc.codegen.manifest import FILE, Manifest, sha256
+
+PATH = re.compile(r"([a-z][a-z0-9_]*/)*[a-z_][a-z0-9_]*\.(py|c|h|bin|json|cubin|hsaco)")
 
 
 @dataclass(frozen=True)
 class GeneratedPackage:
-    """The files of `<name>/` by name: sources, tables, masks and binaries. The manifest is made from them."""
+    """The files of `<name>/` by path: sources, tables, masks and binaries. The manifest is made from them."""
 
     name: str
     source: str
@@ -24,7 +27,7 @@ class GeneratedPackage:
         """Names end in paths and in sources: they are checked here too, whoever made them."""
         check_name(self.name)
         for name in self.sources:
-            if name == FILE or not re.fullmatch(r"[a-z_][a-z0-9_]*\.(py|c|h|bin|json|cubin|hsaco)", name):
+            if name == FILE or not PATH.fullmatch(name):
                 raise ValueError(f"not a file of a package: {name!r}")
 
     @cached_property
@@ -39,6 +42,15 @@ class GeneratedPackage:
     def files(self) -> Mapping[str, bytes]:
         """Every file, manifest.json last."""
         return {**dict(sorted(self.sources.items())), FILE: self.manifest.write()}
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """A new folder with these files, by their paths in it."""
+    folder.mkdir(mode=0o700)
+    for name, data in files.items():
+        file = folder / name
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.write_bytes(data)
 
 
 def check_name(name: str) -> str:

@@ -85,7 +85,7 @@ class Call:
 
 def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
     """How the launchers of a package call its kernels on `arch`, for full tiles and aligned tensors."""
-    pattern, configs = package.pattern, package.configs
+    pattern, configs = package.pattern, package.launch.configs
     table, item, dim = pattern.FORM == "table", ITEM[dtype], pattern.HEAD_DIM
     share = 1 << (pattern.HEADS // pattern.KV_HEADS - 1).bit_length()
     known: dict[str, str | None] = dict.fromkeys(("q", "k", "v", "out", "dout", "dq"), dtype)
@@ -122,7 +122,7 @@ def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
         for config in sorted({configs.dq(arch, dim, item, FULL, is_dense) for is_dense in dense}, key=repr):
             yield call("attn_bwd_dq", purpose, config, pointers, **tile(config, config.rows), **flags)
         config = configs.dkdv(arch, dim, item, bool(purpose))
-        for number in range(1 + len(package.row_map.STRIDES)):
+        for number in range(1 + len(package.kernels.row_map.STRIDES)):
             keys = config.keys if pattern.ROWS_PER_TILE_FREE else min(config.keys, pattern.BLOCK)
             shape = {"ROUND": number, "BLOCK_M": config.rows, "BLOCK_N": keys}
             flags = {"IS_PACKED": bool(purpose), "IS_LOOKED_UP": table and not number}
@@ -132,18 +132,18 @@ def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
 
 def load_kernels(folder: Path) -> ModuleType:
     """The kernel modules of a package, without its `__init__`, which needs torch."""
-    package = ModuleType("kernels")
+    package = ModuleType("compiled")
     package.__path__ = [str(folder)]
-    sys.modules["kernels"] = package
-    configs = importlib.import_module("kernels.configs")
-    for name in ("pattern", *configs.KERNEL_FILES):
-        importlib.import_module(f"kernels.{name}")
+    sys.modules["compiled"] = package
+    configs = importlib.import_module("compiled.launch.configs")
+    for name in ("pattern", *(f"kernels.{name}" for name in configs.KERNEL_FILES)):
+        importlib.import_module(f"compiled.{name}")
     return package
 
 
 def find_kernel(package: ModuleType, name: str) -> Any:
     """The kernel of that name, which in a generated package ends with the pattern's."""
-    for module in (getattr(package, file) for file in package.configs.KERNEL_FILES):
+    for module in (getattr(package.kernels, file) for file in package.launch.configs.KERNEL_FILES):
         for known, value in vars(module).items():
             if known in (name, f"{name}_{package.pattern.NAME}"):
                 return value
@@ -213,7 +213,7 @@ def cubin_usage(cubin: bytes) -> tuple[int, int]:
 def main(folder: str, arch: str, dtype: str, only: str) -> None:
     """Print the reports of one architecture as JSON."""
     package = load_kernels(Path(folder))
-    limit = package.configs.SHARED_BYTES[package.configs.family(arch)]
+    limit = package.launch.configs.SHARED_BYTES[package.launch.configs.family(arch)]
     reports = []
     for call in calls(package, arch, dtype):
         if not re.search(only, f"{call.kernel} {call.purpose}".strip()):

@@ -17,7 +17,7 @@ from patterncc.ir.plan import Plan
 
 
 def row_map(plan: Plan) -> str:
-    """The index map of `row_map.py`, between its markers."""
+    """The index map of `kernels/row_map.py`, between its markers."""
     return table_map(plan) if plan.form == "table" else closed_map(plan)
 
 

@@ -64,17 +64,17 @@ class Template:
 
 @lru_cache(maxsize=1)
 def templates() -> dict[str, Template]:
-    """Every template by file name, sorted. `package.py` becomes the package's `__init__.py`."""
-    paths = sorted(path for path in FOLDER.glob("*.py") if path.name != "__init__.py")
+    """Every template by its path in the folder, sorted. `package.py` becomes the package's `__init__.py`."""
+    paths = sorted(path for path in FOLDER.rglob("*.py") if path != FOLDER / "__init__.py")
     if not paths:
         raise TemplateError(f"no templates in {FOLDER}: the installation is incomplete")
-    return {path.name: Template(path.read_text(encoding="utf-8")) for path in paths}
+    return {path.relative_to(FOLDER).as_posix(): Template(path.read_text(encoding="utf-8")) for path in paths}
 
 
 @lru_cache(maxsize=1)
 def companions() -> dict[str, bytes]:
     """What goes beside the templates as it stands: the C sources, the same for every pattern."""
-    return {path.name: path.read_bytes() for path in sorted(FOLDER.glob("*.[ch]"))}
+    return {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in sorted(FOLDER.rglob("*.[ch]"))}
 
 
 def _marked(text: str, begin: str, end: str) -> tuple[int, int] | None:

@@ -24,7 +24,7 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
 
     share, dim = package.pattern.HEADS // package.pattern.KV_HEADS, package.pattern.HEAD_DIM
     kind: torch.dtype = getattr(torch, TORCH_DTYPES[dtype])
-    forward, backward = package.launch, package.launch_backward
+    forward, backward = package.launch.forward, package.launch.backward
 
     def empty(*shape: int, dtype: torch.dtype = kind) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype).as_subclass(OnGpu)
@@ -69,12 +69,12 @@ def distinct_heads(package: ModuleType) -> list[tuple[int, int]]:
     share = pattern.HEADS // pattern.KV_HEADS
     for layer in range(pattern.LAYERS):
         for head in range(0, pattern.HEADS, share):
-            classes = package.arrays.present(layer, head, share)
-            rounds = (any(period[klass] for klass in classes) for period in package.row_map.STRIDES)
+            classes = package.launch.arrays.present(layer, head, share)
+            rounds = (any(period[klass] for klass in classes) for period in package.kernels.row_map.STRIDES)
             kind = (
-                package.arrays.group_size(classes, head),
+                package.launch.arrays.group_size(classes, head),
                 tuple(rounds),
-                package.arrays.are_dense((layer, head, share)),
+                package.launch.arrays.are_dense((layer, head, share)),
             )
             found.setdefault(kind, (layer, head))
     return list(found.values())

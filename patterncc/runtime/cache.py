@@ -28,7 +28,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from patterncc.codegen.manifest import FILE, Manifest, sha256
-from patterncc.codegen.package import GeneratedPackage, check_name
+from patterncc.codegen.package import GeneratedPackage, check_name, write_files
 from patterncc.errors import UsageError
 from patterncc.runtime.libraries import Library, libraries
 from patterncc.runtime.listing import named, unreadable
@@ -61,7 +61,7 @@ class Entry:
             manifest = Manifest.read(data)
             if (manifest.name, manifest.digest) != (self.name, self.digest):
                 raise ValueError(f"{FILE} belongs to another package")
-            present = {path.name for path in self.path.iterdir()} - {FILE, BYTECODE}
+            present = _files(self.path) - {FILE}
             if present != set(manifest.files):
                 raise ValueError(f"{', '.join(sorted(present ^ set(manifest.files)))}: missing, or not of the package")
             files = {name: (self.path / name).read_bytes() for name in manifest.files}
@@ -270,11 +270,10 @@ def _default() -> Path:
     return (Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "patterncc"
 
 
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """A new folder with these files."""
-    folder.mkdir(mode=0o700)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
+def _files(folder: Path) -> set[str]:
+    """The paths of all that lies in the folder and in its folders; bytecode left out."""
+    inner = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return {path.as_posix() for path in (path.relative_to(folder) for path in inner) if BYTECODE not in path.parts[:-1]}
 
 
 def _size(path: Path) -> int:

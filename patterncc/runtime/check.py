@@ -77,7 +77,7 @@ def built(pattern: Pattern, classes: Classes) -> Iterator[dict[str, ModuleType]]
             with interpreting() if not _has_gpu() else nullcontext():  # before triton is imported
                 packages = {form: load(entry) for form, entry in entries.items()}
                 for package in packages.values() if _has_kernels() else ():
-                    importlib.import_module(f"{package.__name__}.launch")
+                    importlib.import_module(f"{package.__name__}.launch.forward")
             yield packages
         finally:
             for entry in entries.values():
@@ -108,7 +108,7 @@ def _table(
 ) -> Verdict:
     """The tables that the package builds are those of the compiler."""
     package = next(iter(packages.values()))
-    tables = importlib.import_module(f"{package.__name__}.tables")
+    tables = importlib.import_module(f"{package.__name__}.rules.tables")
     rows = -(-length // classes.block)
     for number in dict.fromkeys(classes.of[layers[0]]):
         known = lower_table(

@@ -10,8 +10,9 @@ import warnings
 from pathlib import Path
 
 from patterncc.codegen.manifest import FILE, Manifest
+from patterncc.codegen.package import write_files
 from patterncc.errors import UsageError
-from patterncc.runtime.cache import CacheWarning, Entry, write_files
+from patterncc.runtime.cache import CacheWarning, Entry
 
 
 def export(entry: Entry, folder: Path, *, force: bool = False) -> Path:

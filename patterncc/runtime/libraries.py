@@ -1,4 +1,4 @@
-"""The CPU path's compiled kernels in the cache. A package's `cpu_library.py` builds, names and loads them without
+"""The CPU path's compiled kernels in the cache. A package's `cpu/library.py` builds, names and loads them without
 patterncc, which lists, checks and removes them."""
 
 from __future__ import annotations

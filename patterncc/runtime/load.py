@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
+from pathlib import Path
 from types import ModuleType
 
 from patterncc.codegen.package import is_name
@@ -43,12 +44,12 @@ class Checked(SourceFileLoader):
     """Reads sources as they were when their hashes were checked: the cache may be cleared before they are imported,
     and some of a package's modules are only imported when they are needed."""
 
-    def __init__(self, name: str, path: str, files: Mapping[str, bytes]) -> None:
+    def __init__(self, name: str, path: str, folder: Path, files: Mapping[str, bytes]) -> None:
         super().__init__(name, path)
-        self.files = files
+        self.folder, self.files = folder, files
 
     def get_data(self, path: str) -> bytes:
-        data = self.files.get(os.path.basename(path))
+        data = self.files.get(Path(os.path.relpath(path, self.folder)).as_posix())
         return super().get_data(path) if data is None else data
 
 
@@ -57,30 +58,33 @@ class Finder:
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        package, _, module = name.rpartition(".")
-        if (entry := _known.get(package)) is not None:  # not in its folder any more, or Python had found it there
-            return _spec(name, entry, f"{module}.py")
-        entry = _known.get(name) or _in_cache(name)
-        if entry is not None:
-            return _spec(name, entry, "__init__.py")
-        if name.startswith(f"{PARENT}.") and name.count(".") == PARENT.count(".") + 1:
-            short = name.rpartition(".")[2]
-            if short in shipped() or (is_name(short) and Cache.of_user().latest(short)):
-                raise ImportError(f"{name} is no module of its own: write `from {PARENT} import {short}`", name=name)
-            raise ImportError(
-                f"no pattern {short!r} was compiled on this machine, and none of this name is shipped: "
-                f"run `patterncc compile {short}.yaml`, or patterncc.load('{short}.yaml')",
-                name=name,
-            )
-        return None
+        if not name.startswith(f"{PARENT}."):
+            return None
+        package, _, inner = name.removeprefix(f"{PARENT}.").partition(".")
+        entry = _known.get(f"{PARENT}.{package}")
+        if inner:  # a module that is not in its folder any more, or Python had found it there
+            return entry and _spec(name, entry, inner.replace(".", "/"))
+        if (entry := entry or _in_cache(name)) is not None:
+            return _spec(name, entry, "")
+        if package in shipped() or (is_name(package) and Cache.of_user().latest(package)):
+            raise ImportError(f"{name} is no module of its own: write `from {PARENT} import {package}`", name=name)
+        raise ImportError(
+            f"no pattern {package!r} was compiled on this machine, and none of this name is shipped: "
+            f"run `patterncc compile {package}.yaml`, or patterncc.load('{package}.yaml')",
+            name=name,
+        )
 
 
-def _spec(name: str, entry: Entry, file: str) -> ModuleSpec | None:
-    files, path = entry.contents, str(entry.path / file)
-    if file not in files:
-        return None
-    where = [str(entry.path)] if file == "__init__.py" else None
-    return spec_from_file_location(name, path, loader=Checked(name, path, files), submodule_search_locations=where)
+def _spec(name: str, entry: Entry, inner: str) -> ModuleSpec | None:
+    """The module or folder `inner` of the package, "" for the package itself."""
+    files = entry.contents
+    for file in (f"{inner}/__init__.py".removeprefix("/"), f"{inner}.py"):
+        if file in files:
+            path = entry.path / file
+            where = [str(path.parent)] if path.name == "__init__.py" else None
+            loader = Checked(name, str(path), entry.path, files)
+            return spec_from_file_location(name, str(path), loader=loader, submodule_search_locations=where)
+    return None
 
 
 def _in_cache(name: str) -> Entry | None:

@@ -53,7 +53,7 @@ def calls_of(call: Callable[[], object]) -> int:
 
 def kinds(package: ModuleType) -> dict[str, bool]:
     """Whether a launch is Triton's own, of launches that are alike and of those that are not."""
-    module, requests = (importlib.import_module(f"{NAME}.{part}") for part in ("launch", "requests"))
+    module, requests = (importlib.import_module(f"{NAME}.launch.{part}") for part in ("forward", "requests"))
     q, k, v, out = torch.zeros(2, 4, 48, 16), *torch.zeros(2, 2, 2, 48, 16), torch.zeros(2, 4, 48, 16)
     lse, wide = torch.zeros(2, 4, 48), torch.zeros(2 * 4 * 48 * 16 + 1)
     shifted = wide[1:].view(q.shape)
@@ -92,7 +92,7 @@ def counts(package: ModuleType) -> dict[str, int]:
             "decode": calls_of(lambda: package.decode(token, *caches, table, lengths)),
         }
     found["forward for training"] = calls_of(lambda: package.attention(*leaves))
-    backward = importlib.import_module(f"{NAME}.ops")._differentiate
+    backward = importlib.import_module(f"{NAME}.api.ops")._differentiate
     context = SimpleNamespace(place=(0, 1.0, 0, 0, 0), saved_tensors=(q, k, v, out.detach(), torch.zeros(1, 4, 64)))
     gradient = torch.zeros_like(q)
     with torch.no_grad():  # as autograd's thread, which no profile sees, calls it

@@ -25,14 +25,17 @@ from patterncc.language import loads
 
 # What is changed in a package, and which measure must refuse it.
 SPOILED = {
-    "forward": ("requests.py", "LOG2_E = 1.44", "LOG2_E = 1.45", attention, {"batch": 1, "tokens": 60}),
-    "backward": ("ops.py", "is None else dout", "is None else dout * 1.0001", attention, {"batch": 1, "tokens": 60}),
+    "forward": ("launch/requests.py", "LOG2_E = 1.44", "LOG2_E = 1.45", attention, {"batch": 1, "tokens": 60}),
+    "backward": ("api/ops.py", "is None else dout", "is None else dout * 1.0001",
+                 attention, {"batch": 1, "tokens": 60}),
     "mask": ("pattern.py", "None, 4, 1, 1,", "None, 4, 2, 1,", attention, {"batch": 1, "tokens": 60}),
-    "decode": ("ops_packed.py", "*where, layer, default_scale(scale)", "*where, layer, 1.001 * default_scale(scale)",
+    "decode": ("api/ops_packed.py", "*where, layer, default_scale(scale)",
+               "*where, layer, 1.001 * default_scale(scale)",
                serving, {"what": "decode", "requests": 2, "tokens": 60}),
-    "paged": ("ops_packed.py", "*where, layer, default_scale(scale)", "*where, layer, 1.001 * default_scale(scale)",
+    "paged": ("api/ops_packed.py", "*where, layer, default_scale(scale)",
+               "*where, layer, 1.001 * default_scale(scale)",
               serving, {"what": "paged", "queries": (1, 5, 18), "lengths": (64, 40, 18)}),
-    "varlen": ("ops_packed.py", "is None else dout", "is None else dout * 1.0001",
+    "varlen": ("api/ops_packed.py", "is None else dout", "is None else dout * 1.0001",
                serving, {"what": "varlen", "lengths": (37, 1, 0, 18)}),
 }  # fmt: skip
 
@@ -114,7 +117,7 @@ def test_runs_alternate_and_the_first_turn_is_not_counted(gpu: Device) -> None:
 @pytest.mark.interpret
 def test_what_differs_on_a_gpu(gpu: Device, spoil: Any) -> None:
     """In bf16, which the interpreter widens; where no graph can be captured, decoding's rate is that of a call."""
-    case = spoil("sound", "ops.py", "", "")
+    case = spoil("sound", "api/ops.py", "", "")
     given = {"what": "decode", "case": case, "requests": 1, "tokens": 40}
     [row] = child.measured(gpu, serving, Cell("decode", 0, given), Path())
     assert row["runs"] >= 3 and row["graph_note"] and row["tb_per_s"] > 0

@@ -294,7 +294,7 @@ def test_the_cache(patterncc: Shell) -> None:
     patterncc("compile", "ranges")
     assert [entry["name"] for entry in patterncc.json("cache", "ls")] == ["demo", "ranges"]
     assert "2 of 2 packages are whole" in patterncc("cache", "verify")
-    (path / "ops.py").write_text("")
+    (path / "api/ops.py").write_text("")
     assert "ops.py was changed" in patterncc("cache", "verify", code=1) and "damaged" in patterncc("cache", "ls")
     patterncc("compile", "demo")
     assert "warning: " in patterncc.err and "is built again" in patterncc.err

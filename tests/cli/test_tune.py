@@ -56,9 +56,9 @@ class Gpu:
 
     def __init__(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         package = compiler.load(file).__name__
-        self.file, self.tuned = file, import_module(f"{package}.tuned")
-        tuning = import_module(f"{package}.tuning")
-        self.best = import_module(f"{package}.configs").Config(16, 32, 4, 2)
+        self.file, self.tuned = file, import_module(f"{package}.launch.tuned")
+        tuning = import_module(f"{package}.tuning.main")
+        self.best = import_module(f"{package}.launch.configs").Config(16, 32, 4, 2)
         monkeypatch.setattr(tuning, "find_device", lambda: torch.device("cpu"))
         monkeypatch.setattr(tuning, "GpuClock", lambda device: lambda call: self.clock(call))
         monkeypatch.setattr(tuning, "space", lambda *_: [self.best])
@@ -202,7 +202,7 @@ def test_the_bar_of_a_terminal(monkeypatch: pytest.MonkeyPatch, gpu: Gpu) -> Non
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    progress, step = Progress(), import_module(f"{gpu.tuned.__package__}.search").Step
+    progress, step = Progress(), import_module(f"{gpu.tuned.__package__.removesuffix('launch')}tuning.search").Step
     progress(step("forward", 1, 2, gpu.best, 0.001))
     out = sys.stdout
     progress(step("forward", 2, 2, gpu.best, "compute wrongly"))

@@ -76,10 +76,10 @@ def imported(folder: Path, arch: str, name: str) -> ModuleType:
     assert spec and spec.loader
     package = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(package)
-    requests = importlib.import_module(f"{name}.requests")
+    requests = importlib.import_module(f"{name}.launch.requests")
     requests.arch, requests.processors = lambda device: arch, lambda device: 132
-    for module in ("launch", "launch_backward"):
-        importlib.import_module(f"{name}.{module}")
+    for module in ("forward", "backward"):
+        importlib.import_module(f"{name}.launch.{module}")
     return package
 
 

@@ -99,7 +99,7 @@ def seen(compiled: Compiled, folder: Path) -> dict[str, dict[str, Any]]:
         "another's binary": lambda folder: shutil.copy(
             folder / "sm_90_attn_fwd_00.cubin", folder / "sm_90_attn_fwd_01.cubin"
         ),
-        "edited kernel": lambda folder: edit(folder / "forward.py"),
+        "edited kernel": lambda folder: edit(folder / "kernels/forward.py"),
         "no manifest": lambda folder: (folder / "manifest.json").unlink(),
     }
     orders = {
@@ -257,14 +257,16 @@ def test_what_is_no_file_of_a_package(name: str) -> None:
 
 
 def test_the_words_for_calls() -> None:
-    failed, tried = doctest.testmod(importlib.import_module("codegen_templates.binaries"))
+    failed, tried = doctest.testmod(importlib.import_module("codegen_templates.launch.binaries"))
     assert not failed and tried >= 3
 
 
 def test_the_files_of_kernels() -> None:
     """Binaries are not loaded for kernels that were edited: each file with a function of theirs is named."""
-    known = importlib.import_module("codegen_templates.configs").KERNEL_FILES
-    assert sorted(f"{name}.py" for name in known) == [f for f, t in templates().items() if "\n@triton.jit" in t.text]
+    known = importlib.import_module("codegen_templates.launch.configs").KERNEL_FILES
+    assert sorted(f"kernels/{name}.py" for name in known) == [
+        f for f, t in templates().items() if "\n@triton.jit" in t.text
+    ]
 
 
 @pytest.mark.slow

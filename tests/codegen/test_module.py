@@ -14,11 +14,10 @@ import pytest
 
 from patterncc import language, pipeline
 from patterncc.codegen.module import docstring, set_docstring, specialise_package
-from patterncc.codegen.package import GeneratedPackage
+from patterncc.codegen.package import GeneratedPackage, write_files
 from patterncc.codegen.template import Template, TemplateError, templates
 from patterncc.ir.layout import Classes, Layout
 from patterncc.passes.choose_plan import choose_plan
-from patterncc.runtime.cache import write_files
 from patterncc.runtime.gallery import shipped
 
 ROOT = Path(__file__).parents[2]
@@ -73,8 +72,8 @@ def test_equal_input_equal_bytes_whatever_the_hash_seed_and_the_folder(tmp_path:
 
 def test_the_digest_covers_pattern_templates_and_options(monkeypatch: pytest.MonkeyPatch) -> None:
     digests = [package().digest, package("other").digest, package(about="Else.").digest, package(plan="table").digest]
-    changed = templates()["layout.py"]
-    monkeypatch.setitem(templates(), "layout.py", type(changed)(changed.text + "\n# more\n"))
+    changed = templates()["rules/masks.py"]
+    monkeypatch.setitem(templates(), "rules/masks.py", type(changed)(changed.text + "\n# more\n"))
     assert len({*digests, package().digest}) == 5
 
 

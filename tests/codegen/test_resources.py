@@ -66,7 +66,7 @@ def test_dq_of_large_heads_takes_warp_group_products(tmp_path: Path) -> None:
     reports = report(folder, ["sm_90"], only="bwd_dq")
     check(reports, "sm_90")
     assert [(r.matrix_unit, r.spills) for r in reports] == [("wgmma", 0)] * 2  # of one sequence and of packed ones
-    configs = folder / "configs.py"
+    configs = folder / "launch/configs.py"
     text = configs.read_text()
     small = text.replace('{"sm_90": 128, "sm_86": 32}', '{"sm_90": 32, "sm_86": 32}')
     assert small != text
@@ -98,7 +98,7 @@ def test_large_heads_and_wide_numbers_fit(arch: str, head_dim: int, dtype: str, 
 @needs_triton
 def test_a_spill_is_seen(tmp_path: Path) -> None:
     folder = package("phi3_small", tmp_path)
-    configs = folder / "configs.py"
+    configs = folder / "launch/configs.py"
     text = configs.read_text()
     wide = text.replace("return Config(128, 64, 8, stages)", "return Config(128, 128, 4, stages)")
     assert wide != text

@@ -25,16 +25,16 @@ def kernel_of(
 ) -> Any:
     """The kernel beside a package's launcher, on the emulated language of this version of Triton. `changed`: a module,
     a piece of its text and what takes its place."""
-    folder = Path(launcher.__file__ or "").parent
+    folder = Path(launcher.__file__ or "").parents[1]
     if changed is not None:
         module, old, new = changed
         copy = Path(tempfile.mkdtemp(prefix="patterncc-broken-"))
         shutil.copytree(folder, copy, dirs_exist_ok=True)
-        text = (copy / f"{module}.py").read_text()
+        text = (copy / f"kernels/hopper/{module}.py").read_text()
         assert text.count(old), f"{module} has no longer what is to be changed"
-        (copy / f"{module}.py").write_text(text.replace(old, new))
+        (copy / f"kernels/hopper/{module}.py").write_text(text.replace(old, new))
         folder = copy
-    kernels = vars(emulate.load(folder, "hopper_forward", version=version).hopper_forward)
+    kernels = vars(emulate.load(folder, "kernels.hopper.forward", version=version).kernels.hopper.forward)
     return next(x for known, x in kernels.items() if known == name or known.startswith(f"{name}_"))
 
 

@@ -39,7 +39,7 @@ CHOSEN = [("strided", 64), ("wide", 16), ("tokens", 64), ("mixed", 32), ("both_w
 def made(name: str, block: int) -> tuple[Held, Any, Any]:
     """A pattern's package, its launcher and its kernel on the emulated language."""
     of = held(RULES[name].replace("block: 64", f"block: {block}"))
-    launcher = importlib.import_module(f"{of.package.__name__}.hopper_launch")
+    launcher = importlib.import_module(f"{of.package.__name__}.launch.hopper")
     return of, launcher, hopper.kernel_of(launcher)
 
 
@@ -110,15 +110,15 @@ def dense(mask: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor
 WAIT, FREE = "    b_o = warpgroup_mma_wait(0, deps=(b_o,))\n", "    arrive(empty.index(held), count=1)\n"
 LOOK_AHEAD = "    wait(full.index(next_place), next_phase, pred=more)\n"
 BROKEN = {
-    "an arrival is missing": ("hopper_steps", FREE + "    b_o = b_o *", "    b_o = b_o *"),
+    "an arrival is missing": ("steps", FREE + "    b_o = b_o *", "    b_o = b_o *"),
     "a slot is freed before its product ends": (
-        "hopper_steps",
+        "steps",
         WAIT + FREE + "    b_o = b",
         FREE + WAIT + "    b_o = b",
     ),
-    "a wrong phase": ("hopper_tiles", "gl.where(turn, phase ^ 1, phase)", "phase"),
-    "queries are taken before they are there": ("hopper_forward", "        wait(q_full, r & 1)\n", ""),
-    "a slot is not waited for": ("hopper_steps", LOOK_AHEAD, ""),
+    "a wrong phase": ("tiles", "gl.where(turn, phase ^ 1, phase)", "phase"),
+    "queries are taken before they are there": ("forward", "        wait(q_full, r & 1)\n", ""),
+    "a slot is not waited for": ("steps", LOOK_AHEAD, ""),
 }
 
 
@@ -134,7 +134,7 @@ def test_what_breaks_the_kernel_is_found(mistake: str) -> None:
 
 def test_a_ring_one_slot_too_short_stands_still() -> None:
     of, launcher, kernel = made("strided", 64)
-    unchecked = hopper.kernel_of(launcher, changed=("hopper_forward", "gl.static_assert(", "repr("))
+    unchecked = hopper.kernel_of(launcher, changed=("forward", "gl.static_assert(", "repr("))
     inputs = tensors(of.pattern, 1500)
     for pair, enough in ((False, 3), (True, 6)):
         found = attend(of, launcher, kernel, *inputs, PAIR=pair, STAGES=enough)

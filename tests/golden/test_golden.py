@@ -8,6 +8,7 @@ cannot bless itself.
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +18,8 @@ import pytest
 import torch
 
 from patterncc import pipeline, reference, language
+from patterncc.codegen.package import write_files
 from patterncc.codegen.template import companions, templates
-from patterncc.runtime.cache import write_files
 from patterncc.runtime.gallery import shipped
 
 FOLDER = Path(__file__).parent
@@ -39,7 +40,7 @@ def unchanged(sources: Mapping[str, bytes]) -> set[str]:
 
 
 def golden(name: str) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((FOLDER / name).glob("*.py"))}
+    return {p.relative_to(FOLDER / name).as_posix(): p.read_bytes() for p in sorted((FOLDER / name).rglob("*.py"))}
 
 
 def imported(name: str, sources: Mapping[str, bytes], folder: Path) -> ModuleType:
@@ -81,11 +82,8 @@ def test_the_golden_package_is_right_and_is_what_is_generated(name: str, tmp_pat
     check(name, imported(name, sources, tmp_path))
     kept = {file: data for file, data in sources.items() if file not in unchanged(sources)}
     if update_golden:
-        (FOLDER / name).mkdir(exist_ok=True)
-        for path in (FOLDER / name).glob("*.py"):
-            path.unlink()
-        for file, data in kept.items():
-            (FOLDER / name / file).write_bytes(data)
+        shutil.rmtree(FOLDER / name, ignore_errors=True)
+        write_files(FOLDER / name, kept)
     assert golden(name) == kept, "if this change is meant: pytest tests/golden --update-golden"
 
 

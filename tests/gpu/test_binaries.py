@@ -64,7 +64,7 @@ def test_first_calls_compile_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     file = tmp_path / "first_calls.yaml"
     file.write_text(PATTERN)
     plain = patterncc.compile(file, output=tmp_path / "plain")
-    arch = import_module(f"{plain.load().__name__}.requests").arch(torch.device("cuda"))
+    arch = import_module(f"{plain.load().__name__}.launch.requests").arch(torch.device("cuda"))
     patterncc.compile(file, output=tmp_path / "shipped", binaries=[arch], dtype="bf16")
     jit = first_calls(tmp_path / "plain", tmp_path / "jit")
     own = first_calls(tmp_path / "shipped", tmp_path / "own")

@@ -60,6 +60,6 @@ def test_offsets_beyond_31_bits(package: Import) -> None:
     out = module.attention(q, k, v)[:, :, -rows:]
     u = torch.cat([torch.arange(64), torch.arange(length - 192, length)])  # the sink and more than the window
     t = torch.arange(length - rows, length)
-    mask = importlib.import_module("gpu_long.layout").keeps(0, t[:, None], u[None, :]).expand(32, -1, -1)
+    mask = importlib.import_module("gpu_long.rules.masks").keeps(0, t[:, None], u[None, :]).expand(32, -1, -1)
     last = q[:, :, -rows:].cpu().double(), *(x[:, :, u.cuda()].cpu().double() for x in (k, v))
     assert dense.error(out, dense.attention(*last, mask)[0]) < 1e-2  # bf16

@@ -29,26 +29,31 @@ def part(name: str) -> ModuleType:
 def module(package: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.setenv("PATTERNCC_CACHE_DIR", str(tmp_path))
     yield package(NAME)
-    part("tuned")._read.clear()
+    part("launch.tuned")._read.clear()
 
 
 def tune(*directions: str, candidates: list[tuple[int, int, int, int]], **options: Any) -> list[Any]:
-    part("tuned")._read.clear()
-    known = [part("configs").Config(*sizes) for sizes in candidates]
-    return list(part("tuning").tune(directions, length=2000, candidates=lambda *_: known, **options))
+    part("launch.tuned")._read.clear()
+    known = [part("launch.configs").Config(*sizes) for sizes in candidates]
+    return list(part("tuning.main").tune(directions, length=2000, candidates=lambda *_: known, **options))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_each_direction(dtype: torch.dtype, module: ModuleType) -> None:
     few = [(32, 32, 4, 2), (64, 32, 4, 2)]
-    directions = part("tuned").DIRECTIONS
+    directions = part("launch.tuned").DIRECTIONS
     results = tune(*directions, candidates=few, dtype=dtype)
     assert [result.direction for result in results] == list(directions)
     for result in results:
         assert 0 < result.seconds < 1 and result.measured >= 2 and result.skipped == {}, result
         assert json.loads(result.path.read_text())["facts"]["device"] == torch.cuda.get_device_name()
     q = torch.zeros(1, dtype=dtype, device="cuda")
-    found = [part("tuned").forward(q, 99), part("tuned").forward(q, 1), part("tuned").dq(q), part("tuned").dkdv(q)]
+    found = [
+        part("launch.tuned").forward(q, 99),
+        part("launch.tuned").forward(q, 1),
+        part("launch.tuned").dq(q),
+        part("launch.tuned").dkdv(q),
+    ]
     assert found == [result.config for result in results]
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2
     q, k, v = (x.requires_grad_() for x in dense.inputs(module, 500, 700, dtype))

@@ -90,7 +90,7 @@ def test_any_strides(how: str) -> None:
 @pytest.mark.parametrize("name", quick(["strided", "mixed"], "strided"))
 def test_any_tiles(name: str, rows: int, keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
     of = held(name)
-    configs = of.part("configs")
+    configs = of.part("launch.configs")
     for kind in ("dq", "dkdv"):
         monkeypatch.setattr(configs, kind, lambda *_: configs.Config(rows, keys, 4, 2))
     check_backward(of, tensors(of.pattern, 41, 59))

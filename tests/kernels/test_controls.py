@@ -23,7 +23,7 @@ def forgetful() -> Iterator[list[Held]]:
 
 def forget(of: Held) -> None:
     for name in ("class_ints", "class_tables"):
-        getattr(of.part("arrays"), name).cache_clear()
+        getattr(of.part("launch.arrays"), name).cache_clear()
 
 
 def test_a_class_integer(forgetful: list[Held], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +32,7 @@ def test_a_class_integer(forgetful: list[Held], monkeypatch: pytest.MonkeyPatch)
     forgetful.append(of)
     inputs = tensors(of.pattern, 20, 75)
     check_forward(of, inputs)
-    for module, check in (("index_map", check_forward), ("row_map", check_backward)):
+    for module, check in (("kernels.index_map", check_forward), ("kernels.row_map", check_backward)):
         part = of.part(module)
         (first, *_), wrong = part.CLASS_INTS, (2,)
         with monkeypatch.context() as changed:
@@ -51,7 +51,7 @@ def test_a_table_entry(inverse: bool, forgetful: list[Held], monkeypatch: pytest
     forgetful.append(of)
     inputs = tensors(of.pattern, 60)
     name, check = ("column_table", check_backward) if inverse else ("row_table", check_forward)
-    build = getattr(of.part("arrays"), name)
+    build = getattr(of.part("launch.arrays"), name)
 
     def wrong(*args: object) -> tuple[torch.Tensor, ...]:
         pointers, whole, entries = (x.clone() for x in build(*args))
@@ -61,7 +61,7 @@ def test_a_table_entry(inverse: bool, forgetful: list[Held], monkeypatch: pytest
         return pointers, whole, entries
 
     check(of, inputs)
-    monkeypatch.setattr(of.part("arrays"), name, wrong)
+    monkeypatch.setattr(of.part("launch.arrays"), name, wrong)
     forget(of)
     with pytest.raises(AssertionError):
         check(of, inputs)
@@ -69,14 +69,14 @@ def test_a_table_entry(inverse: bool, forgetful: list[Held], monkeypatch: pytest
 
 def test_one_output_that_was_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     of = held("strided")
-    forward = of.part("launch").forward
+    forward = of.part("launch.forward").forward
 
     def forgets(*args: object, **options: object) -> tuple[torch.Tensor, torch.Tensor]:
         out, lse = forward(*args, **options)
         out[0, 1, 7, 3] = float("nan")
         return out, lse
 
-    monkeypatch.setattr(of.part("launch"), "forward", forgets)
+    monkeypatch.setattr(of.part("launch.forward"), "forward", forgets)
     with pytest.raises(AssertionError):
         check_forward(of, tensors(of.pattern, 20))
 

@@ -102,7 +102,7 @@ def test_any_tiles(name: str, rows: int, keys: int) -> None:
     """As GPUs take them: one interpreter's configuration would hide what another one does."""
     of = held(name)
     inputs = tensors(of.pattern, 50, 120)
-    launch, config = of.part("launch"), of.part("configs").Config(rows, keys, 4, 2)
+    launch, config = of.part("launch.forward"), of.part("launch.configs").Config(rows, keys, 4, 2)
     place = {"layer": 0, "scale": 0.25, "head_offset": 0, "q_start": 70, "kv_start": 0}
     out, lse = launch.forward(*inputs, **place, config=config)
     true, true_lse = reference.attention(of.pattern, *inputs, scale=0.25)

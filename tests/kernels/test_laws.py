@@ -33,14 +33,14 @@ shards: [{heads: all, local: 2, stride: 4, offset: h}]
 @pytest.mark.interpret
 def test_templates_run_as_they_stand(poisoned: None) -> None:
     """With their default constants they are the package of a pattern."""
-    import codegen_templates.ops
+    import codegen_templates.api.ops
 
-    of = Held(language.loads(OF_TEMPLATES), codegen_templates.ops)
+    of = Held(language.loads(OF_TEMPLATES), codegen_templates.api.ops)
     check_forward(of, tensors(of.pattern, 20, 100))
     check_backward(of, tensors(of.pattern, 20, 60))
 
 
-@pytest.mark.parametrize("file", ["index_map.py", "row_map.py"])
+@pytest.mark.parametrize("file", ["kernels/index_map.py", "kernels/row_map.py"])
 def test_the_index_map_of_a_templates_own_pattern_is_its_own(file: str) -> None:
     text, of_file = templates()[file].text, choose_plan(lower(language.loads(OF_TEMPLATES)))
     assert set_index_map(text, index_map_of(file, of_file)) == text
@@ -66,7 +66,7 @@ def run(self, *args, grid, warmup, **kwargs):
     found.setdefault(self.fn.__name__, set()).add(str(specialization) + str(options))
 
 JITFunction.run = run
-launch, launch_backward = (importlib.import_module(f"{name}.{part}") for part in ("launch", "launch_backward"))
+launch, launch_backward = (importlib.import_module(f"{name}.launch.{part}") for part in ("forward", "backward"))
 launch.arch = launch_backward.arch = lambda device: "sm_90"
 torch.Tensor.is_cuda = property(lambda self: True)  # else bfloat16 becomes float32, for the interpreter's sake
 place = {"layer": 0, "scale": 0.25, "head_offset": 0, "kv_start": 0}
@@ -78,8 +78,8 @@ for some in lengths:
         out, lse = launch.forward(q, k, k, **place, q_start=keys - queries)
         launch_backward.backward(q, k, k, out, lse, q, None, **place, q_start=keys - queries)
     counts.append({kernel: len(keys) for kernel, keys in found.items()})
-files = importlib.import_module(f"{name}.configs").KERNEL_FILES
-modules = [importlib.import_module(f"{name}.{file}") for file in files]
+files = importlib.import_module(f"{name}.launch.configs").KERNEL_FILES
+modules = [importlib.import_module(f"{name}.kernels.{file}") for file in files]
 hashes = {n: f.cache_key for module in modules for n, f in vars(module).items() if n.startswith("attn_")}
 print(json.dumps({"counts": counts, "hashes": hashes}))
 """

@@ -148,7 +148,7 @@ def test_a_few_queries_at_once(text: str, queries: int) -> None:
 def test_programs_that_share_the_keys(text: str, splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """More programs than tiles too: their parts are empty, and weigh nothing."""
     of = held(text)
-    monkeypatch.setattr(of.part("configs"), "splits", lambda *_: splits)
+    monkeypatch.setattr(of.part("launch.configs"), "splits", lambda *_: splits)
     check_decode(of, paged(of, [(1, 150), (1, 17)] if splits < 9 else [(1, 40)]))
 
 
@@ -160,7 +160,7 @@ def test_a_part_that_kept_nothing_is_not_read() -> None:
     lses = torch.tensor([[[0.5, none, none]], [[none, 0.25, none]]])
     out, lse = torch.empty(parts.shape[1:]), torch.empty(1, 3)
     strides = *parts.stride()[:3], *lses.stride()[:2], *out.stride()[:2], lse.stride(0)
-    of.part("splits").attn_combine_held[3, 1](parts, lses, out, lse, 2, *strides, SPLITS=2)
+    of.part("kernels.combine").attn_combine_held[3, 1](parts, lses, out, lse, 2, *strides, SPLITS=2)
     assert torch.equal(lse, torch.tensor([[0.5, 0.25, none]]))
     assert torch.equal(out[:, 0, 0], torch.tensor([2.0, 3.0, 0.0]))
 
@@ -186,7 +186,7 @@ def test_large_blocks_and_small_pages() -> None:
 def test_pages_that_end_within_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of 48 keys under blocks of 64 and tiles of 32: a tile within a block may straddle two pages."""
     of = held(HEAD.replace("block: 16", "block: 64") + "shards: [{heads: all, local: 2, stride: 2}]")
-    configs = of.part("configs")
+    configs = of.part("launch.configs")
     monkeypatch.setattr(configs, "forward", lambda *_: configs.Config(16, 32, 4, 2))
     check_paged(of, paged(of, [(1, 300), (20, 250)], page=48))
 

@@ -138,23 +138,23 @@ def test_decoding_nothing(shape: tuple[int, int]) -> None:
 
 def use_splits(of: Held, splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if splits > 1:
-        monkeypatch.setattr(of.part("configs"), "splits", lambda *_: splits)
+        monkeypatch.setattr(of.part("launch.configs"), "splits", lambda *_: splits)
 
 
 @pytest.fixture
 def few_together(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Launches of three requests at most; the numbers of requests that there were."""
     of, counts = held(TEXTS["closed"]), list[int]()
-    for part in ("requests", "launch", "launch_backward"):
-        monkeypatch.setattr(of.part(part), "MOST_TOGETHER", 3)
-    launches = of.part("requests").Requests.launches
+    for part in ("requests", "forward", "backward"):
+        monkeypatch.setattr(of.part(f"launch.{part}"), "MOST_TOGETHER", 3)
+    launches = of.part("launch.requests").Requests.launches
 
     def counted(self, *tensors, **where):  # type: ignore[no-untyped-def]
         for some, parts in launches(self, *tensors, **where):
             counts.append(some.count)
             yield some, parts
 
-    monkeypatch.setattr(of.part("requests").Requests, "launches", counted)
+    monkeypatch.setattr(of.part("launch.requests").Requests, "launches", counted)
     yield counts
     assert counts.count(3) and max(counts) == 3
 

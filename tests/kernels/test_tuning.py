@@ -20,13 +20,13 @@ class Tuner:
     """Tunes a package; the clock lets one candidate win, and watches the launches of whatever is called."""
 
     def __init__(self, of: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.of, self.tuned = of, of.part("tuned")
+        self.of, self.tuned = of, of.part("launch.tuned")
         self.tuned._read.clear()
-        make = of.part("configs").Config
+        make = of.part("launch.configs").Config
         self.best, self.other = make(16, 32, 4, 2), make(32, 16, 4, 2)
         self.tiles: list[tuple[str, int]] = []
-        for module, kernel in (("launch", "fwd"), ("launch_backward", "bwd_dq"), ("launch_backward", "bwd_dkdv")):
-            self.watch(monkeypatch, module, f"attn_{kernel}_held")
+        for module, kernel in (("forward", "fwd"), ("backward", "bwd_dq"), ("backward", "bwd_dkdv")):
+            self.watch(monkeypatch, f"launch.{module}", f"attn_{kernel}_held")
 
     def watch(self, monkeypatch: pytest.MonkeyPatch, module: str, kernel: str) -> None:
         launches, seen = getattr(self.of.part(module), kernel), self.tiles
@@ -48,7 +48,7 @@ class Tuner:
     def run(self, *directions: str) -> list[Any]:
         options = {"dtype": torch.float32, "length": 35, "short": 37, "device": torch.device("cpu")}
         candidates = lambda *_: [self.best]  # noqa: E731
-        return list(self.of.part("tuning").tune(directions, clock=self.clock, candidates=candidates, **options))
+        return list(self.of.part("tuning.main").tune(directions, clock=self.clock, candidates=candidates, **options))
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_kernel_that_computes_wrongly_does_not_win(
 ) -> None:
     """A tile's last key is taken from its neighbour, but in the tiles of the fastest candidate alone."""
     tuned = tuner("strided")
-    launch = tuned.of.part("launch")
+    launch = tuned.of.part("launch.forward")
     attn_fwd = launch.attn_fwd_held
 
     class Wrong:

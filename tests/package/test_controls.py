@@ -24,7 +24,7 @@ def spoiled(part: str) -> tuple[ModuleType, ModuleType]:
 def error(package: ModuleType, length: int = 150) -> float:
     """Of attention's output, in fp32."""
     pattern, _ = compiled(TEXT)
-    for part, kept in (("cpu_plan", "plan"), ("cpu_compiled", "plan"), ("cpu_compiled", "_table")):
+    for part, kept in (("cpu.plan", "plan"), ("cpu.compiled", "plan"), ("cpu.compiled", "_table")):
         getattr(importlib.import_module(f"{package.__name__}.{part}"), kept).cache_clear()
     inputs = tensors(pattern, length)
     return off(package.attention(*inputs), exact(pattern, inputs, weights_like(inputs))["out"])
@@ -36,8 +36,8 @@ def changed(rules: dict[str, object], **parts: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("what", ["offset", "window", "sink", "class of a head"])
 def test_one_wrong_number(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    package, layout = spoiled("layout")
-    paths = [importlib.import_module(f"{package.__name__}.{part}") for part in ("cpu_plan", "cpu_compiled")]
+    package, layout = spoiled("rules.masks")
+    paths = [importlib.import_module(f"{package.__name__}.{part}") for part in ("cpu.plan", "cpu.compiled")]
     assert error(package) <= TOLERANCE[torch.float32]
     first = dict(layout.CLASSES[0])
     stride = next(n for n, term in enumerate(first["terms"]) if term[6] == 4)

@@ -45,8 +45,8 @@ def test_threads_do_not_change_the_output(name: str, monkeypatch: pytest.MonkeyP
     """Three threads for two KV heads or one: each has sums of its own."""
     monkeypatch.setenv("PATTERNCC_CPU", "compiled")
     pattern, package = compiled(name)
-    monkeypatch.setattr(importlib.import_module(f"{package.__name__}.cpu_compiled"), "FEW_PAIRS", 0)
-    monkeypatch.setattr(importlib.import_module(f"{package.__name__}.cpu_compiled"), "MANY_PAIRS", 5000)
+    monkeypatch.setattr(importlib.import_module(f"{package.__name__}.cpu.compiled"), "FEW_PAIRS", 0)
+    monkeypatch.setattr(importlib.import_module(f"{package.__name__}.cpu.compiled"), "MANY_PAIRS", 5000)
     inputs = tensors(pattern, 200, batch=1)
     weights = weights_like(inputs)
     before, found = torch.get_num_threads(), []
@@ -64,7 +64,7 @@ def test_threads_do_not_change_the_output(name: str, monkeypatch: pytest.MonkeyP
 def test_both_ways_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And are not the same: a switch that does nothing would pass all other tests."""
     pattern, package = compiled(name)
-    part, asked = importlib.import_module(f"{package.__name__}.cpu_compiled"), []
+    part, asked = importlib.import_module(f"{package.__name__}.cpu.compiled"), []
     true = part.forward
     monkeypatch.setattr(part, "forward", lambda *all: asked.append(all) or true(*all))
     inputs = tensors(pattern, 600)
@@ -79,7 +79,7 @@ def test_both_ways_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_half_precision_is_left_to_torch_where_the_cpu_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATTERNCC_CPU", "compiled")
     _, package = compiled("strided")
-    part = importlib.import_module(f"{package.__name__}.cpu_compiled")
+    part = importlib.import_module(f"{package.__name__}.cpu.compiled")
     for has in (True, False):
         monkeypatch.setattr(part, "has_half_products", lambda has=has: has)
         assert part.usable(torch.zeros(1, dtype=torch.bfloat16)) is not has

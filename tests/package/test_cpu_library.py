@@ -20,13 +20,14 @@ from tests.package.made import TOLERANCE, check, compiled, exact, run, tensors, 
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler")
 WIDTHS = {"default": 4, "avx2": 8, "avx2 -D__AVX512F__": 16}  # of a vector; the last one in halves
+SOURCES = Path(__file__).parents[2] / "codegen_templates/cpu/c"
 
 PROGRAM = """
 import importlib, sys, torch
 sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
 package = importlib.import_module(sys.argv[2])
-library = importlib.import_module(sys.argv[2] + ".cpu_library").library()
+library = importlib.import_module(sys.argv[2] + ".cpu.library").library()
 torch.manual_seed(0)
 q, k, v = (torch.randn(1, heads, 150, 16, requires_grad=True) for heads in (4, 2, 2))
 out = package.attention(q, k, v)
@@ -39,7 +40,7 @@ print(library is not None, *(x.double().sum().item().hex() for x in (out, *grads
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], ModuleType]:
     """The module that builds libraries, of a package that has not asked for one yet, with a cache of its own."""
     monkeypatch.setenv("PATTERNCC_CPU", "")
-    library = importlib.import_module(f"{compiled('tokens')[1].__name__}.cpu_library")
+    library = importlib.import_module(f"{compiled('tokens')[1].__name__}.cpu.library")
     monkeypatch.setenv("PATTERNCC_CACHE_DIR", str(tmp_path / "cache"))
 
     def forget() -> ModuleType:
@@ -198,7 +199,7 @@ def test_vectors_of_other_widths(
         pattern, package = compiled(name)
         inputs = tensors(pattern, 131, 150)
         weights = weights_like(inputs)
-        part = importlib.import_module(f"{package.__name__}.cpu_compiled")
+        part = importlib.import_module(f"{package.__name__}.cpu.compiled")
         monkeypatch.setattr(part, "library", fresh().library)
         found = run(lambda q, k, v, attend=package.attention: attend(q, k, v, return_lse=True), inputs, weights)
         check(found, exact(pattern, inputs, weights), TOLERANCE[torch.float32])
@@ -241,9 +242,9 @@ def test_a_library_is_tried_where_it_does_no_harm(
 
 
 FAULTS = {  # file: what a fault changes there
-    "cpu_tiles.h": ("(from < before)", "(from <= before)"),
-    "cpu_forward.c": ("*sum * weight + more", "*sum + more"),
-    "cpu_backward.c": ("- *(const Vector *)(delta", "+ *(const Vector *)(delta"),
+    "tiles.h": ("(from < before)", "(from <= before)"),
+    "forward.c": ("*sum * weight + more", "*sum + more"),
+    "backward.c": ("- *(const Vector *)(delta", "+ *(const Vector *)(delta"),
 }
 
 
@@ -260,7 +261,7 @@ def tried(folder: Path, compiler: str, *runner: str) -> int:
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    for file in (Path(__file__).parents[2] / "codegen_templates").glob("cpu_*.[ch]"):
+    for file in SOURCES.glob("*.[ch]"):
         shutil.copy(file, tmp_path)
     return tmp_path
 
@@ -286,9 +287,8 @@ def test_the_trial_holds_on_aarch64(sources: Path) -> None:
 
 @pytest.mark.parametrize("flags", [("-mavx512f", "-mfma"), ("-mavx2", "-mfma"), ()])
 def test_the_sources_have_no_warnings(flags: tuple[str, ...], tmp_path: Path) -> None:
-    folder = Path(__file__).parents[2] / "codegen_templates"
     every = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-c")
-    sources = sorted(folder.glob("*.c"))
+    sources = sorted(SOURCES.glob("*.c"))
     assert len(sources) == 3
     if flags and os.uname().machine != "x86_64":
         pytest.skip("flags of x86")

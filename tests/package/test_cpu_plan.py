@@ -31,7 +31,7 @@ def part(package: ModuleType, name: str) -> ModuleType:
 
 def plan_of(pattern: Pattern, package: ModuleType, queries: int, keys: int, **starts: int) -> tuple:
     q_start, kv_start = starts.get("q_start", keys - queries), starts.get("kv_start", 0)
-    return part(package, "cpu_plan").plan(0, pattern.heads, 0, q_start, queries, kv_start, keys)
+    return part(package, "cpu.plan").plan(0, pattern.heads, 0, q_start, queries, kv_start, keys)
 
 
 def calls_of(plan: tuple) -> Iterator[tuple]:
@@ -75,7 +75,7 @@ def test_whatever_the_number_of_threads(threads: int, poisoned: None) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        part(package, "cpu_plan").plan.cache_clear()
+        part(package, "cpu.plan").plan.cache_clear()
         inputs = tensors(pattern, 1200)
         weights = weights_like(inputs)
         package.attention(*inputs)
@@ -100,7 +100,7 @@ def test_threads_work_alone() -> None:
 
     try:
         torch.set_num_threads(2)
-        assert list(part(package, "cpu_workers").work(number, range(8))) == [1] * 8
+        assert list(part(package, "cpu.workers").work(number, range(8))) == [1] * 8
         assert number(0) == 2, "the caller keeps its own"
     finally:
         torch.set_num_threads(before)
@@ -126,7 +126,7 @@ def test_in_place_is_as_if_gathered(text: str, batch: int, monkeypatch: pytest.M
     def found() -> dict[str, Tensor]:
         return run(lambda q, k, v: package.attention(q, k, v, return_lse=True), inputs, weights)
 
-    keys, used = part(package, "cpu_keys"), []
+    keys, used = part(package, "cpu.keys"), []
     in_place = keys.Rows.in_place
     monkeypatch.setattr(keys.Rows, "in_place", lambda self, *at: used.append(x := in_place(self, *at)) or x)
     here = found()

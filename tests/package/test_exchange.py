@@ -163,5 +163,5 @@ def test_four_processes_equal_one(tmp_path: Path) -> None:
 
 def test_the_package_says_it_in_its_api(tmp_path: Path) -> None:
     _, package = compiled("strided", tmp_path)
-    module = importlib.import_module(f"{package.__name__}.exchange")
+    module = importlib.import_module(f"{package.__name__}.parallel.exchange")
     assert package.exchange_plan is module.exchange_plan and package.sparse_all_gather is module.sparse_all_gather

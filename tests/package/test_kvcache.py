@@ -230,7 +230,7 @@ def test_wrong_shapes_are_said(shapes: tuple[tuple[int, ...], ...], said: str) -
 def test_a_key_dropped_too_early_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: lifetimes a token too short spoil the outputs of a window."""
     pattern, package = compiled("window")
-    lifetimes = importlib.import_module(f"{package.__name__}.lifetime").Lifetimes
+    lifetimes = importlib.import_module(f"{package.__name__}.rules.lifetime").Lifetimes
     true_of = lifetimes.of
     monkeypatch.setattr(lifetimes, "of", lambda self, tokens, end: true_of(self, tokens, end) - 1)
     inputs = tensors(pattern, 90)

@@ -132,7 +132,7 @@ def test_the_bound_is_broken_if_nothing_is_given_back(monkeypatch: pytest.Monkey
     """Negative control."""
     made_mask("ends.npy", ends())
     pattern, package = compiled(WHOLE)
-    room = importlib.import_module(f"{package.__name__}.kvroom").Room
+    room = importlib.import_module(f"{package.__name__}.kvcache.room").Room
     monkeypatch.setattr(room, "_bounded", lambda *_: True)
     batch = Batch(pattern, package, 1)
     with pytest.raises(AssertionError, match="allocated_bytes"):

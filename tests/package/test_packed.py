@@ -139,7 +139,7 @@ MIXED = [(1, 97), (40, 40), (0, 0), (13, 100), (1, 1), (0, 30), (5, 150)]  # dec
 
 def few_too(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """However few queries a request has, they go the way that the fixture `cpu_path` asks for."""
-    monkeypatch.setattr(importlib.import_module(f"{package.__name__}.cpu_packed"), "FEW_QUERIES", 0)
+    monkeypatch.setattr(importlib.import_module(f"{package.__name__}.cpu.packed"), "FEW_QUERIES", 0)
 
 
 @pytest.mark.parametrize("vllm", LAYOUTS)
@@ -204,7 +204,7 @@ def test_pages_of_every_type(
 ) -> None:
     """And by the way that was asked for, where it takes the type."""
     pattern, package = compiled("tokens")
-    part, asked = importlib.import_module(f"{package.__name__}.cpu_compiled"), []
+    part, asked = importlib.import_module(f"{package.__name__}.cpu.compiled"), []
     kernels = part.forward
     few_too(package, monkeypatch)
     monkeypatch.setattr(part, "forward", lambda *all: asked.append(all) or kernels(*all))

@@ -17,7 +17,7 @@ HALF = [torch.bfloat16, torch.float16]
 
 
 def attend_of() -> ModuleType:
-    return importlib.import_module(f"{compiled('strided')[1].__name__}.cpu_attend")
+    return importlib.import_module(f"{compiled('strided')[1].__name__}.cpu.attend")
 
 
 def error(attend: ModuleType, dtype: torch.dtype) -> float:

@@ -31,14 +31,14 @@ class Machine:
 
     def clock(self, call: Callable[[], object]) -> float:
         call()
-        [tried] = part("tuned", self.text).tried.values()
+        [tried] = part("launch.tuned", self.text).tried.values()
         return self.seconds.get(tried, 2.0)
 
     def tune(self, *directions: str, candidates: tuple[Any, ...] = (SLOW, FAST), **options: Any) -> list[Any]:
         options = {"dtype": torch.float32, "length": 45, "short": 37, "device": CPU, **options}
-        tune = part("tuning", self.text).tune
+        tune = part("tuning.main", self.text).tune
         known = {"candidates": lambda *_: candidates, "clock": self.clock, "tell": self.steps.append}
-        return list(tune(directions or part("tuned").DIRECTIONS, **known, **options))
+        return list(tune(directions or part("launch.tuned").DIRECTIONS, **known, **options))
 
     def tried(self) -> list[Any]:
         return [step.config for step in self.steps]
@@ -46,13 +46,13 @@ class Machine:
 
 @pytest.fixture
 def machine(fresh_cache: Path) -> Iterator[Machine]:
-    part("tuned")._read.clear()
+    part("launch.tuned")._read.clear()
     yield Machine()
-    part("tuned")._read.clear()
+    part("launch.tuned")._read.clear()
 
 
 def stored(direction: str = "forward", text: str = "strided") -> Any:
-    return part("tuned", text)._stored(direction, torch.zeros(1))
+    return part("launch.tuned", text)._stored(direction, torch.zeros(1))
 
 
 def test_the_fastest_is_stored_for_each_direction(machine: Machine) -> None:
@@ -62,15 +62,15 @@ def test_the_fastest_is_stored_for_each_direction(machine: Machine) -> None:
         assert (result.config, result.seconds, result.table_seconds) == (FAST, 1.0, 2.0)
         assert result.measured == 3 and result.skipped == {} and result.path.is_file()
         assert stored(result.direction) == FAST
-    assert not part("tuned").tried
+    assert not part("launch.tuned").tried
 
 
 def test_it_is_taken_from_then_on(machine: Machine) -> None:
     """In this process too, though it has read before that there is nothing."""
     q = torch.zeros(1, 4, 40, 16)
-    assert part("tuned").forward(q, 40) is None
+    assert part("launch.tuned").forward(q, 40) is None
     machine.tune("forward")
-    assert part("tuned").forward(q, 40) == FAST
+    assert part("launch.tuned").forward(q, 40) == FAST
 
 
 def test_the_table_stays_unless_another_is_faster_by_more_than_noise(machine: Machine) -> None:
@@ -83,19 +83,19 @@ def test_the_table_stays_unless_another_is_faster_by_more_than_noise(machine: Ma
 def test_a_lucky_first_time_does_not_win(machine: Machine) -> None:
     """The best are timed again: but it is the least of an own times that counts, as noise only adds."""
     times = {TABLE: [2.0, 2.0, 1.2], FAST: [1.5, 1.5, 1.5], SLOW: [2.0, 2.0, 2.0]}
-    machine.clock = lambda call: times[next(iter(part("tuned").tried.values()))].pop(0)  # type: ignore[method-assign]
+    machine.clock = lambda call: times[next(iter(part("launch.tuned").tried.values()))].pop(0)  # type: ignore[method-assign]
     assert machine.tune("dq")[0].config == TABLE
     assert not any(times.values())
 
 
 def wrong(machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str, at: Callable[..., bool], bad: Any) -> None:
     """What a function of the package gives becomes wrong by 5 percent while `bad` is tried, where `at` says so."""
-    trials = part("trials", machine.text)
+    trials = part("tuning.trials", machine.text)
     true = getattr(trials, name)
 
     def changed(q: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
         out = true(q, *rest, **options)
-        return out * 1.05 if bad in part("tuned", machine.text).tried.values() and at(q) else out
+        return out * 1.05 if bad in part("launch.tuned", machine.text).tried.values() and at(q) else out
 
     monkeypatch.setattr(trials, name, changed)
 
@@ -134,7 +134,7 @@ def test_wrong_gradients_do_not_win(
 
     def changed(*args: Any, **options: Any) -> Any:
         grads = list(true(*args, **options))
-        if FAST in part("tuned").tried.values():
+        if FAST in part("launch.tuned").tried.values():
             grads[nth] = grads[nth] + float("nan")
         return tuple(grads)
 
@@ -144,11 +144,11 @@ def test_wrong_gradients_do_not_win(
 
 
 def failing(machine: Machine, monkeypatch: pytest.MonkeyPatch, errors: dict[Any, BaseException]) -> None:
-    trials = part("trials", machine.text)
+    trials = part("tuning.trials", machine.text)
     true = trials.attention
 
     def raises(*args: Any, **options: Any) -> Any:
-        for tried in part("tuned", machine.text).tried.values():
+        for tried in part("launch.tuned", machine.text).tried.values():
             if tried in errors:
                 raise errors[tried]
         return true(*args, **options)
@@ -167,7 +167,7 @@ def test_what_does_not_fit_or_compile_is_skipped_and_counted(machine: Machine, m
     assert result.config == fourth and result.measured == 2
     assert result.skipped == {"take too much shared memory": 1, "fail with RuntimeError: PassManager failed": 1}
     assert str(machine.steps[1]).endswith("4 warps, 2 stages: take too much shared memory")
-    assert not part("tuned").tried
+    assert not part("launch.tuned").tried
 
 
 def test_where_the_table_does_not_work_another_is_found(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,14 +181,16 @@ def test_where_the_table_does_not_work_another_is_found(machine: Machine, monkey
 
 def test_where_nothing_works_nothing_is_stored(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(machine, monkeypatch, dict.fromkeys((TABLE, FAST, SLOW), RuntimeError("no C compiler")))
-    with pytest.raises(part("search").TuningError, match="no configuration works: 3 fail with RuntimeError: no C comp"):
+    with pytest.raises(
+        part("tuning.search").TuningError, match="no configuration works: 3 fail with RuntimeError: no C comp"
+    ):
         machine.tune("forward")
     assert stored() is None
 
 
 def test_too_long(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(machine, monkeypatch, {FAST: torch.OutOfMemoryError("tried to allocate")})
-    with pytest.raises(part("search").TuningError, match="45 tokens in a batch of 1 find no room") as raised:
+    with pytest.raises(part("tuning.search").TuningError, match="45 tokens in a batch of 1 find no room") as raised:
         machine.tune("forward")
     assert "--length" in raised.value.help
 
@@ -198,7 +200,7 @@ def test_an_interruption_keeps_what_was_measured_whole(machine: Machine, monkeyp
     with pytest.raises(KeyboardInterrupt):
         machine.tune("decode", "forward", "dq")
     assert stored("decode") == FAST and stored("forward") is None and stored("dq") is None
-    assert not part("tuned").tried
+    assert not part("launch.tuned").tried
 
 
 def test_launches_that_are_the_same_are_tried_once(machine: Machine) -> None:
@@ -206,7 +208,7 @@ def test_launches_that_are_the_same_are_tried_once(machine: Machine) -> None:
 
     def tried(text: str, direction: str, *tiles: tuple[int, int]) -> set[tuple[int, int]]:
         own = Machine(text)
-        make = part("configs", text).Config
+        make = part("launch.configs", text).Config
         own.tune(direction, candidates=tuple(make(rows, keys, 4, 2) for rows, keys in tiles))
         return {(c.rows, c.keys) for c in own.tried()}
 
@@ -218,7 +220,7 @@ def test_launches_that_are_the_same_are_tried_once(machine: Machine) -> None:
 
 def test_layers_count_as_often_as_there_are(machine: Machine) -> None:
     text = PATTERNS["two_layers"].replace("layers: 2\ndense_layers: 1", "layers: 5\ndense_layers: 1")
-    assert part("trials", text).layer_kinds() == [(0, 4), (1, 1)]
+    assert part("tuning.trials", text).layer_kinds() == [(0, 4), (1, 1)]
     [result] = Machine(text).tune("forward")
     assert (result.seconds, result.table_seconds) == (5.0, 10.0)
 
@@ -227,11 +229,11 @@ def test_rare_layers_count_for_nothing_unless_they_launch_other_kernels(machine:
     """Ten layers, each with its own window; then two of them without a stride, which launch the same kernels."""
     text = PATTERNS["two_layers"].replace("layers: 2\ndense_layers: 1", "layers: 10")
     every = text.replace("local: 1, stride: 3, offset: g", "local: l + 1, stride: 40, offset: h")
-    assert part("trials", every).layer_kinds() == [(0, 1), (1, 1), (2, 1), (3, 1)]
+    assert part("tuning.trials", every).layer_kinds() == [(0, 1), (1, 1), (2, 1), (3, 1)]
     other = (
         "\nlayouts: [{layers: 7, shards: [{heads: all, local: 3}]}, {layers: 9, shards: [{heads: all, dense: true}]}]"
     )
-    assert part("trials", every + other).layer_kinds() == [(0, 1), (1, 1), (2, 1), (3, 1), (7, 0)]
+    assert part("tuning.trials", every + other).layer_kinds() == [(0, 1), (1, 1), (2, 1), (3, 1), (7, 0)]
     [result] = Machine(every + other).tune("dkdv")
     assert result.seconds == 4.0
 
@@ -246,9 +248,9 @@ def test_decoding_with_many_heads_in_a_tile_is_forward(machine: Machine) -> None
 @pytest.mark.parametrize("item", [2, 4])
 @pytest.mark.parametrize("known", ["sm_80", "sm_86", "sm_90", "sm_100", "gfx942"])
 def test_the_candidates(known: str, item: int, dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    tuning = part("tuning")
+    tuning = part("tuning.main")
     monkeypatch.setattr(tuning, "HEAD_DIM", dim)
-    for direction in part("tuned").DIRECTIONS:
+    for direction in part("launch.tuned").DIRECTIONS:
         found = list(tuning.space(direction, known, item))
         assert 3 <= len(found) <= 54, direction
         for c in found:
@@ -260,7 +262,7 @@ def test_the_candidates(known: str, item: int, dim: int, monkeypatch: pytest.Mon
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    tuning, said = part("tuning"), []
+    tuning, said = part("tuning.main"), []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for cuda in (None, "13.0"):
         monkeypatch.setattr(torch.version, "cuda", cuda)
@@ -279,7 +281,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_clock_takes_the_median_and_empties_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """On events that say what they are told to, in milliseconds."""
-    tuning, done = part("tuning"), []
+    tuning, done = part("tuning.main"), []
     told = [9.0, 3.0, 700.0, 1.0, 5.0]
 
     class Event:
@@ -313,7 +315,7 @@ def test_alone_it_prints_results_and_tells_how_far_it_is(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`python -m small.tuning`."""
-    tuning = part("tuning")
+    tuning = part("tuning.main")
     monkeypatch.setattr(tuning, "find_device", lambda: CPU)
     monkeypatch.setattr(tuning, "GpuClock", lambda device: machine.clock)
     monkeypatch.setattr(tuning, "space", lambda *_: [FAST])
@@ -339,6 +341,6 @@ def refuse(tuning: ModuleType) -> Callable[[], None]:
 def test_the_compiled_pattern_is_not_changed_by_tuning(machine: Machine) -> None:
     """What lies in the package's folder is what was compiled."""
     folder = Path(str(compiled("strided")[1].__file__)).parent
-    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     machine.tune("forward")
-    assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}

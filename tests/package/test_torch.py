@@ -175,7 +175,7 @@ def test_checkpointing_full_and_selective(monkeypatch: pytest.MonkeyPatch) -> No
     """Recomputed, or attention's result kept: equal gradients. Selective runs attention forward once, full twice."""
     model, x = layer(), torch.randn(2, 61, 32)
     op = operators(model.package).attention.default
-    cpu = importlib.import_module(f"{model.package.__name__}.cpu")
+    cpu = importlib.import_module(f"{model.package.__name__}.cpu.attention")
     runs, true_forward = 0, cpu.forward
 
     def counted(*args: object, **kwargs: object) -> object:

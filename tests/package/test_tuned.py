@@ -39,14 +39,14 @@ def part(module: str, text: str = "strided") -> ModuleType:
 @pytest.fixture
 def tuned(fresh_cache: Path) -> Iterator[ModuleType]:
     """The module `tuned` of a package that has not read anything yet."""
-    module = part("tuned")
+    module = part("launch.tuned")
     module._read.clear()
     yield module
     module._read.clear()
 
 
 def config(rows: int = 32, keys: int = 16, warps: int = 8, stages: int = 3) -> Any:
-    return part("configs").Config(rows, keys, warps, stages)
+    return part("launch.configs").Config(rows, keys, warps, stages)
 
 
 def store(tuned: ModuleType, direction: str = "forward", of: Any = None, q: torch.Tensor = Q) -> Path:
@@ -74,10 +74,10 @@ class Spy:
 def spies(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
     found = {}
     for module, kernel, name in (
-        ("launch", "attn_fwd", "forward"),
-        ("launch_backward", "attn_bwd_dq", "dq"),
-        ("launch_backward", "attn_bwd_dkdv", "dkdv"),
-        ("launch_backward", "attn_bwd_prepare", "prepare"),
+        ("launch.forward", "attn_fwd", "forward"),
+        ("launch.backward", "attn_bwd_dq", "dq"),
+        ("launch.backward", "attn_bwd_dkdv", "dkdv"),
+        ("launch.backward", "attn_bwd_prepare", "prepare"),
     ):
         found[name] = Spy()
         monkeypatch.setattr(part(module), f"{kernel}_small", found[name])
@@ -88,8 +88,8 @@ def launch(spies: dict[str, Spy], q_len: int = 40, **options: Any) -> dict[str, 
     """The tiles that the forward and backward launchers take."""
     q, k = torch.zeros(1, 4, q_len, 16), torch.zeros(1, 2, 40, 16)
     place = {"layer": 0, "scale": 1.0, "head_offset": 0, "q_start": 0, "kv_start": 0, **options}
-    out, lse = part("launch").forward(q, k, k, **place)
-    part("launch_backward").backward(q, k, k, out, lse, q, None, **place)
+    out, lse = part("launch.forward").forward(q, k, k, **place)
+    part("launch.backward").backward(q, k, k, out, lse, q, None, **place)
     return {name: spies[name].tile for name in ("forward", "dq", "dkdv")}
 
 
@@ -239,11 +239,11 @@ def test_what_a_result_depends_on(tuned: ModuleType, monkeypatch: pytest.MonkeyP
         patch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
         assert len(files() & known) == 1  # of float16
     for other in ("tokens", "one_kv_head"):
-        assert part("tuned", other)._kernels() != tuned._kernels()
-    table = import_module(f"{compiled('strided', 'table')[1].__name__}.tuned")
+        assert part("launch.tuned", other)._kernels() != tuned._kernels()
+    table = import_module(f"{compiled('strided', 'table')[1].__name__}.launch.tuned")
     assert table._kernels() != tuned._kernels()
     assert compiled(ABOUT)[1].__name__ != compiled("strided")[1].__name__
-    assert part("tuned", ABOUT)._kernels() == tuned._kernels()
+    assert part("launch.tuned", ABOUT)._kernels() == tuned._kernels()
 
 
 def test_the_cache_is_patternccs(tuned: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

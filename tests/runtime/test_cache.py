@@ -6,6 +6,7 @@ import errno
 import importlib
 import inspect
 import os
+import pkgutil
 import random
 import stat
 import subprocess
@@ -25,6 +26,7 @@ from patterncc.runtime.load import forget, load
 
 def package(name: str = "demo", size: int = 1000, source: str = "pattern: 1\n") -> GeneratedPackage:
     sources = {"__init__.py": b"X = 1\n", "table_0.bin": bytes(size), "ops.py": b"Y = 2\n"}
+    sources |= {"inner/__init__.py": b"", "inner/ops.py": b"Y = 2\n", "inner/c/ops.c": b"int y = 2;\n"}
     return GeneratedPackage(name, source, {"plan": None}, sources)
 
 
@@ -63,7 +65,7 @@ def test_the_latest_of_a_name_and_what_an_input_gave(cache: Cache) -> None:
 
 def test_folders_are_for_their_owner_alone(cache: Cache) -> None:
     entry = cache.store(package())
-    for folder in (cache.root, cache.packages, entry.path.parent, entry.path):
+    for folder in (cache.root, cache.packages, entry.path.parent, entry.path, entry.path / "inner/c"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
@@ -97,16 +99,17 @@ def test_a_folder_where_a_manifest_should_be(cache: Cache) -> None:
     assert cache.store(package()) == entry
 
 
+@pytest.mark.parametrize("inner", ["", "inner"])
 @pytest.mark.parametrize("damage", ["changed", "missing", "more", "manifest", "empty", "gone"])
-def test_a_damaged_entry_is_built_again(cache: Cache, damage: str) -> None:
+def test_a_damaged_entry_is_built_again(cache: Cache, damage: str, inner: str) -> None:
     entry = cache.store(package())
-    ops = entry.path / "ops.py"
+    ops = entry.path / inner / "ops.py"
     if damage == "changed":
         ops.write_bytes(b"Y = 3\n")
     elif damage == "missing":
         ops.unlink()
     elif damage == "more":
-        (entry.path / "more.py").write_bytes(b"")
+        (entry.path / inner / "more.py").write_bytes(b"")
     elif damage == "manifest":
         text = (entry.path / "manifest.json").read_text()
         (entry.path / "manifest.json").write_text(text.replace("pattern: 1", "pattern: 2"))
@@ -122,8 +125,13 @@ def test_a_damaged_entry_is_built_again(cache: Cache, damage: str) -> None:
 
 def test_bytecode_is_no_damage(cache: Cache) -> None:
     entry = cache.store(package())
-    (entry.path / "__pycache__").mkdir()
+    for folder in (entry.path, entry.path / "inner"):
+        (folder / "__pycache__").mkdir()
+        (folder / "__pycache__/ops.pyc").write_bytes(b"")
     assert cache.find(entry.digest) == entry
+    (entry.path / "inner/more").symlink_to(entry.path.parent)  # what lies behind it is not looked at
+    with pytest.raises(ValueError, match="inner/more: missing, or not of the package"):
+        entry.read()
 
 
 WRITER = """
@@ -178,6 +186,7 @@ def test_the_kill_test_would_see_a_half_written_entry(cache: Cache) -> None:
         assert count < len(made.files)
         with pytest.raises(ValueError):
             entry.read()
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_bytes(data)
     assert cache.entries()[0].read()
 
@@ -307,6 +316,7 @@ def test_a_folder_that_is_no_entry_is_damage_and_can_be_cleared(cache: Cache, na
 def test_an_entry_that_was_found_survives_a_clear(cache: Cache) -> None:
     """Another process may clear the cache between the check and the import, and before a module is first needed."""
     text = {"__init__.py": b"from .part import X\n", "part.py": b"X = 1\n", "later.py": b"from .part import X as Y\n"}
+    text |= {"inner/__init__.py": b"", "inner/last.py": b"from ..part import X as Z\n", "inner/c/text.h": b"// text"}
     stored = cache.store(GeneratedPackage("survivor", "pattern: 1\n", {"form": "closed"}, text))
     found = cache.find(stored.digest)
     assert found is not None and cache.clear() == [stored]
@@ -315,8 +325,11 @@ def test_an_entry_that_was_found_survives_a_clear(cache: Cache) -> None:
         module = load(found)
         later = importlib.import_module(f"{module.__name__}.later")
         assert (module.X, later.Y) == (1, 1) and inspect.getsource(later) == "from .part import X as Y\n"
-        with pytest.raises(ModuleNotFoundError):
-            importlib.import_module(f"{module.__name__}.nothing")
+        last = importlib.import_module(f"{module.__name__}.inner.last")
+        assert last.Z == 1 and pkgutil.get_data(last.__package__, "c/text.h") == b"// text"
+        for name in ("nothing", "inner.nothing", "part.nothing"):
+            with pytest.raises(ModuleNotFoundError):
+                importlib.import_module(f"{module.__name__}.{name}")
     finally:
         forget(found)
 
@@ -344,6 +357,12 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
     assert Cache.of_user().root == tmp_path / "local" / "patterncc" / "Cache"
+
+
+@pytest.mark.parametrize("file", ["../up.py", "a/../b.py", "/a.py", "a//b.py", "__pycache__/a.py", "a/manifest"])
+def test_a_file_of_a_package_lies_in_it(file: str) -> None:
+    with pytest.raises(ValueError, match="not a file of a package"):
+        GeneratedPackage("demo", "", {}, {file: b""})
 
 
 @pytest.mark.parametrize("name", ["../up", "a b", "class", "", "naïve", "a/b", "a\n"])

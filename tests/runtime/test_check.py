@@ -70,7 +70,7 @@ def test_a_wrong_offset_of_one_head(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     def change(sources: dict[str, bytes]) -> None:
-        sources["requests.py"] = sources["requests.py"].replace(b"LOG2_E = 1.44", b"LOG2_E = 1.34")
+        sources["launch/requests.py"] = sources["launch/requests.py"].replace(b"LOG2_E = 1.44", b"LOG2_E = 1.34")
 
     changed(monkeypatch, change)
     found = verdicts()

@@ -1,0 +1,116 @@
+"""What all operators share: where they run, and what they do not do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import DispatchKey
+from torch.autograd import forward_ad
+
+from ..checks.values import number
+from ..pattern import HEAD_DIM, NAME
+
+PLAIN = (Tensor, torch.nn.Parameter)
+_usual = [torch._C.DispatchKeySet(key).raw_repr() for key in (DispatchKey.BackendSelect, DispatchKey.ADInplaceOrView)]
+USUAL = (_usual[0], _usual[0] | _usual[1])  # what torch's dispatcher includes in inference mode, and else
+_imported: dict[str, ModuleType] = {}
+PACKAGE = __package__.rpartition(".")[0]
+NAMESPACE = PACKAGE.replace(".", "_")  # of the operators: one for each package, whatever its pattern's name
+
+
+def path(q: Tensor, launches: str, fallback: str) -> ModuleType:
+    """The module that computes for tensors like q: the one that launches kernels, on a GPU and in Triton's interpreter
+    where that is asked for, else the CPU path. Imported when first needed, since a process seldom needs both."""
+    is_cpu = q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"
+    if q.dtype == torch.float64 and not is_cpu:
+        raise TypeError(f"{NAME}: kernels take float32, float16, bfloat16; float64 is for gradient checks on a CPU")
+    name = fallback if is_cpu else launches
+    try:
+        return _imported.get(name) or _imported.setdefault(name, import_module(f"{PACKAGE}.{name}"))
+    except ImportError as error:
+        if is_cpu:
+            raise
+        raise RuntimeError(f"{NAME}: attention on {q.device.type} needs triton, which cannot be imported") from error
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether an operator would only compute: eagerly, without a gradient, for plain tensors. Then there is a shorter
+    way, since being an operator takes longer than the launch: nobody is there who would have to see one."""
+    if torch.compiler.is_compiling() or torch._C._is_torch_function_mode_enabled():
+        return False
+    if torch._C._dispatch_tls_local_include_set().raw_repr() not in USUAL:  # a mode, a transformation, a tracer
+        return False
+    has_gradient = torch.is_grad_enabled()
+    for x in tensors:
+        if type(x) not in PLAIN or (has_gradient and x.requires_grad) or x.is_neg():
+            return False
+    return not torch.is_autocast_enabled(tensors[0].device.type)
+
+
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the dtype of torch.autocast, where that is on."""
+    device = tensors[0].device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
+
+
+def refuse_tangents(*tensors: Tensor) -> None:
+    """Forward-mode differentiation, which an operator would pass over in silence."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        _refuse_forward_mode()
+
+
+def _refuse_forward_mode(*_tangents: object) -> None:
+    raise NotImplementedError(f"{NAME}: attention has no forward-mode derivative; use torch.autograd.grad or vjp")
+
+
+def differentiable(operator: Callable[..., Any], save: Callable[..., None], backward: Callable[..., Any]) -> Any:
+    """The operator, with its derivative: what its place in autograd is made from. torch.func's transformations do not
+    open what torch makes from it, so there the same goes through a Function that is open to them."""
+    operator.register_autograd(backward, setup_context=save)  # type: ignore[attr-defined]
+
+    class Open(torch.autograd.Function):
+        generate_vmap_rule = True
+        forward = staticmethod(lambda *inputs: operator(*inputs))
+        setup_context = staticmethod(save)
+        jvp = staticmethod(_refuse_forward_mode)
+
+    Open.backward = staticmethod(backward)  # type: ignore[method-assign]
+
+    def call(*inputs: object) -> Any:
+        is_open = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+        return Open.apply(*inputs) if is_open else operator(*inputs)
+
+    return call
+
+
+def save_nothing(ctx: object, inputs: tuple, output: object) -> None:
+    """For a derivative that is refused."""
+
+
+def default_scale(scale: float | None) -> float:
+    return HEAD_DIM**-0.5 if scale is None else number("scale", scale)
+
+
+def lse_dtype(q: Tensor) -> torch.dtype:
+    return torch.promote_types(q.dtype, torch.float32)
+
+
+def refuse_second(ctx: object, *_grads: Tensor) -> tuple[Tensor, ...]:
+    """The gradient of a gradient."""
+    raise NotImplementedError(f"{NAME}: attention has no second derivative; do not differentiate its gradient")
+
+
+def refuse_first(ctx: object, *_grads: Tensor) -> tuple[Tensor, ...]:
+    """The gradient of what serves, and does not train."""
+    raise NotImplementedError(f"{NAME}: paged attention has no gradient; use attention or attention_varlen")

@@ -1,0 +1,119 @@
+"""Attention as torch operators: checks, kernels or CPU path, gradients, shapes for the compiler."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..checks.shapes import check_attention, check_layer
+from ..checks.values import check_tensors, whole
+from .dispatch import (
+    NAMESPACE,
+    autocast,
+    default_scale,
+    differentiable,
+    is_plain,
+    lse_dtype,
+    path,
+    refuse_second,
+    refuse_tangents,
+    save_nothing,
+)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    layer: int = 0,
+    scale: float | None = None,
+    return_lse: bool = False,
+    head_offset: int = 0,
+    q_start: int | None = None,
+    kv_start: int = 0,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Attention of q [batch, heads, q_len, head_dim] over k and v [batch, kv_heads, kv_len, head_dim]: like q.
+
+    With `return_lse` also the logarithms of the softmax sums, [batch, heads, q_len], fp32; fp64 where q, k and v are,
+    as they may be on a CPU, to check gradients. Both are differentiable. A query that keeps no key gives 0 and -inf.
+    `scale` is head_dim**-0.5 unless given. `head_offset` is the first of the pattern's query heads that is present in
+    q. The keys stand at positions kv_start, kv_start + 1, … (a multiple of the block, 0 or more) and the queries at
+    q_start, q_start + 1, …, by default so that both end together. Under autocast q, k and v are cast to its dtype.
+    """
+    check_tensors(q=q, k=k, v=v)
+    layer, head_offset, kv_start = check_layer(layer), whole("head_offset", head_offset), whole("kv_start", kv_start, 0)
+    q, k, v = autocast(q, k, v)
+    refuse_tangents(q, k, v)
+    check_attention(q, k, v, head_offset, kv_start)
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    scale = default_scale(scale)
+    q_start = kv_start + k.shape[2] - q.shape[2] if q_start is None else whole("q_start", q_start)
+    if is_plain(q, k, v):
+        place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
+        out, lse = path(q, "launch.forward", "cpu.attention").forward(q, k, v, **place)
+    else:
+        out, lse = _open_forward(q, k, v, layer, scale, head_offset, q_start, kv_start)
+    return (out, lse) if return_lse else out
+
+
+@torch.library.custom_op(f"{NAMESPACE}::attention", mutates_args=())
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, layer: int, scale: float, head_offset: int, q_start: int, kv_start: int
+) -> tuple[Tensor, Tensor]:
+    place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
+    with torch.autocast(q.device.type, enabled=False):
+        return path(q, "launch.forward", "cpu.attention").forward(q, k, v, **place)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::attention_backward", mutates_args=())
+def _backward(
+    dout: Tensor,
+    dlse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    q_start: int,
+    kv_start: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
+    with torch.autocast(q.device.type, enabled=False):
+        return path(q, "launch.backward", "cpu.attention").backward(q, k, v, out, lse, dout, dlse, **place)
+
+
+@_forward.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, *_place: object) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=lse_dtype(q))
+
+
+@_backward.register_fake
+def _(
+    dout: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *_rest: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, *ctx.place = inputs
+    ctx.save_for_backward(q, k, v, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:
+    q, k, v, out, lse = ctx.saved_tensors
+    dout = torch.zeros_like(out) if dout is None else dout
+    if is_plain(dout, q, k, v, out, lse, *(() if dlse is None else (dlse,))):
+        place = dict(zip(("layer", "scale", "head_offset", "q_start", "kv_start"), ctx.place, strict=True))
+        grads = path(q, "launch.backward", "cpu.attention").backward(q, k, v, out, lse, dout, dlse, **place)
+    else:
+        grads = _open_backward(dout, dlse, q, k, v, out, lse, *ctx.place)
+    return *grads, None, None, None, None, None
+
+
+_open_forward = differentiable(_forward, _save, _differentiate)
+_open_backward = differentiable(_backward, save_nothing, refuse_second)

@@ -1,0 +1,234 @@
+"""Sequences of different lengths as torch operators: packed for training, paged for serving."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..checks.shapes import check_decode, check_layer, check_paged, check_varlen
+from ..checks.values import check_tensors, whole
+from ..launch.requests import query_starts
+from .dispatch import (
+    NAMESPACE,
+    autocast,
+    default_scale,
+    differentiable,
+    is_plain,
+    lse_dtype,
+    path,
+    refuse_first,
+    refuse_second,
+    refuse_tangents,
+    save_nothing,
+)
+
+
+def attention_varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    *,
+    layer: int = 0,
+    scale: float | None = None,
+    return_lse: bool = False,
+    head_offset: int = 0,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Attention within each packed sequence: q [total_q, heads, head_dim], k and v [total_k, kv_heads, head_dim].
+
+    Sequence n has the queries cu_seqlens_q[n] … cu_seqlens_q[n + 1] - 1 and the keys likewise, and the pattern from its
+    own first token; its queries end where its keys end. cu_seqlens are int32 [sequences + 1], max_seqlen the longest
+    lengths. The LSE is [heads, total_q]. Differentiable like `attention`, and the other arguments are those of it.
+    """
+    check_tensors(q=q, k=k, v=v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
+    layer, head_offset = check_layer(layer), whole("head_offset", head_offset)
+    most = whole("max_seqlen_q", max_seqlen_q, 0), whole("max_seqlen_k", max_seqlen_k, 0)
+    q, k, v = autocast(q, k, v)
+    refuse_tangents(q, k, v)
+    check_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, head_offset)
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    lengths = cu_seqlens_q, cu_seqlens_k, *most
+    scale = default_scale(scale)
+    if is_plain(q, k, v, cu_seqlens_q, cu_seqlens_k):
+        forward = path(q, "launch.forward", "cpu.packed").forward_varlen
+        out, lse = forward(q, k, v, *lengths, layer=layer, scale=scale, head_offset=head_offset)
+    else:
+        out, lse = _open_varlen(q, k, v, *lengths, layer, scale, head_offset)
+    return (out, lse) if return_lse else out
+
+
+def attention_paged(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    seq_lens: Tensor,
+    query_start_loc: Tensor,
+    *,
+    layer: int = 0,
+    scale: float | None = None,
+    return_lse: bool = False,
+    head_offset: int = 0,
+    max_q_len: int | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Attention of the newest tokens of each request over its keys in a paged cache: q [total_q, heads, head_dim].
+
+    Request r has the queries query_start_loc[r] … query_start_loc[r + 1] - 1, which are the last of its seq_lens[r]
+    tokens. Their keys stand in k_cache and v_cache [pages, page_size, kv_heads, head_dim], of any strides: token u in
+    page block_table[r, u // page_size]. block_table [requests, max_pages], seq_lens and query_start_loc are int32.
+    `max_q_len` bounds the queries of a request; a close bound saves launches on a GPU. Not differentiable.
+    """
+    check_tensors(q=q, k_cache=k_cache, v_cache=v_cache, block_table=block_table, seq_lens=seq_lens)
+    check_tensors(query_start_loc=query_start_loc)
+    layer, head_offset = check_layer(layer), whole("head_offset", head_offset)
+    (q,) = autocast(q) if q.dtype != k_cache.dtype else (q,)
+    check_paged(q, k_cache, v_cache, block_table, seq_lens, query_start_loc, head_offset)
+    most = q.shape[0] if max_q_len is None else whole("max_q_len", max_q_len, 0)
+    scale = default_scale(scale)
+    tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc
+    if is_plain(*tensors):
+        forward = path(q, "launch.forward", "cpu.packed").forward_paged
+        out, lse = forward(*tensors, max_q_len=most, layer=layer, scale=scale, head_offset=head_offset)
+    else:
+        out, lse = _open_paged(*tensors, most, layer, scale, head_offset)
+    return (out, lse) if return_lse else out
+
+
+def decode(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    seq_lens: Tensor,
+    *,
+    layer: int = 0,
+    scale: float | None = None,
+    return_lse: bool = False,
+    head_offset: int = 0,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`attention_paged` with the same number of new tokens for every request: q [requests, q_len, heads, head_dim], of
+    which seq_lens counts the keys too. The LSE is [requests, heads, q_len]."""
+    check_tensors(k_cache=k_cache, v_cache=v_cache, block_table=block_table, seq_lens=seq_lens)
+    check_decode(q)
+    requests, q_len, heads, _ = q.shape
+    tokens, paged = q.flatten(0, 1), (k_cache, v_cache, block_table, seq_lens)
+    if is_plain(q, *paged):
+        layer, head_offset, scale = check_layer(layer), whole("head_offset", head_offset), default_scale(scale)
+        starts = query_starts(requests, q_len, q.device)
+        check_paged(tokens, *paged, starts, head_offset)
+        forward = path(q, "launch.forward", "cpu.packed").forward_paged
+        place = {"layer": layer, "scale": scale, "head_offset": head_offset}
+        out, lse = forward(tokens, *paged, starts, max_q_len=q_len, are_some_left=False, **place)
+    else:
+        starts = torch.arange(requests + 1, dtype=torch.int32, device=q.device) * q_len
+        options = {"layer": layer, "head_offset": head_offset, "max_q_len": q_len, "scale": scale}
+        out, lse = attention_paged(tokens, *paged, starts, return_lse=True, **options)
+    out = out.view(q.shape)
+    return (out, lse.view(heads, requests, q_len).transpose(0, 1)) if return_lse else out
+
+
+@torch.library.custom_op(f"{NAMESPACE}::attention_varlen", mutates_args=())
+def _varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    layer: int,
+    scale: float,
+    head_offset: int,
+) -> tuple[Tensor, Tensor]:
+    lengths = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
+    with torch.autocast(q.device.type, enabled=False):
+        forward = path(q, "launch.forward", "cpu.packed").forward_varlen
+        return forward(q, k, v, *lengths, layer=layer, scale=scale, head_offset=head_offset)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::attention_varlen_backward", mutates_args=())
+def _varlen_backward(
+    dout: Tensor,
+    dlse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    layer: int,
+    scale: float,
+    head_offset: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    tensors = q, k, v, out, lse, dout, dlse, cu_seqlens_q, cu_seqlens_k
+    with torch.autocast(q.device.type, enabled=False):
+        backward = path(q, "launch.backward", "cpu.packed").backward_varlen
+        return backward(*tensors, max_seqlen_q, max_seqlen_k, layer=layer, scale=scale, head_offset=head_offset)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::attention_paged", mutates_args=())
+def _paged(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    seq_lens: Tensor,
+    query_start_loc: Tensor,
+    max_q_len: int,
+    layer: int,
+    scale: float,
+    head_offset: int,
+) -> tuple[Tensor, Tensor]:
+    tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc
+    with torch.autocast(q.device.type, enabled=False):
+        forward = path(q, "launch.forward", "cpu.packed").forward_paged
+        return forward(*tensors, max_q_len=max_q_len, layer=layer, scale=scale, head_offset=head_offset)
+
+
+@_varlen.register_fake
+def _(q: Tensor, k: Tensor, *_rest: object) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(q), q.new_empty((q.shape[1], q.shape[0]), dtype=lse_dtype(q))
+
+
+@_varlen_backward.register_fake
+def _(
+    dout: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *_rest: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+@_paged.register_fake
+def _(q: Tensor, k_cache: Tensor, *_rest: object) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(q), q.new_empty((q.shape[1], q.shape[0]), dtype=lse_dtype(q))
+
+
+def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, cu_seqlens_q, cu_seqlens_k, *ctx.rest = inputs
+    ctx.save_for_backward(q, k, v, *output, cu_seqlens_q, cu_seqlens_k)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:
+    q, k, v, out, lse, *lengths = ctx.saved_tensors
+    dout = torch.zeros_like(out) if dout is None else dout
+    tensors = q, k, v, out, lse, dout, dlse, *lengths
+    if is_plain(*(x for x in tensors if x is not None)):
+        backward, (*most, layer, scale, head_offset) = (
+            path(q, "launch.backward", "cpu.packed").backward_varlen,
+            ctx.rest,
+        )
+        grads = backward(*tensors, *most, layer=layer, scale=scale, head_offset=head_offset)
+    else:
+        grads = _open_varlen_backward(dout, dlse, q, k, v, out, lse, *lengths, *ctx.rest)
+    return *grads, *[None] * 7
+
+
+_open_varlen = differentiable(_varlen, _save, _differentiate)
+_open_varlen_backward = differentiable(_varlen_backward, save_nothing, refuse_second)
+_open_paged = differentiable(_paged, save_nothing, refuse_first)

@@ -1,0 +1,1 @@
+"""What callers may pass, and the errors when they pass something else. Open `shapes.py` first."""

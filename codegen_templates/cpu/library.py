@@ -1,0 +1,163 @@
+"""The CPU path's kernels in C: built once for a machine by the C compiler that it has, and kept in the user's cache.
+
+The compiler is `$CC`, cc, gcc or clang, or the one in the package ziglang, which pip can install: the first whose
+library passes a trial, a small attention once more in fp64. Where there is none, torch's operators do the work.
+`PATTERNCC_CPU=torch` asks for these, `PATTERNCC_CPU=compiled` for an error instead.
+
+A library is named for what it is made of and for its own content: `cpu/<facts>-<content>.so`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import pkgutil
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from ..launch.tuned import cache_folder
+
+SOURCES = ("problem.h", "tiles.h", "forward.c", "backward.c", "trial.c")
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-sanitize=all", "-w", "-fPIC", "-shared")
+EXTENSIONS = {  # of x86, by what torch finds here
+    "AVX2": ("-mavx2", "-mfma", "-mf16c"),
+    "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mf16c"),
+}
+WRONG, SLACK = 3, 4  # a trial's ends
+TRIAL = f"""import ctypes, sys
+numbers = ctypes.CDLL(sys.argv[1]).attn_trial()
+sys.exit({WRONG} if numbers else {SLACK} if float("5e-324") * 1.0 == 0.0 else 0)"""
+MOST_SECONDS = 120  # for a compiler that needs one
+CHOICES = ("", "torch", "compiled")
+
+_lock = threading.Lock()
+_found: list[tuple[ctypes.CDLL | None, str]] = []  # the library, and why there is none; empty until asked for
+
+
+def library() -> ctypes.CDLL | None:
+    """The library of attn_forward, attn_backward and attn_types; None where torch's operators do the work.
+
+    Raises RuntimeError where PATTERNCC_CPU asks for the library and it cannot be had, saying why, and ValueError where
+    it asks for something else.
+    """
+    if (choice := os.environ.get("PATTERNCC_CPU", "")) not in CHOICES:
+        raise ValueError(f"PATTERNCC_CPU is {choice!r}; expected torch or compiled, or nothing")
+    if choice == "torch":
+        return None
+    with _lock:
+        if not _found:
+            _found.append(_library())
+    found, why = _found[0]
+    if found is None and choice == "compiled":
+        raise RuntimeError(f"PATTERNCC_CPU=compiled: no compiled kernels, {why}")
+    return found
+
+
+def _library() -> tuple[ctypes.CDLL | None, str]:
+    if os.name != "posix":
+        return None, f"which are not for {sys.platform}"
+    sources = {name: pkgutil.get_data(__package__, f"c/{name}") or b"" for name in SOURCES}
+    flags = (*FLAGS, *EXTENSIONS.get(torch.backends.cpu.get_cpu_capability(), ()))
+    name = _digest(repr((sources, flags, platform.machine(), sys.platform)).encode())
+    folder = cache_folder() / "cpu"
+    for kept in sorted(folder.glob(f"{name}-*.so")) if _is_ours(folder) else ():
+        with suppress(OSError):
+            if _is_ours(kept) and kept.stem == f"{name}-{_digest(kept.read_bytes())}":
+                return ctypes.CDLL(str(kept)), ""
+    why = ""
+    for place in (folder, None):  # None: nowhere, for this process only
+        try:
+            if place is not None:
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if place is None or _is_ours(place):
+                found, why = _built(sources, flags, name, place)
+                if found is not None:
+                    return found, ""
+        except OSError as error:
+            why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return None, why
+
+
+def _built(
+    sources: dict[str, bytes], flags: tuple[str, ...], name: str, folder: Path | None
+) -> tuple[ctypes.CDLL | None, str]:
+    """Compile and load, and keep in the folder if there is one; whole or not at all, whoever else does the same."""
+    why = "there is no C compiler: install one, or the package ziglang"
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".", ignore_cleanup_errors=True) as room:
+        for file, text in sources.items():
+            (Path(room) / file).write_bytes(text)
+        for attempt, compiler in enumerate(_compilers()):
+            built = Path(room) / f"{attempt}.so"  # of another name: the last one may still be loaded
+            command = [*compiler, *flags, *(file for file in sources if file.endswith(".c")), "-o", built.name, "-lm"]
+            try:
+                subprocess.run(
+                    command, cwd=room, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=MOST_SECONDS
+                )
+                _try(built)
+                found = ctypes.CDLL(str(built))
+                _ = found.attn_forward, found.attn_backward, found.attn_types
+            except subprocess.CalledProcessError as error:
+                why = f"{shlex.join(compiler)} fails: {error.stderr.decode(errors='replace').strip()[:500]}"
+            except subprocess.TimeoutExpired:
+                why = f"{shlex.join(compiler)} takes more than {MOST_SECONDS} seconds"
+            except (OSError, AttributeError, ArithmeticError) as error:
+                why = f"{shlex.join(compiler)} gives no library of use: {error}"
+            else:
+                if folder is not None:
+                    built.chmod(0o700)
+                    built.rename(folder / f"{name}-{_digest(built.read_bytes())}.so")
+                return found, ""
+    return None, why
+
+
+def _try(built: Path) -> None:
+    """ArithmeticError unless the library passes its trial, in a process of its own: one that dies there does not die
+    here, and one that makes subnormal numbers 0 as soon as it is loaded does it there."""
+    done = subprocess.run(
+        [sys.executable or "python3", "-I", "-c", TRIAL, built],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=MOST_SECONDS,
+    )
+    if done.returncode in (WRONG, SLACK):
+        raise ArithmeticError("its numbers are wrong" if done.returncode == WRONG else "it makes small numbers 0")
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"it ends with {done.returncode}"]
+        raise ArithmeticError(said[-1])
+
+
+def _compilers() -> Iterator[list[str]]:
+    """Commands, the first one that works is taken."""
+    chosen: list[str] = []
+    with suppress(ValueError):  # a quotation without an end
+        chosen = shlex.split(os.environ.get("CC", ""))
+    for command in (chosen, ["cc"], ["gcc"], ["clang"]):
+        if command and shutil.which(command[0]):
+            yield command
+    if importlib.util.find_spec("ziglang"):
+        yield [sys.executable, "-m", "ziglang", "cc"]
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether nobody else can have written there: what lies there runs here."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return found.st_uid in (os.geteuid(), 0) and not found.st_mode & 0o022
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]

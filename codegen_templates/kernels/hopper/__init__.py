@@ -1,0 +1,1 @@
+"""The kernels of the Gluon family, for GPUs of sm_90. Open `forward.py` first."""

@@ -1,0 +1,179 @@
+"""The producer of the Hopper forward: one warp that hands out tiles and loads queries, keys and values by TMA."""
+
+from ..index_map import column, keeps
+from ..tiles import BLOCK, BLOCK_BITS, HEAD_DIM, IS_CAUSAL
+from .names import arrive, barrier, expect, fence_async_shared, gl, gluon, load_box, wait
+from .tiles import NOTHING, ROWS, after, slots_of, tile_place
+
+CHUNK = gl.constexpr(64)  # columns of a box: 128 bytes, the swizzle
+CHUNKS = gl.constexpr(HEAD_DIM.value // 64)
+
+
+@gluon.jit
+def next_tile(r, total, taken):
+    """The r-th tile of this program; `total` or more: there is none. Where there are more tiles than programs, `taken`
+    counts those beyond the first of each, and whoever comes first takes the next."""
+    tile = gl.program_id(0)
+    if r > 0:
+        tile = total
+        if total > gl.num_programs(0):
+            tile = gl.num_programs(0) + gl.atomic_add(taken, 1)
+    return tile
+
+
+@gluon.jit
+def tell(box, tile):
+    """Leave the tile's number for the consumers, before an arrival at the queries' barrier."""
+    box.store(gl.full([1], tile, gl.int32, gl.BlockedLayout([1], [32], [1], [0])))
+    barrier()
+
+
+@gluon.jit
+def key_row(u, request, pages, PAGE: gl.constexpr):
+    """Where a run of keys that begins at position u lies: (request or page, row)."""
+    i_batch, kv_first, kv_start = request
+    if PAGE:
+        page = gl.load(pages + u // PAGE)
+        row = u % PAGE
+    else:
+        page = i_batch
+        row = kv_first + u - kv_start
+    return page, row
+
+
+@gluon.jit
+def load_run(k_desc, v_desc, kbuf, vbuf, bar, page, i_kv, row, to, STEP: gl.constexpr):
+    """Copy a run of keys and values to the boxes number `to`, `to` + STEP, …: one for 64 columns."""
+    for c in gl.static_range(CHUNKS):
+        load_box(k_desc, [page, i_kv, row, c * CHUNK], bar, kbuf.index(to + c * STEP))
+    for c in gl.static_range(CHUNKS):
+        load_box(v_desc, [page, i_kv, row, c * CHUNK], bar, vbuf.index(to + c * STEP))
+
+
+@gluon.jit
+def is_run_kept(i_slot, u, n_slots, rule, span, CONSUMERS: gl.constexpr, RUN: gl.constexpr):
+    """Whether a row of the tile keeps one of the RUN keys from u on, of the column in slot i_slot."""
+    t_base, q_start, q_stop, _kv_start, kv_stop = span
+    t_first = gl.maximum(t_base, q_start)
+    t_last = gl.minimum(t_base + CONSUMERS * ROWS, q_stop) - 1
+    o_u = gl.arange(0, RUN, gl.BlockedLayout([1], [32], [1], [0]))
+    j = u >> BLOCK_BITS
+    some = keeps(i_slot, t_first >> BLOCK_BITS, t_last >> BLOCK_BITS, j, t_first, t_last, u + o_u, rule)
+    if len(some.shape) > 0:
+        some = gl.max(some.to(gl.int32), 0) > 0
+    if IS_CAUSAL:
+        some = some & (u <= t_last)
+    return some & (i_slot < n_slots) & (u < kv_stop)
+
+
+@gluon.jit
+def load_slot(descriptors, buffers, bar, n, n_slots, far, places, rule, span, place, i_kv, request, pages,
+              CONSUMERS: gl.constexpr, PAGE: gl.constexpr, RUN: gl.constexpr):  # fmt: skip
+    """Copy the keys and values of slot n to this place of the ring: in one box where they are neighbours. Runs of the
+    edge that no row keeps are not read: zeros take their place."""
+    k_desc, v_desc, k_run, v_run = descriptors
+    kbuf, vbuf, kruns, vruns = buffers
+    RUNS: gl.constexpr = ROWS // RUN
+    expect(bar, 2 * ROWS * HEAD_DIM * 2)
+    u = column(n * ROWS // BLOCK, places, False) * BLOCK + n * ROWS % BLOCK
+    is_one = n < far
+    if BLOCK < ROWS:
+        last = column(n * (ROWS // BLOCK) + (ROWS // BLOCK - 1), places, False) * BLOCK
+        is_one = is_one & (last - u == ROWS - BLOCK)
+    if PAGE:
+        is_one = is_one & (u % ROWS + PAGE % ROWS == 0)
+    if is_one:
+        page, row = key_row(u, request, pages, PAGE)
+        load_run(k_desc, v_desc, kbuf, vbuf, bar, page, i_kv, row, place * CHUNKS, 1)
+    else:
+        for p in range(RUNS):
+            i_slot = (n * ROWS + p * RUN) // BLOCK
+            u = column(i_slot, places, False) * BLOCK + (n * ROWS + p * RUN) % BLOCK
+            page = request[0]
+            row = u * 0 + NOTHING
+            if (n < far) | is_run_kept(i_slot, u, n_slots, rule, span, CONSUMERS, RUN):
+                page, row = key_row(u, request, pages, PAGE)
+            load_run(k_run, v_run, kruns, vruns, bar, page, i_kv, row, place * (CHUNKS * RUNS) + p, RUNS)
+
+
+@gluon.jit
+def rows_behind(n, n_slots, places, kv_stop):
+    """The rows of slot n, from and to, that lie in a column that it holds but behind the last key: foreign numbers."""
+    low, high = kv_stop * 0, kv_stop * 0
+    if BLOCK >= ROWS:
+        i_slot = n // (BLOCK // ROWS)
+        row = kv_stop - (column(i_slot, places, False) * BLOCK + n % (BLOCK // ROWS) * ROWS)
+        is_inside = (i_slot < n_slots) & (row > 0) & (row < ROWS)
+        low, high = gl.where(is_inside, row, 0), gl.where(is_inside, ROWS, 0)
+    else:
+        for p in gl.static_range(ROWS // BLOCK):
+            i_slot = n * (ROWS // BLOCK) + p
+            row = kv_stop - column(i_slot, places, False) * BLOCK
+            is_inside = (i_slot < n_slots) & (row > 0) & (row < BLOCK)
+            low, high = gl.where(is_inside, row + p * BLOCK, low), gl.where(is_inside, (p + 1) * BLOCK, high)
+    return low, high
+
+
+@gluon.jit
+def clear_values(vrows, place, low, high, dtype: gl.constexpr):
+    """Write zeros over these rows of a slot's values: a weight of 0 does not undo what is no number."""
+    for row in range(low, high):
+        for c in gl.static_range(CHUNKS):
+            zero = gl.zeros([CHUNK], dtype, gl.BlockedLayout([2], [32], [1], [0]))
+            vrows.index((place * CHUNKS + c) * ROWS + row).store(zero)
+    fence_async_shared()
+    barrier()
+
+
+@gluon.jit
+def produce(q_desc, descriptors, buffers, vrows, qbuf, full, empty, q_bars, box, taken, tiles, total, heads, groups,
+            starts, ends, pattern, columns, pages, s_pages, CONSUMERS: gl.constexpr, PAGE: gl.constexpr,
+            RUN: gl.constexpr, IS_PACKED: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+    q_full, q_empty = q_bars
+    place, phase = 0, 0
+    turn, tails = 0, 0  # tiles told so far, slots with rows behind the last key
+    r = 0
+    tile = next_tile(r, total, taken)
+    while tile < total:
+        which, first, span = tile_place(tile, tiles, heads, groups, starts, ends, CONSUMERS, PAGE, IS_PACKED)
+        t_base, q_from, q_stop, kv_from, kv_stop = span
+        i_batch, i_head, i_kv, i_class = which
+        if t_base < q_stop:
+            n_slots, places, rule, n_all, far = slots_of(pattern + i_class, columns, span, CONSUMERS)
+            own = pages
+            if PAGE:
+                own = pages + i_batch.to(gl.int64) * s_pages
+            i_request = i_batch
+            if IS_PACKED:
+                i_request = 0 * i_batch
+            request = (i_request, first[1], kv_from)
+            for i in range(n_all):
+                wait(empty.index(place), phase ^ 1)
+                n = n_all - 1 - i
+                bar = place
+                if IS_PACKED:
+                    low, high = rows_behind(n, n_slots, places, kv_stop)
+                    bar = gl.where(low < high, STAGES, place)
+                load_slot(descriptors, buffers, full.index(bar), n, n_slots, far, places, rule, span, place, i_kv,
+                          request, own, CONSUMERS, PAGE, RUN)  # fmt: skip
+                if IS_PACKED and low < high:
+                    wait(full.index(STAGES), tails & 1)
+                    clear_values(vrows, place, low, high, qbuf.dtype)
+                    arrive(full.index(place), count=1)
+                    tails += 1
+                place, phase = after(place, phase, STAGES)
+                if i == 0:
+                    wait(q_empty, (turn & 1) ^ 1)
+                    tell(box, tile)
+                    expect(q_full, CONSUMERS * ROWS * HEAD_DIM * 2)
+                    row = first[0] + t_base - q_from
+                    for w in gl.static_range(CONSUMERS):
+                        for c in gl.static_range(CHUNKS):
+                            load_box(q_desc, [i_request, i_head, row + w * ROWS, c * CHUNK], q_full,
+                                     qbuf.index(w * CHUNKS + c))  # fmt: skip
+                    turn += 1
+        r += 1
+        tile = next_tile(r, total, taken)
+    wait(q_empty, (turn & 1) ^ 1)
+    tell(box, tile)
+    arrive(q_full, count=1)

@@ -1,0 +1,231 @@
+"""A cache of keys and values that holds only what later rows can still read."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from ..api.dispatch import default_scale
+from ..api.merge import combine
+from ..api.ops import attention
+from ..checks.shapes import check_alike, check_heads
+from ..checks.values import check_tensors
+from ..cpu.attend import Mask, attend
+from ..pattern import CLASS_OF, HEAD_DIM, HEADS, KV_HEADS
+from ..rules.lifetime import NEVER, Lifetimes
+from .bank import Bank
+from .checks import check_entries, check_kind, check_lengths, check_made, check_monotone, check_step
+from .room import Room
+
+TOGETHER = 64  # new tokens that are attended to at a time, once there are old ones
+
+
+class KVCache:
+    """Keys and values of one layer for decoding: `step` takes the newest tokens and gives their attention.
+
+    A key is dropped as soon as no later row of its KV head's query heads can read it, and its place is taken by the
+    next: a window costs its own length, whatever the sequence's. The entries of a batch may have different lengths.
+
+    On a GPU all is done by torch's operators, but for a first prompt, which `attention` takes: nothing waits for the
+    device unless `lengths` or `index` come from there.
+    """
+
+    lengths: Tensor  # int64 [batch]: the tokens that each entry has had
+
+    def __init__(
+        self,
+        batch: int,
+        *,
+        layer: int = 0,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        max_length: int | None = None,
+        head_offset: int = 0,
+        heads: int | None = None,
+    ) -> None:
+        """max_length: memory for so many tokens is taken at once, and more are refused. heads: how many query heads are
+        present, from `head_offset` on."""
+        batch, layer, max_length, head_offset, heads = check_made(batch, layer, max_length, head_offset, heads)
+        check_monotone(layer)
+        check_kind(dtype, device)
+        share = HEADS // KV_HEADS
+        groups: dict[int, list[int]] = {}
+        for head in range(heads):
+            groups.setdefault((head + head_offset) // share - head_offset // share, []).append(head)
+        check_heads(heads, len(groups), head_offset)
+        self.batch, self.heads, self.kv_heads = batch, heads, len(groups)
+        self.layer, self.head_offset, self.max_length = layer, head_offset, max_length
+        self._like = torch.empty(0, HEAD_DIM, dtype=dtype, device=device)
+        self._ends = [0] * batch
+        self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
+
+        size = max(map(len, groups.values()))  # a rank may have a part of a group: its first head is taken repeatedly
+        filled = [(group + group[:1] * size)[:size] for group in groups.values()]
+        taken = [head for group in filled for head in group]
+        self._taken = self._given = None  # the query heads of all rows, and where each head is there; None: as they are
+        if len(taken) > heads:
+            self._taken = torch.tensor(taken).to(self._like.device)
+            self._given = torch.tensor([taken.index(head) for head in range(heads)]).to(self._like.device)
+        class_of = CLASS_OF[layer][head_offset : head_offset + heads]
+        classes = [[class_of[head] for head in group] for group in filled]
+        needs = [tuple(sorted(set(group))) for group in classes]
+        if all(len(group) == 1 for group in needs):
+            classes = [group[:1] for group in classes]
+        self._lifetimes = Lifetimes(classes, self._like.device)
+        self._room = Room(self._like, batch, needs, len(classes[0]), max_length)
+
+    @property
+    def length(self) -> int:
+        """The tokens that every entry has had; where `lengths` differ, the most."""
+        return max(self._ends, default=0)
+
+    @property
+    def bytes(self) -> int:
+        """Of the live keys and values: those that a row from an entry's newest token on may attend."""
+        return sum(self._room.wanted(self._ends).values()) * self._bytes_of_place
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Of all places: for every entry at most 1.25 times the most bytes of it that were ever live, and a block a KV
+        head. With `max_length`: that were live at any length up to it."""
+        return self._room.places * self._bytes_of_place
+
+    @property
+    def _bytes_of_place(self) -> int:
+        return 2 * HEAD_DIM * self._like.element_size()
+
+    def step(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> Tensor:
+        """Attention of the newest n tokens, q [batch, heads, n, head_dim], over all keys up to each of them: like q.
+
+        k and v [batch, kv_heads, n, head_dim] are kept for as long as they are needed. `lengths` [batch] says how many
+        of the n tokens, the first ones, each entry really has (best on the CPU); what stands in the others is not read,
+        and their output is 0. Under autocast q, k and v are cast to the cache's dtype. Not differentiable.
+        """
+        check_tensors(q=q, k=k, v=v)
+        device = q.device.type
+        casts = torch.amp.is_autocast_available(device)
+        if casts and torch.is_autocast_enabled(device):
+            q, k, v = (x.to(self._like.dtype) for x in (q, k, v))
+        check_step(q, k, v, self.batch, self.heads, self.kv_heads)
+        check_alike(q=q, k=k, v=v, cache=self._like)
+        n = q.shape[2]
+        counts = [n] * self.batch if lengths is None else check_lengths(lengths, self.batch, n)
+        self._check_room(counts)
+        plain = torch.autocast(device, enabled=False) if casts else nullcontext()
+        with torch.inference_mode(False), torch.no_grad(), plain:
+            together = TOGETHER if any(self._ends) else max(n, 1)
+            outs = [q.new_empty((*q.shape[:2], 0, HEAD_DIM))]
+            for first in range(0, n, together):
+                some = (slice(None), slice(None), slice(first, first + together))
+                here = [min(max(count - first, 0), together, n - first) for count in counts]
+                outs.append(self._step(q[some], k[some], v[some], default_scale(scale), here))
+            return torch.cat(outs, 2) if len(outs) != 2 else outs[1]
+
+    def fork(self, index: Tensor | Sequence[int]) -> KVCache:
+        """A copy whose batch entry n is entry index[n] of this one, with its length: for beam search. Where index[n] is
+        -1 it is a new, empty one: so sequences come and go in a batch."""
+        entries = check_entries(index, self.batch)
+        fork = copy.copy(self)
+        fork.batch = len(entries)
+        fork._ends = [self._ends[n] if n >= 0 else 0 for n in entries]
+        with torch.inference_mode(False), torch.no_grad():
+            fork.lengths = torch.tensor(fork._ends, dtype=torch.int64).to(self._like.device, non_blocking=True)
+            fork._room = self._room.fork(entries, fork._ends)
+        return fork
+
+    def _step(self, q: Tensor, k: Tensor, v: Tensor, scale: float, counts: list[int]) -> Tensor:
+        """`step` for tokens that are attended together; counts [batch]: how many of them are real."""
+        n, device, is_new = q.shape[2], q.device, not any(self._ends)
+        new = torch.arange(n, device=device)
+        tokens = self.lengths[:, None] + new  # [batch, n]
+        last = self._lifetimes.of(tokens, self.length + n).permute(2, 0, 1, 3)  # [batch, kv heads, classes, n]
+        if padded := min(counts, default=n) < n:
+            real = torch.tensor(counts).to(device, non_blocking=True)
+            pads = (new >= real[:, None])[:, None, :, None]  # [batch, 1, n, 1]
+            q, k, v = (x.masked_fill(pads, 0.0) for x in (q, k, v))
+            last = last.masked_fill(pads.mT, NEVER)
+            self.lengths = self.lengths + real
+        else:
+            pads, self.lengths = None, self.lengths + n
+        self._ends = [end + count for end, count in zip(self._ends, counts, strict=True)]
+
+        odd = (k * 0.0 + v * 0.0).sum(-1)  # NaN where anything is not finite
+        rows = (
+            _select(q, self._taken).unflatten(1, (self.kv_heads, -1)).flatten(0, 1),  # [rows, query heads, n, dim]
+            k.nan_to_num(0.0, 0.0, 0.0).flatten(0, 1),
+            v.nan_to_num(0.0, 0.0, 0.0).flatten(0, 1),
+            odd.flatten(0, 1),
+            last.flatten(0, 1),
+            tokens.int().repeat_interleave(self.kv_heads, 0),
+        )
+        newest = (self.lengths - 1).clamp(min=0).repeat_interleave(self.kv_heads)
+        if n > 1 and is_new:
+            out = attention(q, k, v, layer=self.layer, scale=scale, head_offset=self.head_offset)
+        elif n > 1:
+            out = self._gather(q, lambda bank: _attend_chunk(bank, *map(bank.pick, rows), scale=scale))
+        self._room.make(self._ends, max(counts, default=0))
+        for bank in self._room.banks:
+            bank.put(*(bank.pick(x) for x in (*rows[1:5], newest)))
+        if n == 1:
+            out = self._gather(q, lambda bank: _attend_old(bank, bank.pick(rows[0]), bank.pick(rows[5]), scale)[0])
+        return out.masked_fill(pads, 0.0) if padded else out
+
+    def _gather(self, q: Tensor, attended: Callable[[Bank], Tensor]) -> Tensor:
+        """What every bank gives for its rows, [rows, query heads, n, dim], as one tensor like q."""
+        banks = self._room.banks
+        if not banks:
+            return torch.empty_like(q)
+        out = attended(banks[0])
+        if banks[0].index is not None:
+            whole = out.new_empty(self.batch * self.kv_heads, *out.shape[1:])
+            for bank in banks:
+                whole[bank.index] = out if bank is banks[0] else attended(bank)
+            out = whole
+        return _select(out.unflatten(0, (self.batch, self.kv_heads)).flatten(1, 2), self._given)
+
+    def _check_room(self, counts: list[int]) -> None:
+        for end, count in zip(self._ends, counts, strict=True):
+            if self.max_length is not None and end + count > self.max_length:
+                raise ValueError(f"{end} tokens are cached and {count} come: more than max_length={self.max_length}")
+
+
+def _select(x: Tensor, heads: Tensor | None) -> Tensor:
+    return x if heads is None else x.index_select(1, heads)
+
+
+def _attend_old(bank: Bank, q: Tensor, t: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Queries of a bank's rows [rows, query heads, n, dim], at t [rows, n], over what it holds: like q, and its LSE."""
+    dropped = bank.last[:, :, None] < t[:, None, :, None]
+    return _attend(q, bank.k, bank.v, bank.odd[:, : bank.used], dropped, scale)
+
+
+def _attend_chunk(
+    bank: Bank, q: Tensor, k: Tensor, v: Tensor, odd: Tensor, last: Tensor, t: Tensor, *, scale: float
+) -> Tensor:
+    """The same also over the new keys [rows, n, dim], which are not there yet, up to each query's own."""
+    later = torch.ones(t.shape[1], t.shape[1], dtype=torch.bool, device=t.device).triu_(1)
+    new = _attend(q, k, v, odd, later | (last[:, :, None] < t[:, None, :, None]), scale)
+    return combine(*zip(_attend_old(bank, q, t, scale), new, strict=True), packed=False)[0]
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, odd: Tensor, dropped: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """q [rows, query heads, n, dim] over k and v [rows, keys, dim] but where `dropped` [rows, classes, n, keys]; NaN
+    where any of these keys is odd [rows, keys]."""
+    if not k.shape[1]:
+        return torch.zeros_like(q), q.new_full(q.shape[:-1], float("-inf"), dtype=torch.float32)
+    bias = torch.where(dropped, float("-inf"), odd[:, None, None])
+    bias, empty = (x.expand(-1, q.shape[1], *x.shape[2:]).flatten(1, 2)[:, None] for x in (bias, dropped.all(-1)))
+    out, lse = attend(q.flatten(1, 2)[:, None], k[:, None], v[:, None], Mask(bias, empty), scale)
+    return out.view(q.shape), lse.view(q.shape[:-1])

@@ -1,0 +1,1 @@
+"""What launches the kernels: grids, arguments and configurations. Open `forward.py` first."""

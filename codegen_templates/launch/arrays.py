@@ -1,0 +1,221 @@
+"""What the kernels read of the pattern, on each device: integers of the classes or their tables, and the heads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache, lru_cache
+
+import torch
+
+from ..kernels import index_map, row_map
+from ..pattern import CAUSAL, CLASS_OF, CLASSES, FORM, HEADS, KV_HEADS
+from ..rules.tables import column_table, row_table
+from . import configs
+
+Heads = tuple[int, int, int]  # which are present: of which layer, from which one on, how many
+Rounds = tuple[tuple[int, int, torch.Tensor], ...]
+Places = tuple[tuple[int, int], ...]  # of each class, where what the kernels read of it begins
+
+
+def row_groups(
+    heads: Heads, rows: tuple[int, int], columns: int, size: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """`pattern` and `columns` for rows `rows[0]` to `rows[1]`, as `index_map` reads them, and the heads in groups."""
+    if FORM == "closed":
+        return _closed_groups(heads, size, device)
+    classes = present(*heads)
+    pattern, entries, places = row_arrays(classes, rows, columns, device)
+    return pattern, entries, head_groups(classes, heads[1], places, size, device)
+
+
+@cache
+def _closed_groups(heads: Heads, size: int, device: torch.device) -> tuple[torch.Tensor, None, torch.Tensor]:
+    pattern, places = class_ints(False, device)
+    return pattern, None, head_groups(present(*heads), heads[1], places, size, device)
+
+
+def row_arrays(
+    classes: tuple[int, ...], rows: tuple[int, int], columns: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None, Places]:
+    """For rows `rows[0]` to `rows[1]`, what `index_map` reads: `pattern`, `columns`."""
+    if FORM == "closed":
+        pattern, places = class_ints(False, device)
+        return pattern, None, places
+    first = 0 if CAUSAL else -room(-rows[0])  # causal rows below 0 keep nothing
+    return class_tables(False, classes, first, room(rows[1]), room(columns), device)
+
+
+def rounds(
+    heads: Heads, rows: tuple[int, int], columns: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None, Rounds]:
+    """`pattern` and `rows` for as many columns, as `row_map` reads them, and the launches of dK and dV."""
+    if FORM == "closed":
+        return _closed_rounds(heads, device)
+    classes = present(*heads)
+    pattern, entries, places = column_arrays(classes, rows, columns, device)
+    return pattern, entries, _rounds(classes, heads[1], places, device)
+
+
+@cache
+def _closed_rounds(heads: Heads, device: torch.device) -> tuple[torch.Tensor, None, Rounds]:
+    pattern, places = class_ints(True, device)
+    return pattern, None, _rounds(present(*heads), heads[1], places, device)
+
+
+def _rounds(classes: tuple[int, ...], head_offset: int, places: Places, device: torch.device) -> Rounds:
+    """Each a number, a period and members: first all that is near, then each stride."""
+    found = [(0, 1, near_members(classes, head_offset, places, device))]
+    for number in range(1, len(row_map.STRIDES) + 1):
+        launches = stride_members(number, classes, head_offset, places, device)
+        found += ((number, every, members) for every, members in launches)
+    return tuple(found)
+
+
+def column_arrays(
+    classes: tuple[int, ...], rows: tuple[int, int], columns: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None, Places]:
+    """For as many columns, what `row_map` reads: `pattern`, `rows`."""
+    if FORM == "closed":
+        pattern, places = class_ints(True, device)
+        return pattern, None, places
+    first = 0 if CAUSAL else -room(-rows[0])
+    return class_tables(True, classes, first, room(rows[1]), room(columns), device)
+
+
+@cache
+def class_ints(inverse: bool, device: torch.device) -> tuple[torch.Tensor, Places]:
+    """The classes' integers, one class after the other."""
+    ints = row_map.CLASS_INTS if inverse else index_map.CLASS_INTS
+    numbers = torch.tensor([number for row in ints for number in row] or [0], dtype=torch.int32, device=device)
+    return numbers, tuple((klass, klass * len(row)) for klass, row in enumerate(ints))
+
+
+@lru_cache(maxsize=16)
+def class_tables(
+    inverse: bool, classes: tuple[int, ...], first: int, rows: int, columns: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, Places]:
+    """A record of every row from `first` on of every class, and all their columns; or the inverse of this.
+
+    A record says where the row's columns begin, where those that are kept in part begin, where they end, and then the
+    integers of its class. A class's place is that of row 0.
+    """
+    build, ints = (column_table, row_map.CLASS_INTS) if inverse else (row_table, index_map.CLASS_INTS)
+    least, stop = (0, columns) if inverse else (first, rows)
+    records, entries, taken = [], [], 0
+    for klass in sorted(set(classes)):
+        pointers, whole, listed = build(klass, rows, columns, device, first)
+        pointers, whole = pointers[: stop - least + 1] + taken, whole[: stop - least]
+        same = [torch.full_like(pointers[1:], number) for number in ints[klass]]
+        records.append(torch.stack([pointers[:-1], pointers[:-1] + whole, pointers[1:], *same], 1))
+        entries.append(listed)
+        taken += len(listed)
+    width = 3 + len(ints[0])
+    places = tuple((klass, (n * (stop - least) - least) * width) for n, klass in enumerate(sorted(set(classes))))
+    return torch.cat(records), torch.cat(entries), places
+
+
+@cache
+def head_groups(
+    classes: tuple[int, ...], head_offset: int, places: Places, size: int, device: torch.device
+) -> torch.Tensor:
+    """The heads in groups of one KV head and one class, those that keep most first: [groups, 2 + size] int32 with the
+    KV head, the place of the class and the query heads, -1 for none. `classes` are those of the heads present."""
+    place = dict(places)
+    members: dict[tuple[float, int, int], list[int]] = {}
+    for head, (kv_head, klass) in enumerate(zip(kv_heads(len(classes), head_offset), classes, strict=True)):
+        members.setdefault((-weight(klass), kv_head, klass), []).append(head)
+    groups = [
+        [kv_head, place[klass], *heads[n : n + size], *[-1] * (n + size - len(heads))]
+        for (_, kv_head, klass), heads in sorted(members.items())
+        for n in range(0, len(heads), size)
+    ]
+    return torch.tensor(groups, dtype=torch.int32, device=device)
+
+
+@cache
+def near_members(classes: tuple[int, ...], head_offset: int, places: Places, device: torch.device) -> torch.Tensor:
+    """All heads of each KV head, for round 0 of dK and dV: [KV heads, 2 + 2 * heads of one] int32 with the KV head, the
+    number of its heads, and of each the head and the place of its class."""
+    heads = kv_heads(len(classes), head_offset)
+    return _members(
+        [(kv, [h for h, own in enumerate(heads) if own == kv]) for kv in range(heads[-1] + 1)], classes, places, device
+    )
+
+
+@cache
+def stride_members(
+    number: int, classes: tuple[int, ...], head_offset: int, places: Places, device: torch.device
+) -> tuple[tuple[int, torch.Tensor], ...]:
+    """The launches of a stride's round, each a period and members as above: heads of one KV head and one class.
+
+    Within a launch no two members of a KV head read the same columns: they have one period and different residues.
+    """
+    alike: dict[tuple[int, int], list[int]] = {}
+    for head, (kv_head, klass) in enumerate(zip(kv_heads(len(classes), head_offset), classes, strict=True)):
+        if row_map.STRIDES[number - 1][klass]:
+            alike.setdefault((kv_head, klass), []).append(head)
+    launches: dict[tuple[int, int], list[tuple[int, list[int]]]] = {}
+    same: Counter[tuple[int, tuple[int, int]]] = Counter()
+    for (kv_head, klass), heads in alike.items():
+        period = row_map.STRIDES[number - 1][klass]
+        launches.setdefault((period[0], same[kv_head, period]), []).append((kv_head, heads))
+        same[kv_head, period] += 1
+    return tuple((every, _members(own, classes, places, device)) for (every, _), own in launches.items())
+
+
+def _members(
+    members: list[tuple[int, list[int]]], classes: tuple[int, ...], places: Places, device: torch.device
+) -> torch.Tensor:
+    place, longest = dict(places), max(len(heads) for _, heads in members)
+    rows = [[kv, len(heads), *(n for h in heads for n in (h, place[classes[h]]))] for kv, heads in members]
+    padded = [row + [0] * (2 + 2 * longest - len(row)) for row in rows]
+    return torch.tensor(padded, dtype=torch.int32, device=device)
+
+
+@cache
+def group_size(classes: tuple[int, ...], head_offset: int) -> int:
+    """The most heads of one KV head and one class, as a power of two."""
+    alike = Counter(zip(kv_heads(len(classes), head_offset), classes, strict=True))
+    return 1 << (max(alike.values()) - 1).bit_length()
+
+
+def kv_heads(heads: int, head_offset: int) -> list[int]:
+    """Which of the KV heads present each query head present reads."""
+    share = HEADS // KV_HEADS
+    return [(head_offset + head) // share - head_offset // share for head in range(heads)]
+
+
+@cache
+def shared(heads: Heads) -> int:
+    """The most heads that may share a tile."""
+    return group_size(present(*heads), heads[1])
+
+
+@cache
+def are_dense(heads: Heads) -> bool:
+    """Whether all heads present keep all columns."""
+    return configs.keeps_all([CLASSES[klass] for klass in set(present(*heads))])
+
+
+@cache
+def weight(klass: int, row: int = 4096) -> float:
+    """About how many columns a row far down keeps."""
+    if CLASSES[klass]["closed"] is None:
+        return row_table(klass, 64, 64)[1][32:].float().mean().item() * row / 64
+    sink, bands = CLASSES[klass]["closed"]
+    spans = [
+        (max(low or 0, 0), row if high is None else min(row, high), every, kept) for low, high, every, kept, _ in bands
+    ]
+    near = CLASSES[klass]["chunk"] / 2
+    return sink + near + sum(max(high - low, 0) * len(kept) / every for low, high, every, kept in spans)
+
+
+def present(layer: int, head_offset: int, heads: int) -> tuple[int, ...]:
+    """The classes of the heads present."""
+    return tuple(CLASS_OF[layer][head_offset : head_offset + heads])
+
+
+def room(n: int) -> int:
+    """A little more, so that a growing sequence rarely asks for other tables."""
+    step = max(16, 1 << max(n, 1).bit_length() >> 3)
+    return -(-max(n, 0) // step) * step

@@ -1,0 +1,122 @@
+"""Tile sizes, warps and pipeline stages, chosen once for each kind of GPU: never by trying them out on a length.
+
+What `tuned.py` finds measured on the GPU that is here goes before what stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+KERNEL_FILES = (  # in the folder kernels
+    "index_map",
+    "tiles",
+    "forward",
+    "combine",
+    "row_map",
+    "rounds",
+    "backward_prepare",
+    "backward_dq",
+    "backward_dkdv",
+)
+LEAST_SHARED = 512  # keys that are worth a program of their own
+FEW_ROWS = 16  # and fewer: what there is when decoding, and a configuration of its own
+SHARED_BYTES = {"sm_80": 166912, "sm_86": 101376, "sm_90": 232448, "sm_100": 232448, "gfx942": 65536, "gfx950": 163840}
+
+
+@dataclass(frozen=True)
+class Config:
+    """How much a program does at once, and with what."""
+
+    rows: int  # of a tile of queries
+    keys: int  # of a tile of keys
+    warps: int
+    stages: int
+
+
+def family(arch: str) -> str:
+    """The GPUs that share configurations with `arch`: sm_86, sm_89 and sm_12x have little shared memory."""
+    if arch in SHARED_BYTES:
+        return arch
+    if arch.startswith("gfx"):
+        return "gfx950" if arch >= "gfx950" else "gfx942"
+    return {"sm_8": "sm_86", "sm_9": "sm_90", "sm_10": "sm_100", "sm_11": "sm_100"}.get(arch[:-1], "sm_86")
+
+
+def keeps_all(classes: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether each of these classes (of `pattern.CLASSES`) is dense: one band of all columns.
+
+    >>> keeps_all([{"closed": (0, ((0, None, 1, (0,), "j"),))}])
+    True
+    >>> keeps_all([{"closed": (0, ((0, 4, 1, (0,), "j"), (4, None, 8, (1,), "j")))}, {"closed": None}])
+    False
+    """
+    return all(one["closed"] and (0, None, 1, (0,), "j") in one["closed"][1] for one in classes)
+
+
+def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
+    """For the forward kernel: `item` is the size of a number in bytes, `rows` what there is for a tile."""
+    if arch == "interpreter":
+        return Config(64, 64, 4, 2)
+    is_amd = arch.startswith("gfx")
+    stages = 1 if is_amd else 2 if item == 4 or head_dim > 128 or arch.startswith("sm_12") else 3
+    if family(arch) == "sm_90" and item == 2:
+        if rows > FEW_ROWS:
+            return Config(64, 64, 4, 3) if head_dim <= 128 else Config(128, 64, 8, 2)
+        if head_dim <= 128:
+            return Config(16, 64, 2, 2)
+    if rows <= FEW_ROWS:  # decoding: the keys are all the work
+        return Config(16, 32 if head_dim * item > 256 else 64, 8 if head_dim * item > 256 else 4, stages)
+    if item == 4:  # products of float32 are not left to matrix units
+        return Config(64, 32, 8, 2) if head_dim <= 64 else Config(32, 16, 8, 1)
+    if head_dim > 128:
+        return Config(64, 64 if family(arch) == "sm_100" else 32, 8, stages)
+    if head_dim <= 64 and family(arch) == "sm_100":
+        return Config(128, 128, 8, stages)
+    if is_amd:  # two waves on each SIMD
+        return Config(128, 64 if head_dim <= 64 else 32, 4, stages)
+    return Config(128, 64, 8, stages)
+
+
+def dq(arch: str, head_dim: int, item: int, rows: int, is_dense: bool = False) -> Config:
+    """For dQ, likewise; `is_dense` where every head keeps all columns."""
+    if arch == "interpreter":
+        return Config(64, 64, 4, 2)
+    if item == 4:
+        return Config(32, 32, 4, 2) if head_dim <= 64 else Config(32, 16, 4, 1)
+    if arch.startswith("gfx"):
+        return Config(64, 32, 4, 1)
+    if head_dim > 128:
+        return Config({"sm_90": 128, "sm_86": 32}.get(family(arch), 64), 32, 8, 2)
+    if family(arch) == "sm_90":
+        return Config(128, 64, 8, 3) if is_dense else Config(64, 64, 4, 3 if head_dim <= 64 else 2)
+    keys = 64 if head_dim <= 64 or family(arch) == "sm_100" else 32
+    return Config(128, 128 if head_dim <= 64 and family(arch) == "sm_100" else keys, 8, 2)
+
+
+def dkdv(arch: str, head_dim: int, item: int, is_packed: bool = False) -> Config:
+    """For dK and dV: a program owns `keys` and runs through tiles of `rows`. Finding packed sequences takes registers
+    that smaller programs do not have."""
+    if arch == "interpreter":
+        return Config(64, 64, 4, 2)
+    if item == 4:
+        return Config(32, 32, 8, 2) if head_dim <= 64 else Config(16, 32, 4, 1)
+    if arch.startswith("gfx"):
+        return Config(32, 64 if head_dim <= 128 else 32, 4, 1)
+    if family(arch) == "sm_90" and not is_packed:
+        if head_dim <= 64:
+            return Config(64, 64, 4, 3)
+        return Config(32, 64, 4, 3) if head_dim <= 128 else Config(32, 32, 4, 2)
+    if head_dim > 128:
+        return Config(32, 32, 8, 1 if family(arch) in ("sm_80", "sm_86") else 2)
+    if head_dim <= 64:
+        return Config(64, 128, 8, 2)
+    if family(arch) in ("sm_80", "sm_86"):
+        return Config(64, 64, 8, 2)
+    return Config(32, 128, 8, 2)  # registers that are spilled are loaded outside of the loops
+
+
+def splits(processors: int, tiles: int, keys: int) -> int:
+    """Programs that share the keys of one tile, so that few tiles still fill the device."""
+    return max(1, min(2 * processors // max(tiles, 1), keys // LEAST_SHARED, 64))

@@ -1,0 +1,196 @@
+"""Configurations measured on this GPU by `patterncc tune`: read from the user's cache, once in a process.
+
+The facts that a configuration depends on are hashed to the name of its file:
+
+    kernels     the text of the kernels and their index maps, head_dim in it, and which head is of which class
+    triton      its version: the compiler decides what fits and what is spilled
+    device      name, architecture and processors
+    numbers     size and precision: fp16 and bf16 fill the same tiles and run at the same rate, tf32 and fp32 do not
+    direction   forward, decode (few rows), dq or dkdv
+
+Length, batch and layer are none of them: one result holds for all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pkgutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..pattern import CLASS_OF, CLASSES, FORM, KV_HEADS, NAME
+from .configs import FEW_ROWS, KERNEL_FILES, Config
+from .requests import arch, precision, processors
+
+DIRECTIONS = ("forward", "decode", "dq", "dkdv")
+FORMAT = 1
+MOST_BYTES = 1 << 16
+INTERPRETER = "Triton's interpreter"
+
+tried: dict[str, Config] = {}  # by direction, while tuning; for all threads, since torch differentiates in its own
+_read: dict[tuple[str, torch.device, int, str], Config | None] = {}
+
+
+class TunedWarning(UserWarning):
+    """A measured configuration cannot be used; the package's own table answers."""
+
+
+def forward(q: torch.Tensor, rows: int) -> Config | None:
+    """What was measured for the forward kernel and `rows` rows for a tile; None when nothing was."""
+    return _config("decode" if rows <= FEW_ROWS else "forward", q)
+
+
+def dq(q: torch.Tensor) -> Config | None:
+    """For dQ, likewise."""
+    return _config("dq", q)
+
+
+def dkdv(q: torch.Tensor) -> Config | None:
+    """For dK and dV, likewise."""
+    return _config("dkdv", q)
+
+
+@contextmanager
+def trying(direction: str, config: Config) -> Iterator[None]:
+    """Launches in this direction take `config`, in this whole process."""
+    tried[direction] = config
+    try:
+        yield
+    finally:
+        del tried[direction]
+
+
+def _config(direction: str, q: torch.Tensor) -> Config | None:
+    if tried and direction in tried:
+        return tried[direction]
+    key = direction, q.device, q.element_size(), precision(q)
+    try:
+        return _read[key]
+    except KeyError:
+        _read[key] = _stored(direction, q)
+        return _read[key]
+
+
+def _stored(direction: str, q: torch.Tensor) -> Config | None:
+    facts = _facts(direction, q)
+    path = cache_folder() / "tuned" / _file(facts)
+    try:
+        with path.open("rb") as file:
+            return read(file.read(MOST_BYTES), facts)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        said = f"{path} is not used: {error}; `patterncc tune` measures again, `patterncc cache clear` removes it"
+        warnings.warn(said, TunedWarning, stacklevel=2)
+        return None
+
+
+def read(data: bytes, facts: dict[str, Any]) -> Config:
+    """The configuration in a file about these facts; ValueError saying why it is none."""
+    try:
+        content = json.loads(data)
+        if content["format"] != FORMAT:
+            raise ValueError(f"it has format {content['format']!r}, this package reads {FORMAT}")
+        if content.pop("sha256") != _digest(content):
+            raise ValueError("it is damaged")
+        if content["facts"] != facts:
+            raise ValueError("it is about something else")
+        config = Config(**content["config"])
+    except (LookupError, TypeError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError("it is damaged") from error
+    sizes = config.rows, config.keys, config.warps
+    if any(type(n) is not int for n in (*sizes, config.stages)) or config.stages < 1:
+        raise ValueError(f"no configuration: {config}")
+    if any(n < 1 or n & (n - 1) for n in sizes) or min(config.rows, config.keys) < 16:
+        raise ValueError(f"no configuration: {config}")
+    return config
+
+
+def store(direction: str, q: torch.Tensor, config: Config, measured: dict[str, Any]) -> Path:
+    """Write what was measured for tensors like q: whole or not at all, in the place of an earlier result."""
+    facts = _facts(direction, q)
+    content = {"format": FORMAT, "name": NAME, "facts": facts, "config": asdict(config), "measured": measured}
+    text = json.dumps(content | {"sha256": _digest(content)}, indent=2) + "\n"
+    root = cache_folder()
+    path = root / "tuned" / _file(facts)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked(root / "lock"):  # who holds it may empty tmp
+        for place in (root / "tmp", path.parent):
+            place.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root / "tmp", prefix="patterncc-writing-") as folder:
+            (Path(folder) / path.name).write_text(text, encoding="ascii")
+            os.replace(Path(folder) / path.name, path)
+    _read.clear()
+    return path
+
+
+def cache_folder() -> Path:
+    """`$PATTERNCC_CACHE_DIR`, else patterncc's folder where this system keeps caches."""
+    if given := os.environ.get("PATTERNCC_CACHE_DIR"):
+        return Path(given).absolute()
+    home = Path(os.path.expanduser("~"))
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "patterncc" / "Cache"
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "patterncc"
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(given) if os.path.isabs(given) else home / ".cache") / "patterncc"
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else INTERPRETER
+
+
+def _facts(direction: str, q: torch.Tensor) -> dict[str, Any]:
+    import triton
+
+    return {
+        "direction": direction,
+        "device": device_name(q.device),
+        "arch": arch(q.device),
+        "processors": processors(q.device),
+        "numbers": f"{8 * q.element_size()}-bit{' tf32' * (precision(q) == 'tf32')}",
+        "kernels": _kernels(),
+        "triton": triton.__version__,
+    }
+
+
+@cache
+def _kernels() -> str:
+    """Digest of what is compiled, and of what it is run on."""
+    texts = [pkgutil.get_data(__package__.rpartition(".")[0], f"kernels/{name}.py") or b"" for name in KERNEL_FILES]
+    texts.append(repr((FORM, CLASSES, CLASS_OF, KV_HEADS)).encode())
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+def _file(facts: dict[str, Any]) -> str:
+    return f"{_digest(facts)[:32]}.json"
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the cache's lock, where the system has such locks."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        with suppress(ImportError):
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

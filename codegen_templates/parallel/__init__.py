@@ -1,0 +1,1 @@
+"""Sequences split over ranks. Open `exchange.py` first."""

@@ -1,0 +1,226 @@
+"""A context split over ranks: which blocks of K and V each one needs of which other, and their exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from ..api.ops import attention
+from ..checks.shapes import DTYPES, check_layer, check_length
+from ..checks.values import MOST_ENTRIES, check_dtype, check_tensors, said, whole
+from ..pattern import BLOCK, CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, NAME
+from ..rules.tables import row_table
+
+Places = tuple[Tensor, Tensor]  # KV heads and positions of the tokens that are sent
+
+
+@dataclass(frozen=True, eq=False)
+class ExchangePlan:
+    """What ranks send each other: rank r holds blocks boundaries[r] to boundaries[r + 1] - 1 of q, k and v."""
+
+    length: int  # tokens
+    boundaries: tuple[int, ...]  # in blocks
+    layer: int
+    head_offset: int
+    needs: tuple[tuple[Tensor, ...], ...]  # [rank][KV head]: the blocks of others that its rows read, ascending
+
+    @property
+    def ranks(self) -> int:
+        return len(self.boundaries) - 1
+
+    def queries(self, rank: int) -> tuple[int, int]:
+        """Its own tokens: the first one, and where they stop."""
+        rank = self._rank("rank", rank)
+        return tuple(min(bound * BLOCK, self.length) for bound in self.boundaries[rank : rank + 2])  # type: ignore[return-value]
+
+    def keys(self, rank: int) -> tuple[int, int]:
+        """Likewise the range of tokens that holds its own and all that it needs."""
+        first, stop = self.queries(rank)
+        needed = [blocks for blocks in self.needs[rank] if len(blocks)]
+        ends = [min(int(blocks[-1] + 1) * BLOCK, self.length) for blocks in needed]
+        return min([first, *(int(blocks[0]) * BLOCK for blocks in needed)]), max([stop, *ends])
+
+    def blocks(self, source: int, target: int) -> tuple[Tensor, ...]:
+        """Of each KV head, the blocks that `source` sends to `target`, ascending: int64."""
+        source, target = self._rank("source", source), self._rank("target", target)
+        first, stop = self.boundaries[source : source + 2]
+        return tuple(blocks[(blocks >= first) & (blocks < stop)] for blocks in self.needs[target])
+
+    def tokens(self, source: int, target: int) -> int:
+        """Key tokens sent, summed over KV heads."""
+        return len(self._places(source, target)[0])
+
+    def bytes(self, source: int, target: int, dtype: torch.dtype = torch.bfloat16) -> int:
+        """K and V sent forward for one sequence, and as much of dK and dV back, the other way."""
+        check_dtype(dtype, DTYPES)
+        return 2 * HEAD_DIM * dtype.itemsize * self.tokens(source, target)
+
+    def _rank(self, name: str, rank: int) -> int:
+        if not 0 <= whole(name, rank) < self.ranks:
+            raise ValueError(f"the plan has ranks 0 to {self.ranks - 1}; {name}={rank} is none of them")
+        return int(rank)
+
+    def _places(self, source: int, target: int) -> Places:
+        """The tokens sent, KV head by KV head: heads and absolute positions."""
+        heads, positions = [], []
+        for head, blocks in enumerate(self.blocks(source, target)):
+            tokens = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
+            positions.append(tokens[tokens < self.length])
+            heads.append(torch.full_like(positions[-1], head))
+        return torch.cat(heads), torch.cat(positions)
+
+
+def exchange_plan(
+    length: int, ranks: int | Sequence[int], *, layer: int = 0, heads: int | None = None, head_offset: int = 0
+) -> ExchangePlan:
+    """What ranks must send each other for attention over `length` tokens, split among them.
+
+    `ranks`: how many, which hold equal runs of whole blocks; or the boundaries of their runs, in blocks, from 0 to the
+    number of blocks: unequal runs balance unequal work. `heads` query heads from `head_offset` on are present, by
+    default all that follow. A block is sent for a KV head when any of its query heads, in any of the rank's rows, keeps
+    any of its tokens.
+    """
+    layer = check_layer(layer)
+    check_length(length=length)
+    length, head_offset = int(length), whole("head_offset", head_offset)
+    rows = -(-length // BLOCK)
+    boundaries = _boundaries(rows, ranks)
+    heads = HEADS - head_offset if heads is None else whole("heads", heads)
+    if not 0 <= head_offset < head_offset + heads <= HEADS:
+        raise ValueError(f"{NAME} has heads 0 to {HEADS - 1}, not {head_offset} to {head_offset + heads - 1}")
+    share = HEADS // KV_HEADS
+    groups: dict[int, set[int]] = {}
+    for head in range(head_offset, head_offset + heads):
+        groups.setdefault(head // share, set()).add(CLASS_OF[layer][head])
+    read = {klass: _columns_read(klass, rows, boundaries) for klass in set().union(*groups.values())}
+    unions = [torch.stack([read[klass] for klass in classes]).any(0) for classes in groups.values()]  # [ranks, rows]
+    needs = tuple(tuple(union[rank].nonzero()[:, 0] for union in unions) for rank in range(len(boundaries) - 1))
+    return ExchangePlan(length, boundaries, layer, head_offset, needs)
+
+
+def sparse_all_gather(plan: ExchangePlan, k: Tensor, v: Tensor, *, group: Any = None) -> tuple[Tensor, Tensor]:
+    """K and V of tokens plan.keys(rank), from what each rank of a process group holds: a sparse all-gather.
+
+    k, v: this rank's own tokens [batch, kv_heads, tokens, head_dim]. What no row of this rank reads is 0. The gradient
+    is the sparse reduce-scatter of dK and dV: parts of other ranks are added in their order, in fp32.
+    """
+    if not isinstance(plan, ExchangePlan):
+        raise TypeError(f"plan is what exchange_plan gives; got {said(plan)}")
+    check_tensors(k=k, v=v)
+    rank = distributed.get_rank(group)
+    first, stop = plan.queries(rank)
+    if distributed.get_world_size(group) != plan.ranks:
+        raise ValueError(f"the plan is for {plan.ranks} ranks; the group has {distributed.get_world_size(group)}")
+    wanted = (len(plan.needs[rank]), stop - first, HEAD_DIM)
+    if k.shape != v.shape or k.shape[1:] != wanted:
+        raise ValueError(
+            f"rank {rank} of the plan holds k and v [batch, {wanted[0]}, {wanted[1]}, {HEAD_DIM}]; "
+            f"got {list(k.shape)} and {list(v.shape)}"
+        )
+    return _Exchange.apply(k, v, plan, group, rank)  # type: ignore[return-value]
+
+
+def attention_split(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    plan: ExchangePlan,
+    *,
+    scale: float | None = None,
+    return_lse: bool = False,
+    group: Any = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`attention` of this rank's queries over the keys of all ranks, of which only those are fetched that are read.
+
+    q, k, v: this rank's tokens, plan.queries(rank). Differentiable; every rank of the group calls it.
+    """
+    k, v = sparse_all_gather(plan, k, v, group=group)
+    rank = distributed.get_rank(group)
+    place = {"layer": plan.layer, "head_offset": plan.head_offset}
+    starts = {"q_start": plan.queries(rank)[0], "kv_start": plan.keys(rank)[0]}
+    return attention(q, k, v, scale=scale, return_lse=return_lse, **place, **starts)
+
+
+class _Exchange(torch.autograd.Function):
+    """Forward all that is read, backward the gradients of what was sent."""
+
+    @staticmethod
+    def forward(ctx: Any, k: Tensor, v: Tensor, plan: ExchangePlan, group: Any, rank: int) -> tuple[Tensor, Tensor]:
+        ctx.of = plan, group, rank
+        sends, takes, own = _directions(plan, rank, k.device)
+        parts = _swap([_packed(k, v, places) for places in sends], [len(heads) for heads, _ in takes], group)
+        first, stop = plan.keys(rank)
+        whole = k.new_zeros(2, *k.shape[:2], stop - first, HEAD_DIM)
+        whole[:, :, :, own] = torch.stack((k, v))
+        for (heads, positions), part in zip(takes, parts, strict=True):
+            whole[:, :, heads, positions] = part.permute(1, 2, 0, 3)
+        return whole[0], whole[1]
+
+    @staticmethod
+    def backward(ctx: Any, dk: Tensor, dv: Tensor) -> tuple[Tensor | None, ...]:
+        plan, group, rank = ctx.of
+        sends, takes, own = _directions(plan, rank, dk.device)
+        parts = _swap([_packed(dk, dv, places) for places in takes], [len(heads) for heads, _ in sends], group)
+        total = torch.stack((dk[:, :, own], dv[:, :, own])).to(torch.promote_types(dk.dtype, torch.float32))
+        for (heads, positions), part in zip(sends, parts, strict=True):
+            total[:, :, heads, positions] += part.permute(1, 2, 0, 3)
+        own_dk, own_dv = total.to(dk.dtype)
+        return own_dk, own_dv, None, None, None
+
+
+def _packed(k: Tensor, v: Tensor, places: Places) -> Tensor:
+    """The tokens that are sent: [tokens, K and V, batch, head_dim]."""
+    heads, positions = places
+    return torch.stack((k[:, heads, positions], v[:, heads, positions])).permute(2, 0, 1, 3)
+
+
+def _swap(parts: list[Tensor], lengths: list[int], group: Any) -> tuple[Tensor, ...]:
+    """parts[r] goes to rank r; what comes from each, [lengths[r], …]."""
+    sent = torch.cat(parts).contiguous()
+    taken = sent.new_empty(sum(lengths), *sent.shape[1:])
+    distributed.all_to_all_single(taken, sent, lengths, [len(part) for part in parts], group=group)
+    return taken.split(lengths)
+
+
+@lru_cache(maxsize=64)
+def _directions(plan: ExchangePlan, rank: int, device: torch.device) -> tuple[list[Places], list[Places], slice]:
+    """What goes to each rank, in this one's tokens; what comes from each, and what is its own, in plan.keys(rank)."""
+    first, stop = plan.queries(rank)
+    least, _ = plan.keys(rank)
+    sends = [plan._places(rank, other) for other in range(plan.ranks)]
+    takes = [plan._places(other, rank) for other in range(plan.ranks)]
+    return (
+        [(heads.to(device), (positions - first).to(device)) for heads, positions in sends],
+        [(heads.to(device), (positions - least).to(device)) for heads, positions in takes],
+        slice(first - least, stop - least),
+    )
+
+
+def _boundaries(rows: int, ranks: int | Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(ranks, Sequence | Tensor) or isinstance(ranks, str):
+        ranks = whole("ranks", ranks)
+        if not 1 <= ranks <= MOST_ENTRIES:
+            raise ValueError(f"a context is split over one rank or more, {MOST_ENTRIES:,} at most, not {ranks}")
+        share = -(-rows // ranks)
+        return tuple(min(rank * share, rows) for rank in range(ranks + 1))
+    bounds = tuple(whole(f"ranks[{n}]", bound) for n, bound in enumerate(ranks))
+    if len(bounds) < 2 or bounds[0] != 0 or bounds[-1] != rows or list(bounds) != sorted(bounds):
+        raise ValueError(f"boundaries rise from 0 to {rows}, the number of blocks; got {list(bounds)}")
+    return bounds
+
+
+def _columns_read(klass: int, rows: int, boundaries: tuple[int, ...]) -> Tensor:
+    """Of each rank the columns of others that its rows keep any token of: bool [ranks, rows]."""
+    pointers, _, columns = row_table(klass, rows, rows)
+    read = torch.zeros(len(boundaries) - 1, rows, dtype=torch.bool)
+    for rank in range(len(boundaries) - 1):
+        first, stop = boundaries[rank : rank + 2]
+        listed = columns[int(pointers[first]) : int(pointers[stop])].long()
+        read[rank, listed[listed < rows]] = True
+        read[rank, first:stop] = False
+    return read

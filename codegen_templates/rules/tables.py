@@ -1,0 +1,66 @@
+"""The index map of a class as a table, built when a length asks for it and kept for shorter ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..pattern import CAUSAL
+from .masks import CHUNK, keeps_blocks, touches_blocks
+
+Table = tuple[Tensor, Tensor, Tensor]
+_kept: dict[tuple[str, int, int, str], tuple[int, int, Table]] = {}
+
+
+def row_table(klass: int, rows: int, columns: int, device: torch.device | str = "cpu", first: int = 0) -> Table:
+    """For rows first..rows-1 the columns that each keeps: pointers int64 [n + 1], whole int32 [n], columns int32
+    [entries], where n = rows - first.
+
+    The first whole[row] columns of a row are kept whole, the rest only in part by a window or sink given in tokens;
+    both are sorted. Causality does not make a block partial, but cuts off what lies ahead of the diagonal. The table
+    may be larger than asked for: further rows, and columns beyond `columns`.
+    """
+    return _table("rows", klass, rows, columns, str(device), first)
+
+
+def column_table(klass: int, rows: int, columns: int, device: torch.device | str = "cpu", first: int = 0) -> Table:
+    """The inverse: for columns 0..columns-1 the rows, from `first` on, that keep each of them."""
+    return _table("columns", klass, rows, columns, str(device), first)
+
+
+def _table(of: str, klass: int, rows: int, columns: int, device: str, first: int) -> Table:
+    key = (of, klass, first, device)
+    if key not in _kept or _kept[key][0] < rows or _kept[key][1] < columns:
+        rows, columns = _roomy(rows), _roomy(columns)
+        i, j = torch.arange(first, rows), torch.arange(columns)
+        table = build(klass, i, j) if of == "rows" else build(klass, i, j, transposed=True)
+        _kept[key] = rows, columns, tuple(x.to(device) for x in table)  # type: ignore[assignment]
+    return _kept[key][2]
+
+
+def build(klass: int, i: Tensor, j: Tensor, *, transposed: bool = False) -> Table:
+    """The table of rows i and columns j, consecutive numbers; transposed, of columns and rows."""
+    outer, inner = (j, i) if transposed else (i, j)
+    counts, wholes, entries = [], [], []
+    for chunk in outer.split(max(1, CHUNK // max(1, len(inner)))):
+        pair = (inner[None, :], chunk[:, None]) if transposed else (chunk[:, None], inner[None, :])
+        whole = keeps_blocks(klass, *pair)
+        part = touches_blocks(klass, *pair)
+        if CAUSAL:
+            whole &= pair[1] <= pair[0]
+            part &= pair[1] <= pair[0]
+        part &= ~whole
+        found = torch.cat([whole.nonzero(), part.nonzero()])
+        found = found[found[:, 0].argsort(stable=True)]
+        counts.append((whole | part).sum(1))
+        wholes.append(whole.sum(1))
+        entries.append(inner[found[:, 1]].int())
+    zero = torch.zeros(1, dtype=torch.int64)
+    pointers = torch.cat([zero, *counts]).cumsum(0)
+    return pointers, torch.cat([zero[:0], *wholes]).int(), torch.cat([zero[:0].int(), *entries])
+
+
+def _roomy(n: int) -> int:
+    """A little more, so that a growing sequence rarely asks for a new table."""
+    step = max(16, 1 << max(n, 1).bit_length() >> 3)
+    return -(-n // step) * step

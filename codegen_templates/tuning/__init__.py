@@ -1,0 +1,1 @@
+"""Measuring configurations of the kernels on this GPU. Open `main.py` first."""

@@ -1,0 +1,7 @@
+"""`python -m <package>.tuning`."""
+
+import sys
+
+from .main import main
+
+sys.exit(main())

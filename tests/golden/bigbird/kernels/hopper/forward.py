@@ -1,0 +1,226 @@
+"""Block-sparse attention, forward, for Hopper: a producer warp walks the index map, consumer warpgroups multiply.
+
+A program stays on its processor to the end and takes tiles as it is free. Its producer loads queries, keys and values
+by TMA; each consumer multiplies 64 rows of the tile with every slot that they keep. While a consumer works out the
+weights of one slot, the weights of the slot before meet their values; the first slot of a tile takes the last of the
+tile before along, and then that tile's output is stored.
+"""
+
+from ..tiles import HEAD_DIM
+from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
+from .pairs import step_from_two, step_two
+from .produce import CHUNK, CHUNKS, produce
+from .steps import FLOOR, finish, meet, start, step, take
+from .store import store_rows
+from .tiles import ROWS, after, is_kept, slots_of, tile_place
+
+
+@gluon.jit
+def told(box):
+    """The number that the producer left, once its barrier has turned."""
+    return gl.max(box.load(gl.BlockedLayout([1], [32], [4], [0])), 0)
+
+
+@gluon.jit
+def consume(W: gl.constexpr, out, lse, scale, tiles, total, heads, groups, starts, ends, pattern, columns, strides,
+            qview, ring, q_bars, box, CONSUMERS: gl.constexpr, PAGE: gl.constexpr, ALIGN: gl.constexpr,
+            IS_PACKED: gl.constexpr, STAGES: gl.constexpr, PAIR: gl.constexpr):  # fmt: skip
+    """The rows 64 W .. 64 W + 63 of every tile that this program takes."""
+    s_ob, s_oh, s_on, s_lb, s_lh = strides
+    kview, _vview, full, empty = ring
+    q_full, q_empty = q_bars
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
+    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
+
+    b_o = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)  # of the tile before, then of this one
+    b_p = gl.zeros([ROWS, ROWS], kview.dtype, gl.DotOperandLayout(0, o_layout, 2))  # weights of the slot `held`
+    b_max = gl.full([ROWS], FLOOR, gl.float32, gl.SliceLayout(1, s_layout))
+    b_sum = gl.full([ROWS], 0.0, gl.float32, gl.SliceLayout(1, s_layout))
+    place, phase = 0, 0  # in the ring
+    held = -1  # place of the slot whose weights have not met their values
+    p_out, p_lse, row_from, row_to = out, lse, 0, 0  # of the tile before
+
+    r = 0
+    wait(q_full, 0)
+    tile = told(box)
+    while tile < total:
+        which, first, span = tile_place(tile, tiles, heads, groups, starts, ends, CONSUMERS, PAGE, IS_PACKED)
+        i_batch, i_head, _i_kv, i_class = which
+        n_slots, places, rule, n_all, far = slots_of(pattern + i_class, columns, span, CONSUMERS)
+        t_low = span[0] + W * ROWS
+        where = (n_slots, places, rule, span, t_low)
+        b_q = take(qview.index(W), q_empty, s_layout)
+
+        # pass slots that these rows do not keep; not the last, nor so many that the ring stands still for the held one
+        n = n_all - 1
+        gap = 0
+        while (n > 0) & (gap + 3 < STAGES) & (not is_kept(n, n_slots, places, rule, span, t_low, s_layout)):
+            wait(full.index(place), phase)
+            arrive(empty.index(place), count=1)
+            place, phase = after(place, phase, STAGES)
+            gap += 1
+            n -= 1
+        old_max = b_max
+        old_sum = b_sum
+        if held >= 0:
+            b_o, b_max, b_sum, b_p, place, phase, held = meet(
+                b_q, b_o, b_p, ring, place, phase, held, n, where, scale, s_layout, o_layout, STAGES
+            )
+        else:
+            b_max, b_sum, b_p, place, phase, held = start(
+                b_q, ring, place, phase, n, where, scale, s_layout, o_layout, STAGES
+            )
+        store_rows(b_o, old_max, old_sum, p_out, p_lse, s_on * ALIGN, row_from, row_to, s_layout, o_layout)
+        i_row = (first[0] + t_low - span[1]).to(gl.int64)
+        i_batch = i_batch.to(gl.int64)
+        if IS_PACKED:
+            i_batch = i_batch * 0
+        p_out = out + (i_batch * s_ob + i_head.to(gl.int64) * s_oh + i_row * s_on) * ALIGN
+        p_lse = lse + (i_batch * s_lb + i_head.to(gl.int64) * s_lh + i_row)
+        row_from, row_to = span[1] - t_low, span[2] - t_low
+        b_o = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)
+
+        # the rest of the edge
+        n -= 1
+        gap = 0
+        while n >= far:
+            if (gap + 3 < STAGES) & (not is_kept(n, n_slots, places, rule, span, t_low, s_layout)):
+                wait(full.index(place), phase)
+                arrive(empty.index(place), count=1)
+                place, phase = after(place, phase, STAGES)
+                gap += 1
+            else:
+                b_o, b_max, b_sum, b_p, place, phase, held = step(
+                    b_q, b_o, b_max, b_sum, b_p, ring, place, phase, held, n > 0, n, where, scale, s_layout, o_layout,
+                    STAGES, False
+                )  # fmt: skip
+                gap = 0
+            n -= 1
+
+        # far slots: every row keeps every key
+        wait(full.index(place), phase, pred=n >= 0)
+        singles = n + 1
+        if PAIR:
+            # pairs and a last one, after one or two more so that the held slot is the one before
+            pairs = gl.where(n < 4, 0, n // 2 - gl.where(gap > 0, 1, 0))
+            singles = gl.where(pairs > 0, n - 2 * pairs, n + 1)
+        for i in range(singles):
+            b_o, b_max, b_sum, b_p, place, phase, held = step(
+                b_q, b_o, b_max, b_sum, b_p, ring, place, phase, held, i < n, n, where, scale, s_layout, o_layout,
+                STAGES, True
+            )  # fmt: skip
+        if PAIR and pairs > 0:
+            b_o, b_max, b_sum, b_p, b_p1, place, phase, held, held1 = step_two(
+                b_q, b_o, b_max, b_sum, b_p, b_p, ring, place, phase, held, held, pairs > 1, scale, s_layout,
+                o_layout, STAGES, True
+            )  # fmt: skip
+            for i in range(1, pairs):
+                b_o, b_max, b_sum, b_p, b_p1, place, phase, held, held1 = step_two(
+                    b_q, b_o, b_max, b_sum, b_p, b_p1, ring, place, phase, held, held1, i + 1 < pairs, scale,
+                    s_layout, o_layout, STAGES, False
+                )  # fmt: skip
+            b_o, b_max, b_sum, b_p, place, phase, held = step_from_two(
+                b_q, b_o, b_max, b_sum, b_p, b_p1, ring, place, phase, held, held1, scale, s_layout, o_layout,
+                STAGES
+            )  # fmt: skip
+        r += 1
+        wait(q_full, r & 1)
+        tile = told(box)
+    b_o = finish(b_o, b_p, ring, held)
+    store_rows(b_o, b_max, b_sum, p_out, p_lse, s_on * ALIGN, row_from, row_to, s_layout, o_layout)
+
+
+# fmt: off
+RUNTIME_INTS = [
+    "tiles", "total", "heads", "t_begin", "q_start", "q_stop", "kv_start", "kv_stop", "s_ob", "s_oh", "s_on", "s_lb",
+    "s_lh", "s_pages",
+]
+# fmt: on
+
+
+@gluon.jit(do_not_specialize=RUNTIME_INTS)  # one binary serves every length
+def attn_fwd_hopper_bigbird(
+    q,  # descriptor of [batch, heads, q_len, HEAD_DIM] in boxes of 64 rows and 64 columns; when packed, batch is 1
+    k,  # the same of [batch, kv_heads, kv_len, HEAD_DIM], or of pages [pages, kv_heads, PAGE, HEAD_DIM]
+    v,
+    k_run,  # in boxes of RUN rows
+    v_run,
+    out,
+    lse,
+    groups,  # [heads, 3]: KV head, the class's place in `pattern`, query head
+    pattern,  # what index_map reads
+    columns,
+    q_starts,  # [batch + 1] where a packed request's queries begin
+    kv_starts,
+    pages,
+    taken,  # [1] zero: tiles that programs took after their first
+    scale,  # times log2(e)
+    tiles,  # of a request and head
+    total,
+    heads,
+    t_begin,  # the first tile's first position; not read when packed, nor are the next four
+    q_start,  # the position of the first query
+    q_stop,
+    kv_start,
+    kv_stop,
+    s_ob: gl.int64,  # strides of out, in units of ALIGN numbers
+    s_oh: gl.int64,
+    s_on,
+    s_lb: gl.int64,
+    s_lh: gl.int64,
+    s_pages: gl.int64,
+    CONSUMERS: gl.constexpr,
+    PAGE: gl.constexpr,
+    RUN: gl.constexpr,
+    ALIGN: gl.constexpr,
+    IS_PACKED: gl.constexpr,
+    STAGES: gl.constexpr,
+    PAIR: gl.constexpr,  # whether far slots are taken two at a time
+    CONSUMER_REGISTERS: gl.constexpr,
+    PRODUCER_REGISTERS: gl.constexpr,
+):
+    gl.static_assert((6 if PAIR else 3) <= STAGES)  # else a consumer waits for a slot before it frees one
+    dtype: gl.constexpr = q.dtype
+    boxed: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=4)
+    flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
+    RUNS: gl.constexpr = ROWS // RUN
+    qbuf = gl.allocate_shared_memory(dtype, [CONSUMERS * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    kbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    vbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    kruns = reinterpret(kbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
+    vruns = reinterpret(vbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
+    qview = reinterpret(qbuf, dtype, [CONSUMERS, ROWS, HEAD_DIM], flat)
+    kview = reinterpret(kbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
+    vview = reinterpret(vbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
+    vrows = reinterpret(vbuf, dtype, [STAGES * CHUNKS * ROWS, CHUNK], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    full = gl.allocate_shared_memory(gl.int64, [STAGES + 1, 1], BARRIER)  # the last one: of the producer's own
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
+    q_bars = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
+    q_full = q_bars.index(0)
+    q_empty = q_bars.index(1)
+    box = gl.allocate_shared_memory(gl.int32, [1, 1], gl.SwizzledSharedLayout(1, 1, 1, [0])).index(0)
+    init_barrier(full.index(STAGES), count=1)
+    for i in gl.static_range(STAGES):
+        init_barrier(full.index(i), count=1)
+        init_barrier(empty.index(i), count=CONSUMERS)
+    init_barrier(q_full, count=1)
+    init_barrier(q_empty, count=CONSUMERS)
+    fence_async_shared()
+    barrier()
+
+    ends = (t_begin, q_start, q_stop, kv_start, kv_stop)
+    strides = (s_ob, s_oh, s_on, s_lb, s_lh)
+    starts = (q_starts, kv_starts)
+    ring = (kview, vview, full, empty)
+    bars = (q_full, q_empty)
+    # fmt: off
+    gl.warp_specialize([
+        (consume, (0, out, lse, scale, tiles, total, heads, groups, starts, ends, pattern, columns, strides, qview,
+                   ring, bars, box, CONSUMERS, PAGE, ALIGN, IS_PACKED, STAGES, PAIR)),
+        (consume, (1, out, lse, scale, tiles, total, heads, groups, starts, ends, pattern, columns, strides, qview,
+                   ring, bars, box, CONSUMERS, PAGE, ALIGN, IS_PACKED, STAGES, PAIR)),
+        (produce, (q, (k, v, k_run, v_run), (kbuf, vbuf, kruns, vruns), vrows, qbuf, full, empty, bars, box, taken,
+                   tiles, total, heads, groups, starts, ends, pattern, columns, pages, s_pages, CONSUMERS, PAGE, RUN,
+                   IS_PACKED, STAGES)),
+    ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
+    # fmt: on

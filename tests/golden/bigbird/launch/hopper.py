@@ -1,0 +1,175 @@
+"""Launches of the Hopper forward: where it can run, and with what. Triton is imported when there is something to do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
+from . import arrays
+from .requests import LOG2_E, Requests, arch, processors
+
+SWITCH, FAMILIES = "PATTERNCC_KERNELS", ("auto", "triton", "gluon")
+TESTED = ("3.6", "3.9")  # versions of Triton: Gluon is not stable, others take the plain kernels
+ROWS, CONSUMERS, CHUNK = 64, 2, 64  # of hopper/tiles.py, of a program, of hopper/produce.py
+LEAST_RUN = 16  # keys that lie side by side in memory
+STAGES = {64: 8, 128: 6}  # by head_dim: slots of the ring, as many as shared memory holds
+IS_WRITTEN_FOR = FORM == "closed" and ROWS_PER_TILE_FREE and BLOCK >= LEAST_RUN and HEAD_DIM in STAGES
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """A tensor [batch or pages, heads, rows, HEAD_DIM] that is read by TMA, in boxes of so many rows and 64 columns."""
+
+    tensor: torch.Tensor
+    rows: int
+
+
+def wanted() -> str:
+    """What $PATTERNCC_KERNELS says: auto, triton or gluon; ValueError for anything else."""
+    family = os.environ.get(SWITCH) or "auto"
+    if family not in FAMILIES:
+        raise ValueError(f"{SWITCH} is one of {', '.join(FAMILIES)}; it is {family!r}")
+    return family
+
+
+def takes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, requests: Requests) -> bool:
+    """Whether the Hopper kernels do this launch."""
+    family = wanted()
+    if family == "triton" or not is_hopper(q.device):
+        return False
+    return family == "gluon" and can(q, k, v, out, requests)
+
+
+@cache
+def is_hopper(device: torch.device) -> bool:
+    """Whether the device is an sm_90, and Triton a version that is tested."""
+    if arch(device) != "sm_90":
+        return False
+    import triton
+
+    return ".".join(triton.__version__.split(".")[:2]) in TESTED
+
+
+def can(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, requests: Requests) -> bool:
+    """Whether the pattern, the numbers and their places in memory are such as the kernels are written for."""
+    if not IS_WRITTEN_FOR or q.dtype not in (torch.bfloat16, torch.float16) or out.dtype != q.dtype:
+        return False
+    if requests.pages is not None and _run(k.shape[1]) < LEAST_RUN:
+        return False
+    return all(_is_boxable(x) for x in (q, k, v)) and all(stride % 8 == 0 for stride in out.stride()[:-1])
+
+
+def _is_boxable(x: torch.Tensor) -> bool:
+    """Whether TMA can read it: rows of 16 bytes, no dimension that repeats itself."""
+    dims = zip(x.shape[:-1], x.stride()[:-1], strict=True)
+    return x.data_ptr() % 16 == 0 and x.numel() > 0 and all(n == 1 or (s > 0 and s % 8 == 0) for n, s in dims)
+
+
+def in_boxes(x: torch.Tensor, requests: Requests, is_key: bool) -> torch.Tensor:
+    """The view [batch or pages, heads, rows, HEAD_DIM] of q, k or v: packed ones are one batch."""
+    if not requests.are_packed:
+        return x
+    if is_key and requests.pages is not None:
+        return x.transpose(1, 2)
+    return x.transpose(0, 1)[None]
+
+
+def _run(page: int) -> int:
+    """Keys that lie side by side in memory wherever a block begins; page 0: not paged."""
+    return min(BLOCK, page & -page or ROWS, ROWS)
+
+
+def arguments(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    requests: Requests,
+    heads: arrays.Heads,
+    scale: float,
+) -> tuple[int, dict[str, Any]]:
+    """The programs, and the kernel's arguments by name: tensors, numbers, and `Boxes` where it takes descriptors."""
+    pattern, _, groups = arrays.row_groups(heads, requests.rows, requests.columns, 1, q.device)
+    page = 0 if requests.pages is None else k.shape[1]
+    begin, stop = requests.q_start & -ROWS, requests.q_start + requests.q_len
+    if requests.are_packed:
+        begin, stop = 1 - ROWS, requests.q_len  # where the last of them ends is known to the device alone
+    q, k, v = in_boxes(q, requests, False), in_boxes(k, requests, True), in_boxes(v, requests, True)
+    out, lse = (out.transpose(0, 1)[None], lse[None]) if requests.are_packed else (out, lse)
+    tiles = -(-(stop - begin) // (CONSUMERS * ROWS))
+    total = tiles * len(groups) * requests.count
+    programs = min(total, processors(q.device))
+    return programs, {
+        "q": Boxes(q, ROWS),
+        "k": Boxes(k, ROWS),
+        "v": Boxes(v, ROWS),
+        "k_run": Boxes(k, _run(page)),
+        "v_run": Boxes(v, _run(page)),
+        "out": out,
+        "lse": lse,
+        "groups": groups,
+        "pattern": pattern,
+        "columns": groups,  # not read, as all arrays that follow where they are not there
+        "q_starts": groups if requests.q_starts is None else requests.q_starts,
+        "kv_starts": groups if requests.kv_starts is None else requests.kv_starts,
+        "pages": groups if requests.pages is None else requests.pages,
+        "taken": torch.zeros(1, dtype=torch.int32, device=q.device) if total > programs else groups,
+        "scale": scale * LOG2_E,
+        "tiles": tiles,
+        "total": total,
+        "heads": len(groups),
+        "t_begin": begin,
+        "q_start": requests.q_start,
+        "q_stop": stop,
+        "kv_start": requests.kv_start,
+        "kv_stop": requests.kv_start + requests.kv_len,
+        "s_ob": out.stride(0) // 8,
+        "s_oh": out.stride(1) // 8,
+        "s_on": out.stride(2) // 8,
+        "s_lb": lse.stride(0),
+        "s_lh": lse.stride(1),
+        "s_pages": 0 if requests.pages is None else requests.pages.stride(0),
+        "CONSUMERS": CONSUMERS,
+        "PAGE": page,
+        "RUN": _run(page),
+        "ALIGN": 8,
+        "IS_PACKED": requests.are_packed,
+        "STAGES": STAGES[HEAD_DIM],
+        "PAIR": False,
+        "CONSUMER_REGISTERS": 232,
+        "PRODUCER_REGISTERS": 40,
+    }
+
+
+def forward(*given: Any) -> None:
+    """Launch the kernel, for what `arguments` takes."""
+    clear(*given[3:6])
+    from ..kernels.hopper.forward import attn_fwd_hopper_bigbird
+
+    programs, named = arguments(*given)
+    named = {name: descriptor(x) if isinstance(x, Boxes) else x for name, x in named.items()}
+    attn_fwd_hopper_bigbird[(programs,)](**named, num_warps=4)
+
+
+def clear(out: torch.Tensor, lse: torch.Tensor, requests: Requests) -> None:
+    """Write 0 and -inf for packed rows that may be of no request: the kernel writes the others."""
+    if requests.q_total:
+        out.zero_()
+        lse.fill_(float("-inf"))
+
+
+def descriptor(boxes: Boxes) -> Any:
+    """Triton's TMA descriptor."""
+    from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+    x = boxes.tensor
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
+    strides = [s if n > 1 else 8 for n, s in zip(x.shape[:3], x.stride()[:3], strict=True)]
+    return TensorDescriptor(x, list(x.shape), [*strides, 1], [1, 1, boxes.rows, CHUNK], layout)

@@ -1,0 +1,263 @@
+"""Launches of the kernels, for what `api/ops.py` has checked."""
+
+from __future__ import annotations
+
+from functools import cache, wraps
+
+import torch
+
+from ..kernels.combine import (
+    attn_combine_demo,
+)
+from ..kernels.forward import (
+    attn_fwd_demo,
+)
+from ..pattern import FORM, HEAD_DIM
+from . import arrays, binaries, configs, hopper, tuned
+from .configs import Config
+from .kept import Launch
+from .requests import (
+    LOG2_E,
+    MOST_TOGETHER,
+    Requests,
+    arch,
+    in_units,
+    packed_strides,
+    page_strides,
+    precision,
+    processors,
+    query_starts,
+)
+
+binaries.use(
+    attn_fwd_demo,
+    attn_combine_demo,
+)
+
+
+def widened(launch):  # type: ignore[no-untyped-def]
+    """On the CPU bfloat16 is computed as float32: Triton's interpreter multiplies bfloat16 wrongly."""
+
+    @wraps(launch)
+    def widely(q, k, v, *args, **options):  # type: ignore[no-untyped-def]
+        if q.is_cuda or q.dtype != torch.bfloat16:
+            return launch(q, k, v, *args, **options)
+        out, lse = launch(q.float(), k.float(), v.float(), *args, **options)
+        return out.to(q.dtype), lse
+
+    return widely
+
+
+@widened
+def forward(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    q_start: int,
+    kv_start: int,
+    config: Config | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output like q [batch, heads, q_len, head_dim] and LSE [batch, heads, q_len], fp32, natural logarithm.
+
+    The first query stands at position q_start, the first key at kv_start, a multiple of the block.
+    """
+    out = torch.empty_like(q)
+    lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
+    requests = Requests(q.shape[0], q.shape[2], k.shape[2], q_start, kv_start)
+    q, scale = upright(q, scale)
+    strides = [*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]]
+    _forward(q, k, v, out, lse, strides, lse.stride(0), requests, layer, scale, head_offset, config)
+    return out, lse
+
+
+@widened
+def forward_varlen(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cu_seqlens_q: torch.Tensor,
+    cu_seqlens_k: torch.Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    *,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    config: Config | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output like q [total_q, heads, head_dim] and LSE [heads, total_q] of packed sequences, int32 [requests + 1]."""
+    count = len(cu_seqlens_q) - 1
+    out, lse = _room(q, count, max_seqlen_q)
+    lengths = count, max_seqlen_q, max_seqlen_k
+    requests = Requests(*lengths, q_starts=cu_seqlens_q, kv_starts=cu_seqlens_k, q_total=len(q))
+    q, scale = upright(q, scale)
+    strides = [*packed_strides(q), *packed_strides(k), *packed_strides(v), *packed_strides(out)]
+    _forward(q, k, v, out, lse, strides, 0, requests, layer, scale, head_offset, config)
+    return out, lse
+
+
+@widened
+def forward_paged(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    query_start_loc: torch.Tensor,
+    *,
+    max_q_len: int,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    config: Config | None = None,
+    splits: int | None = None,
+    are_some_left: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output like q [total_q, heads, head_dim] and LSE [heads, total_q]; caches [pages, page_size, kv_heads, head_dim].
+
+    Short queries take one tile with all heads of a KV head that are alike, and several programs share their keys.
+    are_some_left: whether some queries may be of no request.
+    """
+    count, page, (rows, heads, _) = len(seq_lens), k_cache.shape[1], q.shape
+    kv_len = block_table.shape[1] * page  # the lengths are known to the device alone
+    packed = query_start_loc, seq_lens, block_table, rows if are_some_left else 0
+    requests = Requests(count, max_q_len, kv_len, 0, 0, *packed)
+    out, lse = _room(q, count, max_q_len)
+    if splits is None:
+        splits = configs.splits(processors(q.device), count * k_cache.shape[2] * max_q_len, kv_len)
+    if not count or not max_q_len:
+        return out, lse
+    parts, lses = (out, lse) if splits == 1 else _room(q, count, max_q_len, splits)
+    q, scale = upright(q, scale)
+    strides = [*packed_strides(q), *page_strides(k_cache), *page_strides(v_cache), *packed_strides(parts)]
+    tensors = q, k_cache, v_cache, parts, lses
+    _forward(*tensors, strides, 0, requests, layer, scale, head_offset, config, page=page, splits=splits)
+    if splits > 1:
+        numbers = splits, *parts.stride()[:3], *lses.stride()[:2], *out.stride()[:2], lse.stride(0)
+        launch = _combining(q.device, out.dtype, 1 << (splits - 1).bit_length())
+        launch(attn_combine_demo, (rows, heads, 1), (parts, lses, out, lse), numbers)
+    return out, lse
+
+
+def decode(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    *,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    config: Config | None = None,
+    splits: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output like q [requests, q_len, heads, head_dim] and LSE [requests, heads, q_len]: the newest q_len tokens."""
+    count, q_len, heads, head_dim = q.shape
+    starts = query_starts(count, q_len, q.device)
+    options = {"layer": layer, "scale": scale, "head_offset": head_offset, "config": config}
+    options |= {"splits": splits, "are_some_left": False}
+    tokens = q.reshape(count * q_len, heads, head_dim)
+    out, lse = forward_paged(tokens, k_cache, v_cache, block_table, seq_lens, starts, max_q_len=q_len, **options)
+    return out.view(q.shape), lse.view(heads, count, q_len).transpose(0, 1)
+
+
+def _room(q: torch.Tensor, count: int, longest: int, splits: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """For output and LSE of packed queries [rows, heads, head_dim], or of [splits, ...] parts of them in float32: the
+    kernel writes all of it if it is launched once, else 0 and -inf stand where no request is."""
+    rows, heads, head_dim = q.shape
+    of_float = {"dtype": torch.float32, "device": q.device}
+    if splits:
+        out = torch.empty(splits, rows, heads, head_dim, **of_float)
+        lse = torch.empty(splits, heads, rows, **of_float)
+    else:
+        out, lse = torch.empty_like(q), torch.empty(heads, rows, **of_float)
+    if not count or not longest or count > MOST_TOGETHER:
+        out.zero_()
+        lse.fill_(float("-inf"))
+    return out, lse
+
+
+def upright(q: torch.Tensor, scale: float) -> tuple[torch.Tensor, float]:
+    """The same scores with a scale of 0 or more: a maximum of scores must be one of scaled scores."""
+    return (q, scale) if scale >= 0 else (-q, -scale)
+
+
+def _forward(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    strides: list[int],
+    lse_stride: int,
+    requests: Requests,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    config: Config | None,
+    *,
+    page: int = 0,
+    splits: int = 1,
+) -> None:
+    """Launch the kernel. strides: of batch or pages, heads and rows of q, k, v and out; lse_stride: of the batch in
+    `lse` [(parts,) (batch,) heads, rows]. Where the keys are split, `out` and `lse` are [parts, ...]."""
+    if not requests.count or not requests.q_len:
+        return
+    device, heads = q.device, (layer, head_offset, q.shape[1])
+    is_open = config is None and not tuned.tried and splits == 1  # else it is a plain kernel that is asked for
+    if is_open and hopper.takes(q, k, v, out, requests):
+        return hopper.forward(q, k, v, out, lse, requests, heads, scale)
+    shared = arrays.shared(heads)
+    rows = requests.q_len * shared
+    config = config or tuned.forward(q, rows) or configs.forward(arch(device), HEAD_DIM, q.element_size(), rows)
+    block_q, block_h, tiles = requests.tiling(config, shared)
+    pattern, entries, groups = arrays.row_groups(heads, requests.rows, requests.columns, block_h, device)
+    align, strides = in_units(q.element_size(), strides)
+    split_strides = (out.stride(0), lse.stride(0)) if splits > 1 else (0, 0)
+    kinds = tuple(x if x is None else x.dtype for x in (requests.q_starts, requests.kv_starts, requests.pages))
+    tile = block_q, block_h, config.keys, config.warps, config.stages
+    launch = _forward_launch(device, (q.dtype, out.dtype, *kinds), tile, page, align, precision(q))
+    rest = split_strides[0], lse_stride, lse.stride(-2), split_strides[1]
+    pages = 0 if requests.pages is None else requests.pages.stride(0)
+    lengths = requests.q_len, requests.kv_len, requests.q_start, requests.kv_start
+    numbers = scale * LOG2_E, *lengths, *strides, *rest, pages
+    for some, tensors in requests.launches(q, k, v, out, lse, dim=None if requests.are_packed else 0):
+        given = *tensors, groups, pattern, entries, some.q_starts, some.kv_starts, some.pages
+        launch(attn_fwd_demo, (tiles * splits, len(groups), some.count), given, (*numbers, some.q_total, splits))
+
+
+@cache
+def _forward_launch(
+    device: torch.device,
+    dtypes: tuple[torch.dtype | None, ...],
+    tile: tuple[int, int, int, int, int],
+    page: int,
+    align: int,
+    precision: str,
+) -> Launch:
+    block_q, block_h, block_n, warps, stages = tile
+    return Launch(
+        device,
+        BLOCK_Q=block_q,
+        BLOCK_H=block_h,
+        BLOCK_N=block_n,
+        PAGE=page,
+        ALIGN=align,
+        IS_PACKED=dtypes[2] is not None,
+        IS_LOOKED_UP=FORM == "table" or page > 0,
+        STAGES=stages,
+        PRECISION=precision,
+        num_warps=warps,
+        num_stages=stages,
+        enable_fp_fusion=True,
+    )
+
+
+@cache
+def _combining(device: torch.device, dtype: torch.dtype, splits: int) -> Launch:
+    return Launch(device, SPLITS=splits, num_warps=4, enable_fp_fusion=True)
