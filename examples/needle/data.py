@@ -14,6 +14,7 @@ from torch import Tensor
 
 WORDS, TOPICS, KEYS, VALUES = 32, 8, 32, 16
 FIRST_KEY, FIRST_VALUE, FIRST_NEEDLE = WORDS, WORDS + KEYS, WORDS + KEYS + VALUES
+SENTENCE = 32  # words of a run of the chain; then it begins anew
 VOCABULARY = FIRST_NEEDLE + KEYS * VALUES
 
 
@@ -35,15 +36,14 @@ class Language:
         self.chances = scores.softmax(-1)
 
     def text(self, batch: int, length: int, generator: torch.Generator) -> Tensor:
-        """Words [batch, length] of `batch` documents, each with a random topic."""
-        topic = torch.randint(TOPICS, (batch,), generator=generator)
-        sums = self.chances.cumsum(-1)[topic]  # [batch, WORDS, WORDS]
-        draws = torch.rand(length, batch, 1, generator=generator)
-        words = [torch.randint(WORDS, (batch,), generator=generator)]
-        rows = torch.arange(batch)
-        for draw in draws[1:]:
-            words.append((sums[rows, words[-1]] < draw).sum(-1).clamp(max=WORDS - 1))
-        return torch.stack(words, 1)
+        """Words [batch, length] of `batch` documents, each with a random topic, in sentences of SENTENCE words."""
+        count = -(-length // SENTENCE)
+        topic = torch.randint(TOPICS, (batch,), generator=generator).repeat_interleave(count)
+        sums = self.chances.cumsum(-1)
+        words = [torch.randint(WORDS, (batch * count,), generator=generator)]
+        for draw in torch.rand(SENTENCE - 1, batch * count, 1, generator=generator):
+            words.append((sums[topic, words[-1]] < draw).sum(-1).clamp(max=WORDS - 1))
+        return torch.stack(words, 1).reshape(batch, -1)[:, :length]
 
 
 def documents(language: Language, batch: int, length: int, pairs: int, generator: torch.Generator) -> Documents:

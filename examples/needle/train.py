@@ -104,9 +104,9 @@ def kv_bytes(package: ModuleType, setting: Setting) -> int:
     total = 0
     for layer in range(setting.layers):
         cache = package.KVCache(1, layer=layer, dtype=torch.float32, device="cpu", max_length=setting.length)
-        token = torch.zeros(1, setting.heads, 1, setting.head_dim)
-        for _ in range(setting.length):
-            cache.step(token, token, token)
+        tokens = torch.zeros(1, setting.heads, setting.block, setting.head_dim)
+        for _ in range(setting.length // setting.block):
+            cache.step(tokens, tokens, tokens)
         total += cache.bytes
     return total
 
