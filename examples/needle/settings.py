@@ -29,7 +29,7 @@ class Setting:
 
 
 SETTINGS = {
-    "cpu": Setting("cpu", 4, 16, 2, 16, 2, 512, 64, 8, 32, 900, 3e-3, "float32"),
+    "cpu": Setting("cpu", 4, 16, 2, 16, 2, 256, 64, 8, 32, 600, 3e-3, "float32"),
     "gpu": Setting("gpu", 8, 64, 2, 64, 2, 4096, 512, 16, 16, 600, 1e-3, "bfloat16"),
     "toy": Setting("toy", 4, 16, 1, 16, 1, 64, 48, 2, 2, 2, 1e-3, "float32"),
 }
