@@ -1,0 +1,1 @@
+"""One module an engine, imported only when asked for; patterncc itself needs none of them."""

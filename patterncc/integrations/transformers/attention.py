@@ -1,0 +1,150 @@
+"""One attention layer of a transformers model, computed by a compiled package."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from patterncc.errors import UsageError
+from patterncc.integrations.transformers.bounds import FIRST, KEY, QUERY, STOP
+from patterncc.integrations.transformers.fitting import check_call, check_layer
+
+_STARTS: WeakIdKeyDictionary = WeakIdKeyDictionary()  # position_ids → where its sequences start: once for all layers
+
+
+def attention(
+    package: ModuleType,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Output [batch, queries, heads, head_dim] of query [batch, heads, queries, head_dim] over key and value.
+
+    `attention_mask` is what `bounds` made, or None. Packed sequences are told by cu_seq_lens_q or by position_ids that
+    begin anew. Raises UsageError where the model and the pattern do not fit.
+    """
+    head_offset = check_layer(package, module, query, key, value)
+    call: dict[str, Any] = {"layer": module.layer_idx, "scale": scaling, "head_offset": head_offset}
+    sinks = check_call(package, module, dropout, options)
+    if sinks is not None:
+        call["sinks"] = sinks
+    held = getattr(key, "patterncc_layer", None)  # put there by PatternCache
+    if held is not None:
+        out = held.attend(query, key, value, attention_mask, **call)
+    elif attention_mask is not None:
+        if attention_mask.shape[1:] != (1, 1, 4) or attention_mask.dtype != torch.int64:
+            raise UsageError(
+                f"patterncc got a mask of shape {list(attention_mask.shape)}: the pattern itself says what is attended",
+                "give a padding mask [batch, tokens], or none",
+            )
+        out = _bounded(package, query, key, value, attention_mask[:, 0, 0].tolist(), call)
+    elif (starts := _starts(query, key, options)) is not None:
+        out = _packed(package, query, key, value, starts, call)
+    else:
+        out = package.attention(query, key, value, **call)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _bounded(
+    package: ModuleType, q: Tensor, k: Tensor, v: Tensor, rows: list[list[int]], call: dict[str, Any]
+) -> Tensor:
+    """Attention of padded sequences: those with equal bounds together. The outputs of padding are 0."""
+    out = torch.zeros_like(q)
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for n, row in enumerate(rows):
+        groups.setdefault(tuple(row), []).append(n)
+    pieces = []
+    for row, members in groups.items():
+        first, stop, query, key = (row[column] for column in (FIRST, STOP, QUERY, KEY))
+        top, bottom = max(first - query, 0), min(max(stop - query, 0), q.shape[2])  # queries that are no padding
+        low, high = max(first - key, 0), min(stop - key, k.shape[2])  # keys that are none
+        if bottom <= top or high <= low:
+            continue
+        chosen = slice(None) if len(groups) == 1 else torch.tensor(members, device=q.device)
+        some = [x[chosen][:, :, a:b] for x, a, b in ((q, top, bottom), (k, low, high), (v, low, high))]
+        starts = query + top - first, key + low - first
+        part = _placed(package, *some, *starts, call)
+        pieces.append((chosen, top, bottom, part))
+    for chosen, top, bottom, part in pieces:
+        out[chosen, :, top:bottom] = part
+    return out
+
+
+def _placed(
+    package: ModuleType, q: Tensor, k: Tensor, v: Tensor, q_start: int, kv_start: int, call: dict[str, Any]
+) -> Tensor:
+    """Attention of queries from position q_start on over keys from kv_start on; a cache has dropped earlier ones."""
+    if kv_start:
+        _check_dropped(package, call["layer"], kv_start, q_start)
+        gap = kv_start % package.PATTERN["block"]
+        if gap:  # a package's keys start with a block; what is put before them is kept by no query
+            k, v = (torch.cat([x.new_zeros(*x.shape[:2], gap, x.shape[3]), x], 2) for x in (k, v))
+            kv_start -= gap
+    return package.attention(q, k, v, q_start=q_start, kv_start=kv_start, **call)
+
+
+def _check_dropped(package: ModuleType, layer: int, kv_start: int, q_start: int) -> None:
+    """Raise UsageError where a query from q_start on keeps a key before kv_start, which a sliding cache has dropped."""
+    if package.dense_mask(1, q_start + 1, layer=layer)[:, 0, :kv_start].any():
+        raise UsageError(
+            f"the model's sliding cache has dropped keys before token {kv_start}, which layer {layer} of the pattern "
+            f"{package.PATTERN['name']} still keeps at token {q_start}",
+            "pass past_key_values=PatternCache(model), or a DynamicCache() made without the model's config",
+        )
+
+
+def _starts(q: Tensor, k: Tensor, options: dict[str, Any]) -> Tensor | None:
+    """Where the packed sequences of each row start, int32 [sequences + 1] over all rows; None where none are packed."""
+    starts = options.get("cu_seq_lens_q")
+    if starts is not None:
+        if q.shape[0] != 1 or q.shape[2] != k.shape[2]:
+            raise UsageError("cu_seq_lens_q comes with several rows, or a cache: packed sequences lie in one row")
+        return starts.to(torch.int32)
+    positions = options.get("position_ids")
+    if positions is None or q.shape[2] != k.shape[2] or positions.dim() != 2 or torch.compiler.is_compiling():
+        return None
+    known = _STARTS.get(positions, False)
+    if known is False:
+        known = _STARTS[positions] = _anew(positions)
+    if known is None or len(known) == 0:
+        return None
+    if positions.shape[0] == 1 and q.shape[0] > 1:  # one row of positions for all rows of the batch
+        length = q.shape[2]
+        known = torch.cat(
+            [known[:-1] + row * length for row in range(q.shape[0])] + [known[-1:] + (q.shape[0] - 1) * length]
+        )
+    return known.to(q.device)
+
+
+def _anew(positions: Tensor) -> Tensor | None:
+    """Starts of the sequences in position_ids [rows, tokens], over all rows, and their end; None where all rows are one
+    sequence each."""
+    if positions.shape[1] < 2 or not bool((positions[:, 1:] != positions[:, :-1] + 1).any()):
+        return None
+    begins = torch.ones_like(positions, dtype=torch.bool)
+    begins[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
+    if bool((positions[begins] != 0).any()):
+        raise UsageError(
+            "position_ids jump without beginning at 0: patterncc takes positions that count up, and packed sequences "
+            "that each begin at 0"
+        )
+    starts = begins.flatten().nonzero().flatten()
+    return torch.cat([starts, starts.new_tensor([positions.numel()])]).to(torch.int32)
+
+
+def _packed(package: ModuleType, q: Tensor, k: Tensor, v: Tensor, starts: Tensor, call: dict[str, Any]) -> Tensor:
+    """Attention within each packed sequence; rows of the batch are laid end to end."""
+    batch, _, length, _ = q.shape
+    flat = [x.transpose(1, 2).flatten(0, 1) for x in (q, k, v)]
+    longest = int((starts[1:] - starts[:-1]).max())
+    out = package.attention_varlen(*flat, starts, starts, longest, longest, **call)
+    return out.unflatten(0, (batch, length)).transpose(1, 2)

@@ -1,0 +1,155 @@
+"""A transformers Cache whose layers hold only the keys that the pattern still needs."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+
+from patterncc.errors import UsageError
+from patterncc.integrations.transformers.bounds import FIRST, QUERY, STOP
+from patterncc.integrations.transformers.registering import package_of
+
+PAYS = 0.8  # of a dense layer's bytes at the longest context: above it the bookkeeping is not worth it
+
+
+class PatternCache(Cache):
+    """The cache to pass as `past_key_values`, for a model whose attn_implementation is a registered pattern.
+
+    `length`: the context for which it is decided which layers keep little enough to be worth it (default: the model's
+    max_position_embeddings); other layers are plain DynamicLayers. `bytes` and `allocated_bytes` say what is held.
+    """
+
+    def __init__(self, model: nn.Module, *, length: int | None = None) -> None:
+        config: Any = model.config
+        config = config.get_text_config() if hasattr(config, "get_text_config") else config
+        package = package_of(config._attn_implementation)
+        if package is None:
+            raise UsageError(
+                f"the model's attn_implementation is {config._attn_implementation!r}, which is no registered pattern",
+                "model.set_attn_implementation(register(PATTERN)) first",
+            )
+        length = length or getattr(config, "max_position_embeddings", None) or 4096
+        layers: list[CacheLayerMixin] = [
+            PatternLayer(package, layer) if pays(package, layer, length) else DynamicLayer()
+            for layer in range(package.PATTERN["layers"])
+        ]
+        super().__init__(layers=layers)
+
+    @property
+    def bytes(self) -> int:
+        """Of the keys and values that later tokens can still read, in all layers."""
+        return sum(_held(layer, "bytes") for layer in self.layers)
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Of the memory that is taken for keys and values, in all layers."""
+        return sum(_held(layer, "allocated_bytes") for layer in self.layers)
+
+
+def _held(layer: Any, what: str) -> int:
+    if isinstance(layer, PatternLayer):
+        return getattr(layer.cache, what) if layer.cache is not None else 0
+    return sum(x.numel() * x.element_size() for x in (layer.keys, layer.values) if x is not None)
+
+
+def pays(package: ModuleType, layer: int, length: int) -> bool:
+    """Whether the package's cache of a layer is much smaller than a dense one after `length` tokens."""
+    try:
+        probe = package.KVCache(1, layer=layer, device="meta", max_length=length)
+    except (TypeError, ValueError, RuntimeError):  # a pattern that takes up again what it dropped
+        return False
+    dense = 2 * package.PATTERN["kv_heads"] * package.PATTERN["head_dim"] * 4 * length
+    return probe.allocated_bytes < PAYS * dense
+
+
+class PatternLayer(CacheLayerMixin):
+    """One layer: `update` keeps nothing itself, it hands the new keys on to `attend`, which stores and attends."""
+
+    is_sliding = False
+    is_compileable = False
+    is_croppable = False
+
+    def __init__(self, package: ModuleType, layer: int) -> None:
+        super().__init__()
+        self.package, self.layer, self.cache, self.length = package, layer, None, 0
+        self.padding: list[int] | None = None  # tokens of padding before each sequence
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """The new keys and values themselves; the attention function finds this layer by a mark on the keys."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        key_states.patterncc_layer = self  # type: ignore[attr-defined]
+        self.length += key_states.shape[2]
+        return key_states, value_states
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None, *, layer: int, scale: float | None,
+        head_offset: int, **options: Any,
+    ) -> Tensor:  # fmt: skip
+        """Attention of the newest tokens over what is held and themselves, like q; they are stored."""
+        if self.cache is None:
+            self.cache = self.package.KVCache(
+                q.shape[0], layer=layer, dtype=k.dtype, device=k.device, head_offset=head_offset, heads=q.shape[1]
+            )
+        if bounds is None:
+            return self.cache.step(q, k, v, scale=scale, **options)
+        rows, n = bounds[:, 0, 0].tolist(), q.shape[2]
+        begins = [min(max(row[FIRST] - row[QUERY], 0), n) for row in rows]  # padding among the new tokens, on the left
+        counts = [max(min(row[STOP] - row[QUERY], n) - begin, 0) for row, begin in zip(rows, begins, strict=True)]
+        if not any(begins):
+            return self.cache.step(q, k, v, scale=scale, lengths=counts, **options)
+        moved = [_shifted(x, begins) for x in (q, k, v)]  # the cache takes sequences that begin at once
+        out = self.cache.step(*moved, scale=scale, lengths=counts, **options)
+        return _shifted(out, [-begin for begin in begins])
+
+    def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
+        """Keys seen with the new ones, and the first of them: as if all were held."""
+        length = query_length if isinstance(query_length, int) else len(query_length)
+        return self.length + length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+    get_max_cache_shape = get_max_length  # its name in transformers 4.57
+
+    def reset(self) -> None:
+        self.cache, self.length = None, 0
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Take the sequences of the chosen beams."""
+        self._fork(beam_idx.tolist())
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._fork(torch.arange(self.cache.batch)[indices.cpu()].tolist() if self.cache is not None else [])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        if self.cache is not None:
+            self._fork([n for n in range(self.cache.batch) for _ in range(repeats)])
+
+    def _fork(self, index: list[int]) -> None:
+        if self.cache is not None:
+            self.cache = self.cache.fork(index)
+
+    def crop(self, *_: Any) -> None:
+        raise UsageError(
+            "PatternCache cannot go back: keys that a pattern dropped are gone",
+            "assisted decoding and prompt lookup need a DynamicCache",
+        )
+
+
+def _shifted(x: Tensor, by: list[int]) -> Tensor:
+    """Each row of x [batch, heads, n, head_dim] moved to the front by so many places, round the end."""
+    places = torch.arange(x.shape[2]) + torch.tensor(by)[:, None]
+    index = (places % x.shape[2])[:, None, :, None].to(x.device)
+    return x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3]))

@@ -1,0 +1,102 @@
+"""Whether a model's attention layer is what the pattern describes, and what it asks for that a pattern does not do."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from patterncc.errors import UsageError
+
+
+def check_layer(package: ModuleType, module: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> int:
+    """The global number of the first query head in q; raises UsageError where the model's shapes are not the pattern's.
+
+    q [batch, heads, queries, head_dim] and k are those of this rank: under tensor parallelism a part of the heads.
+    """
+    pattern = package.PATTERN
+    config = module.config
+    config = getattr(config, "text_config", config)
+    layer = getattr(module, "layer_idx", None)
+    if layer is None:
+        raise UsageError(f"{type(module).__name__} does not say its layer (layer_idx), so no layer's pattern fits it")
+    heads = getattr(config, "num_attention_heads", q.shape[1])
+    group = getattr(module, "num_key_value_groups", None) or heads // getattr(config, "num_key_value_heads", heads)
+    layers = getattr(config, "num_hidden_layers", None)
+    facts = [
+        ("heads", heads, pattern["heads"], "heads"),
+        ("kv_heads", heads // group, pattern["kv_heads"], "KV heads"),
+        ("head_dim", q.shape[-1], pattern["head_dim"], "numbers a head"),
+    ]
+    for key, theirs, ours, words in facts:
+        if theirs != ours:
+            where = place(package, key)
+            raise UsageError(f"the model has {theirs} {words}, the pattern {pattern['name']} has {ours}{where}")
+    if layers is not None and layers != pattern["layers"]:
+        where = place(package, "layers")
+        raise UsageError(f"the model has {layers} layers, the pattern {pattern['name']} has {pattern['layers']}{where}")
+    if layer >= pattern["layers"]:
+        where = place(package, "layers")
+        raise UsageError(f"the model's layer {layer} is not among the pattern's {pattern['layers']}{where}")
+    if getattr(module, "is_causal", True) is not True and pattern["causal"]:
+        raise UsageError(f"{type(module).__name__} is not causal, the pattern is{place(package, 'causal')}")
+    if q.shape[1] == heads:
+        return 0
+    return _rank(module) * q.shape[1]
+
+
+def _rank(module: nn.Module) -> int:
+    """Which part of the heads this rank has, from the tensor-parallel weights."""
+    for name in ("q_proj", "qkv_proj", "query_key_value"):
+        weight = getattr(getattr(module, name, None), "weight", None)
+        mesh = getattr(weight, "device_mesh", None)
+        if mesh is not None:
+            names = mesh.mesh_dim_names or ()
+            return mesh["tp"].get_local_rank() if "tp" in names else mesh.get_local_rank()
+    raise UsageError(
+        "this rank has a part of the model's heads, and its weights do not say which",
+        "tensor parallelism must keep q_proj as a DTensor, as tp_plan='auto' does",
+    )
+
+
+def check_call(package: ModuleType, module: nn.Module, dropout: float, options: dict[str, Any]) -> Tensor | None:
+    """The learned sinks of the layer, if it has any; raises UsageError for what the pattern does not do."""
+    if dropout and module.training:
+        raise UsageError(
+            f"attention_dropout is {dropout}: patterns have no dropout", "set config.attention_dropout = 0.0"
+        )
+    if options.get("output_attentions"):
+        raise UsageError("output_attentions asks for weights, which are never made", "use attn_implementation='eager'")
+    softcap, ours = options.get("softcap"), package.PATTERN.get("softcap")
+    if (softcap or None) != (ours or None):
+        raise UsageError(
+            f"the model caps its scores at {softcap}, the pattern {package.PATTERN['name']} at {ours}"
+            f"{place(package, 'softcap')}",
+            f"write `softcap: {float(softcap)}`" if softcap else "remove `softcap` from the pattern",
+        )
+    sinks = options.get("s_aux")
+    if (sinks is not None) != (package.PATTERN.get("sinks") is not None):
+        have = (
+            "has learned sinks, the pattern has none" if sinks is not None else "has no learned sinks, the pattern has"
+        )
+        raise UsageError(
+            f"the model {have}{place(package, 'sinks')}", "write `sinks: learned` for such a model, and only for it"
+        )
+    return sinks
+
+
+def place(package: ModuleType, key: str) -> str:
+    """Where the pattern file says `key`: " (line 4: heads: 32)"; empty where it does not."""
+    try:
+        manifest = json.loads((Path(package.__file__ or "").parent / "manifest.json").read_text(encoding="utf-8"))
+        lines = str(manifest["source"]).splitlines()
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    for number, line in enumerate(lines, 1):
+        if re.match(rf"""["']?{key}["']?\s*:""", line):
+            return f" (line {number}: {line.split('#')[0].strip()})"
+    return ""

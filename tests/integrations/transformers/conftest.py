@@ -1,0 +1,105 @@
+"""Tiny random models, and the library's own eager attention under the dense mask of each head as their witness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+from patterncc.language import Pattern, loads
+from patterncc.reference import keeps
+
+LAYERS, HEADS, KV_HEADS, HEAD_DIM = 3, 4, 2, 16
+TEXT = f"""pattern: 1
+name: tiny
+heads: {HEADS}
+kv_heads: {KV_HEADS}
+head_dim: {HEAD_DIM}
+layers: {LAYERS}
+block: 16
+shards: [{{heads: all, local: 2, stride: 4, offset: h}}]
+dense_layers: 0
+"""
+SIZES: dict[str, Any] = {
+    "vocab_size": 97, "hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": LAYERS, "head_dim": HEAD_DIM,
+    "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "max_position_embeddings": 512, "pad_token_id": 0,
+    "bos_token_id": 1, "eos_token_id": None, "attention_dropout": 0.0,
+}  # fmt: skip
+
+
+def mask_of(pattern: Pattern, layer: int, length: int) -> torch.Tensor:
+    """bool [heads, length, length] by the definition."""
+    t = np.arange(length)
+    return torch.from_numpy(np.stack([keeps(pattern, layer, head, t, t) for head in range(pattern.heads)]))
+
+
+def witness(pattern: Pattern) -> str:
+    """An attention implementation that applies the dense mask of each head by the model's own eager attention."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import eager_mask
+
+    masks: dict[tuple[int, int], torch.Tensor] = {}
+
+    def attend(
+        module: Any, q: Any, k: Any, v: Any, mask: Any, scaling: float, dropout: float = 0.0, **rest: Any
+    ) -> Any:
+        import importlib
+
+        key = (module.layer_idx, k.shape[2])
+        if key not in masks:
+            kept = mask_of(pattern, *key)
+            masks[key] = torch.zeros(kept.shape).masked_fill(~kept, torch.finfo(torch.float32).min)
+        own = masks[key][None, :, -q.shape[2] :]
+        if mask is not None:
+            own = torch.minimum(own, mask[..., : k.shape[2]])
+        eager = importlib.import_module(type(module).__module__).eager_attention_forward
+        return eager(module, q, k, v, own.to(q.dtype), scaling, dropout, **rest)
+
+    AttentionInterface.register("witness", attend)
+    AttentionMaskInterface.register("witness", eager_mask)
+    return "witness"
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[..., Any]:
+    """A model of a family with random weights."""
+
+    def make(family: str, **changes: Any) -> Any:
+        import transformers
+
+        torch.manual_seed(1)
+        sizes = SIZES | changes
+        config = getattr(transformers, f"{family}Config")(**sizes)
+        return getattr(transformers, f"{family}ForCausalLM")(config).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """The package of a pattern text, and the pattern."""
+    import patterncc
+
+    folder: Path = tmp_path_factory.mktemp("patterns")
+    known: dict[str, Any] = {}
+
+    def make(text: str = TEXT) -> Any:
+        if text not in known:
+            path = folder / f"p{len(known)}" / "tiny.yaml"
+            path.parent.mkdir()
+            path.write_text(text)
+            known[text] = patterncc.load(path), loads(text)
+        return known[text]
+
+    return make
+
+
+@pytest.fixture
+def tokens() -> torch.Tensor:
+    return torch.randint(3, 97, (2, 85), generator=torch.Generator().manual_seed(5))  # no multiple of a block

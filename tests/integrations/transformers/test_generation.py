@@ -1,0 +1,138 @@
+"""Generation: every kind of cache gives the tokens that the dense mask gives, and PatternCache holds fewer keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.integrations.transformers.conftest import TEXT, witness
+
+pytestmark = pytest.mark.peers
+NEW = 24
+
+
+def greedy(model: Any, pattern: Any, tokens: torch.Tensor, new: int = NEW) -> torch.Tensor:
+    """Tokens by the witness, without any cache."""
+    model.set_attn_implementation(witness(pattern))
+    with torch.no_grad():
+        for _ in range(new):
+            tokens = torch.cat([tokens, model(tokens, use_cache=False).logits[:, -1:].argmax(-1)], 1)
+    return tokens
+
+
+def generated(model: Any, package: Any, tokens: torch.Tensor, new: int = NEW, **options: Any) -> torch.Tensor:
+    from patterncc.integrations.transformers import register
+
+    model.set_attn_implementation(register(package))
+    return model.generate(tokens, max_new_tokens=new, do_sample=False, **options)
+
+
+@pytest.mark.parametrize(
+    "cache", [{}, {"cache_implementation": "static", "disable_compile": True}, {"use_cache": False}]
+)
+def test_caches_of_the_library(build: Any, compiled: Any, tokens: torch.Tensor, cache: Any) -> None:
+    package, pattern = compiled()
+    model = build("Llama")
+    assert torch.equal(generated(model, package, tokens, **cache), greedy(model, pattern, tokens))
+
+
+def test_the_cache_that_holds_what_is_kept(build: Any, compiled: Any, tokens: torch.Tensor) -> None:
+    from patterncc.integrations.transformers import PatternCache, register
+
+    package, pattern = compiled(TEXT.replace("local: 2, stride: 4, offset: h", "local: 2, stride: 8, offset: g"))
+    model = build("Llama")
+    model.set_attn_implementation(register(package))
+    held = PatternCache(model)
+    ours = generated(model, package, tokens, past_key_values=held)
+    assert torch.equal(ours, greedy(model, pattern, tokens))
+    length = tokens.shape[1] + NEW - 1
+    assert held.get_seq_length() == length
+    dense = 2 * 2 * 16 * 4 * length * 2 * 3  # K and V, KV heads, head_dim, bytes, tokens, batch, layers
+    kept = []
+    for layer in range(3):
+        cache = package.KVCache(2, layer=layer)
+        token = torch.zeros(2, 4, 1, 16)
+        for _ in range(length):
+            cache.step(token, token[:, :2], token[:, :2])
+        kept.append(cache.bytes)
+    assert held.bytes == sum(kept) < held.allocated_bytes < dense
+
+
+def test_left_padded_batches(build: Any, compiled: Any, tokens: torch.Tensor) -> None:
+    from patterncc.integrations.transformers import PatternCache, register
+
+    package, _ = compiled()
+    model = build("Llama")
+    mask = torch.ones_like(tokens)
+    mask[1, :19] = 0
+    alone = [generated(model, package, tokens[:1]), generated(model, package, tokens[1:, 19:])]
+    model.set_attn_implementation(register(package))
+    for options in ({}, {"past_key_values": PatternCache(model)}):
+        batch = generated(model, package, tokens, attention_mask=mask, **options)
+        assert torch.equal(batch[0, 85:], alone[0][0, 85:])
+        assert torch.equal(batch[1, 85:], alone[1][0, 66:])
+
+
+def test_beams(build: Any, compiled: Any, tokens: torch.Tensor) -> None:
+    from patterncc.integrations.transformers import PatternCache, register
+
+    package, _ = compiled()
+    model = build("Llama")
+    model.set_attn_implementation(register(package))
+    plain = generated(model, package, tokens, num_beams=3)
+    held = generated(model, package, tokens, num_beams=3, past_key_values=PatternCache(model))
+    assert torch.equal(plain, held)
+
+
+def test_chunked_prefill(build: Any, compiled: Any, tokens: torch.Tensor) -> None:
+    from transformers import DynamicCache
+
+    from patterncc.integrations.transformers import PatternCache, register
+
+    package, _ = compiled()
+    model = build("Llama")
+    model.set_attn_implementation(register(package))
+    whole = model(tokens).logits
+    for cache in (DynamicCache(), PatternCache(model)):
+        parts = [model(part, past_key_values=cache).logits for part in tokens.split([30, 1, 54], 1)]
+        assert (torch.cat(parts, 1) - whole).abs().max() < 2e-5
+
+
+def test_assisted_decoding_is_right_or_refused(build: Any, compiled: Any, tokens: torch.Tensor) -> None:
+    from patterncc.errors import UsageError
+    from patterncc.integrations.transformers import PatternCache, register
+
+    package, _ = compiled()
+    model, helper = build("Llama"), build("Llama")
+    model.set_attn_implementation(register(package))
+    helper.set_attn_implementation("eager")
+    plain = generated(model, package, tokens[:1])
+    assert torch.equal(generated(model, package, tokens[:1], assistant_model=helper), plain)
+    with pytest.raises((UsageError, ValueError), match=r"PatternCache cannot go back|crop"):
+        generated(model, package, tokens[:1], assistant_model=helper, past_key_values=PatternCache(model))
+
+
+WINDOW = "shards: [{heads: all, local: 20 tokens}]"
+
+
+def test_sliding_caches(build: Any, compiled: Any, tokens: torch.Tensor) -> None:
+    """A cache that keeps a window serves a pattern within it, and is refused for one that reaches further."""
+    from patterncc.errors import UsageError
+
+    head = TEXT.split("shards:")[0]
+    package, pattern = compiled(head + WINDOW + "\n")
+    model = build("Mistral", sliding_window=20)
+    assert torch.equal(generated(model, package, tokens), greedy(model, pattern, tokens))
+    far, _ = compiled()
+    with pytest.raises(UsageError, match="sliding cache has dropped keys"):
+        generated(model, far, tokens)
+
+
+def test_a_cache_without_a_pattern_is_refused(build: Any) -> None:
+    from patterncc.errors import UsageError
+    from patterncc.integrations.transformers import PatternCache
+
+    with pytest.raises(UsageError, match="no registered pattern"):
+        PatternCache(build("Llama"))
