@@ -15,6 +15,7 @@ from ..checks.shapes import DTYPES, check_layer, check_length
 from ..checks.values import MOST_ENTRIES, check_dtype, check_tensors, said, whole
 from ..pattern import BLOCK, CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, NAME
 from ..rules.tables import row_table
+from .failures import meet, told
 
 Places = tuple[Tensor, Tensor]  # KV heads and positions of the tokens that are sent
 
@@ -107,8 +108,14 @@ def sparse_all_gather(plan: ExchangePlan, k: Tensor, v: Tensor, *, group: Any = 
     """K and V of tokens plan.keys(rank), from what each rank of a process group holds: a sparse all-gather.
 
     k, v: this rank's own tokens [batch, kv_heads, tokens, head_dim]. What no row of this rank reads is 0. The gradient
-    is the sparse reduce-scatter of dK and dV: parts of other ranks are added in their order, in fp32.
+    is the sparse reduce-scatter of dK and dV: parts of other ranks are added in their order, in fp32. Where a rank
+    fails, those that wait for it raise its message (on a GPU, at the process group's own timeout).
     """
+    with told(group):
+        return _gathered(plan, k, v, group)
+
+
+def _gathered(plan: ExchangePlan, k: Tensor, v: Tensor, group: Any) -> tuple[Tensor, Tensor]:
     if not isinstance(plan, ExchangePlan):
         raise TypeError(f"plan is what exchange_plan gives; got {said(plan)}")
     check_tensors(k=k, v=v)
@@ -137,13 +144,14 @@ def attention_split(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`attention` of this rank's queries over the keys of all ranks, of which only those are fetched that are read.
 
-    q, k, v: this rank's tokens, plan.queries(rank). Differentiable; every rank of the group calls it.
+    q, k, v: this rank's tokens, plan.queries(rank); may be none. Differentiable; every rank of the group calls it.
     """
-    k, v = sparse_all_gather(plan, k, v, group=group)
-    rank = distributed.get_rank(group)
-    place = {"layer": plan.layer, "head_offset": plan.head_offset}
-    starts = {"q_start": plan.queries(rank)[0], "kv_start": plan.keys(rank)[0]}
-    return attention(q, k, v, scale=scale, return_lse=return_lse, **place, **starts)
+    with told(group):
+        k, v = _gathered(plan, k, v, group)
+        rank = distributed.get_rank(group)
+        place = {"layer": plan.layer, "head_offset": plan.head_offset}
+        starts = {"q_start": plan.queries(rank)[0], "kv_start": plan.keys(rank)[0] if k.shape[2] else 0}
+        return attention(q, k, v, scale=scale, return_lse=return_lse, **place, **starts)
 
 
 class _Exchange(torch.autograd.Function):
@@ -163,14 +171,19 @@ class _Exchange(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dk: Tensor, dv: Tensor) -> tuple[Tensor | None, ...]:
-        plan, group, rank = ctx.of
-        sends, takes, own = _directions(plan, rank, dk.device)
-        parts = _swap([_packed(dk, dv, places) for places in takes], [len(heads) for heads, _ in sends], group)
-        total = torch.stack((dk[:, :, own], dv[:, :, own])).to(torch.promote_types(dk.dtype, torch.float32))
-        for (heads, positions), part in zip(sends, parts, strict=True):
-            total[:, :, heads, positions] += part.permute(1, 2, 0, 3)
-        own_dk, own_dv = total.to(dk.dtype)
-        return own_dk, own_dv, None, None, None
+        with told(ctx.of[1]):
+            return (*_returned(*ctx.of, dk, dv), None, None, None)
+
+
+def _returned(plan: ExchangePlan, group: Any, rank: int, dk: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of this rank's tokens, from those of all that ranks have read."""
+    sends, takes, own = _directions(plan, rank, dk.device)
+    parts = _swap([_packed(dk, dv, places) for places in takes], [len(heads) for heads, _ in sends], group)
+    total = torch.stack((dk[:, :, own], dv[:, :, own])).to(torch.promote_types(dk.dtype, torch.float32))
+    for (heads, positions), part in zip(sends, parts, strict=True):
+        total[:, :, heads, positions] += part.permute(1, 2, 0, 3)
+    own_dk, own_dv = total.to(dk.dtype)
+    return own_dk, own_dv
 
 
 def _packed(k: Tensor, v: Tensor, places: Places) -> Tensor:
@@ -183,7 +196,7 @@ def _swap(parts: list[Tensor], lengths: list[int], group: Any) -> tuple[Tensor, 
     """parts[r] goes to rank r; what comes from each, [lengths[r], …]."""
     sent = torch.cat(parts).contiguous()
     taken = sent.new_empty(sum(lengths), *sent.shape[1:])
-    distributed.all_to_all_single(taken, sent, lengths, [len(part) for part in parts], group=group)
+    meet(taken, sent, lengths, [len(part) for part in parts], group)
     return taken.split(lengths)
 
 
