@@ -28,6 +28,7 @@ from patterncc.runtime.cache import Cache, Entry
 from patterncc.runtime.export import export
 
 if TYPE_CHECKING:
+    from patterncc.analysis.explain.mend import Mend
     from patterncc.analysis.verdict import Verdict
     from patterncc.codegen.package import GeneratedPackage
     from patterncc.ir.layout import Classes
@@ -70,7 +71,7 @@ class BrokenPromise(PatternError):
 
     def __init__(self, pattern: Pattern, classes: Classes, verdicts: tuple[Verdict, ...]) -> None:
         self.verdicts = verdicts
-        super().__init__(_broken(pattern, classes, verdict) for verdict in verdicts)
+        super().__init__(_broken(pattern, classes, verdicts))
 
 
 def compile(
@@ -222,14 +223,27 @@ def _compiler() -> bytes:
     return digest.digest()
 
 
-def _broken(pattern: Pattern, classes: Classes, verdict: Verdict) -> Diagnostic:
-    from patterncc.analysis.explain.explain import explain
+def _broken(pattern: Pattern, classes: Classes, verdicts: tuple[Verdict, ...]) -> list[Diagnostic]:
+    """A mistake for each broken promise; of layers of which the same is said, one."""
+    from patterncc.analysis.explain.explain import explanations
     from patterncc.codegen.words import ranges
 
-    layers = f"layer{'s' if len(verdict.layers) > 1 else ''} {ranges(verdict.layers)}"
-    what = "does not hold" if verdict.holds is False else "could not be proved"
-    message = f"{verdict.property} is promised and {what} ({verdict.scope}, {layers}): {verdict.found or verdict.proof}"
-    return _at(pattern, "promises", message, str(explain(classes, verdict, pattern)) or None)
+    layers: dict[tuple[str, str], list[int]] = {}
+    of: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in verdicts:
+        what = "does not hold" if verdict.holds is False else "could not be proved"
+        by_default = " (by every file without `promises`)" if pattern.promises is None else ""
+        words = f"{verdict.property} is promised{by_default} and {what} ({verdict.scope}, "
+        said = words, verdict.found or verdict.proof
+        layers.setdefault(said, []).extend(verdict.layers)
+        of.setdefault(said, []).append(verdict)
+    found: list[Diagnostic] = []
+    mended: dict[tuple[str, str], tuple[Mend, ...]] = {}
+    for (words, witness), where in layers.items():
+        message = f"{words}layer{'s' if len(where) > 1 else ''} {ranges(sorted(where))}): {witness}"
+        help = "; ".join(explanations(classes, of[words, witness], pattern, mended=mended, name_layers=False))
+        found.append(_at(pattern, "promises", message, help or None))
+    return found
 
 
 def _at(pattern: Pattern, key: str, message: str, hint: str | None) -> Diagnostic:

@@ -115,12 +115,15 @@ def verify(
     ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the results as JUnit XML.")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the results as Markdown.")] = None,
+    length: Annotated[
+        str, typer.Option("--length", "-n", metavar="N", help="Tokens at which mends are priced; proofs hold for all.")
+    ] = "128k",
     json: Json = False,
 ) -> int:
     """Prove a property for every length, or run the kernels."""
     from patterncc.cli.verify import run
 
-    return run(property, patterns or [], json, junit, markdown)
+    return run(property, patterns or [], json, junit, markdown, length)
 
 
 @app.command()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from patterncc.analysis.costs.forecast import SIZES, Forecast, forecast
+from patterncc.analysis.costs.forecast import Forecast, forecast
+from patterncc.analysis.costs.price import SIZES, amount
 from patterncc.analysis.geometry.missing import runs
 from patterncc.cli import output
 from patterncc.cli.cache import count
@@ -56,26 +57,12 @@ def _times(x: float) -> str:
     return f"{x:.2f}x"
 
 
-def _amount(x: float, unit: str, step: int) -> str:
-    """Three digits, four where three would need an exponent.
-
-    >>> _amount(1536, "B", 1024), _amount(1_024_000, "B", 1024), _amount(999.7e9, "FLOP", 1000), _amount(48, "B", 1024)
-    ('1.5 KiB', '1000 KiB', '1000 GFLOP', '48 B')
-    """
-    prefixes = ["", *(f"{prefix}i" if step == 1024 else prefix for prefix in "KMGTPEZY")]
-    while x >= step and len(prefixes) > 1:
-        x /= step
-        prefixes.pop(0)
-    figure = f"{x:.3g}" if x < 999.5 else f"{x:.0f}"
-    return f"{figure} {prefixes[0]}{unit}"
-
-
 def _bytes(x: float) -> str:
-    return _amount(x, "B", 1024)
+    return amount(x, "B", 1024)
 
 
 def _flops(x: float) -> str:
-    return _amount(x, "FLOP", 1000)
+    return amount(x, "FLOP", 1000)
 
 
 FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy  # noqa: F401  # pyright: ignore[reportUnusedImport] # before a proof begins: its time is no proof's
 
-from patterncc.analysis.explain.explain import explain
+from patterncc.analysis.explain.explain import explanations
 from patterncc.analysis.explain.report import Report, junit, markdown
 from patterncc.analysis.verdict import Verdict
 from patterncc.analysis.verify import PROPERTIES as PROVED
@@ -15,6 +15,7 @@ from patterncc.analysis.verify import failed
 from patterncc.analysis.verify import verify as prove
 from patterncc.cli import output
 from patterncc.cli.compile import one_of
+from patterncc.cli.table import tokens
 from patterncc.errors import PatternError, UsageError
 from patterncc.language import load
 from patterncc.pipeline import lower
@@ -23,7 +24,9 @@ from patterncc.runtime.gallery import find, shipped
 PROPERTIES = tuple(dict.fromkeys([*PROVED[:-2], "promises", "kernels", "all"]))
 
 
-def run(property: str, patterns: list[str], json: bool, xml: Path | None, summary: Path | None) -> int:
+def run(
+    property: str, patterns: list[str], json: bool, xml: Path | None, summary: Path | None, length: str = "128k"
+) -> int:
     """The verdicts on each pattern; 1 when one decides against its pattern, 2 when a file is wrong."""
     one_of("PROPERTY", property, PROPERTIES)
     reports: list[Report] = []
@@ -31,7 +34,7 @@ def run(property: str, patterns: list[str], json: bool, xml: Path | None, summar
     for name in patterns or list(shipped()):
         try:
             output.progress(f"verifying {property} of {name}")
-            report = verified(name, property)
+            report = verified(name, property, tokens(length))
         except PatternError as error:
             output.progress("")
             output.error(error)
@@ -50,18 +53,19 @@ def run(property: str, patterns: list[str], json: bool, xml: Path | None, summar
     return 2 if wrong else int(any(report.failed for report in reports))
 
 
-def verified(name: str, property: str) -> Report:
-    """The verdicts on one pattern, and for those that decide against it an explanation."""
+def verified(name: str, property: str, length: int) -> Report:
+    """The verdicts on one pattern, and for those that decide against it an explanation, with prices at a length."""
     pattern = load(find(name))
     classes = lower(pattern)
     if property == "kernels":
         from patterncc.runtime.check import check_kernels
 
         verdicts = check_kernels(pattern, classes)
-        return Report(pattern.name, verdicts, tuple(v for v in verdicts if v.holds is not True))
+        return Report(pattern.name, verdicts, tuple(v for v in verdicts if v.holds is not True), asked=property)
     verdicts = prove(classes, property, promises=pattern.promises)
     bad = failed(verdicts, property, pattern.promises)
-    return Report(pattern.name, verdicts, bad, tuple(str(explain(classes, verdict, pattern)) for verdict in bad))
+    told = explanations(classes, bad, pattern, length)
+    return Report(pattern.name, verdicts, bad, told, property, pattern.promises)
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -79,6 +83,8 @@ def tell(report: Report) -> None:
     output.columns(rows, header=header, right=["ms"], indent=2)
     for text in report.explanations:
         print(f"  {text}")
+    if report.asked == "all":
+        print(f"  {report.summary}")
 
 
 def write(path: Path, text: str) -> None:

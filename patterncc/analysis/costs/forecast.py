@@ -25,6 +25,7 @@ from typing import Any
 
 from patterncc.analysis.costs.exchange import dense_exchange, exchanged_tokens
 from patterncc.analysis.costs.live import live_of
+from patterncc.analysis.costs.price import SIZES
 from patterncc.analysis.costs.schedule import busiest
 from patterncc.analysis.costs.weights import Weights, token_pairs, weights
 from patterncc.analysis.geometry.extent import extent
@@ -33,8 +34,6 @@ from patterncc.analysis.geometry.union import Union, union
 from patterncc.analysis.scopes import kv_groups, layer_classes, layouts
 from patterncc.ir.layout import Classes, Layout
 from patterncc.lazy import np
-
-SIZES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2, "fp8": 1, "int8": 1}
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from patterncc.analysis.costs.price import LENGTH, Price, price
 from patterncc.analysis.geometry.budget import Budget
 from patterncc.analysis.verdict import Verdict
 from patterncc.analysis.verify import prove
@@ -22,36 +24,48 @@ if TYPE_CHECKING:
     from patterncc.language import Pattern
 
 TRIES = 60  # changed files that are proved
-QUICK = Budget(scan=1 << 22, nodes=2_000, meetings=1 << 17, columns=1_000, rows=64, side=600)
+SECONDS = 0.25  # after which no more are
+QUICK = Budget(
+    sieve=1 << 16, scan=1 << 18, nodes=200, meetings=1 << 15, columns=500, rows=64, side=300, lengths=1 << 22
+)
 
 
 @dataclass(frozen=True)
 class Change:
-    """One edit: in words, and the keys of the file it sets (path, value)."""
+    """One edit: in words, and the keys of the file it sets (path, value). `model`: it is for coverage by all layers
+    together; `other`: the model itself must have other KV heads."""
 
     text: str
     edits: tuple[tuple[tuple[str | int, ...], Any], ...]
     kind: str
+    model: bool = False
+    other: bool = False
 
 
 @dataclass(frozen=True)
 class Mend:
-    """Changes that were proved to make the property hold, and the changed file."""
+    """Changes that were proved to make the property hold, the changed file, and what it costs."""
 
     changes: tuple[str, ...]
     source: str
+    price: Price
 
     def __str__(self) -> str:
         return " and ".join(self.changes)
 
 
-def mends(pattern: Pattern, verdict: Verdict, limit: int = 4) -> tuple[Mend, ...]:
-    """Changes after which the verdict's property holds at its scope in every layer, the fewest first; one of a kind."""
+def mends(pattern: Pattern, verdict: Verdict, limit: int = 5, length: int = LENGTH) -> tuple[Mend, ...]:
+    """Changes after which the verdict's property holds at its scope in every layer: the fewest first, of equally many
+    the one that keeps the smallest KV cache at `length` tokens, and the least work; one of a kind. After
+    them, where a layer is to cover everything and a stride's offset can turn with the layers instead: then all layers
+    together cover it (`coverage: model`). Changes that ask for another model come last.
+    """
     import yaml
 
+    until = perf_counter() + SECONDS
     text = yaml.safe_load(pattern.source)  # it has been through the strict loader: no aliases, tags or doubled keys
-    singles = list(_changes(pattern, text))
-    found: list[Mend] = []
+    singles = list(_changes(pattern, text, verdict))
+    found: list[tuple[tuple[Any, ...], Mend]] = []
     kinds: set[str] = set()
     tries = 0
     for size in (1, 2):
@@ -60,16 +74,22 @@ def mends(pattern: Pattern, verdict: Verdict, limit: int = 4) -> tuple[Mend, ...
             kind = " + ".join(of)
             if kind in kinds or (size == 2 and (len(of) == 1 or any(k in kinds or k.startswith("dense") for k in of))):
                 continue
-            if tries >= TRIES or len(found) >= limit:
+            if tries >= TRIES or perf_counter() > until:
                 break
             tries += 1
-            source = _changed(text, changes)
-            if _holds(pattern, source, verdict):
+            scope = "model" if any(change.model for change in changes) else verdict.scope
+            new = _changed(text, changes)
+            classes = _proved(pattern, new, verdict.property, scope)
+            if classes is not None:
                 kinds.add(kind)
-                found.append(Mend(tuple(change.text for change in changes), source))
+                cost = price(classes, length)
+                beside = any(change.other for change in changes), any(change.model for change in changes)
+                order = (*beside, cost.kv_bytes, cost.density, len(found))
+                source = yaml.safe_dump(new, sort_keys=False)
+                found.append((order, Mend(tuple(change.text for change in changes), source, cost)))
         if any(not kind.startswith("dense") for kind in kinds):
             break
-    return tuple(found)
+    return tuple(mend for _, mend in sorted(found, key=lambda each: each[0])[:limit])
 
 
 def classes_of(pattern: Pattern) -> Classes:
@@ -81,19 +101,22 @@ def classes_of(pattern: Pattern) -> Classes:
     return normalise(merge_heads(pattern, resolve_heads(pattern)))
 
 
-def _holds(pattern: Pattern, source: str, verdict: Verdict) -> bool:
-    from patterncc.language import loads
+def _proved(pattern: Pattern, new: dict[str, Any], property: str, scope: str) -> Classes | None:
+    """The changed file's classes, if it is a pattern for which the property holds."""
+    from pydantic import ValidationError
+
+    from patterncc.language import Pattern as Read
 
     try:
-        classes = classes_of(loads(source, file=pattern.file, folder=pattern.folder))
-    except PatternError:
-        return False
-    return all(v.holds is True for v in prove(classes, verdict.property, verdict.scope, QUICK))
+        changed = Read.model_validate(new)
+        changed._folder = pattern.folder  # type: ignore[reportPrivateUsage]
+        classes = classes_of(changed)
+    except (ValidationError, PatternError, ValueError):
+        return None
+    return classes if all(v.holds is True for v in prove(classes, property, scope, QUICK)) else None
 
 
-def _changed(text: dict[str, Any], changes: tuple[Change, ...]) -> str:
-    import yaml
-
+def _changed(text: dict[str, Any], changes: tuple[Change, ...]) -> dict[str, Any]:
     new = copy.deepcopy(text)
     for change in changes:
         for path, value in change.edits:
@@ -105,57 +128,94 @@ def _changed(text: dict[str, Any], changes: tuple[Change, ...]) -> str:
                 at[int(last) :] = [value, *at[int(last) + 1 :]]  # one past the end appends
             else:
                 at[last] = value
-    return yaml.safe_dump(new, sort_keys=False)
+    return new
 
 
-def _changes(pattern: Pattern, text: dict[str, Any]) -> Iterator[Change]:
+def _changes(pattern: Pattern, text: dict[str, Any], verdict: Verdict) -> Iterator[Change]:
     """The edits worth trying, the mildest first."""
     lists: list[tuple[str | int, ...]] = [("shards",)] if text.get("shards") else []
     lists += [("layouts", n, "shards") for n in range(len(text.get("layouts") or ()))]
     per_entry: list[list[Change]] = []
+    several = sum(not entry.get("dense") for where in lists for entry in _at(text, where)) > 1
     for where in lists:
-        entries: Any = text
-        for key in where:
-            entries = entries[key]
+        entries = _at(text, where)
+        layers = f" of layers {_at(text, where[:-1])['layers']}" if len(lists) > 1 and len(where) > 1 else ""
         for n, entry in enumerate(entries):
-            per_entry.append(list(_entry_changes((*where, n), entry)))
+            heads = "" if entry.get("heads") == "all" and layers else f" for heads {entry.get('heads')}"
+            whose = f"{heads}{layers if heads else layers.replace(' of', ' for')}" if several else ""
+            if verdict.property == "coverage" and verdict.scope in ("layer", "model") and pattern.layers > 1:
+                per_entry.append(list(_turning((*where, n), entry, whose, pattern, text, verdict.scope)))
+            per_entry.append(list(_entry_changes((*where, n), entry, whose)))
         if all(isinstance(entry, dict) and entry.get("heads") == "all" for entry in entries) and pattern.heads > 1:
             last = pattern.heads - 1
             edits = (((*where, 0, "heads"), "rest"), ((*where, len(entries)), {"heads": last, "dense": True}))
-            per_entry.append([Change(f"head {last} dense", edits, f"dense {where}")])
+            per_entry.append([Change(f"head {last} dense{layers}", edits, f"dense {where}")])
     tame = [change for changes in per_entry for change in changes if not change.kind.startswith("dense")]
     yield from tame
     for more in (m for m in range(pattern.kv_heads + 1, pattern.heads + 1) if pattern.heads % m == 0):
-        yield Change(f"{more} KV heads", ((("kv_heads",), more),), "kv_heads")
+        yield Change(f"{more} KV heads", ((("kv_heads",), more),), "kv_heads", other=True)
     yield from (change for changes in per_entry for change in changes if change.kind.startswith("dense"))
 
 
-def _entry_changes(where: tuple[str | int, ...], entry: dict[str, Any]) -> Iterator[Change]:
+def _at(text: dict[str, Any], path: tuple[str | int, ...]) -> Any:
+    for key in path:
+        text = text[key]  # type: ignore[index]
+    return text
+
+
+def _entry_changes(where: tuple[str | int, ...], entry: dict[str, Any], whose: str) -> Iterator[Change]:
     if entry.get("dense"):
         return
-    places: list[tuple[tuple[str | int, ...], dict[str, Any], str]] = []
-    if "stride" in entry:
-        places.append((where, entry, "stride"))
-    places += [((*where, "strides", n), part, "every") for n, part in enumerate(entry.get("strides") or ())]
+    places = _places(where, entry)
     for path, part, name in places:
         stride = part[name]
         if isinstance(stride, int):
             for smaller in (s for s in range(stride // 2, 1, -1) if stride % s == 0):
-                yield Change(f"{name} {smaller}", (((*path, name), smaller),), f"stride {path}")
+                yield Change(f"{name} {smaller}{whose}", (((*path, name), smaller),), f"stride {path}")
         for offset in _offsets(part.get("offset", 0)):
-            yield Change(f"offset: {offset}", (((*path, "offset"), offset),), f"offset {path}")
+            yield Change(f"offset: {offset}{whose}", (((*path, "offset"), offset),), f"offset {path}")
         if part.get("anchor") == "query":
-            yield Change("anchor: key", (((*path, "anchor"), "key"),), f"anchor {path}")
+            yield Change(f"anchor: key{whose}", (((*path, "anchor"), "key"),), f"anchor {path}")
         if "from" in part:
-            yield Change("from: 0", (((*path, "from"), 0),), f"range {path}")
+            yield Change(f"from: 0{whose}", (((*path, "from"), 0),), f"range {path}")
         if "to" in part:
             edit = {key: value for key, value in part.items() if key != "to"}
-            yield Change("no `to`", ((path, edit),), f"range {path}")
+            yield Change(f"no `to`{whose}", ((path, edit),), f"range {path}")
     local = entry.get("local")
     starts = [part["from"] for _, part, _ in places if isinstance(part.get("from"), int)]
     for blocks in sorted({1, *starts} if local is None else set(starts)):
         if not isinstance(local, int) or blocks > local:
-            yield Change(f"local: {blocks}", (((*where, "local"), blocks),), f"local {where}")
+            yield Change(f"local: {blocks}{whose}", (((*where, "local"), blocks),), f"local {where}")
+
+
+def _turning(
+    where: tuple[str | int, ...],
+    entry: dict[str, Any],
+    whose: str,
+    pattern: Pattern,
+    text: dict[str, Any],
+    scope: str,
+) -> Iterator[Change]:
+    """Offsets that turn with the layers: each KV head keeps few columns in a layer, all of them over some layers."""
+    promise = ((("promises", "coverage"), "model"),) if "coverage" in (text.get("promises") or {}) else ()
+    for path, part, name in _places(where, entry):
+        stride, kv_heads = part[name], pattern.kv_heads
+        if not isinstance(stride, int) or stride <= kv_heads or part.get("width", 1) != 1:
+            continue
+        turns = -(-stride // kv_heads)
+        for layer in ("l", "l // 2"):  # of layers that take turns with others, every second
+            offset = f"g + {kv_heads} * ({layer} % {turns})"
+            offset = offset if stride % kv_heads == 0 else f"({offset}) % {stride}"
+            said = f"offset: {offset}{whose}{' with coverage: model' * (scope == 'layer')}"
+            yield Change(said, (((*path, "offset"), offset), *promise), f"turning {path}", model=True)
+
+
+def _places(
+    where: tuple[str | int, ...], entry: dict[str, Any]
+) -> list[tuple[tuple[str | int, ...], dict[str, Any], str]]:
+    """The strides of an entry: where each stands, what it says, and how its length is called."""
+    found = [(where, entry, "stride")] if "stride" in entry else []
+    return [*found, *(((*where, "strides", n), part, "every") for n, part in enumerate(entry.get("strides") or ()))]
 
 
 def _offsets(offset: Any) -> Iterator[str]:

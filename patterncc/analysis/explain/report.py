@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
 from patterncc.analysis.geometry.missing import runs
 from patterncc.analysis.verdict import Verdict
+from patterncc.analysis.verify import SCOPES
 
 SAID = {True: "holds", False: "fails", None: "undecided"}
 
@@ -33,6 +34,38 @@ class Report:
     verdicts: tuple[Verdict, ...]
     failed: tuple[Verdict, ...] = ()
     explanations: tuple[str, ...] = ()
+    asked: str = "all"  # the property
+    promises: Mapping[str, object] | None = None  # the file's; None: it has none of its own
+
+    @property
+    def summary(self) -> str:
+        """What decides and what does not, in a sentence.
+
+        >>> held, not_held = Verdict("rows", "head", (0,), True, ""), Verdict("coverage", "group", (0,), False, "")
+        >>> Report("x", (held, not_held)).summary
+        'its promises hold; 1 property that it does not promise fails: coverage (group)'
+        >>> Report("x", (held, not_held), (not_held,), asked="coverage").summary
+        '1 failed: coverage (group)'
+        """
+        failed = dict.fromkeys(_called(v) for v in self.failed)
+        if failed:
+            return f"{len(self.failed)} failed: {', '.join(failed)}"
+        beside = {
+            words: dict.fromkeys(_called(v) for v in self.verdicts if v.holds is holds)
+            for words, holds in ((("fails", "fail"), False), (("is undecided", "are undecided"), None))
+        }
+        if not any(beside.values()):
+            return "all held"
+        said = [f"{self.asked} holds where it decides"]
+        one, many = "scope that does not decide", "scopes that do not decide"
+        if self.asked == "all":
+            said = ["its promises hold" if self.promises is None or self.promises else "it promises nothing"]
+            one, many = "property that it does not promise", "properties that it does not promise"
+        for (verb, plural), names in beside.items():
+            if names:
+                told = f"1 {one} {verb}" if len(names) == 1 else f"{len(names)} {many} {plural}"
+                said.append(f"{told}: {', '.join(names)}")
+        return "; ".join(said)
 
     def lines(self) -> tuple[Line, ...]:
         """The table: property, scope, layers, verdict, witness, note, time."""
@@ -67,7 +100,7 @@ def markdown(reports: Sequence[Report]) -> str:
     """
     out = ["## patterncc verify", ""]
     for report in reports:
-        out.append(f"- **{report.name}**: {f'{len(report.failed)} failed' if report.failed else 'all held'}")
+        out.append(f"- **{report.name}**: {report.summary}")
     for report in reports:
         out += ["", f"### {report.name}", "", "| property | scope | layers | verdict | witness | note | ms |"]
         out.append("| --- | --- | --- | --- | --- | --- | ---: |")
@@ -96,10 +129,15 @@ def junit(reports: Iterable[Report]) -> str:
             cases.append(f"    <testcase {case}>{body}</testcase>")
         seconds = sum(verdict.seconds for verdict in report.verdicts)
         counts = f'tests="{len(cases)}" failures="{len(bad)}" time="{seconds:.6f}"'
-        suites += [f"  <testsuite name={quoteattr(report.name)} {counts}>", *cases, "  </testsuite>"]
+        summary = f"    <system-out>{escape(report.summary)}</system-out>"
+        suites += [f"  <testsuite name={quoteattr(report.name)} {counts}>", *cases, summary, "  </testsuite>"]
         tests, failures = tests + len(cases), failures + len(bad)
     head = f'<testsuites name="patterncc verify" tests="{tests}" failures="{failures}">'
     return "\n".join(['<?xml version="1.0" encoding="utf-8"?>', head, *suites, "</testsuites>", ""])
+
+
+def _called(verdict: Verdict) -> str:
+    return f"{verdict.property} ({verdict.scope})" if len(SCOPES.get(verdict.property, "")) > 1 else verdict.property
 
 
 def _text(line: Line) -> str:

@@ -1,0 +1,77 @@
+"""What a pattern costs in two numbers: the KV cache that it keeps, and the pairs that it computes.
+
+Layouts and KV heads that are alike are counted once, however many heads and layers have them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from patterncc.analysis.costs.live import live_of
+from patterncc.analysis.costs.weights import token_pairs
+from patterncc.ir.layout import Classes
+
+LENGTH = 131_072  # tokens, where nobody says another length
+SIZES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2, "fp8": 1, "int8": 1}
+
+
+@dataclass(frozen=True)
+class Price:
+    """kv_bytes: K and V that all layers' compact caches hold after `length` tokens of one sequence; density: kept token
+    pairs / causal token pairs (square ones when not causal), mean over heads and layers."""
+
+    length: int
+    kv_bytes: int
+    density: float
+
+    def __str__(self) -> str:
+        """
+        >>> str(Price(131_072, 70_778_880, 0.1381))
+        '67.5 MiB, 13.8%'
+        """
+        return f"{amount(self.kv_bytes, 'B', 1024)}, {self.density:.1%}"
+
+
+def price(classes: Classes, length: int = LENGTH, dtype: str = "bf16") -> Price:
+    """The price of a pattern; what it takes depends on its distinct layouts alone.
+
+    >>> from patterncc.ir.layout import Layout
+    >>> price(Classes("x", 64, True, 128, 2, 1, (Layout.parse("d<16 | j%16==3"),), ((0, 0),)), 131_072)
+    Price(length=131072, kv_bytes=4685824, density=0.07691658465130119)
+    """
+    rows: Counter[tuple[int, ...]] = Counter(classes.of)
+    heads: Counter[int] = Counter()
+    groups: Counter[frozenset[int]] = Counter()
+    for row, layers in rows.items():
+        for k, count in Counter(row).items():
+            heads[k] += layers * count
+        for start in range(0, classes.heads, classes.group):
+            groups[frozenset(row[start : start + classes.group])] += layers
+    pairs = sum(
+        count * token_pairs(classes.layouts[k], classes.causal, classes.block, length) for k, count in heads.items()
+    )
+    whole = length * (length + 1) // 2 if classes.causal else length * length
+    tokens = length * classes.kv_heads * classes.layers  # not causal: an earlier token may attend it
+    if classes.causal:
+        blocks = length // classes.block + 1
+        tokens = sum(
+            count * live_of([classes.layouts[k] for k in sorted(group)], classes.block, blocks).tokens(length)
+            for group, count in groups.items()
+        )
+    size = 2 * classes.head_dim * SIZES[dtype]  # bytes of K and V of one token and one KV head
+    return Price(length, tokens * size, pairs / (whole * classes.heads * classes.layers))
+
+
+def amount(x: float, unit: str, step: int) -> str:
+    """Three digits, four where three would need an exponent.
+
+    >>> amount(1536, "B", 1024), amount(1_024_000, "B", 1024), amount(999.7e9, "FLOP", 1000), amount(48, "B", 1024)
+    ('1.5 KiB', '1000 KiB', '1000 GFLOP', '48 B')
+    """
+    prefixes = ["", *(f"{prefix}i" if step == 1024 else prefix for prefix in "KMGTPEZY")]
+    while x >= step and len(prefixes) > 1:
+        x /= step
+        prefixes.pop(0)
+    figure = f"{x:.3g}" if x < 999.5 else f"{x:.0f}"
+    return f"{figure} {prefixes[0]}{unit}"
