@@ -161,6 +161,9 @@ def attn_bwd_dkdv_bigbird(
     i_whole = (q_start + BLOCK - 1) >> BLOCK_BITS
     i_full = q_stop >> BLOCK_BITS
     i_stop = (q_stop + BLOCK - 1) >> BLOCK_BITS
+    if IS_CAUSAL:
+        i_first = tl.maximum(i_first, j_first)
+        i_whole = tl.maximum(i_whole, j_last + 1)
     if ROUND:
         i_first = tl.maximum(i_first, j_first + d_low)
         i_whole = tl.maximum(i_whole, j_last + d_low)
@@ -215,6 +218,8 @@ def attn_bwd_dkdv_bigbird(
             m_m = (slot < n_slots) & (t >= q_start) & (t < q_stop)
             m_keep = keeps_in(slot[None, :], i[None, :], j[:, None], t[None, :], u[:, None], rule, ROUND > 0)
             m_keep &= m_m[None, :]
+            if IS_CAUSAL:
+                m_keep &= u[:, None] <= t[None, :]
             b_dk, b_dv = add_rows(
                 p_rows, i_row, m_m, s_qn * ALIGN, s_gn * ALIGN, b_k, b_v, m_keep, b_dk, b_dv, scale, PRECISION, BLOCK_M
             )

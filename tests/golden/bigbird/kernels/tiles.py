@@ -85,6 +85,9 @@ def columns_of(pattern, columns, t_first, t_last, kv_start, kv_stop):
     i_first, i_last = t_first >> BLOCK_BITS, t_last >> BLOCK_BITS
     j_whole = kv_stop >> BLOCK_BITS
     j_stop = (kv_stop + BLOCK - 1) >> BLOCK_BITS
+    if IS_CAUSAL:
+        j_whole = tl.minimum(j_whole, i_first)
+        j_stop = tl.minimum(j_stop, i_last + 1)
     return index_map(pattern, columns, i_first, i_last, kv_start >> BLOCK_BITS, j_whole, j_stop)
 
 
@@ -158,6 +161,9 @@ def edge(
     t = o_t[:, None]
     i = i_first if BLOCK_Q <= BLOCK else t >> BLOCK_BITS
     m_keep = keeps(slot[None, :], i, i, j[None, :], t, t, u[None, :], rule) & m_n[None, :]
+    if IS_CAUSAL:
+        m_n &= u <= t_last
+        m_keep &= u[None, :] <= t
     return row, m_n, m_keep
 
 
