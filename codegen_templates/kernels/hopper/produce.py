@@ -22,9 +22,24 @@ def next_tile(r, total, taken):
 
 
 @gluon.jit
-def tell(box, tile):
-    """Leave the tile's number for the consumers, before an arrival at the queries' barrier."""
-    box.store(gl.full([1], tile, gl.int32, gl.BlockedLayout([1], [32], [1], [0])))
+def write(box, n: gl.constexpr, number):
+    box.index(n).store(gl.full([1], number, gl.int32, gl.BlockedLayout([1], [32], [1], [0])))
+
+
+@gluon.jit
+def tell(box, which, row, span, IS_PACKED: gl.constexpr):
+    """Leave what the consumers need to know of a tile, before an arrival at the queries' barrier."""
+    i_batch, i_head, _i_kv, i_class = which
+    t_base, q_start, q_stop, _kv_start, _kv_stop = span
+    write(box, 0, 1)
+    write(box, 1, i_batch)
+    write(box, 2, i_head)
+    write(box, 3, i_class)
+    write(box, 4, t_base)
+    write(box, 5, row)
+    if IS_PACKED:
+        write(box, 6, q_start)
+        write(box, 7, q_stop)
     barrier()
 
 
@@ -164,9 +179,9 @@ def produce(q_desc, descriptors, buffers, vrows, qbuf, full, empty, q_bars, box,
                 place, phase = after(place, phase, STAGES)
                 if i == 0:
                     wait(q_empty, (turn & 1) ^ 1)
-                    tell(box, tile)
-                    expect(q_full, CONSUMERS * ROWS * HEAD_DIM * 2)
                     row = first[0] + t_base - q_from
+                    tell(box, which, row, span, IS_PACKED)
+                    expect(q_full, CONSUMERS * ROWS * HEAD_DIM * 2)
                     for w in gl.static_range(CONSUMERS):
                         for c in gl.static_range(CHUNKS):
                             load_box(q_desc, [i_request, i_head, row + w * ROWS, c * CHUNK], q_full,
@@ -175,5 +190,6 @@ def produce(q_desc, descriptors, buffers, vrows, qbuf, full, empty, q_bars, box,
         r += 1
         tile = next_tile(r, total, taken)
     wait(q_empty, (turn & 1) ^ 1)
-    tell(box, tile)
+    write(box, 0, 0)
+    barrier()
     arrive(q_full, count=1)

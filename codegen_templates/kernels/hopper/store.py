@@ -16,17 +16,19 @@ WARPS = gl.constexpr([[16, 0], [32, 0]])
 
 
 @gluon.jit
-def store_rows(b_o, b_max, b_sum, out, lse, s_on, row_from, row_to, s_layout: gl.constexpr, o_layout: gl.constexpr):
-    """Store the rows from row_from to row_to - 1: `out` and `lse` point to row 0."""
+def store_rows(b_o, b_max, b_sum, out, lse, s_on, row_from, row_to, late, s_layout: gl.constexpr,
+               o_layout: gl.constexpr):  # fmt: skip
+    """Store the rows from row_from to row_to - 1: `out` and `lse` point to row 0. `late` is 0, known
+    only now."""
     half: gl.constexpr = gl.DistributedLinearLayout(HALF, HALF_LANES, WARPS, [], [64, HEAD_DIM])
     wide: gl.constexpr = gl.DistributedLinearLayout(WIDE, WIDE_LANES, WARPS, [], [64, HEAD_DIM])
     b_o = b_o * by_rows(1.0 / gl.where(b_sum == 0.0, 1.0, b_sum), o_layout)
     # the cast keeps the two exchanges apart: as one they would go through shared memory
     b_bits = gl.convert_layout(b_o.to(out.dtype.element_ty), half).to(gl.int16, bitcast=True)
     b_out = gl.convert_layout(b_bits, wide).to(out.dtype.element_ty, bitcast=True)
-    o_m = gl.expand_dims(gl.arange(0, ROWS, gl.SliceLayout(1, wide)), 1)
+    o_m = gl.expand_dims(gl.arange(0, ROWS, gl.SliceLayout(1, wide)), 1) + late
     o_d = gl.expand_dims(gl.arange(0, HEAD_DIM, gl.SliceLayout(0, wide)), 0)
     gl.store(out + (o_m * s_on + o_d), b_out, mask=(o_m >= row_from) & (o_m < row_to))
-    o_m = gl.arange(0, ROWS, gl.SliceLayout(1, s_layout))
+    o_m = gl.arange(0, ROWS, gl.SliceLayout(1, s_layout)) + late
     # -inf where nothing was kept: the logarithm of 0
     gl.store(lse + o_m, (b_max + gl.log2(b_sum)) * LN_2, mask=(o_m >= row_from) & (o_m < row_to))
