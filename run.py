@@ -38,7 +38,7 @@ TASKS = {
     "demo": Task("compile, prove, run and check a pattern", "", (("examples/demo.py",),)),
     "test": Task("the tests: two cores, no GPU", "test,peers", (PYTEST,)),
     "slow": Task("the exhaustive tests", "test", ((*PYTEST, "-m", "slow"),)),
-    "gpu": Task("the tests that need a GPU", "test", (("-m", "pytest", "-q", "-m", "gpu"),)),
+    "gpu": Task("the tests that need a GPU", "test", (("-m", "tests.gpu.together"),)),
     "peers": Task("only the comparisons with other libraries", "test,peers", ((*PYTEST, "-m", "peers"),)),
     "bench": Task("the benchmarks that need no GPU", "bench", (("-m", "benchmarks", "cpu"),)),
     "bench-gpu": Task(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from types import ModuleType
 
 import pytest
 import torch
+
+from tests.gpu.together import SHARE
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,12 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def package(packages: Path) -> Callable[[str], ModuleType]:
     return importlib.import_module
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In one of several processes its share of the tests: neighbours, which take about as long, go to others."""
+    if SHARE in os.environ:
+        number, processes = map(int, os.environ[SHARE].split(" of "))
+        chosen = items[number::processes]
+        config.hook.pytest_deselected(items=[x for x in items if x not in chosen])
+        items[:] = chosen

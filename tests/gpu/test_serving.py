@@ -54,3 +54,68 @@ def test_decoding_in_a_graph(kept: int, package: Import) -> None:
         graph.replay()
         replayed = out.clone()
         assert torch.equal(replayed, step()) and replayed.isfinite().all()
+
+
+@pytest.mark.gpu
+def test_training_in_a_graph(package: Import) -> None:
+    """Forward and backward of a replay, from what then stands in the inputs, are those of calls; nothing is kept of one
+    launch that a later one would need."""
+    module = package("gpu_strided")
+    q, k, v = (torch.randn(2, n, 300, 32, device="cuda", dtype=torch.bfloat16, requires_grad=True) for n in (4, 2, 2))
+    dout = torch.randn_like(q)
+
+    def step() -> list[torch.Tensor]:
+        out = module.attention(q, k, v)
+        return [out.detach(), *torch.autograd.grad(out, (q, k, v), dout)]
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    for _ in range(2):
+        with torch.no_grad():
+            for x in (q, k, v, dout):
+                x.normal_()
+        for x in captured:
+            x.fill_(torch.nan)
+        graph.replay()
+        replayed = [x.clone() for x in captured]
+        assert all(torch.equal(x, y) and x.isfinite().all() for x, y in zip(replayed, step(), strict=True))
+
+
+@pytest.mark.gpu
+def test_inference_in_a_graph(package: Import) -> None:
+    module = package("gpu_strided")
+    q, k, v = (torch.randn(2, n, 300, 32, device="cuda", dtype=torch.bfloat16) for n in (4, 2, 2))
+    module.attention(q, k, v)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = module.attention(q, k, v)
+    q.normal_()
+    out.fill_(torch.nan)
+    graph.replay()
+    assert torch.equal(out.clone(), module.attention(q, k, v)) and out.isfinite().all()
+
+
+@pytest.mark.gpu
+def test_a_second_launch_is_like_the_first(package: Import) -> None:
+    """Triton makes the first one; later ones hand on addresses and numbers alone, of this length and of others, on this
+    stream and on others."""
+    module = package("gpu_strided")
+    q, k, v = (torch.randn(2, n, 300, 32, device="cuda", dtype=torch.bfloat16) for n in (4, 2, 2))
+    first, second = module.attention(q, k, v), module.attention(q, k, v)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        third = module.attention(q, k, v)
+    torch.cuda.current_stream().wait_stream(side)
+    assert torch.equal(first, second) and torch.equal(first, third)
+    wide = torch.randn(2 * 4 * 211 * 32 + 1, device="cuda", dtype=torch.bfloat16)
+    shifted = wide[1:].view(2, 4, 211, 32)  # not at an address that is a multiple of 16
+    part = [x[:, :, :211].contiguous() for x in (k, v)]
+    assert torch.equal(module.attention(shifted, *part), module.attention(shifted.clone(), *part))
