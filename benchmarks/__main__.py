@@ -39,7 +39,10 @@ def main() -> int:
     )
     gpu_only = commands.add_parser("gpu", help="the suite of a machine with a GPU")
     gpu_only.add_argument("--only", choices=GPU_PARTS, action="append", help="this alone; saved where --results says")
-    gpu_only.add_argument("--minutes", type=float, default=7.5, help="what does not fit is left empty (default 7.5)")
+    gpu_only.add_argument(
+        "--minutes", type=float, help="what does not fit is left empty (default 7.5, of the fast ones 1.5)"
+    )
+    gpu_only.add_argument("--fast", action="store_true", help="the six most telling cells; saved where --results says")
     for command in (prepared, gpu_only):
         command.add_argument("folder", nargs="?", type=Path, default=PREPARED, metavar="DIR", help="default: build/gpu")
         command.add_argument("--toy", action="store_true", help="tiny, in Triton's interpreter: its times mean nothing")
@@ -58,9 +61,11 @@ def main() -> int:
 
         prepare(options.folder, arch=options.arch, toy=options.toy)
     elif options.command == "gpu":
-        whole = not options.toy and not options.only
+        whole = not options.toy and not options.only and not options.fast
         results = options.results or (report.RESULTS if whole else None)
-        return gpu(options.folder, results, toy=options.toy, minutes=options.minutes, only=options.only or ())
+        minutes = options.minutes or (1.5 if options.fast else 7.5)
+        chosen = {"toy": options.toy, "only": options.only or (), "fast": options.fast}
+        return gpu(options.folder, results, minutes=minutes, **chosen)
     else:
         report.render(options.results or report.RESULTS)
     return 0
@@ -86,7 +91,9 @@ def cpu(chosen: tuple[str, ...], results: Path | None, *, minutes: float) -> int
     return store.finish() or int("failures" in rows)
 
 
-def gpu(packages: Path, results: Path | None, *, toy: bool, minutes: float, only: Iterable[str]) -> int:
+def gpu(
+    packages: Path, results: Path | None, *, toy: bool, minutes: float, only: Iterable[str], fast: bool = False
+) -> int:
     """Every figure is saved as it comes; where only some parts are measured, the others' figures stay if they are of
     such a machine. 1 when a kernel was wrong; what was wrong has no time. Cells not come to count as empty."""
     from benchmarks.gpu import conduct
@@ -104,7 +111,7 @@ def gpu(packages: Path, results: Path | None, *, toy: bool, minutes: float, only
     begin = time.perf_counter()
     stopped = False
     try:
-        for part, row in conduct.run(packages, toy=toy, seconds=60 * minutes, only=tuple(only)):
+        for part, row in conduct.run(packages, toy=toy, seconds=60 * minutes, only=tuple(only), fast=fast):
             if part == "machine":
                 described = row
                 if all(

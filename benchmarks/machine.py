@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+
+WRITTEN = Path(__file__).parent / "commit.txt"
 
 
 def describe() -> dict[str, object]:
     """Processor, memory, accelerator and versions: everything that a reader needs to place a figure."""
     return {
+        "commit": _commit(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gib": _memory_gib(),
@@ -20,6 +24,18 @@ def describe() -> dict[str, object]:
         "python": platform.python_version(),
         **{name: _version(name) for name in ("torch", "triton", "numpy")},
     }
+
+
+def _commit() -> str | None:
+    """Of the code that is measured: what `prepare` wrote, or this clone's, marked where it has been changed since."""
+    if WRITTEN.exists():
+        return WRITTEN.read_text().strip()
+    try:
+        command = ["git", "describe", "--always", "--abbrev=10", "--dirty", "--exclude=*"]
+        done = subprocess.run(command, cwd=WRITTEN.parent, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
 
 
 def _processor() -> str:

@@ -43,14 +43,15 @@ PAGES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "serving": (
             "what", "case", "requests", "tokens", "direction", "ms", "host_ms", "graph_ms", "tb_per_s", "share_of_copy",
-            "tflops", "share_of_dense", "error",
+            "over_floor_us", "tflops", "share_of_dense", "error",
         ),
+        "host": ("what", "case", "host_us", "least_us"),
         "peers": ("peer", "case", "batch", "tokens", "direction", "ms", "peer_ms", "over_peer", "peer_error"),
         "first_call": (
             "what", "caches", "import_s", "forward_s", "backward_s", "decode_s", "forward_again_s",
             "compiled_after_all",
         ),
-        "compiling": ("case", "seconds"),
+        "compiling": ("cell", "seconds"),
     },
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ def strided(
     offset: str = "h",
 ) -> str:
     """A window and a stride whose offset moves with the head, or with the KV head, and some dense heads at the end:
-    S2-Attention's shape."""
+    S2-Attention's shape. A stride of 0 is none."""
     sparse = heads - dense_heads
     lines = [
         "pattern: 1",
@@ -28,8 +28,10 @@ def strided(
         f"head_dim: {head_dim}",
         f"block: {block}",
         "shards:",
-        f'  - {{heads: "0-{sparse - 1}", local: {local}, stride: {stride}, offset: {offset}}}',
     ]
+    if sparse:
+        far = f", stride: {stride}, offset: {offset}" if stride else ""
+        lines.append(f'  - {{heads: "0-{sparse - 1}", local: {local}{far}}}')
     if dense_heads:
         lines.append(f'  - {{heads: "{sparse}-{heads - 1}", dense: true}}')
     return "\n".join([*lines, "promises: {rows: nonempty}", ""])
@@ -50,7 +52,7 @@ def kept_pairs(tokens: int, *, block: int, local: int, stride: int, offset: int)
         rows = min(block, tokens - i * block)
         near = min(local, i + 1) - 1
         last = i - local  # columns 0..last lie beyond the window
-        far = (last - offset % stride) // stride + 1 if last >= offset % stride else 0
+        far = (last - offset % stride) // stride + 1 if stride and last >= offset % stride else 0
         kept += (near + far) * rows * block + rows * (rows + 1) // 2
     return kept
 

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks import machine
 from benchmarks.gpu.cases import ANCESTOR, CASES, TOY
 from benchmarks.patterns import written
 
@@ -32,5 +33,6 @@ def prepare(folder: Path, *, arch: str, toy: bool = False) -> None:
     if here != folder / here.name:
         suite = shutil.ignore_patterns("__pycache__", "results")
         shutil.copytree(here, folder / here.name, ignore=suite, dirs_exist_ok=True)
+        (folder / here.name / machine.WRITTEN.name).write_text(f"{machine.describe()['commit']}\n")
     print(f"{len(CASES) + 1 if not toy else 1} packages and the suite are in {folder}.")
     print(f"On the GPU's machine: cd {folder.name} && python -m benchmarks gpu")

@@ -8,6 +8,7 @@ from typing import Any
 Rows = Sequence[Mapping[str, Any]]
 DIRECTIONS = ("forward", "backward")
 FIRST, SECOND = "load, first time", "load, second time"  # of `startup`
+LARGE = 100_000_000  # bytes
 FAR = "128k tokens, 1/32 or less: forward over FlashAttention-2"
 SHARES = {"fp32": 0.8, "bf16": 0.65}  # of the ideal, on the CPU
 
@@ -54,35 +55,50 @@ def cpu(results: Mapping[str, Rows]) -> list[dict[str, object]]:
 
 def gpu(results: Mapping[str, Rows]) -> list[dict[str, object]]:
     """One row a target of the GPU suite. Below 16k tokens no dense kernel reaches its own ceiling, so shares of it are
-    asked of longer sequences."""
+    asked of longer sequences; below 100 MB of kept keys and values a step is no longer than its launches."""
     rows, peers = results.get("attention", ()), results.get("peers", ())
     far = [row for row in rows if row.get("tokens", 0) >= 16384]
     thin = [row for row in rows if row.get("tokens") == 131072 and row.get("density", 1) <= 1 / 32]
     both = [{"over_flash": _both_ways(thin)}] if thin else []
+    steps = _of(results.get("serving", ()), what="decode")
+    large = [row for row in steps if row.get("kept_bytes", LARGE) >= LARGE]
+    small = [row for row in steps if row.get("kept_bytes", 0) < LARGE]
+    host = results.get("host", ())
     return [
         *(
             _least(
                 f"{direction}, 16k tokens and more: share of the best dense kernel's FLOP/s, least",
                 _either(far, direction),
                 "share_of_dense",
-                0.9,
+                goal,
             )
-            for direction in DIRECTIONS
+            for direction, goal in zip(DIRECTIONS, (0.9, 0.8), strict=True)
         ),
         *(
             _least(f"{direction}: over {name}, least", _either(_of(peers, peer=peer), direction), "over_peer", goal)
-            for name, peer, goal in (("FlexAttention", "flex", 1.3), ("DKernel", "dkernel", 2.0))
-            for direction in DIRECTIONS
+            for name, peer in (("FlexAttention", "flex"), ("DKernel", "dkernel"))
+            for direction, goal in zip(DIRECTIONS, (1.4, 1.5), strict=True)
         ),
+        _least("backward of grouped heads: FLOP/s over ungrouped", _grouped(far), "over_ungrouped", 0.95),
         _least(FAR, _either(thin, "forward"), "over_flash", 25.3, beyond=True),
         _least("the same, forward and backward", both, "over_flash", 25.3, beyond=True),
-        _least(
-            "decoding: share of the copy's bandwidth, least",
-            _of(results.get("serving", ()), what="decode"),
-            "share_of_copy",
-            0.8,
+        _least("decoding, 100 MB and more: share of the copy's bandwidth, least", large, "share_of_copy", 0.85),
+        _most("decoding, less than that: microseconds over the copy's, most", small, "over_floor_us", 15),
+        *(
+            _most(f"{what}: microseconds of Python a call", _of(host, what=what), "host_us", goal)
+            for what, goal in (("attention", 40), ("decode", 40), ("backward", 100))
         ),
     ]
+
+
+def _grouped(rows: Rows) -> Rows:
+    """How fast a pair is where heads share keys, over where none do, of one sequence of 16k tokens; [] until both were
+    measured."""
+    one = [row for row in _either(rows, "backward") if (row.get("batch"), row.get("tokens")) == (1, 16384)]
+    found = {
+        row["case"]: row["tflops"] for row in one if row.get("tflops") and row.get("case") in ("grouped", "ancestor")
+    }
+    return [{"over_ungrouped": found["grouped"] / found["ancestor"]}] if len(found) == 2 else []
 
 
 def _both_ways(rows: Rows) -> float | None:

@@ -2,12 +2,13 @@
 
 Its parts in the order in which they are measured, each with what it asks:
 
+    compiling    what does compiling take, of each package and peer? (All at once; later parts find them compiled.)
     ceilings     how fast does this GPU copy, multiply matrices, and compute dense attention?
-    compiling    what does Triton's compiler take for each package? (All at once; later parts find them compiled.)
     attention    forward and backward, against FlashAttention-2 on dense attention
     serving      packed sequences, mixed batches over a paged cache, decoding
-    first_call   how long does a new process wait for its first result?
+    host         what does a call take of Python?
     peers        the same mask by FlexAttention and by DKernel
+    first_call   how long does a new process wait for its first result?
 
 `cells` lists what each part measures, `conduct` runs the parts in processes of their own within a budget of time and
 hands on each figure as it comes, `child` is such a process. Nothing is timed that `witness` has not found right.

@@ -11,7 +11,7 @@ from benchmarks.patterns import kept_pairs, strided
 
 @dataclass(frozen=True)
 class Case:
-    """A window of `window` tokens, and beyond it one block in `stride`, in another place for each head."""
+    """A window of `window` tokens, and beyond it one block in `stride` (0: none), in another place for each head."""
 
     name: str
     heads: int = 16
@@ -46,8 +46,12 @@ class Case:
     def keeps_block(self, head: Any, i: Any, j: Any) -> Any:
         """Whether row i of a head keeps column j, before the causal cut; of tensors that broadcast."""
         near = i - j < self.local
-        far = (j - self.head_offset(head)) % self.stride == 0
+        far = self.is_far(head, j)
         return near | far | (head >= self.heads - self.dense_heads)
+
+    def is_far(self, head: Any, j: Any) -> Any:
+        """Whether the stride keeps column j, likewise."""
+        return (j - self.head_offset(head)) % self.stride == 0 if self.stride else (j < 0)
 
     def keeps(self, head: Any, t: Any, u: Any) -> Any:
         """Whether query token t of a head attends key token u, likewise."""
@@ -81,6 +85,8 @@ CASES = {
         replace(ANCESTOR, name="apart", heads=32, kv_heads=8),  # the heads of a KV head keep different columns
         replace(ANCESTOR, name="mixed", dense_heads=2),
         replace(ANCESTOR, name="thin", stride=64),
+        replace(ANCESTOR, name="dense", dense_heads=16),
+        replace(ANCESTOR, name="window", heads=32, kv_heads=8, stride=0, window=4096),  # Mistral's
     )
 }
 TOY = Case("toy", heads=4, kv_heads=2, head_dim=16, block=16, stride=4, window=32, dense_heads=1)

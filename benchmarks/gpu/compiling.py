@@ -1,41 +1,79 @@
-"""What Triton's compiler takes for the kernels that later parts launch: a process for each package, all at once."""
+"""What compiling takes of what later parts launch: a process for each package, and for each shape of a peer, all at
+once. Later processes find it in the caches of Triton and of torch."""
 
 from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
 
 import torch
 
-from benchmarks.gpu.cases import by_name
+from benchmarks.gpu import peers
+from benchmarks.gpu.attention import both_ways
+from benchmarks.gpu.cases import Case, by_name
 from benchmarks.gpu.device import Device
 
-SERVED = ("grouped", "apart", "toy")
-PACKED = ("ancestor", "toy")
 FEW = 256  # keys of a step that several programs do not share: another kernel
 
 
-def measure(device: Device, *, case: str, **_: object) -> Iterator[dict[str, object]]:
-    """Seconds until all have been launched once. A new length compiles nothing: short sequences do."""
+def measure(device: Device, *, case: str, what: str = "", peer: str = "", **given: Any) -> Iterator[dict[str, object]]:
+    """Seconds until all have been launched once. A new length compiles nothing of ours: short sequences do."""
     facts = by_name(case)
-    package = importlib.import_module(facts.module)
-    tokens = 40 if device.toy else 1024
-    inputs = [x.requires_grad_() for x in device.sequences(facts, 1, tokens)]
     begin = time.perf_counter()
-    torch.autograd.grad(package.attention(*inputs).sum(), inputs)
-    if case in PACKED:
-        packed = [x.detach()[0].transpose(0, 1).contiguous().requires_grad_() for x in inputs]
-        starts = device.ints(0, tokens)
-        out = package.attention_varlen(*packed, starts, starts, tokens, tokens)
-        torch.autograd.grad(out.sum(), packed)
-    if case in SERVED:
-        page = 16
-        pages = -(-tokens // page)
-        caches = device.random(2, pages, page, facts.kv_heads, facts.head_dim)
-        table = torch.arange(pages, dtype=torch.int32, device=device.name)[None]
-        for new, length in ((1, tokens), (1, min(tokens, FEW)), (tokens, tokens)):
-            q = device.random(1, new, facts.heads, facts.head_dim)
-            package.decode(q, caches[0], caches[1], table[:, : -(-length // page)], device.ints(length))
+    if peer:
+        _peer(device, facts, peer, **given)
+    else:
+        {"training": _training, "varlen": _packed, "paged": _paged, "decode": _decoding}[what](device, facts)
     device.wait()
     yield {"seconds": round(time.perf_counter() - begin, 2)}
+
+
+def _training(device: Device, case: Case) -> None:
+    inputs = [x.requires_grad_() for x in device.sequences(case, 1, _tokens(device))]
+    torch.autograd.grad(_package(case).attention(*inputs).sum(), inputs)
+
+
+def _packed(device: Device, case: Case) -> None:
+    inputs = device.sequences(case, 1, _tokens(device))
+    packed = [x[0].transpose(0, 1).contiguous().requires_grad_() for x in inputs]
+    starts = device.ints(0, _tokens(device))
+    out = _package(case).attention_varlen(*packed, starts, starts, _tokens(device), _tokens(device))
+    torch.autograd.grad(out.sum(), packed)
+
+
+def _paged(device: Device, case: Case) -> None:
+    _step(device, case, _tokens(device), _tokens(device))
+
+
+def _decoding(device: Device, case: Case) -> None:
+    for length in (_tokens(device), min(_tokens(device), FEW)):
+        _step(device, case, 1, length)
+
+
+def _step(device: Device, case: Case, new: int, length: int) -> None:
+    page = 16
+    pages = -(-length // page)
+    caches = device.random(2, pages, page, case.kv_heads, case.head_dim)
+    table = torch.arange(pages, dtype=torch.int32, device=device.name)[None]
+    _package(case).decode(device.random(1, new, case.heads, case.head_dim), *caches, table, device.ints(length))
+
+
+def _tokens(device: Device) -> int:
+    return 40 if device.toy else 1024
+
+
+def _package(case: Case) -> ModuleType:
+    return importlib.import_module(case.module)
+
+
+def _peer(device: Device, case: Case, peer: str, *, batch: int, tokens: int, sizes: Sequence[int], **_: object) -> None:
+    for name, make in peers.others(device, case, tokens, peer, sizes).items():
+        call = make()
+        for direction, inputs in both_ways(device.sequences(case, batch, tokens)):
+            if peers.has(device, peer, name, direction):
+                out = call(*inputs)
+                if direction == "backward":
+                    torch.autograd.grad(out, inputs, torch.ones_like(out))

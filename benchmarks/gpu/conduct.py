@@ -29,14 +29,16 @@ PATIENCE_S = 90.0  # for a process to begin; and for a cell, beyond three times 
 AT_ONCE = ("compiling",)  # parts whose cells do not disturb each other: they measure the compiler, not the GPU
 
 
-def run(folder: Path, *, toy: bool, seconds: float, only: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
+def run(
+    folder: Path, *, toy: bool, seconds: float, only: Sequence[str] = (), fast: bool = False
+) -> Iterator[tuple[str, Row]]:
     """(part, row) as they are measured, and ("machine", what it is) when that is known."""
     with tempfile.TemporaryDirectory() as caches:  # nothing is found compiled that this run did not compile
         environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
         environment |= {name: os.path.join(caches, name) for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")}
         if toy:
             environment["TRITON_INTERPRET"] = "1"
-        conductor = _Conductor(folder, toy, time.time() + seconds, environment)
+        conductor = _Conductor(folder, toy, time.time() + seconds, environment, fast)
         for part in PARTS:
             if not only or part in only:
                 yield from conductor.part(part)
@@ -55,10 +57,11 @@ class _Conductor:
     toy: bool
     until: float
     environment: dict[str, str]
+    fast: bool = False
 
     def part(self, part: str) -> Iterator[tuple[str, Row]]:
         """All rows of a part."""
-        every = cells(part, toy=self.toy)
+        every = cells(part, toy=self.toy, fast=self.fast)
         if part not in AT_ONCE:
             yield from self._cells(part, every)
             return

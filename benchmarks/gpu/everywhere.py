@@ -112,7 +112,7 @@ def _in_blocks(case: Case, values: Tensor) -> Tensor:
 
 def _is_far(case: Case, head: int, columns: Tensor) -> Tensor:
     """Whether the stride keeps each column, [columns, 1]."""
-    return ((columns - case.head_offset(head)) % case.stride == 0)[:, None]
+    return case.is_far(head, columns)[:, None]
 
 
 def _is_dense(case: Case, head: int) -> bool:

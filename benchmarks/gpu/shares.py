@@ -10,7 +10,8 @@ Row = Mapping[str, Any]
 
 def with_shares(results: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     """The same rows; those with TFLOP/s also say their share of the best dense kernel's, of that direction and head
-    dim, and those with bytes a second their share of the copy's. Where no ceiling was measured there is no share.
+    dim, and those with bytes a second their share of the copy's, and how many microseconds longer they take than it
+    would. Where no ceiling was measured there is no share.
 
     >>> ceilings = [{"what": "copy", "tb_per_s": 4.0}]
     >>> ceilings += [{"what": "dense", "direction": "forward", "head_dim": 64, "tflops": rate} for rate in (200, 150)]
@@ -28,7 +29,10 @@ def with_shares(results: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
         if row.get("tflops") and (best := dense(ceilings, row.get("direction"), row.get("head_dim"))):
             return {**row, "share_of_dense": round(row["tflops"] / best, 4)}
         if row.get("tb_per_s") and copy:
-            return {**row, "share_of_copy": round(row["tb_per_s"] / copy, 4)}
+            shared = {"share_of_copy": round(row["tb_per_s"] / copy, 4)}
+            if size := row.get("kept_bytes"):
+                shared["over_floor_us"] = round(size * (1 / row["tb_per_s"] - 1 / copy) / 1e6, 3)
+            return {**row, **shared}
         return row
 
     return {part: [row if part == "ceilings" else shared(row) for row in rows] for part, rows in results.items()}

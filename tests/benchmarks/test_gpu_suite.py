@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as main
+from benchmarks import targets
 from benchmarks.gpu import conduct
 from benchmarks.gpu.cells import PARTS, cells
 from tests.benchmarks.conftest import ROOT, benchmarks
@@ -111,6 +112,7 @@ def test_first_calls_come_from_processes_of_their_own(prepared: Path, tmp_path: 
 
 def test_a_kill_loses_nothing_that_was_measured(prepared: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "gpu", str(prepared), "--toy", "--results", str(tmp_path)]
+    command += ["--only", "ceilings", "--only", "attention"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 60
@@ -134,6 +136,21 @@ def test_what_does_not_fit_the_time_is_empty_and_named(prepared: Path, tmp_path:
     for part in PARTS:
         assert {row["cell"] for row in document[part]} == {cell.name for cell in cells(part, toy=True)}
     assert all("not measured" in row["note"] for row in document["peers"])
+
+
+def test_all_is_compiled_before_anything_is_timed() -> None:
+    """Every package and every shape of a peer that a later part has; of the fast ones, what they have alone."""
+    for fast in (False, True):
+        chosen = {part: cells(part, fast=fast) for part in PARTS}
+        assert PARTS[0] == "compiling" and all(chosen[part] or fast for part in PARTS)
+        later = [cell for part in ("attention", "serving", "host", "peers") for cell in chosen[part]]
+        compiled = chosen["compiling"]
+        packages = {cell.given["case"] for cell in compiled if cell.given.get("what") == "training"}
+        assert packages == {cell.given["case"] for cell in later}
+        shapes = {(x.given["peer"], x.given["case"], x.given["tokens"]) for x in compiled if "peer" in x.given}
+        assert shapes == {(x.given["peer"], x.given["case"], x.given["tokens"]) for x in later if "peer" in x.given}
+        assert len({cell.name for cell in compiled}) == len(compiled)
+    assert sum(len(chosen[part]) for part in ("attention", "serving", "host", "peers")) == 6
 
 
 @pytest.mark.interpret
@@ -197,7 +214,8 @@ def test_stopped_before_its_end_it_meets_nothing(
 
     monkeypatch.setattr(conduct, "run", run)
     assert main.gpu(prepared, tmp_path, toy=False, minutes=1, only=()) == 130
-    share, *_, flash, _, _ = measured(tmp_path)["targets"]
+    share, *rest = measured(tmp_path)["targets"]
+    [flash] = [row for row in rest if row["target"] == targets.FAR]
     assert (share["value"], share["met"], share["cells"][0]) == (0.98, None, 1) and share["cells"][1] > 10
     assert (flash["value"], flash["met"]) == (20.0, False)
     assert "stopped" in capsys.readouterr().err and "of 1 of" in (tmp_path / "gpu.md").read_text()
