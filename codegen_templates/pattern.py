@@ -8,6 +8,8 @@ HEADS = 4
 KV_HEADS = 2
 LAYERS = 1
 CAUSAL = True
+SOFTCAP = 0.0  # scores s become SOFTCAP * tanh(s / SOFTCAP); 0: as they are. What chooses kernels looks at it first
+NEEDS_SINKS = False  # whether callers must pass the logits of sinks
 FORM = "closed"  # the index map that kernels use: arithmetic ("closed") or a table
 ROWS_PER_TILE_FREE = True  # whether a kernel's query tile may span several rows
 # The rules of each class. A term: bounds d_from, d_to, j_from, j_to, i_from, i_to; every, offset, width, anchor.

@@ -150,11 +150,13 @@ def attention(
     layer: int = 0,
     scale: float | None = None,
     head_offset: int = 0,
+    sinks: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Dense attention in fp64: out like q in shape, and the natural LSE [batch, heads, q_len].
 
     q [batch, heads, q_len, head_dim], k and v [batch, kv_heads, kv_len, head_dim]; differentiable. A query that
-    attends nothing gives out 0 and LSE -inf. `head_offset` is the pattern's head that q's first head is.
+    attends nothing gives out 0 and LSE -inf. `head_offset` is the pattern's head that q's first head is. `sinks`
+    [heads] are logits of one more key for each head, whose value is 0.
     """
     import torch
 
@@ -164,6 +166,14 @@ def attention(
     kept = dense_mask(pattern, layer, q_len, kv_len, range(head_offset, head_offset + heads)).to(q.device)
     empty = ~kept.any(-1, keepdim=True)
     scores = q @ k.transpose(-1, -2) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    if pattern.softcap:
+        scores = pattern.softcap * torch.tanh(scores / pattern.softcap)
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.double()[:, None, None].expand(*scores.shape[:3], 1)], -1)
+        is_one = (sinks > -math.inf)[:, None, None].expand(*kept.shape[:2], 1)
+        kept = torch.cat([kept, is_one.to(kept.device)], -1)
+        empty = ~kept.any(-1, keepdim=True)
+        v = torch.cat([v, torch.zeros_like(v[:, :, :1])], 2)
     scores = scores.masked_fill(~kept, -math.inf).masked_fill(empty, 0.0)  # an empty row must not make NaN gradients
     lse = torch.logsumexp(scores, -1, keepdim=True)
     out = (scores - lse).exp() @ v

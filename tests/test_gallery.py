@@ -20,7 +20,7 @@ NAMES = [file.stem for file in FILES]
 
 # Keys enough to leave the longest window, and never a multiple of a block; queries: the last of them.
 KEYS = {"mistral_7b": 4191, "a_shape": 4203, "streaming_llm": 2077, "gemma3": 1093, "phi3_small": 1637, "ranges": 1637}
-KEYS |= {"llama4": 8261, "olmo3": 4191, "exaone4": 4191, "command_a": 4191, "trinity": 1093}
+KEYS |= {"llama4": 8261, "olmo3": 4191, "exaone4": 4191, "command_a": 4191, "trinity": 1093, "gemma2": 4191}
 KEYS_OF_OTHERS = 901
 QUERIES = 131
 
@@ -91,8 +91,9 @@ def test_attention_is_dense_attention_under_the_mask(name: str, square: bool, po
         shapes = ((group, queries), (1, keys), (1, keys))
         q, k, v = (torch.randn(1, heads, n, pattern.head_dim, requires_grad=True) for heads, n in shapes)
         exact = [tensor.detach().double().requires_grad_() for tensor in (q, k, v)]
-        out = package.attention(q, k, v, layer=layer, head_offset=first)
-        expected, _ = reference.attention(pattern, *exact, layer=layer, head_offset=first)
+        sinks = torch.randn(group) if pattern.sinks else None
+        out = package.attention(q, k, v, layer=layer, head_offset=first, sinks=sinks)
+        expected, _ = reference.attention(pattern, *exact, layer=layer, head_offset=first, sinks=sinks)
         weight = torch.randn_like(out)
         out.backward(weight)
         expected.backward(weight.double())

@@ -19,6 +19,7 @@ from .dispatch import (
     refuse_tangents,
     save_nothing,
 )
+from .sinks import check_sinks, with_sinks
 
 
 def attention(
@@ -32,6 +33,7 @@ def attention(
     head_offset: int = 0,
     q_start: int | None = None,
     kv_start: int = 0,
+    sinks: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attention of q [batch, heads, q_len, head_dim] over k and v [batch, kv_heads, kv_len, head_dim]: like q.
 
@@ -40,12 +42,16 @@ def attention(
     `scale` is head_dim**-0.5 unless given. `head_offset` is the first of the pattern's query heads that is present in
     q. The keys stand at positions kv_start, kv_start + 1, … (a multiple of the block, 0 or more) and the queries at
     q_start, q_start + 1, …, by default so that both end together. Under autocast q, k and v are cast to its dtype.
+    With `sinks` [heads], a logit for every query head present, exp(sinks) stands in the softmax's sum too, and so in
+    the LSE: of parts that are combined, one is given the sinks and the others sinks of -inf. Differentiable; a pattern
+    that says `sinks: learned` requires them.
     """
     check_tensors(q=q, k=k, v=v)
     layer, head_offset, kv_start = check_layer(layer), whole("head_offset", head_offset), whole("kv_start", kv_start, 0)
     q, k, v = autocast(q, k, v)
     refuse_tangents(q, k, v)
     check_attention(q, k, v, head_offset, kv_start)
+    check_sinks(sinks, q, q.shape[1])
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     scale = default_scale(scale)
     q_start = kv_start + k.shape[2] - q.shape[2] if q_start is None else whole("q_start", q_start)
@@ -54,6 +60,8 @@ def attention(
         out, lse = path(q, "launch.forward", "cpu.attention").forward(q, k, v, **place)
     else:
         out, lse = _open_forward(q, k, v, layer, scale, head_offset, q_start, kv_start)
+    if sinks is not None:
+        out, lse = with_sinks(out, lse, sinks[:, None])
     return (out, lse) if return_lse else out
 
 

@@ -21,6 +21,7 @@ from .dispatch import (
     refuse_tangents,
     save_nothing,
 )
+from .sinks import check_sinks, rows_outside, with_sinks
 
 
 def attention_varlen(
@@ -36,6 +37,7 @@ def attention_varlen(
     scale: float | None = None,
     return_lse: bool = False,
     head_offset: int = 0,
+    sinks: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attention within each packed sequence: q [total_q, heads, head_dim], k and v [total_k, kv_heads, head_dim].
 
@@ -49,6 +51,7 @@ def attention_varlen(
     q, k, v = autocast(q, k, v)
     refuse_tangents(q, k, v)
     check_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, head_offset)
+    check_sinks(sinks, q, q.shape[1])
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     lengths = cu_seqlens_q, cu_seqlens_k, *most
     scale = default_scale(scale)
@@ -57,6 +60,8 @@ def attention_varlen(
         out, lse = forward(q, k, v, *lengths, layer=layer, scale=scale, head_offset=head_offset)
     else:
         out, lse = _open_varlen(q, k, v, *lengths, layer, scale, head_offset)
+    if sinks is not None:
+        out, lse = _packed_sinks(out, lse, sinks, cu_seqlens_q)
     return (out, lse) if return_lse else out
 
 
@@ -73,6 +78,7 @@ def attention_paged(
     return_lse: bool = False,
     head_offset: int = 0,
     max_q_len: int | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attention of the newest tokens of each request over its keys in a paged cache: q [total_q, heads, head_dim].
 
@@ -86,6 +92,7 @@ def attention_paged(
     layer, head_offset = check_layer(layer), whole("head_offset", head_offset)
     (q,) = autocast(q) if q.dtype != k_cache.dtype else (q,)
     check_paged(q, k_cache, v_cache, block_table, seq_lens, query_start_loc, head_offset)
+    check_sinks(sinks, q, q.shape[1])
     most = q.shape[0] if max_q_len is None else whole("max_q_len", max_q_len, 0)
     scale = default_scale(scale)
     tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc
@@ -94,6 +101,8 @@ def attention_paged(
         out, lse = forward(*tensors, max_q_len=most, layer=layer, scale=scale, head_offset=head_offset)
     else:
         out, lse = _open_paged(*tensors, most, layer, scale, head_offset)
+    if sinks is not None:
+        out, lse = _packed_sinks(out, lse, sinks.detach(), query_start_loc)
     return (out, lse) if return_lse else out
 
 
@@ -108,11 +117,13 @@ def decode(
     scale: float | None = None,
     return_lse: bool = False,
     head_offset: int = 0,
+    sinks: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`attention_paged` with the same number of new tokens for every request: q [requests, q_len, heads, head_dim], of
     which seq_lens counts the keys too. The LSE is [requests, heads, q_len]."""
     check_tensors(k_cache=k_cache, v_cache=v_cache, block_table=block_table, seq_lens=seq_lens)
     check_decode(q)
+    check_sinks(sinks, q, q.shape[2])
     requests, q_len, heads, _ = q.shape
     tokens, paged = q.flatten(0, 1), (k_cache, v_cache, block_table, seq_lens)
     if is_plain(q, *paged):
@@ -125,9 +136,19 @@ def decode(
     else:
         starts = torch.arange(requests + 1, dtype=torch.int32, device=q.device) * q_len
         options = {"layer": layer, "head_offset": head_offset, "max_q_len": q_len, "scale": scale}
-        out, lse = attention_paged(tokens, *paged, starts, return_lse=True, **options)
+        none = None if sinks is None else torch.full_like(sinks, float("-inf"))  # they come in below
+        out, lse = attention_paged(tokens, *paged, starts, return_lse=True, sinks=none, **options)
+    if sinks is not None:
+        out, lse = _packed_sinks(out, lse, sinks.detach())
     out = out.view(q.shape)
     return (out, lse.view(heads, requests, q_len).transpose(0, 1)) if return_lse else out
+
+
+def _packed_sinks(out: Tensor, lse: Tensor, sinks: Tensor, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`with_sinks` of out [rows, heads, dim] and LSE [heads, rows]; rows outside of `starts` are of no sequence."""
+    outside = None if starts is None else rows_outside(starts, out.shape[0])[:, None]
+    out, lse = with_sinks(out, lse.mT, sinks, outside)
+    return out, lse.mT
 
 
 @torch.library.custom_op(f"{NAMESPACE}::attention_varlen", mutates_args=())

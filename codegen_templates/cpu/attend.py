@@ -7,10 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..pattern import SOFTCAP
+
 # torch's fused kernels, which also give the logarithm of the sum; private, so they may be missing.
 # Their causal mask is multiplied by the scale: it must be positive.
 FUSED = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 FUSED_BACKWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
+
+
+def is_fused() -> bool:
+    """Whether torch's fused kernel is to be had, and computes these scores."""
+    return FUSED is not None and not SOFTCAP
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ def attend(
     """Output [items, heads, queries, dim] and LSE [items, heads, queries] of q [items, heads, queries, dim], k and v
     [items, heads, keys, dim]. A query without any key gives 0 and -inf. If causal, query n attends keys 0..n only."""
     bias = None if mask is None else mask.bias
-    if FUSED is not None and q.device.type == "cpu" and (scale > 0 or not causal):
+    if is_fused() and q.device.type == "cpu" and (scale > 0 or not causal):
         out, lse = FUSED(q, k, v, 0.0, causal, attn_mask=bias, scale=scale)
     else:
         scores = _scores(q, k, bias, scale, causal)
@@ -62,18 +69,24 @@ def attend_backward(
     """dq, dk and dv of this piece. `out` and `lse` are of whole rows, over all pieces."""
     lse = lse.masked_fill(lse == float("-inf"), 0.0)  # of a row without keys: its scores are -inf too
     bias = None if mask is None else mask.bias
-    if FUSED_BACKWARD is not None and dlse is None and (scale > 0 or not causal):
+    if FUSED_BACKWARD is not None and not SOFTCAP and dlse is None and (scale > 0 or not causal):
         return FUSED_BACKWARD(dout, q, k, v, out, lse, 0.0, causal, attn_mask=bias, scale=scale)
-    p = _scores(q, k, bias, scale, causal).sub_(lse[..., None]).exp_()
+    scores = _scores(q, k, bias, scale, causal)
+    slope = 1 - (scores / SOFTCAP).clamp_(min=-1.0).square_() if SOFTCAP else None  # where nothing is kept: 0
+    p = scores.sub_(lse[..., None]).exp_()
     delta = (out * dout).sum(-1, keepdim=True)
     if dlse is not None:
         delta -= dlse[..., None]
     ds = torch.matmul(dout, v.mT).sub_(delta).mul_(p).mul_(scale)
+    if slope is not None:
+        ds.mul_(slope)
     return torch.matmul(ds, k), torch.matmul(ds.mT, q), torch.matmul(p.mT, dout)
 
 
 def _scores(q: Tensor, k: Tensor, bias: Tensor | None, scale: float, causal: bool) -> Tensor:
     scores = _products(q, k).mul_(scale)
+    if SOFTCAP:
+        scores.div_(SOFTCAP).tanh_().mul_(SOFTCAP)
     if causal:
         scores.masked_fill_(torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu_(1), float("-inf"))
     return scores if bias is None else scores.add_(bias)

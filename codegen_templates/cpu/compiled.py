@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..pattern import BLOCK, CAUSAL, CLASS_OF, CLASSES, HEADS, KV_HEADS
+from ..pattern import BLOCK, CAUSAL, CLASS_OF, CLASSES, HEADS, KV_HEADS, SOFTCAP
 from ..rules.tables import Table, build
 from .library import library
 from .workers import work
@@ -44,6 +44,7 @@ class Problem(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("before", "after", "sink", "first_row", "page_size")),
         *((name, ctypes.c_void_p) for name in ("pointers", "whole", "columns", "pages")),
         ("scale", ctypes.c_double),
+        ("softcap", ctypes.c_double),
     )
 
 
@@ -201,6 +202,7 @@ def _problem(
         pages=None if pages is None else pages.data_ptr(),
         page_size=k.shape[2],
         scale=scale,
+        softcap=SOFTCAP,
     )
 
 

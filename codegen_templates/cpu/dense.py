@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..pattern import BLOCK, CAUSAL, CLASS_OF, CLASSES, HEADS, KV_HEADS
 from ..rules.masks import keeps_blocks
-from .attend import FUSED
+from .attend import FUSED, is_fused
 
 EVERYTHING = (None, None, None, None, None, None, 1, 0, 1, "j")  # the term
 MOST_ROWS = 256  # that are looked at; longer sequences are dense only by that term
@@ -20,7 +20,7 @@ def dense_heads(
     layer: int, heads: int, head_offset: int, q_start: int, q_len: int, kv_start: int, kv_len: int
 ) -> tuple[int, ...]:
     """Those of the heads present that keep all keys, up to their own, where queries and keys are the same tokens."""
-    if FUSED is None or not q_len or not kv_len or (CAUSAL and (q_start, q_len) != (kv_start, kv_len)):
+    if not is_fused() or not q_len or not kv_len or (CAUSAL and (q_start, q_len) != (kv_start, kv_len)):
         return ()
     span = min(q_start, kv_start) // BLOCK, -(-max(q_start + q_len, kv_start + kv_len) // BLOCK)
     return tuple(head for head in range(heads) if _is_dense(CLASS_OF[layer][head + head_offset], *span))

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..api.dispatch import default_scale
 from ..api.merge import combine
 from ..api.ops import attention
+from ..api.sinks import check_sinks, with_sinks
 from ..checks.shapes import check_alike, check_heads
 from ..checks.values import check_tensors
 from ..cpu.attend import Mask, attend
@@ -106,12 +107,14 @@ class KVCache:
         *,
         scale: float | None = None,
         lengths: Tensor | Sequence[int] | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         """Attention of the newest n tokens, q [batch, heads, n, head_dim], over all keys up to each of them: like q.
 
         k and v [batch, kv_heads, n, head_dim] are kept for as long as they are needed. `lengths` [batch] says how many
         of the n tokens, the first ones, each entry really has (best on the CPU); what stands in the others is not read,
-        and their output is 0. Under autocast q, k and v are cast to the cache's dtype. Not differentiable.
+        and their output is 0. Under autocast q, k and v are cast to the cache's dtype. `sinks` [heads] as of
+        `attention`. Not differentiable.
         """
         check_tensors(q=q, k=k, v=v)
         device = q.device.type
@@ -120,6 +123,7 @@ class KVCache:
             q, k, v = (x.to(self._like.dtype) for x in (q, k, v))
         check_step(q, k, v, self.batch, self.heads, self.kv_heads)
         check_alike(q=q, k=k, v=v, cache=self._like)
+        check_sinks(sinks, q, self.heads)
         n = q.shape[2]
         counts = [n] * self.batch if lengths is None else check_lengths(lengths, self.batch, n)
         self._check_room(counts)
@@ -130,7 +134,7 @@ class KVCache:
             for first in range(0, n, together):
                 some = (slice(None), slice(None), slice(first, first + together))
                 here = [min(max(count - first, 0), together, n - first) for count in counts]
-                outs.append(self._step(q[some], k[some], v[some], default_scale(scale), here))
+                outs.append(self._step(q[some], k[some], v[some], default_scale(scale), here, sinks))
             return torch.cat(outs, 2) if len(outs) != 2 else outs[1]
 
     def fork(self, index: Tensor | Sequence[int]) -> KVCache:
@@ -145,7 +149,7 @@ class KVCache:
             fork._room = self._room.fork(entries, fork._ends)
         return fork
 
-    def _step(self, q: Tensor, k: Tensor, v: Tensor, scale: float, counts: list[int]) -> Tensor:
+    def _step(self, q: Tensor, k: Tensor, v: Tensor, scale: float, counts: list[int], sinks: Tensor | None) -> Tensor:
         """`step` for tokens that are attended together; counts [batch]: how many of them are real."""
         n, device, is_new = q.shape[2], q.device, not any(self._ends)
         new = torch.arange(n, device=device)
@@ -170,16 +174,24 @@ class KVCache:
             last.flatten(0, 1),
             tokens.int().repeat_interleave(self.kv_heads, 0),
         )
+        of_rows = None  # [rows, query heads, 1]
+        if sinks is not None:
+            of_rows = _select(sinks[None], self._taken).unflatten(1, (self.kv_heads, -1))
+            of_rows = of_rows.expand(self.batch, -1, -1).flatten(0, 1)[..., None]
         newest = (self.lengths - 1).clamp(min=0).repeat_interleave(self.kv_heads)
         if n > 1 and is_new:
-            out = attention(q, k, v, layer=self.layer, scale=scale, head_offset=self.head_offset)
+            out = attention(q, k, v, layer=self.layer, scale=scale, head_offset=self.head_offset, sinks=sinks)
         elif n > 1:
-            out = self._gather(q, lambda bank: _attend_chunk(bank, *map(bank.pick, rows), scale=scale))
+            out = self._gather(
+                q, lambda bank: _sunk(bank, _attend_chunk(bank, *map(bank.pick, rows), scale=scale), of_rows)
+            )
         self._room.make(self._ends, max(counts, default=0))
         for bank in self._room.banks:
             bank.put(*(bank.pick(x) for x in (*rows[1:5], newest)))
         if n == 1:
-            out = self._gather(q, lambda bank: _attend_old(bank, bank.pick(rows[0]), bank.pick(rows[5]), scale)[0])
+            out = self._gather(
+                q, lambda bank: _sunk(bank, _attend_old(bank, bank.pick(rows[0]), bank.pick(rows[5]), scale), of_rows)
+            )
         return out.masked_fill(pads, 0.0) if padded else out
 
     def _gather(self, q: Tensor, attended: Callable[[Bank], Tensor]) -> Tensor:
@@ -213,11 +225,16 @@ def _attend_old(bank: Bank, q: Tensor, t: Tensor, scale: float) -> tuple[Tensor,
 
 def _attend_chunk(
     bank: Bank, q: Tensor, k: Tensor, v: Tensor, odd: Tensor, last: Tensor, t: Tensor, *, scale: float
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """The same also over the new keys [rows, n, dim], which are not there yet, up to each query's own."""
     later = torch.ones(t.shape[1], t.shape[1], dtype=torch.bool, device=t.device).triu_(1)
     new = _attend(q, k, v, odd, later | (last[:, :, None] < t[:, None, :, None]), scale)
-    return combine(*zip(_attend_old(bank, q, t, scale), new, strict=True), packed=False)[0]
+    return combine(*zip(_attend_old(bank, q, t, scale), new, strict=True), packed=False)
+
+
+def _sunk(bank: Bank, attended: tuple[Tensor, Tensor], sinks: Tensor | None) -> Tensor:
+    """The output, with the sinks of all rows [rows, query heads, 1] in the softmax's sum."""
+    return attended[0] if sinks is None else with_sinks(*attended, bank.pick(sinks))[0]
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, odd: Tensor, dropped: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -141,6 +141,7 @@ def attention_split(
     scale: float | None = None,
     return_lse: bool = False,
     group: Any = None,
+    sinks: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`attention` of this rank's queries over the keys of all ranks, of which only those are fetched that are read.
 
@@ -151,7 +152,7 @@ def attention_split(
         rank = distributed.get_rank(group)
         place = {"layer": plan.layer, "head_offset": plan.head_offset}
         starts = {"q_start": plan.queries(rank)[0], "kv_start": plan.keys(rank)[0] if k.shape[2] else 0}
-        return attention(q, k, v, scale=scale, return_lse=return_lse, **place, **starts)
+        return attention(q, k, v, scale=scale, return_lse=return_lse, sinks=sinks, **place, **starts)
 
 
 class _Exchange(torch.autograd.Function):

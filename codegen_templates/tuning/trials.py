@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..api.ops import attention
 from ..api.ops_packed import attention_paged, attention_varlen, decode
-from ..pattern import CLASS_OF, HEAD_DIM, HEADS, KV_HEADS
+from ..pattern import CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, NEEDS_SINKS
 from ..rules.masks import dense_mask
 
 MOST_LAYERS = 4  # kinds of layers whose time counts
@@ -101,6 +101,11 @@ def trials(direction: str, shape: Shape, layers: list[tuple[int, int]], short: i
     return made
 
 
+def _no_sinks(q: Tensor, heads: int) -> Tensor | None:
+    """What changes nothing, where the pattern asks for sinks; q's dimension of heads is `heads`."""
+    return torch.full((q.shape[heads],), -math.inf, device=q.device) if NEEDS_SINKS else None
+
+
 def error(found: Results, wanted: Results) -> float:
     """The largest of the results' errors by norm, relative to what is wanted; infinite for NaN and infinities."""
     errors = [0.0]
@@ -116,17 +121,17 @@ def _ways(direction: str, layer: int) -> list[Attend]:
     keys: the kernel is another one for each of them, and a configuration must fit them all."""
 
     def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attention(q, k, v, layer=layer)  # type: ignore[return-value]
+        return attention(q, k, v, layer=layer, sinks=_no_sinks(q, 1))  # type: ignore[return-value]
 
     def packed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         starts = _ints([0, q.shape[2]], q.device)
         tensors = [x[0].transpose(0, 1) for x in (q, k, v)]
-        out = attention_varlen(*tensors, starts, starts, q.shape[2], q.shape[2], layer=layer)
+        out = attention_varlen(*tensors, starts, starts, q.shape[2], q.shape[2], layer=layer, sinks=_no_sinks(q, 1))
         return out.transpose(0, 1)[None]  # type: ignore[union-attr]
 
     def paged(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         lengths, starts = _ints([k.shape[2]], q.device), _ints([0, q.shape[2]], q.device)
-        out = attention_paged(q[0].transpose(0, 1), *_pages(k, v), lengths, starts, layer=layer)
+        out = attention_paged(q[0].transpose(0, 1), *_pages(k, v), lengths, starts, layer=layer, sinks=_no_sinks(q, 1))
         return out.transpose(0, 1)[None]  # type: ignore[union-attr]
 
     return [plain, packed, paged] if direction == "forward" else [plain, packed]
@@ -147,7 +152,7 @@ def _decoding(layer: int, tensors: list[Tensor]) -> Call:
     q, k, v, _ = tensors
     newest = q[:, :, -1:].transpose(1, 2)
     cache = *_pages(k, v), _ints([k.shape[2]] * len(k), k.device)
-    return lambda: (decode(newest, *cache, layer=layer).transpose(1, 2),)  # type: ignore[union-attr]
+    return lambda: (decode(newest, *cache, layer=layer, sinks=_no_sinks(newest, 2)).transpose(1, 2),)  # type: ignore[union-attr]
 
 
 def _dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

@@ -173,6 +173,8 @@ class Classes:
     kv_heads: int
     layouts: tuple[Layout, ...]
     of: tuple[tuple[int, ...], ...]  # [layer][head] -> class
+    softcap: float = 0.0  # scores s become softcap * tanh(s / softcap); 0: as they are
+    sinks: bool = False  # whether callers must pass a logit for every query head
 
     @property
     def group(self) -> int:
@@ -188,6 +190,7 @@ class Classes:
 
     def __str__(self) -> str:
         sizes = f"head_dim {self.head_dim}, heads {self.heads}, kv_heads {self.kv_heads}"
+        sizes += (f", softcap {self.softcap!r}" if self.softcap else "") + ", sinks" * self.sinks
         lines = [f"{self.name}: block {self.block}, {'causal' if self.causal else 'not causal'}, {sizes}"]
         lines += [f"class {k}: {layout}" for k, layout in enumerate(self.layouts)]
         first = 0
@@ -203,7 +206,9 @@ class Classes:
     def parse(text: str) -> Classes:
         """Read back what `str` printed."""
         head, *lines = text.splitlines()
-        found = re.fullmatch(r"(\w+): block (\d+), (not )?causal, head_dim (\d+), heads (\d+), kv_heads (\d+)", head)
+        found = re.fullmatch(
+            r"(\w+): block (\d+), (not )?causal, head_dim (\d+), heads (\d+), kv_heads (\d+)(.*)", head
+        )
         if not found:
             raise ValueError(f"not the first line of classes: {head!r}")
         block, head_dim, heads, kv_heads = (int(found[n]) for n in (2, 4, 5, 6))
@@ -216,7 +221,9 @@ class Classes:
                 runs = (run.partition("*") for run in rest.split())
                 row = tuple(int(k) for k, _, n in runs for _ in range(int(n or 1)))
                 of += [row] * (int(last or first) - int(first) + 1)
-        return Classes(found[1], block, not found[3], head_dim, heads, kv_heads, layouts, tuple(of))
+        softcap = re.search(r", softcap ([^,]+)", found[7])
+        scores = float(softcap[1]) if softcap else 0.0, found[7].endswith(", sinks")
+        return Classes(found[1], block, not found[3], head_dim, heads, kv_heads, layouts, tuple(of), *scores)
 
 
 def _range_text(name: str, low: int | None, high: int | None) -> str:

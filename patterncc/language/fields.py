@@ -19,6 +19,8 @@ from patterncc.language.limits import (
     MOST_HEADS,
     MOST_INDICES,
     MOST_LAYERS,
+    SOFTCAP_FROM,
+    SOFTCAP_TO,
 )
 from patterncc.language.scalars import LONGEST_INTEGER
 from patterncc.language.selector import Selector, SelectorError
@@ -91,6 +93,14 @@ def _block(value: Any) -> int:
         quoted = isinstance(value, str) and value in map(str, BLOCKS)
         raise must_be("16, 32, 64 or 128", "remove the quotes" if quoted else "a block is that many consecutive tokens")
     return value
+
+
+def _softcap(value: Any) -> float:
+    if type(value) not in (int, float) or not SOFTCAP_FROM <= value <= SOFTCAP_TO:
+        raise must_be(
+            f"a number from {SOFTCAP_FROM} to {SOFTCAP_TO}, such as 50.0", "leave the key out for scores as they are"
+        )
+    return float(value)
 
 
 def _version(value: Any) -> int:
@@ -251,6 +261,8 @@ HEADS = _whole_kind(1, MOST_HEADS)
 LAYERS = _whole_kind(1, MOST_LAYERS)
 HEAD_DIM = _whole_kind(1, MOST_HEAD_DIM)
 BLOCK = Kind(_block, {"enum": list(BLOCKS)})
+SOFTCAP = Kind(_softcap, {"type": "number", "minimum": SOFTCAP_FROM, "maximum": SOFTCAP_TO})
+SINKS = one_of("learned")
 FLAG = Kind(_flag, {"type": "boolean"})
 DENSE = Kind(_dense, {"const": True})
 NUMBER = Kind(_number, {"anyOf": _number_schemas(0)})

@@ -168,6 +168,13 @@ class Pattern(Model):
     head_dim: Annotated[int, f.HEAD_DIM] = Field(128, description="Width of a head.")
     layers: Annotated[int, f.LAYERS] = Field(1, description="Layers of the model.")
     block: Annotated[int, f.BLOCK] = Field(description="Tokens of a block.")
+    softcap: Annotated[float | None, f.SOFTCAP] = Field(
+        None, description="Scores s become softcap * tanh(s / softcap), in every layer. Default: as they are."
+    )
+    sinks: Annotated[Literal["learned"] | None, f.SINKS] = Field(
+        None,
+        description="learned: every query head has a logit of its own in the softmax's sum; callers pass `sinks`.",
+    )
     causal: Annotated[bool, f.FLAG] = Field(True, description="A query sees no later key.")
     shards: Shards = Field((), description="What each head keeps, where `dense_layers` and `layouts` name no other.")
     dense_layers: Annotated[Selector | None, f.SELECTOR] = Field(

@@ -60,6 +60,15 @@ def plain_scalar(text: str) -> Scalar:
     return text
 
 
+def decimal(text: str) -> float | None:
+    """The number that digits with a point between them are; None for anything else.
+
+    >>> decimal("50.0"), decimal("1e3"), decimal("5")
+    (50.0, None, None)
+    """
+    return float(text) if re.fullmatch(r"[0-9]{1,12}\.[0-9]{1,12}", text) else None
+
+
 def _refuse(text: str) -> None:
     """Raise for a scalar with two readings, or with one that no key takes."""
     if _SWITCH.fullmatch(text):
@@ -89,7 +98,7 @@ def _refuse(text: str) -> None:
             f"{quote(text)} is a date to some YAML readers and text to others", "where text is meant, put it in quotes"
         )
     if _NOT_FINITE.fullmatch(text):
-        raise AmbiguousScalar(f"{quote(text)} is not a whole number", "every number of a pattern is a whole number")
+        raise AmbiguousScalar(f"{quote(text)} is not a whole number", "all numbers but a softcap are whole numbers")
     if _FRACTION.fullmatch(text):
         raise AmbiguousScalar(f"{quote(text)} is not a whole number", _fraction_hint(text))
 
@@ -97,4 +106,4 @@ def _refuse(text: str) -> None:
 def _fraction_hint(text: str) -> str:
     value = float(text.replace("_", "")) if len(text) <= LONGEST_INTEGER else 0.5
     whole = value.is_integer() and abs(value) < 2**53
-    return f"write {int(value)}" if whole else "every number of a pattern is a whole number; put text in quotes"
+    return f"write {int(value)}" if whole else "all numbers but a softcap are whole numbers; put text in quotes"

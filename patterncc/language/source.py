@@ -17,7 +17,7 @@ import yaml
 
 from patterncc.errors import Diagnostic, Span, quote
 from patterncc.language.limits import DEEPEST, LARGEST_FILE, LONGEST_SCALAR, MOST_MISTAKES, MOST_NODES
-from patterncc.language.scalars import AmbiguousScalar, plain_scalar
+from patterncc.language.scalars import AmbiguousScalar, decimal, plain_scalar
 from patterncc.language.syntax import explain
 
 Path = tuple[str | int, ...]
@@ -190,7 +190,8 @@ def _read_events(loader: Any, document: Document) -> None:
             raise _Stop
         parent = stack[-1] if stack else None
         key = parent is not None and isinstance(parent.data, dict) and not parent.awaits_value
-        value = _value(event, document, start, end, key)
+        is_softcap = parent is not None and parent.path == () and parent.key == "softcap"
+        value = _value(event, document, start, end, key, fraction=is_softcap)
         if parent and key:
             if collection:
                 document.note((start, start + 1), "a key must be a word", "text with braces or brackets needs quotes")
@@ -212,8 +213,9 @@ def _read_events(loader: Any, document: Document) -> None:
         document.data = BAD
 
 
-def _value(event: Any, document: Document, start: int, end: int, key: bool) -> Any:
-    """The event's value; refusals are noted and give BAD. A key is its text, whatever it would be as a value."""
+def _value(event: Any, document: Document, start: int, end: int, key: bool, fraction: bool = False) -> Any:
+    """The event's value; refusals are noted and give BAD. A key is its text, whatever it would be as a value. Numbers
+    are whole, but where there may be a `fraction`."""
     if isinstance(event, yaml.AliasEvent):
         message = f"aliases such as {quote('*' + event.anchor)} are not allowed"
         if event.anchor not in document.aliases:  # once is enough
@@ -242,6 +244,8 @@ def _value(event: Any, document: Document, start: int, end: int, key: bool) -> A
         return BAD
     if event.style or key:  # quoted, literal or folded: text
         return text
+    if fraction and (number := decimal(text)) is not None:
+        return number
     try:
         return plain_scalar(text)
     except AmbiguousScalar as error:

@@ -16,7 +16,8 @@ def merge_heads(pattern: Pattern, layouts: Layouts) -> Classes:
     """Classes numbered in the order in which layers and heads first use them.
 
     >>> from types import SimpleNamespace
-    >>> pattern = SimpleNamespace(name="demo", block=64, causal=True, head_dim=128, heads=3, kv_heads=1)
+    >>> sizes = {"block": 64, "causal": True, "head_dim": 128, "heads": 3, "kv_heads": 1}
+    >>> pattern = SimpleNamespace(name="demo", softcap=None, sinks=None, **sizes)
     >>> a, b = Layout.parse("d<16 | j%4==0"), Layout.parse("all")
     >>> print(merge_heads(pattern, ((a, a, b), (b, b, b))))
     demo: block 64, causal, head_dim 128, heads 3, kv_heads 1
@@ -43,4 +44,6 @@ def merge_heads(pattern: Pattern, layouts: Layouts) -> Classes:
         kv_heads=pattern.kv_heads,
         layouts=tuple(numbers),
         of=tuple([rows[id(layer)] for layer in layouts]),
+        softcap=pattern.softcap or 0.0,
+        sinks=pattern.sinks is not None,
     )

@@ -168,9 +168,12 @@ def _compared(
     for kv_head in sorted({0, classes.kv_heads - 1} if rows is None else {classes.kv_heads - 1}):
         first, sizes = kv_head * classes.group, ((classes.group, rows or length), (1, length), (1, length))
         q, k, v = (torch.randn(1, *size, classes.head_dim).to(dtype) for size in sizes)
-        wanted, _ = attention(pattern, q, k, v, layer=layers[0], head_offset=first)
+        sinks = torch.randn(classes.group) if classes.sinks else None
+        wanted, _ = attention(pattern, q, k, v, layer=layers[0], head_offset=first, sinks=sinks)
         for form, package in packages.items():
-            got = package.attention(*(x.to(device) for x in (q, k, v)), layer=layers[0], head_offset=first)
+            there = None if sinks is None else sinks.to(device)
+            given = [x.to(device) for x in (q, k, v)]
+            got = package.attention(*given, layer=layers[0], head_offset=first, sinks=there)
             error = float((got.cpu().double() - wanted).abs().max())
             if not error <= tolerance:  # also for NaN
                 return _verdict(

@@ -38,6 +38,7 @@ CLOSED = {
     "chunks": HEAD + "shards: [{heads: 0, chunk: 3}, {heads: rest, local: 1, sink: 1}]",
     "chunks_tokens": HEAD
     + "shards: [{heads: 0, chunk: 48 tokens, local: 21 tokens, sink: 5 tokens}, {heads: 1, chunk: 2, local: 4}]",
+    "capped": HEAD + "softcap: 1.5\nshards: [{heads: 0, local: 21 tokens, sink: 5 tokens}, {heads: 1, stride: 3}]",
     "both_ways": BOTH_WAYS + "shards: [{heads: all, local: {before: 2, after: 3}, stride: 5, offset: h}]",
     "both_ways_tokens": BOTH_WAYS
     + "shards: [{heads: all, local: {before: 20 tokens, after: 9 tokens}, sink: 3 tokens}]",

@@ -38,6 +38,7 @@ OFTEN = (
     "both_ways",
     "mixed",
     "chunks_tokens",
+    "capped",
     "both_ways_drawn",
 )
 

@@ -8,13 +8,15 @@ static void matrix_of(const Tensor *x, int64_t type, int64_t at, int64_t n, int6
 }
 
 /* Scores [keys][TILE] of a panel become weights, and the weights' gradients, which are there without the softmax, those
- * of the scores: w * (dw - delta). */
-static void weigh(float *scores, float *grads, int64_t keys, const float *lse, const float *delta) {
+ * of the scores: w * (dw - delta), and by the slope of tanh, 1 - tanh**2. */
+static void weigh(const Problem *p, float *scores, float *grads, int64_t keys, const float *lse, const float *delta) {
+    float unit = p->softcap ? 1 / (p->softcap * M_LOG2E) : 0;
     for (int w = 0; w < VECTORS; w++)
         EACH(i, keys) {
             Vector *score = (Vector *)(scores + i * TILE + w * LANES), *grad = (Vector *)(grads + i * TILE + w * LANES);
+            Vector bent = larger(*score * unit, (Vector){0} - 1.0f); /* -inf where nothing is kept */
             *score = exp2_of(*score - *(const Vector *)(lse + w * LANES));
-            *grad = *score * (*grad - *(const Vector *)(delta + w * LANES));
+            *grad = *score * (*grad - *(const Vector *)(delta + w * LANES)) * (1.0f - bent * bent);
         }
 }
 
@@ -58,9 +60,10 @@ int attn_backward(const Problem *p, int64_t batch, int64_t head, int64_t kv_head
                     if (keys <= 0) continue;
                     float *score = scores + i * PANEL, *grad = grads + i * PANEL;
                     product(k, k_row, 1, q_panels + i * size, PANEL, score, TILE, keys, dim, 0);
+                    cap(p, keys, score, TILE);
                     if (run.partial || (p->causal && u + keys - 1 > q)) cut(p, q, u, keys, run.partial, score, TILE);
                     product(v, v_row, 1, dout_panels + i * size, PANEL, grad, TILE, keys, dim, 0);
-                    weigh(score, grad, keys, lse + i * PANEL, delta + i * PANEL);
+                    weigh(p, score, grad, keys, lse + i * PANEL, delta + i * PANEL);
                     product(k, 1, k_row, grad, TILE, dq_panels + i * size, PANEL, dim, keys, 1);
                     if (!ahead && i + 1 < panels) continue; /* all panels have these keys: together, after the last */
                     int64_t from = ahead ? i * PANEL : 0, queries = ahead ? lanes : n;

@@ -43,6 +43,7 @@ int attn_forward(const Problem *p, int64_t batch, int64_t head, int64_t kv_head,
                     if (p->causal) keys = SMALLER(keys, SMALLER(q + PANEL, end) - u);
                     if (keys <= 0) continue;
                     product(k, k_row, 1, queries + i * size, PANEL, scores, PANEL, keys, dim, 0);
+                    cap(p, keys, scores, PANEL);
                     if (run.partial || (p->causal && u + keys - 1 > q)) cut(p, q, u, keys, run.partial, scores, PANEL);
                     soften(scores, keys, largest + i * PANEL, totals + i * PANEL, sums + i * size, dim);
                     product(v, 1, v_row, scores, PANEL, sums + i * size, PANEL, dim, keys, 1);

@@ -26,7 +26,7 @@ typedef struct {
     const int32_t *whole;        /* [rows]: so many columns of a row, its first ones, are kept whole */
     const int32_t *columns;      /* sorted, the whole ones and the others */
     const int32_t *pages;        /* tokens 0..page_size-1 are in the first of these, and so on; or NULL */
-    double scale;
+    double scale, softcap;       /* scores s become softcap * tanh(s / softcap); 0: as they are */
 } Problem;
 
 /* Output and LSE of query tokens first..last-1 of one head. Gives 1 where memory is short. */

@@ -96,6 +96,27 @@ static inline Vector exp2_of(Vector x) {
     return (Vector)(((Unsigned)y + ((Unsigned)shifted << 23)) & (Unsigned)~gone);
 }
 
+/* tanh to 1e-7: by its series below 1/4, where the quotient of exponentials would lose digits. */
+static inline Vector tanh_of(Vector x) {
+    Vector a = larger(x, -x), e = exp2_of(a * -2.8853900817779268f), y = x * x, quotient = (1.0f - e) / (1.0f + e);
+    Vector series = 2.1869488e-2f * y - 5.3968254e-2f;
+    series = series * y + 1.3333333e-1f;
+    series = series * y - 3.3333333e-1f;
+    series = a + a * y * series;
+    Bits small = a < 0.25f, sign = (Bits)((Unsigned)x & 0x80000000u);
+    return (Vector)((((Bits)series & small) | ((Bits)quotient & ~small)) | sign);
+}
+
+/* Scores in powers of 2, [keys][row] of a panel, with the tanh that the pattern says. */
+static void cap(const Problem *p, int64_t keys, float *scores, int64_t row) {
+    float most = p->softcap * M_LOG2E;
+    if (p->softcap) EACH(i, keys)
+            for (int w = 0; w < VECTORS; w++) {
+                Vector *score = (Vector *)(scores + i * row + w * LANES);
+                *score = tanh_of(*score / most) * most;
+            }
+}
+
 /* Keys or values of n tokens as fp32: where they are, or brought to `room`, [n][dim]. Gives their stride. */
 static const float *rows_of(const Problem *p, const Tensor *x, int64_t batch, int64_t head, int64_t token, int64_t n,
                             float *room, int64_t *row) {

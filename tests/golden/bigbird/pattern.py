@@ -8,6 +8,8 @@ HEADS = 12
 KV_HEADS = 12
 LAYERS = 12
 CAUSAL = False
+SOFTCAP = 0.0  # scores s become SOFTCAP * tanh(s / SOFTCAP); 0: as they are. What chooses kernels looks at it first
+NEEDS_SINKS = False  # whether callers must pass the logits of sinks
 FORM = "table"  # the index map that kernels use: arithmetic ("closed") or a table
 ROWS_PER_TILE_FREE = False  # whether a kernel's query tile may span several rows
 # The rules of each class. A term: bounds d_from, d_to, j_from, j_to, i_from, i_to; every, offset, width, anchor.
@@ -205,6 +207,8 @@ FACTS = {
     "layers": 12,
     "block": 64,
     "causal": False,
+    "softcap": None,
+    "sinks": None,
     "promises": {"rows": "nonempty", "reach": 2},
     "classes": [
         "j<2 | 0<=i<2 | -1<=d<2 | random 3 seed 0",

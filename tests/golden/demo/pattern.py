@@ -8,6 +8,8 @@ HEADS = 4
 KV_HEADS = 2
 LAYERS = 2
 CAUSAL = True
+SOFTCAP = 0.0  # scores s become SOFTCAP * tanh(s / SOFTCAP); 0: as they are. What chooses kernels looks at it first
+NEEDS_SINKS = False  # whether callers must pass the logits of sinks
 FORM = "closed"  # the index map that kernels use: arithmetic ("closed") or a table
 ROWS_PER_TILE_FREE = True  # whether a kernel's query tile may span several rows
 # The rules of each class. A term: bounds d_from, d_to, j_from, j_to, i_from, i_to; every, offset, width, anchor.
@@ -64,6 +66,8 @@ FACTS = {
     "layers": 2,
     "block": 16,
     "causal": True,
+    "softcap": None,
+    "sinks": None,
     "promises": {"coverage": "layer", "rows": "nonempty", "kv": "monotone"},
     "classes": ["d<2 | j%4==0", "d<2 | j%4==1", "d<2 | j%4==2", "d<2 | j%4==3"],
     "kv": [None, None],

@@ -15,6 +15,7 @@ from .tiles import (
     BLOCK_D,
     HEAD_DIM,
     LN_2,
+    capped,
     clear_queries,
     columns_of,
     edge,
@@ -30,6 +31,7 @@ from .tiles import (
 def attend(b_q, b_k, b_v, m_keep, b_out, b_max, b_sum, scale, PRECISION: tl.constexpr):
     """Add a tile of keys to the running output, maximum (in powers of 2) and sum: one step of online softmax."""
     b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION)  # [BLOCK_M, BLOCK_N]
+    b_s, scale = capped(b_s, scale)
     if m_keep is None:
         b_new = tl.maximum(b_max, tl.max(b_s, 1) * scale)
         b_p = tl.exp2(b_s * scale - b_new[:, None])

@@ -9,12 +9,31 @@ from .index_map import column, index_map, keeps
 BLOCK = tl.constexpr(64)
 HEAD_DIM = tl.constexpr(64)
 IS_CAUSAL = tl.constexpr(False)
+SOFTCAP = tl.constexpr(0.0)
+HAS_SOFTCAP = tl.constexpr(False)
 # --- end constants ---
 
 BLOCK_D = tl.constexpr(max(16, triton.next_power_of_2(HEAD_DIM.value)))
 BLOCK_BITS = tl.constexpr(BLOCK.value.bit_length() - 1)  # x >> BLOCK_BITS rounds down, also below 0
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def capped(b_s, scale):
+    """Scores, of which tanh has been taken where the pattern says so, and what is left to multiply them by."""
+    return b_s, scale
+
+
+@triton.jit
+def tanh(x):
+    """To 1e-7: by its series below 1/4, where the quotient of exponentials would lose digits."""
+    a = tl.abs(x)
+    e = tl.exp2(a * (-2 * LOG2_E))
+    y = x * x
+    series = a * (1 + y * (-0.33333333 + y * (0.13333333 + y * (-0.053968254 + y * 0.021869488))))
+    b = tl.where(a < 0.25, series, (1 - e) / (1 + e))
+    return tl.where(x < 0, -b, b)
 
 
 @triton.jit

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
+from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE, SOFTCAP
 from . import arrays
 from .requests import LOG2_E, Requests, arch, processors
 
@@ -19,6 +19,7 @@ ROWS, CONSUMERS, CHUNK = 64, 2, 64  # of hopper/tiles.py, of a program, of hoppe
 LEAST_RUN = 16  # keys that lie side by side in memory
 STAGES = {64: 8, 128: 6}  # by head_dim: slots of the ring, as many as shared memory holds
 IS_WRITTEN_FOR = FORM == "closed" and ROWS_PER_TILE_FREE and BLOCK >= LEAST_RUN and HEAD_DIM in STAGES
+IS_WRITTEN_FOR &= not SOFTCAP  # only the plain kernels take tanh of scores
 
 
 @dataclass(frozen=True)

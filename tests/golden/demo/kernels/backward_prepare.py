@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import LOG2_E, load_rows
+from .tiles import HAS_SOFTCAP, LOG2_E, capped, load_rows
 
 
 @triton.jit(do_not_specialize=["q_len", "s_ob", "s_oh", "s_on", "s_gb", "s_gh", "s_gn", "s_lb", "s_lh", "s_db", "s_dh"])
@@ -50,9 +50,12 @@ def attn_bwd_prepare_demo(
 def weights(b_q, b_k, b_v, b_dout, b_log_sum, b_delta, m_keep, scale, PRECISION: tl.constexpr):
     """The weights of a tile and the gradient of its scores, before the scale. Both [rows of b_q, rows of b_k]."""
     b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION)
-    b_p = tl.exp2(b_s * scale - b_log_sum)
+    b_s, factor = capped(b_s, scale)
+    b_p = tl.exp2(b_s * factor - b_log_sum)
     b_dp = tl.dot(b_dout, tl.trans(b_v), input_precision=PRECISION)
     b_ds = b_p * (b_dp - b_delta)
+    if HAS_SOFTCAP:
+        b_ds *= 1 - b_s * b_s
     if m_keep is not None:  # both: 0 times what a row does not keep may be NaN
         b_p = tl.where(m_keep, b_p, 0.0)
         b_ds = tl.where(m_keep, b_ds, 0.0)
