@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "patterncc"
 TEMPLATES = PACKAGE.parent / "codegen_templates"
 
 BELOW = ("errors", "lazy", "language", "ir", "debug", "passes", "analysis", "pictures")
-ORDER = (*BELOW, "codegen", "runtime", "pipeline", "formats", "integrations", "cli")
+ORDER = (*BELOW, "codegen", "runtime", "pipeline", "formats", "advice", "integrations", "cli")
 MAY_IMPORT = {part: set(ORDER[: place + 1]) for place, part in enumerate(ORDER)} | {
     "reference": {"errors", "language", "reference"},  # the independent witness: no pass, no IR
     "integrations": {"errors", "lazy", "runtime", "pipeline", "integrations"},  # one module an engine

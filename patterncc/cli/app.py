@@ -181,13 +181,20 @@ def forecast(
     length: Length,
     dtype: Annotated[str, typer.Option(help="Of the KV cache.")] = "bf16",
     devices: Annotated[int, typer.Option(metavar="N", help="Devices that the context is split over.")] = 8,
+    batch: Annotated[int, typer.Option(metavar="B", help="Requests at once.")] = 1,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="config.json", help="Count its weights, too.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", metavar="SIZE", help="Of the card: how many requests fit.")
+    ] = None,
     json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="One line a layer class, and one for the model.")] = False,
 ) -> int:
     """Say what a pattern costs at a length: work, memory, traffic."""
     from patterncc.cli.forecast import run
 
-    return run(pattern, length, dtype, devices, json, csv)
+    return run(pattern, length, dtype, devices, batch, model, memory, json, csv)
 
 
 @app.command()
@@ -231,6 +238,53 @@ def import_(
     from patterncc.cli.importing import run
 
     return run(source, output, name, heads, length, level, block, json)
+
+
+@app.command()
+def suggest(
+    length: Length,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="config.json", help="A transformers configuration.")
+    ] = None,
+    heads: Annotated[int | None, typer.Option(metavar="N", help="Query heads of a layer.")] = None,
+    kv_heads: Annotated[int | None, typer.Option(metavar="N", help="KV heads. Default: as many.")] = None,
+    head_dim: Annotated[int, typer.Option(metavar="N", help="Width of a head.")] = 128,
+    layers: Annotated[int | None, typer.Option(metavar="N", help="Layers of the model.")] = None,
+    kv_budget: Annotated[str | None, typer.Option(metavar="SIZE", help="For the KV caches of all requests.")] = None,
+    batch: Annotated[int, typer.Option(metavar="B", help="Requests at once.")] = 1,
+    density: Annotated[str | None, typer.Option(metavar="D", help="The largest share of the work: 1/16.")] = None,
+    coverage: Annotated[
+        str | None, typer.Option(metavar="layer|model", help="What must see the whole context. Default: either.")
+    ] = None,
+    dense_layers: Annotated[int | None, typer.Option(metavar="N", help="First layers that are dense.")] = None,
+    arch: Annotated[str | None, typer.Option(metavar="ARCH", help="Estimate seconds, by measured rates.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.yaml", help="Write the recommended one.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the candidates.")] = None,
+    json: Json = False,
+) -> int:
+    """Find patterns for a model and a budget: proved, priced, one recommended."""
+    from patterncc.cli.suggest import run
+
+    return run(
+        model, heads, kv_heads, head_dim, layers, length, kv_budget, batch, density, coverage, dense_layers, arch,
+        output, plot, json,
+    )  # fmt: skip
+
+
+@app.command()
+def export(
+    pattern: Pattern,
+    to: Annotated[str, typer.Option("--to", metavar="flex|flashinfer|flashmask|fa4|torch", help="The library.")],
+    length: Length,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the files go.")] = Path(),
+    json: Json = False,
+) -> int:
+    """Write arrays and code with which another library applies a pattern."""
+    from patterncc.cli.exporting import run
+
+    return run(pattern, to, length, output, json)
 
 
 @app.command("list")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import keyword
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from patterncc.errors import PatternError, UsageError, quote
+from patterncc.formats.files import replace
 from patterncc.formats.imported import LARGEST_FILE, Imported, read_json
 from patterncc.formats.read_config import read_config
 from patterncc.formats.read_deepspeed import read_deepspeed
@@ -108,15 +108,5 @@ def write(imported: Imported, path: Path) -> None:
     for file, mask in imported.masks.items():
         buffer = io.BytesIO()
         np.save(buffer, mask)
-        _replace(path.parent / file, buffer.getvalue())
-    _replace(path, imported.yaml.encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UsageError(f"{quote(str(path))} cannot be written: {error.strerror}") from None
+        replace(path.parent / file, buffer.getvalue())
+    replace(path, imported.yaml.encode())

@@ -10,6 +10,8 @@ kv_bytes_dense    K and V of all tokens; kv_bytes_kept: of those that the newest
                   (`live_tokens`), each KV head keeping the union of its query heads' needs: what the compact cache
                   holds
 kv_bytes_peak     the most that is ever live up to this length; kv_live_forever: the share of old blocks never dropped
+kv_bytes_paged    of the pages that an engine with pages of 16 tokens holds: a page lives while any head of its layer
+                  reads any of it, so it is more than what is kept when heads differ
 kv_bytes_read     K and V that decoding the last token read, each KV head's once
 table_bytes       the index map as a table: int32 columns and row pointers, once for each distinct head
 imbalance         heaviest head / mean head; imbalance_rows: heaviest row / mean row, of the heaviest head;
@@ -25,6 +27,7 @@ from typing import Any
 
 from patterncc.analysis.costs.exchange import dense_exchange, exchanged_tokens
 from patterncc.analysis.costs.live import live_of
+from patterncc.analysis.costs.paged import paged_tokens
 from patterncc.analysis.costs.price import SIZES
 from patterncc.analysis.costs.schedule import busiest
 from patterncc.analysis.costs.weights import Weights, token_pairs, weights
@@ -130,6 +133,7 @@ def _layer(
         "kv_bytes_dense": length * classes.kv_heads * token,
         "kv_bytes_kept": sum(g["live"] for g in kept) * token,
         "kv_bytes_peak": sum(g["peak"] for g in kept) * token,
+        "kv_bytes_paged": paged_tokens(classes, layers[0], length) * classes.kv_heads * token,
         "kv_bytes_read": sum(g["read"] for g in kept) * token,
         "kv_live_forever": sum(g["forever"] for g in kept) / len(kept) / rows,
         "table_bytes": sum(heads[k].table_bytes for k in set(row)),
@@ -200,7 +204,7 @@ def _model(classes: Classes, entries: list[dict[str, Any]], heads: list[_Head]) 
     density = total("density") / classes.layers
     summed = (
         "blocks", "token_pairs", "flops_forward", "flops_backward", "kv_bytes_dense", "kv_bytes_kept", "kv_bytes_peak",
-        "kv_bytes_read",
+        "kv_bytes_paged", "kv_bytes_read",
     )  # fmt: skip
     return {
         "layers": list(range(classes.layers)),

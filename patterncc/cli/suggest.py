@@ -1,0 +1,142 @@
+"""`patterncc suggest`: which patterns fit a model and a budget, proved and priced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patterncc.advice.requests import memory
+from patterncc.advice.shapes import ModelShape, read_model
+from patterncc.advice.suggest import Candidate, Wish, suggest
+from patterncc.analysis.costs.price import amount
+from patterncc.cli import output
+from patterncc.cli.table import tokens
+from patterncc.errors import UsageError, quote
+from patterncc.formats.files import replace
+from patterncc.pictures.front import front_svg
+
+COVERAGE = ("layer", "model")
+MOST = 4096
+
+
+def run(
+    model: Path | None,
+    heads: int | None,
+    kv_heads: int | None,
+    head_dim: int,
+    layers: int | None,
+    length: str,
+    kv_budget: str | None,
+    batch: int,
+    density: str | None,
+    coverage: str | None,
+    dense_layers: int | None,
+    arch: str | None,
+    file: Path | None,
+    plot: Path | None,
+    json: bool,
+) -> int:
+    """A table of candidates, the recommended one's YAML in `file`; 1 where none fits the budget."""
+    shape = _shape(model, heads, kv_heads, head_dim, layers)
+    if coverage is not None and coverage not in COVERAGE:
+        raise UsageError(f"--coverage is {quote(coverage)}; one of {', '.join(COVERAGE)}")
+    if not 1 <= batch <= 2**20:
+        raise UsageError(f"--batch is {batch}; it takes 1 or more")
+    if dense_layers is not None and not 0 <= dense_layers < shape.layers:
+        raise UsageError(
+            f"--dense-layers is {dense_layers}; the model has {shape.layers} layers, one of them must be left"
+        )
+    if plot is not None and plot.suffix != ".svg":
+        raise UsageError(f"--plot is {quote(str(plot))}; it writes .svg")
+    budget = memory(kv_budget, "--kv-budget") if kv_budget else None
+    wish = Wish(tokens(length), budget, batch, _share(density), coverage, dense_layers, arch)
+    candidates, speed = suggest(shape, wish)
+    chosen = next((one for one in candidates if one.recommended), None)
+    if file is not None and chosen is not None:
+        replace(file, chosen.yaml.encode())
+    if plot is not None:
+        points = [(one.kv_bytes, one.density, one.recommended) for one in candidates]
+        replace(plot, front_svg(points, shape.kv_bytes(wish.length)).encode())
+    if json:
+        output.document({"candidates": [one.to_json() for one in candidates]})
+        return 0 if chosen else 1
+    _tell(candidates, shape, wish)
+    if arch and speed:
+        output.say(f"seconds: a model from measured rates ({speed.source}), one sequence, all layers")
+    elif arch:
+        output.say(f"seconds: nothing was measured for {arch}; the table has ratios only")
+    if chosen is None:
+        output.say("none of these fits; ask for a larger --kv-budget or --density")
+        return 1
+    print(f"\nrecommended: {chosen.why}")
+    print(chosen.yaml if file is None else f"written to {file}")
+    return 0
+
+
+def _tell(candidates: list[Candidate], shape: ModelShape, wish: Wish) -> None:
+    dense = shape.kv_bytes(wish.length)
+    print(
+        f"{shape.heads} heads on {shape.kv_heads}, {shape.layers} layers, {wish.length:,} tokens; a dense cache is "
+        f"{amount(dense, 'B', 1024)} a request"
+    )
+    header = ["", "window", "stride", "by", "dense", "KV a request", "paged", "work", "coverage", "busiest", "sent"]
+    header += ["forward", "backward"] if any(one.seconds for one in candidates) else []
+    rows = []
+    for one in candidates:
+        member = one.member
+        dense_parts = [
+            f"{n} {what}" for n, what in ((member.dense_layers, "layers"), (member.dense_heads, "heads")) if n
+        ]
+        row = [
+            "*" if one.recommended else "",
+            f"{member.window * 64:,}",
+            str(member.stride),
+            {"h": "query head", "g": "KV head", "turning": "KV head, layer"}[member.offset],
+            ", ".join(dense_parts) or "-",
+            amount(one.kv_bytes, "B", 1024),
+            amount(one.kv_bytes_paged, "B", 1024),
+            f"{one.density:.1%}",
+            member.coverage,
+            f"{one.balance:.2f}x",
+            amount(one.exchange_bytes, "B", 1024),
+        ]
+        rows.append(row + ([f"{s:.3g} s" for s in one.seconds] if one.seconds else []))
+    output.columns(rows, header=header, right=header[5:], indent=2)
+
+
+def _shape(
+    model: Path | None, heads: int | None, kv_heads: int | None, head_dim: int, layers: int | None
+) -> ModelShape:
+    """The model\'s shape from its file or from the options; raises UsageError for one that cannot be."""
+    if model is not None:
+        if heads or kv_heads or layers:
+            raise UsageError("--model says heads, KV heads and layers: give it, or these, not both")
+        shape = read_model(model)
+    else:
+        if not heads or not layers:
+            raise UsageError("suggest needs --model config.json, or --heads and --layers", "and --kv-heads, --head-dim")
+        shape = ModelShape(heads, kv_heads or heads, head_dim, layers)
+    for option, value in (("--heads", shape.heads), ("--kv-heads", shape.kv_heads), ("--layers", shape.layers)):
+        if not 1 <= value <= MOST:
+            raise UsageError(f"{option} is {value}; it takes 1 to {MOST:,}")
+    if shape.heads % shape.kv_heads:
+        raise UsageError(f"{shape.heads} heads cannot share {shape.kv_heads} KV heads evenly")
+    if not 1 <= shape.head_dim <= 1024:
+        raise UsageError(f"--head-dim is {shape.head_dim}; it takes 1 to 1024")
+    return shape
+
+
+def _share(text: str | None) -> float | None:
+    """A share of the work: "1/16", "0.1" or "10%"."""
+    if text is None:
+        return None
+    try:
+        if "/" in text:
+            above, below = text.split("/")
+            value = float(above) / float(below)
+        else:
+            value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    except (ValueError, ZeroDivisionError):
+        value = -1.0
+    if not 0 < value <= 1:
+        raise UsageError(f"--density is {quote(text, 40)}; it takes a share of the work", "1/16, 0.1 or 10%")
+    return value
