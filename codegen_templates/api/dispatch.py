@@ -50,7 +50,8 @@ def is_plain(*tensors: Tensor) -> bool:
     for x in tensors:
         if type(x) not in PLAIN or (has_gradient and x.requires_grad) or x.is_neg():
             return False
-    return not torch.is_autocast_enabled(tensors[0].device.type)
+    device = tensors[0].device.type
+    return device != "meta" and not torch.is_autocast_enabled(device)  # nothing is computed on meta, only shapes are
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -135,7 +135,8 @@ def _backward(
     for some, tensors in requests.launches(q, k, v, dout, dq, log_sum, delta, dim=of_batch):
         given = *tensors, groups, pattern, entries, some.q_starts, some.kv_starts
         numbers = *lengths, *strides, *row_strides, some.q_total
-        launch(attn_bwd_dq, (tiles, len(groups), some.count), given, numbers)
+        grid = (tiles, len(groups), some.count)
+        launch(attn_bwd_dq, grid, given, numbers)
 
     own = config or tuned.dkdv(q)
     own = own or configs.dkdv(arch(device), HEAD_DIM, q.element_size(), requests.are_packed)
@@ -156,7 +157,8 @@ def _backward(
         for some, tensors in requests.launches(q, k, v, dout, *sums, log_sum, delta, dim=of_batch):
             given = *tensors, members, pattern, entries, some.q_starts, some.kv_starts
             numbers = *lengths, *strides, *row_strides, members.stride(0), some.kv_total
-            launch(attn_bwd_dkdv, (-(-tokens // width), len(members), some.count), given, numbers)
+            grid = (-(-tokens // width), len(members), some.count)
+            launch(attn_bwd_dkdv, grid, given, numbers)
     if sums[0] is not dk:
         dk.copy_(sums[0])
         dv.copy_(sums[1])
@@ -220,7 +222,8 @@ def _prepare(
     launch = _prepare_launch(out.device, (out.dtype, lse.dtype, None if dlse is None else dlse.dtype), align)
     numbers = rows, *strides, *lse.stride()[:2], *more
     for some, tensors in Requests(batch, rows, 0).launches(out, dout, lse, dlse, log_sum, delta, dim=0):
-        launch(attn_bwd_prepare, (-(-rows // PREPARED_ROWS), heads, some.count), tensors, numbers)
+        grid = (-(-rows // PREPARED_ROWS), heads, some.count)
+        launch(attn_bwd_prepare, grid, tensors, numbers)
     return log_sum, delta
 
 

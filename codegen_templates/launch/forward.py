@@ -139,7 +139,8 @@ def forward_paged(
     if splits > 1:
         numbers = splits, *parts.stride()[:3], *lses.stride()[:2], *out.stride()[:2], lse.stride(0)
         launch = _combining(q.device, out.dtype, 1 << (splits - 1).bit_length())
-        launch(attn_combine, (rows, heads, 1), (parts, lses, out, lse), numbers)
+        grid = (rows, heads, 1)
+        launch(attn_combine, grid, (parts, lses, out, lse), numbers)
     return out, lse
 
 
@@ -228,7 +229,8 @@ def _forward(
     numbers = scale * LOG2_E, *lengths, *strides, *rest, pages
     for some, tensors in requests.launches(q, k, v, out, lse, dim=None if requests.are_packed else 0):
         given = *tensors, groups, pattern, entries, some.q_starts, some.kv_starts, some.pages
-        launch(attn_fwd, (tiles * splits, len(groups), some.count), given, (*numbers, some.q_total, splits))
+        grid = (tiles * splits, len(groups), some.count)
+        launch(attn_fwd, grid, given, (*numbers, some.q_total, splits))
 
 
 @cache

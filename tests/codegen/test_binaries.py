@@ -163,7 +163,7 @@ def test_the_jit_would_be_seen(seen: dict[str, dict[str, Any]]) -> None:
         ("damaged description", {"attn_bwd_dq_small"}, ["sm_90_attn_bwd_dq_00.json: not as written"]),
         ("binary missing", {"attn_combine_small"}, ["sm_90_attn_combine_02.cubin: not as written"]),
         ("another's binary", {"attn_fwd_small"}, ["sm_90_attn_fwd_01.cubin: not as written"]),
-        ("edited kernel", KERNELS, ["they are built from another forward.py"]),
+        ("edited kernel", KERNELS, ["they are built from another kernels/forward.py"]),
         ("no manifest", KERNELS, []),
     ],
 )

@@ -12,19 +12,19 @@ from .pairs import step_from_two, step_two
 from .produce import CHUNK, CHUNKS, produce
 from .steps import FLOOR, finish, meet, start, step, take
 from .store import store_rows
-from .tiles import ROWS, after, is_kept, slots_of, tile_place
+from .tiles import ROWS, after, is_kept, slots_of
 
 
 @gluon.jit
-def told(box):
-    """The number that the producer left, once its barrier has turned."""
-    return gl.max(box.load(gl.BlockedLayout([1], [32], [4], [0])), 0)
+def told(box, n: gl.constexpr):
+    """One of the numbers that the producer left, once its barrier has turned."""
+    return gl.max(box.index(n).load(gl.BlockedLayout([1], [32], [4], [0])), 0)
 
 
 @gluon.jit
-def consume(W: gl.constexpr, out, lse, scale, tiles, total, heads, groups, starts, ends, pattern, columns, strides,
-            qview, ring, q_bars, box, CONSUMERS: gl.constexpr, PAGE: gl.constexpr, ALIGN: gl.constexpr,
-            IS_PACKED: gl.constexpr, STAGES: gl.constexpr, PAIR: gl.constexpr):  # fmt: skip
+def consume(W: gl.constexpr, out, lse, scale, ends, pattern, columns, strides, qview, ring, q_bars, box,
+            CONSUMERS: gl.constexpr, ALIGN: gl.constexpr, IS_PACKED: gl.constexpr, STAGES: gl.constexpr,
+            PAIR: gl.constexpr):  # fmt: skip
     """The rows 64 W .. 64 W + 63 of every tile that this program takes."""
     s_ob, s_oh, s_on, s_lb, s_lh = strides
     kview, _vview, full, empty = ring
@@ -42,14 +42,22 @@ def consume(W: gl.constexpr, out, lse, scale, tiles, total, heads, groups, start
 
     r = 0
     wait(q_full, 0)
-    tile = told(box)
-    while tile < total:
-        which, first, span = tile_place(tile, tiles, heads, groups, starts, ends, CONSUMERS, PAGE, IS_PACKED)
-        i_batch, i_head, _i_kv, i_class = which
+    while told(box, 0) > 0:
+        i_batch, i_head, i_class, t_base, i_row = told(box, 1), told(box, 2), told(box, 3), told(box, 4), told(box, 5)
+        late = place >> 31  # 0, but known only now: what is worked out from it holds no registers during the loops
+        _t_begin, q_start, q_stop, kv_start, kv_stop = ends
+        kv_start += late
+        kv_stop += late
+        if IS_PACKED:
+            i_batch = i_batch * 0
+            q_start = told(box, 6)
+            q_stop = told(box, 7)
+            kv_stop = q_stop
+        span = (t_base, q_start, q_stop, kv_start, kv_stop)
         n_slots, places, rule, n_all, far = slots_of(pattern + i_class, columns, span, CONSUMERS)
-        t_low = span[0] + W * ROWS
+        t_low = t_base + W * ROWS
         where = (n_slots, places, rule, span, t_low)
-        b_q = take(qview.index(W), q_empty, s_layout)
+        b_q = take(qview.index(W + late), q_empty, s_layout)
 
         # pass slots that these rows do not keep; not the last, nor so many that the ring stands still for the held one
         n = n_all - 1
@@ -70,14 +78,15 @@ def consume(W: gl.constexpr, out, lse, scale, tiles, total, heads, groups, start
             b_max, b_sum, b_p, place, phase, held = start(
                 b_q, ring, place, phase, n, where, scale, s_layout, o_layout, STAGES
             )
-        store_rows(b_o, old_max, old_sum, p_out, p_lse, s_on * ALIGN, row_from, row_to, s_layout, o_layout)
-        i_row = (first[0] + t_low - span[1]).to(gl.int64)
+        store_rows(
+            b_o, old_max, old_sum, p_out, p_lse, (s_on + late) * ALIGN, row_from, row_to, late, s_layout, o_layout
+        )
+        i_row = (i_row + W * ROWS).to(gl.int64)
+        i_head = i_head.to(gl.int64)
         i_batch = i_batch.to(gl.int64)
-        if IS_PACKED:
-            i_batch = i_batch * 0
-        p_out = out + (i_batch * s_ob + i_head.to(gl.int64) * s_oh + i_row * s_on) * ALIGN
-        p_lse = lse + (i_batch * s_lb + i_head.to(gl.int64) * s_lh + i_row)
-        row_from, row_to = span[1] - t_low, span[2] - t_low
+        p_out = out + (i_batch * s_ob + i_head * s_oh + i_row * s_on) * ALIGN
+        p_lse = lse + (i_batch * s_lb + i_head * s_lh + i_row)
+        row_from, row_to = q_start - t_low, q_stop - t_low
         b_o = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)
 
         # the rest of the edge
@@ -125,9 +134,8 @@ def consume(W: gl.constexpr, out, lse, scale, tiles, total, heads, groups, start
             )  # fmt: skip
         r += 1
         wait(q_full, r & 1)
-        tile = told(box)
     b_o = finish(b_o, b_p, ring, held)
-    store_rows(b_o, b_max, b_sum, p_out, p_lse, s_on * ALIGN, row_from, row_to, s_layout, o_layout)
+    store_rows(b_o, b_max, b_sum, p_out, p_lse, s_on * ALIGN, row_from, row_to, place >> 31, s_layout, o_layout)
 
 
 # fmt: off
@@ -198,7 +206,7 @@ def attn_fwd_hopper_demo(
     q_bars = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
     q_full = q_bars.index(0)
     q_empty = q_bars.index(1)
-    box = gl.allocate_shared_memory(gl.int32, [1, 1], gl.SwizzledSharedLayout(1, 1, 1, [0])).index(0)
+    box = gl.allocate_shared_memory(gl.int32, [8, 1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     init_barrier(full.index(STAGES), count=1)
     for i in gl.static_range(STAGES):
         init_barrier(full.index(i), count=1)
@@ -215,10 +223,10 @@ def attn_fwd_hopper_demo(
     bars = (q_full, q_empty)
     # fmt: off
     gl.warp_specialize([
-        (consume, (0, out, lse, scale, tiles, total, heads, groups, starts, ends, pattern, columns, strides, qview,
-                   ring, bars, box, CONSUMERS, PAGE, ALIGN, IS_PACKED, STAGES, PAIR)),
-        (consume, (1, out, lse, scale, tiles, total, heads, groups, starts, ends, pattern, columns, strides, qview,
-                   ring, bars, box, CONSUMERS, PAGE, ALIGN, IS_PACKED, STAGES, PAIR)),
+        (consume, (0, out, lse, scale, ends, pattern, columns, strides, qview, ring, bars, box, CONSUMERS,
+                   ALIGN, IS_PACKED, STAGES, PAIR)),
+        (consume, (1, out, lse, scale, ends, pattern, columns, strides, qview, ring, bars, box, CONSUMERS,
+                   ALIGN, IS_PACKED, STAGES, PAIR)),
         (produce, (q, (k, v, k_run, v_run), (kbuf, vbuf, kruns, vruns), vrows, qbuf, full, empty, bars, box, taken,
                    tiles, total, heads, groups, starts, ends, pattern, columns, pages, s_pages, CONSUMERS, PAGE, RUN,
                    IS_PACKED, STAGES)),
