@@ -24,7 +24,8 @@ from patterncc.codegen.package import is_name
 from patterncc.errors import Diagnostic, PatternError, UsageError
 from patterncc.language.limits import LARGEST_FILE
 from patterncc.runtime import gallery
-from patterncc.runtime.cache import Cache, Entry
+from patterncc.runtime.cache import Cache
+from patterncc.runtime.entry import Entry
 from patterncc.runtime.export import export
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from patterncc.cli import output
-from patterncc.runtime.cache import Cache, Entry
+from patterncc.runtime.cache import Cache
+from patterncc.runtime.entry import Entry
 from patterncc.runtime.libraries import Library
 from patterncc.runtime.tuned import TunedFile
 
@@ -14,11 +15,13 @@ from patterncc.runtime.tuned import TunedFile
 def ls(json: bool) -> int:
     """What is there; the latest of a name is what `from patterncc.kernels import NAME` gives."""
     cache = Cache.of_user()
-    entries = [(entry, _damage(entry)) for entry in cache.entries()]
+    entries = cache.checked()
     tuned, built = cache.tuned(), cache.libraries()
-    latest = {digest for entry, _ in entries if (digest := cache.latest_digest(entry.name))}
+    latest = {note.digest for entry, _ in entries if entry.name != "?" and (note := cache.latest_note(entry.name))}
     if json:
-        packages = [described(entry) | {"latest": entry.digest in latest, "damage": why} for entry, why in entries]
+        packages = [
+            described(entry) | {"latest": entry.digest in latest, "damage": why or None} for entry, why in entries
+        ]
         output.document([*packages, *map(described_tuned, tuned), *map(described_library, built)])
         return 0
     rows = [
@@ -55,12 +58,12 @@ def clear(name: str | None, json: bool) -> int:
 def verify(json: bool) -> int:
     """1 when a package or a result is damaged: it will be built again when it is asked for, or is not used."""
     cache = Cache.of_user()
-    found = [(entry, _damage(entry)) for entry in cache.entries()]
+    found = cache.checked()
     tuned = [(file, _damage(file)) for file in cache.tuned()]
     built = [(library, _damage(library)) for library in cache.libraries()]
     is_bad = any(why for _, why in [*found, *tuned, *built])
     if json:
-        packages = [described(entry) | {"damage": why} for entry, why in found]
+        packages = [described(entry) | {"damage": why or None} for entry, why in found]
         results = [described_tuned(file) for file, _ in tuned]
         output.document([*packages, *results, *(described_library(library) for library, _ in built)])
         return int(is_bad)
@@ -131,7 +134,7 @@ def _date(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def _damage(entry: Entry | TunedFile | Library) -> str | None:
+def _damage(entry: TunedFile | Library) -> str | None:
     try:
         entry.read()
     except ValueError as error:

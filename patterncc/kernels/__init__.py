@@ -11,7 +11,7 @@ from types import ModuleType
 from patterncc.runtime.load import Finder
 
 if Finder not in sys.meta_path:
-    sys.meta_path.append(Finder)
+    sys.meta_path.insert(0, Finder)  # before Python's own, which would take what it finds in a package's folder
 
 
 def __getattr__(name: str) -> ModuleType:

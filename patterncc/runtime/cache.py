@@ -1,17 +1,18 @@
 """The cache of compiled packages: an entry is whole or not there, whatever happens while it is written.
 
-    packages/<digest>/<name>/   an entry: the importable package
+    packages/<digest>/<name>/   an entry: the importable package; beside it `.bytecode`, see bytecode.py
     tuned/<facts>.json          what `patterncc tune` measured, one result a file
     cpu/<facts>-<content>.so    the CPU path's kernels, compiled for this machine
-    latest/<name>               the digest of the last one compiled under this name
-    seen/<key>                  the digest that this input gave before
+    latest/<name>               the last one compiled under this name, and from which file; see notes.py
+    seen/<key>                  the entry that this input gave before
     tmp/patterncc-writing-*/    what is being written, under the lock; any other of these was left by a killed process
     lock
 
 The folder may hold other things too, even in folders of these names: what does not carry a name of the cache's own is
 neither listed nor removed.
 
-An entry's digest is over its content, so an entry is right when its hashes are.
+An entry's digest is over its content, so an entry is right when its hashes are. What is read is trusted only where
+nobody else could have written it; see trust.py.
 """
 
 from __future__ import annotations
@@ -24,74 +25,27 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from patterncc.codegen.manifest import FILE, Manifest, sha256
 from patterncc.codegen.package import GeneratedPackage, check_name, write_files
 from patterncc.errors import UsageError
+from patterncc.runtime import notes
+from patterncc.runtime.entry import Entry
 from patterncc.runtime.libraries import Library, libraries
 from patterncc.runtime.listing import named, unreadable
 from patterncc.runtime.lock import locked
+from patterncc.runtime.notes import DIGEST, Note
+from patterncc.runtime.trust import Untrusted, check_trust, make_private
 from patterncc.runtime.tuned import TunedFile, tuned_files
 
-BYTECODE = "__pycache__"  # what importing an entry leaves in it
 NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
-DIGEST = re.compile("[0-9a-f]{64}")
+MOST_LOOKS = 16  # at an entry that other processes replace again and again
 WRITING = "patterncc-writing-"  # and eight characters: a temporary folder
 
 
 class CacheWarning(UserWarning):
-    """An entry was damaged and is built again, or a copy of it is in the way of another module."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A package in the cache."""
-
-    name: str
-    digest: str
-    path: Path  # of the package, `…/<digest>/<name>`
-    files: Mapping[str, bytes] | None = field(default=None, compare=False, repr=False)  # as found whole or written
-
-    def read(self) -> dict[str, bytes]:
-        """Its files, manifest included; ValueError saying what is wrong when they are not what was written."""
-        try:
-            data = (self.path / FILE).read_bytes()
-            manifest = Manifest.read(data)
-            if (manifest.name, manifest.digest) != (self.name, self.digest):
-                raise ValueError(f"{FILE} belongs to another package")
-            present = _files(self.path) - {FILE}
-            if present != set(manifest.files):
-                raise ValueError(f"{', '.join(sorted(present ^ set(manifest.files)))}: missing, or not of the package")
-            files = {name: (self.path / name).read_bytes() for name in manifest.files}
-        except OSError as error:
-            raise ValueError(f"{Path(error.filename or self.path).name}: {error.strerror}") from error
-        for name, content in files.items():
-            if sha256(content) != manifest.files[name]:
-                raise ValueError(f"{name} was changed")
-        return {**files, FILE: data}
-
-    @property
-    def contents(self) -> Mapping[str, bytes]:
-        """Its files, as they were when they were checked: another process may clear the cache at any moment."""
-        return self.read() if self.files is None else self.files
-
-    @property
-    def manifest(self) -> Manifest:
-        return Manifest.read(self.contents[FILE])
-
-    @property
-    def bytes(self) -> int:
-        return sum(_size(path) for path in self.path.rglob("*"))
-
-    @property
-    def written(self) -> float:
-        """When, in seconds since 1970; 0 when another process has removed it meanwhile."""
-        try:
-            return self.path.parent.stat().st_mtime
-        except OSError:
-            return 0
+    """An entry was damaged, two files share a name, or a copy of a package is in the way of another module."""
 
 
 @dataclass(frozen=True)
@@ -118,29 +72,60 @@ class Cache:
         return self.root / "packages"
 
     def find(self, digest: str) -> Entry | None:
-        """The entry, if it is there and whole; a damaged one gives a warning."""
-        entry = self._entry(digest)
-        if entry is None:
-            return None
-        try:
-            return replace(entry, files=entry.read())
-        except ValueError as error:
-            said = f"{entry.path} is damaged: {error}; it is built again"
-            warnings.warn(said, CacheWarning, stacklevel=1)  # one place: who looks twice is told once
-            return None
+        """The entry, if it is there and whole; a damaged one gives a warning.
+
+        Raises Untrusted where another user could have written it.
+        """
+        entry, why = self.look(digest)
+        if why:
+            warnings.warn(f"{why}; it is built again", CacheWarning, stacklevel=1)  # who looks twice is told once
+        return entry
+
+    def look(self, digest: str, *, every_file: bool = False) -> tuple[Entry | None, str]:
+        """The whole entry, or None and what is wrong with it; "" where nothing is there.
+
+        An entry that is removed or replaced while it is read is looked at anew: that is no damage. With `every_file`,
+        bytecode is checked too, and Untrusted is told, not raised.
+        """
+        for _ in range(MOST_LOOKS):
+            before, entry = self._identity(digest), self._entry(digest)
+            if before is None or entry is None:
+                break
+            try:
+                if every_file:
+                    entry.check()
+                return replace(entry, files=entry.read()), ""
+            except (ValueError, Untrusted) as error:
+                if self._identity(digest) != before:
+                    continue
+                if isinstance(error, ValueError):
+                    return None, f"{entry.path} is damaged: {error}"
+                if every_file:
+                    return None, error.diagnostics[0].message
+                raise
+        return None, ""
 
     def latest(self, name: str) -> Entry | None:
         """The entry compiled last under this name."""
-        digest = self.latest_digest(check_name(name))
-        return self.find(digest) if digest else None
+        note = self.latest_note(name)
+        return self.find(note.digest) if note else None
 
-    def latest_digest(self, name: str) -> str | None:
-        return self._recall("latest", name)
+    def latest_note(self, name: str) -> Note | None:
+        """What was compiled last under this name, and from which file."""
+        return notes.read(self.root, "latest", check_name(name))
 
     def seen(self, key: str) -> Entry | None:
         """The entry that this input gave before."""
-        digest = self._recall("seen", key)
-        return self.find(digest) if digest else None
+        note = notes.read(self.root, "seen", key)
+        return self.find(note.digest) if note else None
+
+    def checked(self) -> list[tuple[Entry, str]]:
+        """Every entry, and what is wrong with any of its files, "" when nothing is; those that go meanwhile are left
+        out."""
+        found = [(entry, *self.look(entry.digest, every_file=True)) for entry in self.entries()]
+        return [
+            (whole or entry, why.partition(" is damaged: ")[2] or why) for entry, whole, why in found if whole or why
+        ]
 
     def entries(self) -> list[Entry]:
         """Every entry, whole or not, by name and then by age."""
@@ -157,23 +142,36 @@ class Cache:
                 with self._folder() as folder:
                     (folder / "new").mkdir(mode=0o700)
                     write_files(folder / "new" / package.name, package.files)
+                    _close(folder / "new")
                     if target.exists():
                         target.rename(folder / "old")
                     (folder / "new").rename(target)
-            return Entry(package.name, package.digest, self.packages / package.digest / package.name, package.files)
+            path = self.packages / package.digest / package.name
+            return Entry(package.name, package.digest, path, package.files, self.root)
 
-    def remember(self, entry: Entry, key: str | None = None) -> None:
-        """Make the entry the latest of its name, and the answer to the input `key`, where that can be written."""
-        notes = {("latest", entry.name)} | ({("seen", key)} if key else set())
-        if missing := [note for note in notes if self._recall(*note) != entry.digest]:
+    def remember(self, entry: Entry, key: str | None = None, note: Note | None = None) -> None:
+        """Make the entry the latest of its name, and the answer to the input `key`, where that can be written.
+
+        `note` says from which file it is; a warning tells when another file had the name before, and still has it.
+        """
+        note = note or Note(entry.digest)
+        earlier = self.latest_note(entry.name)
+        wanted = {("latest", entry.name): note.after(earlier)} | ({("seen", key): Note(entry.digest)} if key else {})
+        if missing := {at: new for at, new in wanted.items() if notes.read(self.root, *at) != new}:
             try:
-                with self._writing(), self._folder() as folder:
-                    for place, name in missing:
-                        self._make(self.root / place)
-                        (folder / name).write_text(entry.digest, encoding="ascii")
-                        os.replace(folder / name, self.root / place / name)
+                self._note(missing)
+            except Untrusted:
+                raise
             except UsageError:
-                return
+                pass
+        other = earlier.source if earlier and earlier.digest != entry.digest else None
+        if other and note.source and other != note.source and os.path.isfile(other):
+            warnings.warn(
+                f"two files are named {entry.name}: {note.source} and, before, {other}; "
+                f"`from patterncc.kernels import {entry.name}` gives the first of them",
+                CacheWarning,
+                stacklevel=1,
+            )
 
     def clear(self, name: str | None = None) -> list[Entry]:
         """Remove every entry, and the CPU path's libraries, or the entries of a name; returns what entries went."""
@@ -211,20 +209,31 @@ class Cache:
                     file.path.unlink(missing_ok=True)
         return gone
 
+    def _note(self, missing: Mapping[tuple[str, str], Note]) -> None:
+        """Write notes, each in the place of an earlier one."""
+        with self._writing(), self._folder() as folder:
+            for (place, name), note in missing.items():
+                self._make(self.root / place)
+                (folder / name).write_bytes(note.write())
+                (folder / name).chmod(0o600)
+                os.replace(folder / name, self.root / place / name)
+
     def _entry(self, digest: str) -> Entry | None:
         folder = self.packages / digest
         try:
-            names = [path.name for path in folder.iterdir()]
+            names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
         except OSError:
             return None
-        return Entry(names[0], digest, folder / names[0]) if len(names) == 1 else Entry("?", digest, folder / "?")
+        name = names[0] if len(names) == 1 and NAME.fullmatch(names[0]) else "?"
+        return Entry(name, digest, folder / name, root=self.root)
 
-    def _recall(self, place: str, name: str) -> str | None:
+    def _identity(self, digest: str) -> tuple[int, ...] | None:
+        """Which folder it is that stands there; None where there is none."""
         try:
-            text = (self.root / place / name).read_text(encoding="ascii")
-        except (OSError, ValueError):
+            found = (self.packages / digest).stat()
+        except OSError:
             return None
-        return text if len(text) == 64 and set(text) <= set("0123456789abcdef") else None
+        return found.st_dev, found.st_ino, found.st_mtime_ns
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -252,12 +261,10 @@ class Cache:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    @staticmethod
-    def _make(folder: Path) -> None:
-        """Create the folder for its owner alone; another user's is refused, since what lies in it would run."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if hasattr(os, "geteuid") and folder.stat().st_uid not in (os.geteuid(), 0):
-            raise PermissionError(0, f"{folder} belongs to another user")
+    def _make(self, folder: Path) -> None:
+        """Create the folder for its owner alone; one that others could have written is refused."""
+        make_private(folder)
+        check_trust(self.root, folder)
 
 
 def _default() -> Path:
@@ -270,18 +277,10 @@ def _default() -> Path:
     return (Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "patterncc"
 
 
-def _files(folder: Path) -> set[str]:
-    """The paths of all that lies in the folder and in its folders; bytecode left out."""
-    inner = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    return {path.as_posix() for path in (path.relative_to(folder) for path in inner) if BYTECODE not in path.parts[:-1]}
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file; of a folder, or of what has gone meanwhile, none."""
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except OSError:
-        return 0
+def _close(folder: Path) -> None:
+    """Keep everybody else from writing what lies in the folder, whatever the umask was."""
+    for path in folder.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def _is_whole(entry: Entry) -> bool:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import stat
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 
 from patterncc.codegen.manifest import FILE, Manifest
 from patterncc.codegen.package import write_files
 from patterncc.errors import UsageError
-from patterncc.runtime.cache import CacheWarning, Entry
+from patterncc.runtime.building import NEW, OLD, building
+from patterncc.runtime.cache import CacheWarning
+from patterncc.runtime.entry import Entry
 
 
 def export(entry: Entry, folder: Path, *, force: bool = False) -> Path:
@@ -37,15 +37,14 @@ def export(entry: Entry, folder: Path, *, force: bool = False) -> Path:
                 "keep your edits in another folder, or give them up with --force",
             )
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=f".{entry.name}-"))
-        try:
-            write_files(temporary / "new", entry.contents)
-            (temporary / "new").chmod(stat.S_IMODE(folder.stat().st_mode))
+        with building(target) as room:
+            write_files(room / NEW, entry.contents)
+            mode = stat.S_IMODE(folder.stat().st_mode)
+            for place in (room / NEW, *(path for path in (room / NEW).rglob("*") if path.is_dir())):
+                place.chmod(mode)  # who may read the folder may read the package
             if target.exists():
-                target.rename(temporary / "old")
-            (temporary / "new").rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                target.rename(room / OLD)
+            (room / NEW).rename(target)
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
     return target

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patterncc.runtime.listing import named
+from patterncc.runtime.trust import doubt
 
 FOLDER = "cpu"
 NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}\.so")
@@ -26,6 +27,8 @@ class Library:
             content = self.path.read_bytes()
         except OSError as error:
             raise ValueError(error.strerror or str(error)) from error
+        if why := doubt(self.path.parent) or doubt(self.path):
+            raise ValueError(why[0])
         if hashlib.sha256(content).hexdigest()[:32] != self.path.stem.rpartition("-")[2]:
             raise ValueError("it was changed")
         return content

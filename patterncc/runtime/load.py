@@ -3,18 +3,21 @@ in one process, and what they define can be pickled and found again in another."
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from patterncc.codegen.package import is_name
-from patterncc.runtime.cache import Cache, Entry
+from patterncc.runtime import bytecode
+from patterncc.runtime.cache import Cache
+from patterncc.runtime.entry import Entry
 from patterncc.runtime.gallery import shipped
 
 PARENT = "patterncc.kernels"
@@ -42,15 +45,30 @@ def forget(entry: Entry) -> None:
 
 class Checked(SourceFileLoader):
     """Reads sources as they were when their hashes were checked: the cache may be cleared before they are imported,
-    and some of a package's modules are only imported when they are needed."""
+    and some of a package's modules are only imported when they are needed. Python's own bytecode is never read."""
 
-    def __init__(self, name: str, path: str, folder: Path, files: Mapping[str, bytes]) -> None:
+    def __init__(self, name: str, path: str, entry: Entry) -> None:
         super().__init__(name, path)
-        self.folder, self.files = folder, files
+        self.entry = entry
 
     def get_data(self, path: str) -> bytes:
-        data = self.files.get(Path(os.path.relpath(path, self.folder)).as_posix())
-        return super().get_data(path) if data is None else data
+        inner = self._inner(path)
+        if inner not in self.entry.contents:
+            raise FileNotFoundError(errno.ENOENT, "not a file of the package", path)
+        return self.entry.contents[inner]
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The module's code, from the cache's own bytecode where that is right."""
+        path = self.get_filename(fullname)
+        source, folder, module = self.get_data(path), self.entry.path.parent, self._inner(path).replace("/", ".")
+        code = bytecode.read(folder, module, source, path)
+        if code is None:
+            code = self.source_to_code(source, path)
+            bytecode.write(folder, module, source, path, code)
+        return code
+
+    def _inner(self, path: str) -> str:
+        return Path(os.path.relpath(path, self.entry.path)).as_posix()
 
 
 class Finder:
@@ -62,7 +80,7 @@ class Finder:
             return None
         package, _, inner = name.removeprefix(f"{PARENT}.").partition(".")
         entry = _known.get(f"{PARENT}.{package}")
-        if inner:  # a module that is not in its folder any more, or Python had found it there
+        if inner:
             return entry and _spec(name, entry, inner.replace(".", "/"))
         if (entry := entry or _in_cache(name)) is not None:
             return _spec(name, entry, "")
@@ -75,16 +93,18 @@ class Finder:
         )
 
 
-def _spec(name: str, entry: Entry, inner: str) -> ModuleSpec | None:
-    """The module or folder `inner` of the package, "" for the package itself."""
-    files = entry.contents
+def _spec(name: str, entry: Entry, inner: str) -> ModuleSpec:
+    """The module or folder `inner` of the package, "" for the package itself; ModuleNotFoundError for one that the
+    package does not have, whatever lies in its folder by now."""
     for file in (f"{inner}/__init__.py".removeprefix("/"), f"{inner}.py"):
-        if file in files:
+        if file in entry.contents:
             path = entry.path / file
             where = [str(path.parent)] if path.name == "__init__.py" else None
-            loader = Checked(name, str(path), entry.path, files)
-            return spec_from_file_location(name, str(path), loader=loader, submodule_search_locations=where)
-    return None
+            loader = Checked(name, str(path), entry)
+            spec = spec_from_file_location(name, str(path), loader=loader, submodule_search_locations=where)
+            assert spec is not None
+            return spec
+    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def _in_cache(name: str) -> Entry | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from patterncc.runtime.listing import named
+from patterncc.runtime.trust import doubt
 
 FOLDER = "tuned"
 NAME = re.compile(r"[0-9a-f]{32}\.json")
@@ -36,6 +37,8 @@ class TunedFile:
             told = {key: value for key, value in content.items() if key != "sha256"}
             if _digest(told) != content["sha256"] or _digest(told["facts"])[:32] != self.path.stem:
                 raise ValueError("it was changed")
+            if why := doubt(self.path.parent) or doubt(self.path):
+                raise ValueError(why[0])
         except OSError as error:
             raise ValueError(error.strerror or str(error)) from error
         except (

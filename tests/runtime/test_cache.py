@@ -344,6 +344,34 @@ def test_damage_is_told_once(cache: Cache, recwarn: pytest.WarningsRecorder) -> 
     assert len(recwarn.list) == 1
 
 
+RACER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from patterncc.runtime.cache import Cache
+from tests.runtime.test_cache import package
+print("ready", flush=True)
+while True:
+    Cache.of_user().store(package(), anew=True)
+    if sys.argv[2] == "clear":
+        Cache.of_user().clear()
+"""
+
+
+@pytest.mark.parametrize("race", ["clear", "force"])
+def test_readers_that_race_a_writer_see_no_damage(cache: Cache, race: str, recwarn: pytest.WarningsRecorder) -> None:
+    digest = package().digest
+    with subprocess.Popen([sys.executable, "-c", RACER, ROOT, race], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout and process.stdout.readline() == "ready\n"
+            found, until = set[bool](), time.monotonic() + 20
+            while time.monotonic() < until and (len(found) < 2 or time.monotonic() < until - 18.5):
+                found.add(cache.find(digest) is not None)
+                assert not [why for _, why in cache.checked() if why]
+        finally:
+            process.kill()
+    assert found == {True, False} and not [warning.message for warning in recwarn.list]
+
+
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PATTERNCC_CACHE_DIR")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
