@@ -13,7 +13,8 @@ import pytest
 from patterncc.analysis.costs.balance import balance
 from patterncc.analysis.costs.exchange import dense_exchange, exchanged_tokens
 from patterncc.analysis.costs.forecast import forecast
-from patterncc.analysis.costs.live import live_of, live_tokens
+from patterncc.analysis.costs.live import held, live_of, live_tokens
+from patterncc.analysis.costs.moved import moved
 from patterncc.analysis.costs.schedule import busiest
 from patterncc.analysis.costs.weights import Weights, token_pairs, weights
 from patterncc.analysis.geometry.extent import extent
@@ -68,6 +69,43 @@ def test_live_keys_equal_counting():
             assert live_tokens(classes, 0, 0, n) == brute[n], (n, *what)
             assert live.peak(n) == max(brute[: n + 1]), (n, *what)
     assert periodic > 20
+
+
+def test_what_is_counted_once_for_all_offsets_equals_counting():
+    """Heads that come from others by a move: weights and live keys as if each were counted for itself."""
+    used = 0
+    for seed in range(200):
+        r = random.Random(seed)
+        block, every = r.choice([1, 2, 3]), r.choice([3, 5, 8, 13])
+        near = r.choice(["", "d<2 | ", "2<=d<5 | ", "d<6 & (i-j)%2==0 | "])
+        window = f" | window {r.randint(1, 4 * block)},1 tokens" if r.random() < 0.5 else ""
+        width = r.choice([1, 1, 2])
+        spots = sorted(r.sample(range(1, every - width + 1), 2)) if every - width > 1 else [every - width] * 2
+        layouts = tuple(Layout.parse(f"{near}j%{every} in {o}:{o + width}{window}") for o in spots)
+        found = moved(layouts, block)
+        assert found is not None and found.by == spots[0]
+        rows = r.randint(1, 90)
+        length = rows * block - r.randrange(block)
+        what = (seed, block, [str(x) for x in layouts], length)
+        kept = [kept_tokens(x, rows * block, causal=True, block=block) for x in layouts]
+        for layout, one in zip(layouts, kept, strict=True):
+            assert weights(layout, True, block, rows).total(rows)[1] == one.sum(), what
+            assert token_pairs(layout, True, block, length) == one[:length, :length].sum(), what
+        both = held(layouts, block, length)
+        live = live_of(layouts, block, length // block + 1)
+        assert (both.tokens, both.peak) == (live.tokens(length), live.peak(length)), what
+        assert both.forever == live.forever(-(-length // block)), what
+        used += rows > found.by + 2 * found.reach + 4
+    assert used > 100
+    for text in (
+        "d<2 | j%8==0",
+        "j%8==3 | sink 2 tokens",
+        "4<=d & j%8==3",
+        "j<1 | j%8==3",
+        "4<=d | j%8==3",
+        "j%8 in 7:9",
+    ):
+        assert moved((Layout.parse(text),), 4) is None, text
 
 
 def test_the_largest_length_costs_no_more_than_the_period():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from patterncc.analysis.geometry.extent import extent
 from patterncc.analysis.geometry.finite import bits
 from patterncc.analysis.geometry.union import union
@@ -22,24 +24,22 @@ def exchanged_tokens(kept: tuple[Layout, ...], block: int, length: int, devices:
     """
     rows = -(-length // block)
     whole = union(touched(layout, causal=causal, block=block) for layout in kept)
-    bound, period = extent(whole)
-    tokens = 0
-    for first, stop in runs_of(rows, devices):
-        j, times = _columns(0, first, first if whole.opaque else bound, period)
-        if not causal:
-            beyond, many = _columns(stop, rows, rows - stop if whole.opaque else bound, period)
-            j, times = np.concatenate([j, beyond]), np.concatenate([times, many])
-        needed = np.zeros(len(j), bool)
-        for random in whole.randoms:
-            needed |= np.isin(j, draw_rows(random, np.arange(first, stop)))
-        for term in whole.terms:
-            needed |= _needed(term, j, first, stop)
-        for mask in whole.masks:
-            needed |= _in_mask(mask, j, first, stop)
-        tokens += int((needed * times).sum()) * block
-        if needed[j == rows - 1].any():
-            tokens -= rows * block - length
-    return tokens
+    bound, period = (rows, 1) if whole.opaque else extent(whole)
+    j, times, first, stop = _asked(rows, devices, bound, period, causal)
+    needed = np.zeros(len(j), bool)
+    for term in whole.terms:
+        needed |= _needed(term, j, first, stop)
+    for random in whole.randoms:
+        drawn = draw_rows(random, np.arange(rows))
+        for low, high in runs_of(rows, devices):
+            own = first == low
+            needed[own] |= np.isin(j[own], drawn[low:high])
+    for mask in whole.masks:
+        for low, high in runs_of(rows, devices):
+            own = first == low
+            needed[own] |= _in_mask(mask, j[own], low, high)
+    short = rows * block - length  # of the last block
+    return int((needed * times).sum()) * block - short * int(needed[j == rows - 1].sum())
 
 
 def dense_exchange(block: int, length: int, devices: int, causal: bool) -> int:
@@ -62,6 +62,21 @@ def runs_of(rows: int, devices: int) -> list[tuple[int, int]]:
     return [(first, min(first + share, rows)) for first in range(0, rows, share)]
 
 
+@lru_cache(maxsize=64)
+def _asked(
+    rows: int, devices: int, bound: int, period: int, causal: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Columns that are asked about, device by device, for how many each stands, and the device's rows first .. stop-1:
+    four arrays."""
+    parts = [np.zeros((4, 0), np.int64)]
+    for first, stop in runs_of(rows, devices):
+        for low, high in ((0, first),) if causal else ((0, first), (stop, rows)):
+            j, times = _columns(low, high, bound, period)
+            parts.append(np.stack([j, times, np.full(len(j), first), np.full(len(j), stop)]))
+    j, times, first, stop = np.concatenate(parts, axis=1)
+    return j, times, first, stop
+
+
 def _columns(low: int, high: int, bound: int, period: int) -> tuple[np.ndarray, np.ndarray]:
     """Columns that stand for all of low .. high-1, which lie all before or all behind fixed rows, and for how many each
     stands.
@@ -78,24 +93,25 @@ def _columns(low: int, high: int, bound: int, period: int) -> tuple[np.ndarray, 
     return np.concatenate([np.arange(low, low + bound + period), np.arange(high - bound - 1, high)]), times
 
 
-def _needed(term: Term, j: np.ndarray, first: int, stop: int) -> np.ndarray:
+def _needed(term: Term, j: np.ndarray, first: np.ndarray, stop: np.ndarray) -> np.ndarray:
     """Whether some row first .. stop-1 keeps the column, elementwise; no column lies among these rows."""
-    low = np.full(len(j), max(first, term.i_from or 0))
-    high = np.full(len(j), stop if term.i_to is None else min(stop, term.i_to))
+    low = first if term.i_from is None else np.maximum(first, term.i_from)
+    high = stop if term.i_to is None else np.minimum(stop, term.i_to)
     if term.d_from is not None:
         low = np.maximum(low, j + term.d_from)
     if term.d_to is not None:
         high = np.minimum(high, j + term.d_to)
-    kept = j >= (term.j_from or 0)
+    if term.width < term.every and term.anchor != KEY:
+        behind = (low - j - term.offset) % term.every
+        low = np.where(behind < term.width, low, low + term.every - behind)
+    kept = low < high
+    if term.j_from is not None:
+        kept &= j >= term.j_from
     if term.j_to is not None:
         kept &= j < term.j_to
-    if term.width < term.every:
-        if term.anchor == KEY:
-            kept &= (j - term.offset) % term.every < term.width
-        else:
-            behind = (low - j - term.offset) % term.every
-            low = np.where(behind < term.width, low, low + term.every - behind)
-    return kept & (low < high)
+    if term.width < term.every and term.anchor == KEY:
+        kept &= (j - term.offset) % term.every < term.width
+    return kept
 
 
 def _in_mask(mask: Mask, j: np.ndarray, first: int, stop: int) -> np.ndarray:

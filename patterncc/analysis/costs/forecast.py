@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from patterncc.analysis.costs.exchange import dense_exchange, exchanged_tokens
-from patterncc.analysis.costs.live import live_of
+from patterncc.analysis.costs.live import held
 from patterncc.analysis.costs.paged import paged_tokens
 from patterncc.analysis.costs.price import SIZES
 from patterncc.analysis.costs.schedule import busiest
@@ -34,7 +34,7 @@ from patterncc.analysis.costs.weights import Weights, token_pairs, weights
 from patterncc.analysis.geometry.extent import extent
 from patterncc.analysis.geometry.finite import kept_whole
 from patterncc.analysis.geometry.union import Union, union
-from patterncc.analysis.scopes import kv_groups, layer_classes, layouts
+from patterncc.analysis.scopes import kv_groups, layer_classes
 from patterncc.ir.layout import Classes, Layout
 from patterncc.lazy import np
 
@@ -83,7 +83,7 @@ def forecast(classes: Classes, length: int, dtype: str = "bf16", devices: int = 
     if length < 1:
         raise ValueError(f"a forecast needs at least one token, not {length}")
     heads = [_head(layout, classes, length) for layout in classes.layouts]
-    groups: dict[tuple[Layout, ...], dict[str, int]] = {}
+    groups: dict[frozenset[int], dict[str, int]] = {}
     entries = []
     for layers in layer_classes(classes):
         entries.append(_layer(classes, layers, heads, groups, length, SIZES[dtype], devices, processors))
@@ -102,7 +102,7 @@ def _layer(
     classes: Classes,
     layers: tuple[int, ...],
     heads: list[_Head],
-    groups: dict[tuple[Layout, ...], dict[str, int]],
+    groups: dict[frozenset[int], dict[str, int]],
     length: int,
     size: int,
     devices: int,
@@ -114,9 +114,9 @@ def _layer(
     pairs = [heads[k].pairs for k in row]
     kept = []
     for group in kv_groups(classes):
-        key = tuple(sorted(layouts(classes, layers[0], group), key=str))
+        key = frozenset(row[head] for head in group)
         if key not in groups:
-            groups[key] = _group(classes, key, length, devices)
+            groups[key] = _group(classes, tuple(classes.layouts[k] for k in sorted(key)), length, devices)
         kept.append(groups[key])
     mean = sum(pairs) / len(pairs)
     rows = -(-length // classes.block)
@@ -156,13 +156,8 @@ def _group(classes: Classes, kept: tuple[Layout, ...], length: int, devices: int
     moved = {"read": _read(kept, classes.block, length - 1), "exchanged": exchanged}
     if not classes.causal:  # an earlier token may attend it: nothing is dropped
         return {"live": length, "peak": length, "forever": -(-length // classes.block), **moved}
-    live = live_of(kept, classes.block, length // classes.block + 1)
-    return {
-        "live": live.tokens(length),
-        "peak": live.peak(length),
-        "forever": live.forever(-(-length // classes.block)),
-        **moved,
-    }
+    live = held(kept, classes.block, length)
+    return {"live": live.tokens, "peak": live.peak, "forever": live.forever, **moved}
 
 
 def _read(kept: tuple[Layout, ...], block: int, t: int) -> int:

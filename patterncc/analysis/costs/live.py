@@ -20,7 +20,9 @@ that the window drops is live by its block or not: both are constant between tho
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
+from patterncc.analysis.costs.moved import moved
 from patterncc.analysis.geometry.extent import extent
 from patterncc.analysis.geometry.finite import bits
 from patterncc.analysis.geometry.union import Union, union
@@ -75,10 +77,10 @@ class Live:
         turns, rest = divmod(columns - known, self.period) if self.period else (0, 0)
         return total + turns * self._growth() + int((self.last[known - self.period :][:rest] == FOREVER).sum())
 
-    def peak(self, length: int) -> int:
-        """The most that is live after any number of tokens up to `length`."""
+    def peak(self, length: int, curve: tuple[np.ndarray, np.ndarray] | None = None) -> int:
+        """The most that is live after any number of tokens up to `length`. `curve`: that of so many rows or more."""
         rows = -(-length // self.block)
-        lengths, counts = self.curve(min(rows, len(self.last) - 1))
+        lengths, counts = curve or self.curve(min(rows, len(self.last) - 1))
         if self.period:  # the latest length that is a whole number of periods away has the most
             turns = np.maximum((length - lengths) // (self.period * self.block), 0)
             turns[lengths <= self.start * self.block] = 0
@@ -148,6 +150,37 @@ def live_of(kept: list[Layout] | tuple[Layout, ...], block: int, rows: int) -> L
         if 2 * (bound + step) + 1 < rows:
             start, period, rows = 2 * bound, step, 2 * (bound + step)
     return Live(last_rows(whole, rows + 1), before, whole.sink, block, start, period)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Of heads that share one KV head: live keys after N tokens, the most ever live, columns never dropped."""
+
+    tokens: int
+    peak: int
+    forever: int
+
+
+def held(kept: tuple[Layout, ...], block: int, length: int) -> Held:
+    """What is held after `length` tokens; of heads that come from others by a move, by what those hold.
+
+    >>> held((Layout.parse("d<2 | j%4==1"),), 16, 160)
+    Held(tokens=64, peak=64, forever=3)
+    """
+    rows = -(-length // block)
+    found = moved(kept, block)
+    by, heads = 0, kept
+    if found is not None and rows > found.by + 2 * found.reach + 4:
+        by, heads = found.by, found.first
+    live, curve = _known(heads, block, length // block + 1)
+    less = length - by * block
+    return Held(live.tokens(less), live.peak(less, curve), live.forever(rows - by))
+
+
+@lru_cache(maxsize=64)
+def _known(kept: tuple[Layout, ...], block: int, rows: int) -> tuple[Live, tuple[np.ndarray, np.ndarray]]:
+    live = live_of(kept, block, rows)
+    return live, live.curve(min(rows, len(live.last) - 1))
 
 
 def live_tokens(classes: Classes, layer: int, kv_head: int, length: int) -> int:

@@ -3,7 +3,7 @@ reads any of it."""
 
 from __future__ import annotations
 
-from patterncc.analysis.costs.live import live_of
+from patterncc.analysis.costs.live import held
 from patterncc.ir.layout import Classes
 
 PAGE = 16  # tokens of a page, as vLLM has them unless told otherwise
@@ -22,5 +22,5 @@ def paged_tokens(classes: Classes, layer: int, length: int, page: int = PAGE) ->
     if not classes.causal:
         return -(-length // page) * page
     kept = [classes.layouts[k] for k in sorted(set(classes.of[layer]))]
-    live = live_of(kept, classes.block, length // classes.block + 1).tokens(length)
+    live = held(tuple(kept), classes.block, length).tokens
     return -(-live // page) * page

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from patterncc.analysis.costs.live import live_of
+from patterncc.analysis.costs.live import held
 from patterncc.analysis.costs.weights import token_pairs
 from patterncc.ir.layout import Classes
 
@@ -54,9 +54,8 @@ def price(classes: Classes, length: int = LENGTH, dtype: str = "bf16") -> Price:
     whole = length * (length + 1) // 2 if classes.causal else length * length
     tokens = length * classes.kv_heads * classes.layers  # not causal: an earlier token may attend it
     if classes.causal:
-        blocks = length // classes.block + 1
         tokens = sum(
-            count * live_of([classes.layouts[k] for k in sorted(group)], classes.block, blocks).tokens(length)
+            count * held(tuple(classes.layouts[k] for k in sorted(group)), classes.block, length).tokens
             for group, count in groups.items()
         )
     size = 2 * classes.head_dim * SIZES[dtype]  # bytes of K and V of one token and one KV head

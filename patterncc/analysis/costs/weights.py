@@ -14,7 +14,9 @@ A block that only a window or a sink touches is kept in part: at most two distan
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
+from patterncc.analysis.costs.moved import Moved, moved
 from patterncc.analysis.geometry.box import Box
 from patterncc.analysis.geometry.budget import DEFAULT, Budget
 from patterncc.analysis.geometry.extent import extent
@@ -82,10 +84,28 @@ def weights(layout: Layout, causal: bool, block: int, rows: int, budget: Budget 
     if layout.window:
         bound = max(bound, layout.window[0] // block + 2)
     bound = max(bound, layout.sink // block + 1)
-    if 2 * (bound + period) >= rows:
-        return _weights(whole, layout, causal, block, rows, budget)
-    first = _weights(whole, layout, causal, block, 2 * (bound + period), budget)
-    return Weights(first.blocks, first.tokens, 2 * bound, period)
+    endless = 2 * (bound + period) < rows
+    count = 2 * (bound + period) if endless else rows
+    found = moved((layout,), block)
+    if found is None:
+        first = _weights(whole, layout, causal, block, count, budget)
+    else:
+        first = _by_move(found, block, count)
+    return Weights(first.blocks, first.tokens, 2 * bound, period) if endless else first
+
+
+def _by_move(found: Moved, block: int, rows: int) -> Weights:
+    """The weights of a layout that comes from another by a move of its residues."""
+    by, (whole, near) = min(found.by, rows), (_once(x[0], block, rows) for x in (found.first, found.near))
+    blocks, tokens = near.blocks.copy(), near.tokens.copy()
+    blocks[by:] += (whole.blocks - near.blocks)[: rows - by]
+    tokens[by:] += (whole.tokens - near.tokens)[: rows - by]
+    return Weights(blocks, tokens)
+
+
+@lru_cache(maxsize=64)
+def _once(layout: Layout, block: int, rows: int) -> Weights:
+    return _weights(_whole(layout, True, block), layout, True, block, rows, DEFAULT)
 
 
 def token_pairs(layout: Layout, causal: bool, block: int, length: int, known: Weights | None = None) -> int:
@@ -221,11 +241,12 @@ def _part_pairs(layout: Layout, causal: bool, block: int, rows: int) -> tuple[np
         before, after = layout.window
         distances |= set(range(before // block, -(-(before - 1) // block) + 1)) | {0}
         distances |= set() if causal else {-d for d in range(after // block, -(-(after - 1) // block) + 1)}
-    for d in distances:
+    for d in sorted(distances):
         pairs.append(np.stack([i, i - d], 1))
     if layout.sink % block:
-        pairs.append(np.stack([i, np.full(rows, layout.sink // block)], 1))
-    both = np.unique(np.concatenate(pairs), axis=0)
+        cut = layout.sink // block
+        pairs.append(np.stack([i, np.full(rows, cut)], 1)[~np.isin(i - cut, sorted(distances))])
+    both = np.concatenate(pairs)  # no pair is among them twice
     both = both[(both[:, 1] >= 0) & (both[:, 1] < rows)]
     return tuple((both[both[:, 1] <= both[:, 0]] if causal else both).T)
 
