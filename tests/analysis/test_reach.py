@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from patterncc.analysis.proofs.reach import across, fine
 from patterncc.analysis.proofs.reach.across import Reached
 from patterncc.analysis.proofs.reach.compose import keeps_blocks
 from patterncc.analysis.proofs.reach.reach import layers_to_reach, reach
+from patterncc.analysis.proofs.reach.sources import sources
 from patterncc.ir.layout import Layout
 from tests.analysis.oracle import classes_of, random_layout, random_term, smallest
 from tests.witness import kept_tokens
@@ -255,6 +257,37 @@ def test_no_small_counterexample_is_left_open():
             assert found.answer.smallest or (not causal and brute[0] > 0), what
         said.add((causal, brute is None))
     assert len(said) == 4
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_layers_that_cover_in_turn_are_enough(causal: bool):
+    """Thirty-two arcs of a stride of 1024, an arc a layer, and a window: all layers are needed, and they suffice. What
+    composing them would take is beyond any budget."""
+    ahead = "" if causal else "-31<=d<1 | "
+    heads = [[Layout.parse(f"{ahead}d<32 | j%1024=={32 * layer + h}") for h in range(32)] for layer in range(32)]
+    classes = classes_of(heads, block=64, causal=causal, kv_heads=8)
+    start = time.perf_counter()
+    verdict = reach(classes, DEFAULT)[0]
+    assert time.perf_counter() - start < 6, "a quarter of a second is what it takes; a busy machine is allowed for"
+    assert verdict.holds is True and (verdict.value == 32 or not causal)
+    few = reach(classes_of([x[:1] for x in heads[:3]], block=64, causal=causal, kv_heads=1), DEFAULT)[0]
+    assert few.holds is not True
+
+
+def test_a_query_token_is_followed_back_by_ranges():
+    """Against Boolean matrix products, with residues of columns and of distances, bounds, random parts and masks."""
+    for seed in range(150):
+        r = random.Random(seed)
+        block = r.choice([1, 2, 3])
+        layers = [[random_layout(r, True, 0.3, block) for _ in range(r.randint(1, 2))] for _ in range(r.randint(1, 3))]
+        tokens = r.randint(1, 30 * block)
+        connected = np.eye(tokens, dtype=bool)
+        for heads in layers:
+            step = np.logical_or.reduce([kept_tokens(x, tokens, causal=True, block=block) for x in heads])
+            connected |= (step.astype(np.float32) @ connected.astype(np.float32)) > 0
+        t = r.randrange(tokens)
+        found = sources([union(heads) for heads in layers], t, block)
+        assert (found == connected[t, : t + 1]).all(), (seed, block, [[str(x) for x in heads] for heads in layers], t)
 
 
 def test_a_counterexample_far_out_is_found_where_nothing_small_is():

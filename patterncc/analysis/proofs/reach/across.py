@@ -175,6 +175,8 @@ def _followed(layers: Sequence[Layer], steps: Mapping[Layer, np.ndarray]) -> np.
             step = (reached | start).astype(np.float32) @ steps[layer].astype(np.float32) > 0
             before, reached = reached, reached | (step & inside)
             idle = {*idle, layer} if np.array_equal(before, reached) else set()
+            if np.array_equal(reached, inside):  # there is nothing more
+                break
     return reached
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import replace
+from functools import cache
 
 from patterncc.analysis.geometry.answer import Answer
 from patterncc.analysis.geometry.budget import Budget, Undecided
@@ -28,10 +29,11 @@ from patterncc.analysis.geometry.union import Span, Union, meet, union
 from patterncc.analysis.proofs.reach.across import OfTokens, Reached, across
 from patterncc.analysis.proofs.reach.compose import first_unconnected, keeps_blocks
 from patterncc.analysis.proofs.reach.fine import refined
-from patterncc.analysis.proofs.reach.small import first_small, settled_small
+from patterncc.analysis.proofs.reach.small import first_small, further, settled_small
 from patterncc.analysis.proofs.reach.sources import sources
 from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
 from patterncc.ir.layout import Classes, Layout, Term
+from patterncc.ir.terms import simplify
 from patterncc.ir.tokens import touched_terms, whole_terms
 
 Firsts = list[tuple[int, int] | None]  # after 1, 2, ... layers: the smallest unconnected (row, column)
@@ -42,7 +44,10 @@ def reach(classes: Classes, budget: Budget, within: int | None = None) -> tuple[
     """One verdict for the model; its value is the smallest number of layers. `within`: only the first so many."""
     layers = tuple(range(min(classes.layers, within or classes.layers)))
     rows = classes.of[: len(layers)]
-    unions = {row: union(classes.layouts[k] for k in dict.fromkeys(row)) for row in dict.fromkeys(rows)}
+    unions = {
+        row: _joined((union(classes.layouts[k] for k in dict.fromkeys(row)),), classes.causal)
+        for row in dict.fromkeys(rows)
+    }
     kept = [unions[row] for row in rows]
     found = layers_to_reach(kept, classes.causal, classes.block, budget)
     many = f"{len(kept)} layers" if len(kept) > 1 else "1 layer"
@@ -77,7 +82,41 @@ def layers_to_reach(kept: list[Union], causal: bool, block: int, budget: Budget)
     asked = kept[: covering or len(kept)]
     if covering is None and (answer := first_small(kept, causal, block)).smallest:
         return Reached(len(kept) + 1, None, answer)
+    direct = _together(asked, causal, block, budget)
+    if direct is not None:
+        asked = asked[:direct]
+        covering = direct  # as if the last of them covered alone
+        if direct > 1 and _leave_some(asked[:-1], causal, block):
+            return Reached(direct, direct)
     return settled_small(asked, _composed(asked, alone, covering, causal, block, budget), causal, block, budget)
+
+
+def _together(layers: list[Union], causal: bool, block: int, budget: Budget) -> int | None:
+    """The smallest number of layers that together attend every pair: each is connected by one step, and stays. None if
+    they do not, as far as is known."""
+    numbers = range(1, len(layers) + 1)
+
+    @cache
+    def attend(n: int) -> bool:
+        return _alone(_joined(tuple(dict.fromkeys(layers[:n])), causal), causal, block, budget).holds is True
+
+    return numbers[bisect_left(numbers, True, key=attend)] if attend(len(layers)) else None
+
+
+def _joined(layers: tuple[Union, ...], causal: bool) -> Union:
+    windows = [layer.window for layer in layers if layer.window]
+    return Union(
+        frozenset(simplify((term for layer in layers for term in layer.terms), causal=causal)),
+        (max(before for before, _ in windows), max(after for _, after in windows)) if windows else None,
+        max(layer.sink for layer in layers),
+        frozenset(random for layer in layers for random in layer.randoms),
+        frozenset(mask for layer in layers for mask in layer.masks),
+    )
+
+
+def _leave_some(layers: list[Union], causal: bool, block: int) -> bool:
+    """Whether some pair that the layers leave unconnected is easily found."""
+    return first_small(layers, causal, block).pair is not None or (causal and further(layers, block) is not None)
 
 
 def _composed(

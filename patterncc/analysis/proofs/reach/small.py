@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 
 from patterncc.analysis.geometry.answer import INFINITY, Answer
@@ -22,13 +21,14 @@ from patterncc.analysis.geometry.finite import kept_together
 from patterncc.analysis.geometry.union import Union, union
 from patterncc.analysis.proofs.reach.across import Pair, Reached, decides, unconnected
 from patterncc.analysis.proofs.reach.sources import sources
-from patterncc.ir.layout import Layout
+from patterncc.ir.layout import QUERY, Layout
 from patterncc.lazy import np
 
 TOKENS = 512  # looked at, at most, where that decides nothing beyond them
 FIRST = 96  # looked at before anything is composed: most that stays unconnected is here
 STEPS = 32  # layers after which most bring nothing more within so few tokens
-FURTHER = 1 << 26  # block pairs of single query tokens, times the layers that they are followed through
+FURTHER = 1 << 23  # tokens before a single query token that is followed back, times the layers
+SQUARE = 1 << 10  # its block row, where residues of distances make it a matrix, or rows are drawn
 
 
 def settled_small(kept: Sequence[Union], found: Reached, causal: bool, block: int, budget: Budget) -> Reached:
@@ -59,7 +59,7 @@ def settled_small(kept: Sequence[Union], found: Reached, causal: bool, block: in
             return Reached(least, least + sure)
         pair, settled = found.answer.pair, max(found.answer.settled, leaves(most).settled)
         if pair is None and causal:
-            pair = _further(kept, block)
+            pair = further(kept, block)
         least = least if pair is None else len(kept) + 1
         return Reached(least, None, Answer(pair, settled if causal or pair is None else 0))
     answer = leaves(most)
@@ -103,15 +103,16 @@ def _looked_at(layers: Sequence[Union], causal: bool, block: int, tokens: int) -
     return unconnected(layers, steps, causal=causal)
 
 
-def _further(kept: Sequence[Union], block: int) -> Pair | None:
+def further(kept: Sequence[Union], block: int) -> Pair | None:
     """Some unconnected pair of causal layers, of a query token twice as far as the last one that connects all."""
-    plain = [replace(layer, randoms=frozenset(), masks=frozenset()) for layer in kept]
-    if plain != list(kept):
-        return None  # what a random part may connect is not followed further
     row = TOKENS // block + 1
-    while len(dict.fromkeys(plain)) * row * row <= FURTHER and row * block * len(plain) <= FURTHER:
+    squares = any(
+        layer.opaque or any(t.anchor == QUERY and t.width < t.every for t in layer.terms)
+        for layer in dict.fromkeys(kept)
+    )
+    while row * block * len(kept) <= FURTHER and not (squares and row > SQUARE):
         t = (row + 1) * block - 1
-        missing = ~sources(plain, t, block)
+        missing = ~sources(kept, t, block)
         if missing.any():
             return t, int(np.argmax(missing))
         row *= 2
