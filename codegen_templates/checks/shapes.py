@@ -153,7 +153,8 @@ def check_paged(
     if k_cache.stride(-1) != 1 or v_cache.stride(-1) != 1:
         raise ValueError("the last dimension of k_cache and v_cache must be contiguous")
     check_lengths(q, seq_lens=seq_lens, query_start_loc=query_start_loc)
-    if block_table.dim() != 2 or len(block_table) != len(seq_lens) or len(query_start_loc) != len(seq_lens) + 1:
+    count = seq_lens.shape[0]
+    if block_table.dim() != 2 or block_table.shape[0] != count or query_start_loc.shape[0] != count + 1:
         raise ValueError(
             f"block_table is [requests, max_pages], seq_lens [requests], query_start_loc [requests + 1]; "
             f"got {list(block_table.shape)}, {list(seq_lens.shape)} and {list(query_start_loc.shape)}"
@@ -199,10 +200,11 @@ def check_lengths(q: Tensor, **tensors: Tensor) -> None:
 
 def _check_whole(q: Tensor, dim: int, **tensors: Tensor) -> None:
     """Whole numbers on the device of q."""
+    device = q.device
     for name, x in tensors.items():
         if x.dtype not in (torch.int32, torch.int64) or x.dim() != dim:
             raise TypeError(f"{name} must be {('one', 'two')[dim - 1]}-dimensional int32; it is {said(x)}")
-        if x.device != q.device:
+        if x.device != device:
             raise ValueError(f"{name} is on {x.device} and q on {q.device}; move one")
 
 

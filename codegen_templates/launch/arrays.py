@@ -186,6 +186,13 @@ def kv_heads(heads: int, head_offset: int) -> list[int]:
 
 
 @cache
+def kinds(heads: Heads) -> int:
+    """How many programs it takes for the query heads present where those of a KV head and class share one."""
+    classes = present(*heads)
+    return len(set(zip(kv_heads(len(classes), heads[1]), classes, strict=True)))
+
+
+@cache
 def shared(heads: Heads) -> int:
     """The most heads that may share a tile."""
     return group_size(present(*heads), heads[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, reduce
 from operator import or_
@@ -44,12 +44,14 @@ class Requests:
 
     def launches(
         self, *tensors: torch.Tensor | None, dim: int | None
-    ) -> Iterator[tuple[Requests, tuple[torch.Tensor | None, ...]]]:
+    ) -> Iterable[tuple[Requests, tuple[torch.Tensor | None, ...]]]:
         """The requests, as many at a time as a launch can have, and their parts of tensors, in whose dimension `dim`
         they are numbered, if in any. A launch without all of them writes nothing of what is in none."""
-        if self.count <= MOST_TOGETHER:
-            yield self, tensors
-            return
+        return ((self, tensors),) if self.count <= MOST_TOGETHER else self._parts(tensors, dim)
+
+    def _parts(
+        self, tensors: tuple[torch.Tensor | None, ...], dim: int | None
+    ) -> Iterator[tuple[Requests, tuple[torch.Tensor | None, ...]]]:
         for first in range(0, self.count, MOST_TOGETHER):
             count = min(MOST_TOGETHER, self.count - first)
             lists = (self.q_starts, self.kv_starts, self.pages)

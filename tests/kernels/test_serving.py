@@ -172,6 +172,23 @@ def test_heads_that_are_alike_share_a_tile() -> None:
     check_decode(of, paged(of, [(1, 80), (1, 47)], page=32))
 
 
+def test_keys_are_split_by_the_programs_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by KV heads: those whose query heads keep different columns take a program for each kind."""
+    text = HEAD.replace("heads: 2\n", "heads: 8\n", 1) + "shards: [{heads: '0-2', local: 2}, {heads: rest, stride: 3}]"
+    of, asked = held(text), list[int]()
+    monkeypatch.setattr(of.part("launch.configs"), "splits", lambda processors, tiles, keys: asked.append(tiles) or 1)
+    grids: list[int] = []
+    launch = of.part("launch.kept").Launch.__call__
+
+    def seen(self, kernel, grid, *given):  # type: ignore[no-untyped-def]
+        grids.append(grid[0] * grid[1] * grid[2])
+        launch(self, kernel, grid, *given)
+
+    monkeypatch.setattr(of.part("launch.kept").Launch, "__call__", seen)
+    check_decode(of, paged(of, [(1, 80), (1, 47)], page=32))
+    assert asked == grids == [2 * 2]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(dtype: torch.dtype) -> None:
     of = held(BY_QUERY_HEAD)

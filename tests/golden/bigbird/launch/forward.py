@@ -122,13 +122,14 @@ def forward_paged(
     Short queries take one tile with all heads of a KV head that are alike, and several programs share their keys.
     are_some_left: whether some queries may be of no request.
     """
-    count, page, (rows, heads, _) = len(seq_lens), k_cache.shape[1], q.shape
+    count, page, (rows, heads, _) = seq_lens.shape[0], k_cache.shape[1], q.shape
     kv_len = block_table.shape[1] * page  # the lengths are known to the device alone
     packed = query_start_loc, seq_lens, block_table, rows if are_some_left else 0
     requests = Requests(count, max_q_len, kv_len, 0, 0, *packed)
     out, lse = _room(q, count, max_q_len)
     if splits is None:
-        splits = configs.splits(processors(q.device), count * k_cache.shape[2] * max_q_len, kv_len)
+        tiles = count * arrays.kinds((layer, head_offset, heads)) * max_q_len
+        splits = configs.splits(processors(q.device), tiles, kv_len)
     if not count or not max_q_len:
         return out, lse
     parts, lses = (out, lse) if splits == 1 else _room(q, count, max_q_len, splits)
@@ -220,7 +221,8 @@ def _forward(
     pattern, entries, groups = arrays.row_groups(heads, requests.rows, requests.columns, block_h, device)
     align, strides = in_units(q.element_size(), strides)
     split_strides = (out.stride(0), lse.stride(0)) if splits > 1 else (0, 0)
-    kinds = tuple(x if x is None else x.dtype for x in (requests.q_starts, requests.kv_starts, requests.pages))
+    lists = (requests.q_starts, requests.kv_starts, requests.pages) if requests.are_packed else ()
+    kinds = [x if x is None else x.dtype for x in lists]
     tile = block_q, block_h, config.keys, config.warps, config.stages
     launch = _forward_launch(device, (q.dtype, out.dtype, *kinds), tile, page, align, precision(q))
     rest = split_strides[0], lse_stride, lse.stride(-2), split_strides[1]
@@ -250,7 +252,7 @@ def _forward_launch(
         BLOCK_N=block_n,
         PAGE=page,
         ALIGN=align,
-        IS_PACKED=dtypes[2] is not None,
+        IS_PACKED=len(dtypes) > 2,
         IS_LOOKED_UP=FORM == "table" or page > 0,
         STAGES=stages,
         PRECISION=precision,

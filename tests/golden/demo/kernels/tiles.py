@@ -22,7 +22,10 @@ LN_2 = tl.constexpr(0.6931471805599453)
 @triton.jit
 def capped(b_s, scale):
     """Scores, of which tanh has been taken where the pattern says so, and what is left to multiply them by."""
-    return b_s, scale
+    if HAS_SOFTCAP:
+        return tanh(b_s * (scale / (SOFTCAP * LOG2_E))), SOFTCAP * LOG2_E
+    else:
+        return b_s, scale
 
 
 @triton.jit
