@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path as FolderPath
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from patterncc.language.limits import MOST_WORK
 from patterncc.language.masks import MaskError, read_mask
 from patterncc.language.resolved import Resolved
 from patterncc.language.source import BAD, Path
+from patterncc.language.token_masks import MaskWarning, token_level
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,6 +120,8 @@ class Entry:
         except MaskError as error:
             self._note(("mask",), error.message, error.help)
             return None
+        if self.block is not BAD and (doubt := token_level(mask, name, self.block)):
+            warnings.warn(doubt, MaskWarning, stacklevel=1)  # who reads it twice is told once
         if mask.ndim == 2:
             return mask
         if heads is BAD or self.heads is None:

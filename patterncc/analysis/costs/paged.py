@@ -17,7 +17,7 @@ def paged_tokens(classes: Classes, layer: int, length: int, page: int = PAGE) ->
     >>> from patterncc.ir.layout import Layout
     >>> one = Classes("x", 64, True, 64, 2, 1, (Layout.parse("d<4 | j%8==0"), Layout.parse("d<4 | j%8==4")), ((0, 1),))
     >>> paged_tokens(one, 0, 6400) // 64
-    27
+    28
     """
     if not classes.causal:
         return -(-length // page) * page
