@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -15,13 +14,12 @@ from torch.autograd import forward_ad
 
 from ..checks.values import number
 from ..pattern import HEAD_DIM, NAME
+from .imports import operator_name, own
 
 PLAIN = (Tensor, torch.nn.Parameter)
 _usual = [torch._C.DispatchKeySet(key).raw_repr() for key in (DispatchKey.BackendSelect, DispatchKey.ADInplaceOrView)]
 USUAL = (_usual[0], _usual[0] | _usual[1])  # what torch's dispatcher includes in inference mode, and else
 _imported: dict[str, ModuleType] = {}
-PACKAGE = __package__.rpartition(".")[0]
-NAMESPACE = PACKAGE.replace(".", "_")  # of the operators: one for each package, whatever its pattern's name
 
 
 def path(q: Tensor, launches: str, fallback: str) -> ModuleType:
@@ -32,7 +30,7 @@ def path(q: Tensor, launches: str, fallback: str) -> ModuleType:
         raise TypeError(f"{NAME}: kernels take float32, float16, bfloat16; float64 is for gradient checks on a CPU")
     name = fallback if is_cpu else launches
     try:
-        return _imported.get(name) or _imported.setdefault(name, import_module(f"{PACKAGE}.{name}"))
+        return _imported.get(name) or _imported.setdefault(name, own(name, __name__))
     except ImportError as error:
         if is_cpu:
             raise
@@ -73,6 +71,11 @@ def refuse_tangents(*tensors: Tensor) -> None:
 
 def _refuse_forward_mode(*_tangents: object) -> None:
     raise NotImplementedError(f"{NAME}: attention has no forward-mode derivative; use torch.autograd.grad or vjp")
+
+
+def operator(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Make a function an operator of torch."""
+    return torch.library.custom_op(operator_name(name), mutates_args=())
 
 
 def differentiable(operator: Callable[..., Any], save: Callable[..., None], backward: Callable[..., Any]) -> Any:

@@ -8,12 +8,12 @@ from torch import Tensor
 from ..checks.shapes import check_attention, check_layer
 from ..checks.values import check_tensors, whole
 from .dispatch import (
-    NAMESPACE,
     autocast,
     default_scale,
     differentiable,
     is_plain,
     lse_dtype,
+    operator,
     path,
     refuse_second,
     refuse_tangents,
@@ -65,7 +65,7 @@ def attention(
     return (out, lse) if return_lse else out
 
 
-@torch.library.custom_op(f"{NAMESPACE}::attention", mutates_args=())
+@operator("attention")
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, layer: int, scale: float, head_offset: int, q_start: int, kv_start: int
 ) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ def _forward(
         return path(q, "launch.forward", "cpu.attention").forward(q, k, v, **place)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::attention_backward", mutates_args=())
+@operator("attention_backward")
 def _backward(
     dout: Tensor,
     dlse: Tensor | None,

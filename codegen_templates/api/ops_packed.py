@@ -9,12 +9,12 @@ from ..checks.shapes import check_decode, check_layer, check_paged, check_varlen
 from ..checks.values import check_tensors, whole
 from ..launch.requests import query_starts
 from .dispatch import (
-    NAMESPACE,
     autocast,
     default_scale,
     differentiable,
     is_plain,
     lse_dtype,
+    operator,
     path,
     refuse_first,
     refuse_second,
@@ -151,7 +151,7 @@ def _packed_sinks(out: Tensor, lse: Tensor, sinks: Tensor, starts: Tensor | None
     return out, lse.mT
 
 
-@torch.library.custom_op(f"{NAMESPACE}::attention_varlen", mutates_args=())
+@operator("attention_varlen")
 def _varlen(
     q: Tensor,
     k: Tensor,
@@ -170,7 +170,7 @@ def _varlen(
         return forward(q, k, v, *lengths, layer=layer, scale=scale, head_offset=head_offset)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::attention_varlen_backward", mutates_args=())
+@operator("attention_varlen_backward")
 def _varlen_backward(
     dout: Tensor,
     dlse: Tensor | None,
@@ -193,7 +193,7 @@ def _varlen_backward(
         return backward(*tensors, max_seqlen_q, max_seqlen_k, layer=layer, scale=scale, head_offset=head_offset)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::attention_paged", mutates_args=())
+@operator("attention_paged")
 def _paged(
     q: Tensor,
     k_cache: Tensor,

@@ -98,12 +98,18 @@ def _masked(mask: int, i: Tensor, j: Tensor) -> Tensor:
     return (byte >> (7 - (bit & 7)) & 1).bool() & (i >= 0) & (i < rows) & (j >= 0) & (j < columns)
 
 
+def _mapped(file: str, rows: int, columns: int) -> Tensor:
+    """A mask's packed bits, mapped from its file: at the import, for the file may be another one later."""
+    path = os.path.join(os.path.dirname(os.path.dirname(__file__)), file)
+    return torch.from_file(path, size=-(-rows * columns // 8), dtype=torch.uint8, device="cpu")
+
+
+_mapped_masks = [_mapped(*mask) for mask in MASKS]
+
+
 @functools.cache
 def _bytes(mask: int, device: torch.device) -> Tensor:
-    """The mask's packed bits, mapped from its file."""
-    file, rows, columns = MASKS[mask]
-    path = os.path.join(os.path.dirname(os.path.dirname(__file__)), file)
-    return torch.from_file(path, size=-(-rows * columns // 8), dtype=torch.uint8).to(device)
+    return _mapped_masks[mask].to(device)
 
 
 def mask_rows(mask: int, device: torch.device) -> Tensor:
