@@ -38,7 +38,7 @@ def tile_place(tile, tiles, heads, groups, starts, ends, CONSUMERS: gl.constexpr
         q_stop = kv_stop
         q_start = kv_stop - q_len.to(gl.int32)
         t_begin = q_start & -ROWS
-    t_base = gl.minimum(t_begin + i_tile * (CONSUMERS * ROWS), q_stop)
+    t_base = gl.where(q_start < q_stop, gl.minimum(t_begin + i_tile * (CONSUMERS * ROWS), q_stop), q_stop)
     which = (i_batch, gl.load(p_group + 2), gl.load(p_group), gl.load(p_group + 1))
     return which, (q_first, kv_first), (t_base, q_start, q_stop, kv_start, kv_stop)
 

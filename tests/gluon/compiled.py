@@ -1,0 +1,121 @@
+"""What the compiler makes of a package's Hopper kernels, for sm_90 and without a GPU. Run in a process of its own:
+
+    python -m tests.gluon.compiled FOLDER '{"PAIR": true}'
+
+prints one JSON object. Triton is the one that is found first: its version stands in the object.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+COUNTED = {"products": r"HGMMA\.", "loads": "UTMALDG", "registers set": "USETMAXREG", "wide stores": r"STG\.E\.128"}
+LAYERS = ("kernels", "kernels.hopper")
+
+
+def constants(block: int, head_dim: int, changed: dict[str, Any]) -> dict[str, Any]:
+    """The kernel's constants, as the launcher gives them, but for `changed`."""
+    page = changed.get("PAGE", 0)
+    usual = {"CONSUMERS": 2, "PAGE": 0, "RUN": min(block, page & -page or 64, 64), "ALIGN": 8, "IS_PACKED": bool(page)}
+    usual |= {"STAGES": {64: 8, 128: 6}[head_dim], "PAIR": False}
+    usual |= {"CONSUMER_REGISTERS": 232, "PRODUCER_REGISTERS": 40}
+    return usual | changed
+
+
+def compile_forward(folder: Path, dtype: str, changed: dict[str, Any]) -> Any:
+    """The forward kernel of the package in `folder`."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon._runtime import GluonASTSource
+
+    for name in ("package", *(f"package.{layer}" for layer in LAYERS)):
+        module = sys.modules[name] = ModuleType(name)
+        module.__path__ = [str(folder / name.replace(".", "/").removeprefix("package").strip("/"))]
+    kernels = vars(importlib.import_module("package.kernels.hopper.forward"))
+    tiles = importlib.import_module("package.kernels.tiles")
+    kernel = next(x for name, x in kernels.items() if name.startswith("attn_fwd_hopper"))
+    known = constants(tiles.BLOCK.value, tiles.HEAD_DIM.value, changed)
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
+    boxes = dict.fromkeys(("q", "k", "v"), 64) | dict.fromkeys(("k_run", "v_run"), known["RUN"])
+    pointers = {"out": dtype, "lse": "fp32"}
+    pointers |= dict.fromkeys(("groups", "pattern", "columns", "q_starts", "kv_starts", "pages", "taken"), "i32")
+    signature: dict[str, str] = {}
+    aligned: dict[tuple[int], list[list[Any]]] = {}
+    for place, parameter in enumerate(kernel.params):
+        name = parameter.name
+        if name in known:
+            signature[name] = "constexpr"
+        elif name in boxes:
+            signature[name] = f"tensordesc<{dtype}[1, 1, {boxes[name]}, 64],{layout!r}>"
+        elif name in pointers:
+            signature[name] = f"*{pointers[name]}"
+            aligned[(place,)] = [["tt.divisibility", 16]]
+        else:
+            signature[name] = "fp32" if name == "scale" else parameter.annotation_type or "i32"
+    source = GluonASTSource(kernel, signature, known, aligned)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+
+
+def report(binary: Any) -> dict[str, Any]:
+    """Bytes of shared memory and of spills, instructions, and what the assembler warns of."""
+    import triton
+    from triton.backends.nvidia.compiler import get_ptxas
+
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    with tempfile.TemporaryDirectory() as folder:
+        ptx, cubin = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
+        ptx.write_text(binary.asm["ptx"])
+        cubin.write_bytes(binary.asm["cubin"])
+        command = [get_ptxas(90).path, "-v", "--gpu-name=sm_90a", ptx, "-o", Path(folder) / "again.cubin"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        command = [tools / "cuobjdump", "-sass", cubin]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        command = [tools / "cuobjdump", "--dump-resource-usage", cubin]
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = re.findall(r"\n\s+/\*[0-9a-f]{4,5}\*/\s+(.*?);", text)
+    return {
+        "triton": triton.__version__,
+        "shared": binary.metadata.shared,
+        "stack": int(re.findall(r"STACK:(\d+)", usage)[0]),
+        "spills": sum("STL" in line or "LDL" in line for line in lines),
+        "spills in loops": spills_in_loops(text),
+        "warnings": re.findall(r"\(C75\d\d\)[^\n]*", said),
+        "instructions": len(lines),
+        **{name: len(re.findall(expression, text)) for name, expression in COUNTED.items()},
+    }
+
+
+def spills_in_loops(text: str) -> int:
+    """Loads and stores of spilled registers in loops that multiply: the shortest backward jumps around a product."""
+    found = re.findall(r"\n\s+/\*([0-9a-f]{4,5})\*/\s+(.*?);", text)
+    lines = [(int(address, 16), line) for address, line in found]
+    loops = []
+    for address, line in lines:
+        target = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", line)
+        if target and int(target[1], 16) < address:
+            loops.append((int(target[1], 16), address))
+    products = [address for address, line in lines if "HGMMA" in line]
+    inner = set()
+    for place in products:
+        around = [loop for loop in loops if loop[0] <= place <= loop[1]]
+        if around:
+            inner.add(min(around, key=lambda loop: loop[1] - loop[0]))
+    # a loop around the whole tile is no inner loop: others with products lie in it
+    inner = {a for a in inner if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in inner)}
+    spills = [address for address, line in lines if re.search(r"\b(STL|LDL)\b", line)]
+    return sum(any(first <= place <= last for first, last in inner) for place in spills)
+
+
+if __name__ == "__main__":
+    path, options = Path(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+    kind = options.pop("dtype", "bf16")
+    print(json.dumps(report(compile_forward(path, kind, options))))
