@@ -14,6 +14,7 @@ from .kvcache.cache import KVCache
 from .parallel.exchange import attention_split, exchange_plan, sparse_all_gather
 from .pattern import FACTS as PATTERN
 from .rules.masks import dense_mask
+from .rules.pages import dead_pages
 
 _remember()
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "attention_split",
     "attention_varlen",
     "combine",
+    "dead_pages",
     "decode",
     "dense_mask",
     "exchange_plan",
