@@ -87,7 +87,8 @@ def _rows(
     forget_compiled()
     for (local, stride), package in packages.items():
         cell = cells[local, stride]
-        cell |= {"error": _error(package.attention, cell, inputs, backward), "path": _path(package, inputs[0])}
+        error = _error(package.attention, cell, inputs, backward)
+        cell |= {"error": error, "path": _path(package, inputs[0]), "products": _products(package, inputs[0])}
         calls[f"patterncc {local} {stride}"] = _timed(package.attention, inputs, backward)
         if not backward and tokens <= FLEX_MOST:  # on the CPU flex_attention has no backward
             attention = flex(tokens, heads=HEADS, block=BLOCK, local=local, stride=stride)
@@ -154,6 +155,15 @@ def _path(package: ModuleType, q: torch.Tensor) -> str:
     except ImportError:
         return "torch"
     return "compiled" if compiled.usable(q) else "torch"
+
+
+def _products(package: ModuleType, q: torch.Tensor) -> str:
+    """In what the processor multiplies them: "fp32", or "own" where it may multiply 16-bit numbers itself."""
+    try:
+        compiled = importlib.import_module(f"{package.__name__}.cpu.compiled")
+    except ImportError:
+        return "fp32"
+    return "own" if q.dtype != torch.float32 and compiled.has_half_products() else "fp32"
 
 
 def _timed(attention: Attention, inputs: Tensors, backward: bool) -> Callable[[], object]:

@@ -9,6 +9,12 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+INFO = Path("/proc/cpuinfo")
+FEATURES = {  # as Linux calls them, on x86 and on Arm
+    "avx2": "AVX2", "fma": "FMA", "f16c": "F16C", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bf16",
+    "avx512_fp16": "AVX-512 fp16", "amx_tile": "AMX", "amx_bf16": "AMX bf16", "amx_fp16": "AMX fp16",
+    "asimdhp": "NEON fp16", "bf16": "NEON bf16", "sve": "SVE", "svebf16": "SVE bf16", "sme": "SME",
+}  # fmt: skip
 WRITTEN = Path(__file__).parent / "commit.txt"
 
 
@@ -17,6 +23,7 @@ def describe() -> dict[str, object]:
     return {
         "commit": _commit(),
         "processor": _processor(),
+        "cpu_features": features(),
         "cores": os.cpu_count(),
         "memory_gib": _memory_gib(),
         "accelerator": _accelerator(),
@@ -38,16 +45,24 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
+def features(info: Path = INFO) -> list[str]:
+    """The instructions that matter to matrix products and that the system says this processor has; [] where it says
+    nothing."""
+    values = _cpuinfo(info)
+    flags = {*values.get("flags", "").split(), *values.get("Features", "").split()}
+    return [name for flag, name in FEATURES.items() if flag in flags]
+
+
 def _processor() -> str:
-    """Its name, and the widest vector instructions that matter to matrix products."""
-    info = Path("/proc/cpuinfo")
+    return _cpuinfo(INFO).get("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(info: Path) -> dict[str, str]:
+    """What Linux says of the last processor."""
     if not info.exists():
-        return platform.processor() or platform.machine()
+        return {}
     fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-    values = {name.strip(): value.strip() for name, value in fields.items()}
-    flags = values.get("flags", "").split()
-    wide = [name for name, flag in (("AVX-512", "avx512f"), ("AMX", "amx_tile")) if flag in flags]
-    return ", ".join([values.get("model name", platform.machine()), *wide])
+    return {name.strip(): value.strip() for name, value in fields.items()}
 
 
 def _memory_gib() -> float | None:

@@ -140,6 +140,8 @@ def target_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def where(machine: Mapping[str, Any]) -> str:
     if not machine:
         return "Nothing was measured: the time was over before a process could say what it runs on."
-    place = machine.get("accelerator") or f"{machine['processor']}, {machine['cores']} cores"
+    seen = machine.get("cpu_features")
+    saw = "" if seen is None else f" ({', '.join(seen) or 'no vector instructions seen'})"
+    place = machine.get("accelerator") or f"{machine['processor']}{saw}, {machine['cores']} cores"
     commit = f"; commit {machine['commit']}" if machine.get("commit") else ""
     return f"Measured on {place}; torch {machine['torch']}, triton {machine['triton']}{commit}."

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import figures, report, targets, timing
+from benchmarks import figures, machine, report, targets, timing
 from benchmarks.gpu.shares import with_shares
 from benchmarks.growth import growth
 from benchmarks.patterns import kept_share, strided
@@ -82,6 +82,33 @@ def test_what_was_not_measured_has_no_verdict():
     verdicts = {r["target"]: r["met"] for r in targets.cpu({"attention": [row]})}
     assert verdicts["CPU forward, fp32, 4k to 32k: share of ideal, least"] is False
     assert verdicts["CPU forward over dense, least"] is True
+
+
+def test_what_a_processor_multiplies_itself_has_a_target_of_its_own():
+    """So that a figure of a processor without bf16 instructions is not read as one of those with them."""
+    row = {"direction": "forward", "tokens": 4096, "dtype": "bf16", "speedup": 2.0}
+    rows = [{**row, "share_of_ideal": 0.9, "products": "fp32"}, {**row, "share_of_ideal": 0.45, "products": "own"}]
+    share = "CPU forward, bf16, 4k to 32k: share of ideal, least"
+    for measured, expected in ((rows, (0.9, 0.45)), (rows[:1], (0.9, None)), (rows[1:], (None, 0.45))):
+        found = {r["target"]: r for r in targets.cpu({"attention": measured})}
+        assert (found[share]["value"], found[targets.OWN]["value"]) == expected
+        assert found[targets.OWN]["met"] is (None if expected[1] is None else False)
+
+
+def test_the_suite_says_which_instructions_it_saw(tmp_path):
+    server = "processor : 0\nmodel name : Xeon\nflags : fpu avx2 fma avx512f avx512_bf16 amx_tile amx_bf16\n"
+    for text, seen in (
+        (server, ["AVX2", "FMA", "AVX-512", "AVX-512 bf16", "AMX", "AMX bf16"]),
+        ("Features : fp asimd asimdhp bf16\n", ["NEON fp16", "NEON bf16"]),
+        ("", []),
+    ):
+        (tmp_path / "cpuinfo").write_text(text)
+        assert machine.features(tmp_path / "cpuinfo") == seen
+    assert machine.features(tmp_path / "none") == []
+    assert machine.describe()["cpu_features"] == machine.features()
+    said = report.where({**MACHINE, "cpu_features": ["AVX2", "FMA"]})
+    assert said.startswith("Measured on a processor (AVX2, FMA), 2 cores;")
+    assert "no vector instructions seen" in report.where({**MACHINE, "cpu_features": []})
 
 
 def test_what_was_measured_in_part_is_met_by_nothing_but_can_be_missed():
