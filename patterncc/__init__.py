@@ -2,7 +2,9 @@
 
     patterncc.compile("pattern.yaml")      compile it, prove its promises; the package's path and digest
     patterncc.load("pattern.yaml")         the same, imported: its `attention(q, k, v)` runs
-    from patterncc.kernels import demo     what was compiled on this machine, by name
+    from patterncc.kernels import demo     what was compiled last under this name on this machine
+
+Both functions take a dict, or YAML text, as well as a file.
 
 Importing this module imports nothing else: torch, pydantic and the compiler come with the first call.
 """

@@ -27,6 +27,8 @@ from patterncc.runtime import gallery
 from patterncc.runtime.cache import Cache
 from patterncc.runtime.entry import Entry
 from patterncc.runtime.export import export
+from patterncc.runtime.given import Given, text_of
+from patterncc.runtime.notes import Note, source_of
 
 if TYPE_CHECKING:
     from patterncc.analysis.explain.mend import Mend
@@ -76,7 +78,7 @@ class BrokenPromise(PatternError):
 
 
 def compile(
-    pattern: str | os.PathLike[str],
+    pattern: Given,
     *,
     output: str | os.PathLike[str] | None = None,
     plan: str | None = None,
@@ -84,7 +86,8 @@ def compile(
     binaries: Sequence[str] = (),
     dtype: str = "bf16",
 ) -> Compiled:
-    """Compile a pattern file, or a shipped pattern by name: into the cache, and with `output` a copy into that folder.
+    """Compile a pattern file, a shipped pattern by name, a dict, or YAML text: into the cache, and with `output` a copy
+    into that folder. A dict has the keys of a file; text has several lines, or is in braces.
 
     plan: "closed" or "table", None for the better one; force: build and write it even if it is there, and over a copy
     that was edited; binaries: the architectures for which compiled kernels are put into the package, for tensors of
@@ -92,21 +95,22 @@ def compile(
     Raises PatternError for mistakes in the file, and BrokenPromise for what it promises and does not keep.
     """
     check_options(plan, binaries, dtype)
-    file, cache = gallery.find(pattern), Cache.of_user()
-    key = input_key(file, plan, *binaries_key(binaries, dtype))
+    text, cache = text_of(pattern), Cache.of_user()
+    file = gallery.find(pattern) if text is None else None  # type: ignore[arg-type]
+    key = input_key(file if text is None else text, plan, *binaries_key(binaries, dtype))
     entry = cache.seen(key) if key and not force else None
     cached = entry is not None
     if entry is None:
-        from patterncc.language import load as read
+        from patterncc import language
 
-        package = generate(read(file), plan)
+        package = generate(language.loads(text or "") if file is None else language.load(file), plan)
         if binaries:
             from patterncc.codegen.binaries import ship_binaries
 
             package = ship_binaries(package, tuple(dict.fromkeys(binaries)), dtype)
         cached = not force and cache.find(package.digest) is not None
         entry = cache.store(package, anew=force)
-    cache.remember(entry, key)
+    cache.remember(entry, key, Note(entry.digest, plan, source_of(file)))
     path = entry.path if output is None else export(entry, Path(output), force=force)
     return Compiled(entry.name, entry.digest, path, cached, str(entry.manifest.options["form"]), entry)
 
@@ -163,37 +167,45 @@ def check_head_dim(pattern: Pattern) -> None:
         raise PatternError([_at(pattern, "head_dim", f"head_dim is {pattern.head_dim}; kernels take {limits}", None)])
 
 
-def load(pattern: str | os.PathLike[str], *, plan: str | None = None) -> ModuleType:
-    """The package of a pattern file, of a shipped pattern, or of what was last compiled under a name; imported."""
-    name = os.fspath(pattern)
-    if name not in gallery.shipped() and not gallery.is_path(name) and is_name(name):
-        module = load_compiled(name)
-        if module is not None:
-            return module
+def load(pattern: Given, *, plan: str | None = None) -> ModuleType:
+    """The package of a pattern file, of a shipped pattern, of what was last compiled under a name, or of a dict or YAML
+    text as `compile` takes them; imported."""
+    name = pattern if isinstance(pattern, str) and is_name(pattern) and not gallery.is_path(pattern) else ""
+    module = load_compiled(name) if name and name not in gallery.shipped() else None
+    if module is not None:
+        return module
     return compile(pattern, plan=plan).load()
 
 
 def load_compiled(name: str) -> ModuleType | None:
-    """What was last compiled under this name, else the shipped pattern of this name, imported; None without either."""
+    """What was last compiled under this name (see runtime/latest.py), else the shipped pattern of this name, imported;
+    None without either."""
+    from patterncc.runtime.latest import latest
     from patterncc.runtime.load import load as load_entry
 
-    entry = Cache.of_user().latest(name) if is_name(name) else None
+    def build(given: Given, plan: str | None) -> Entry:
+        return compile(given, plan=plan).entry
+
+    entry = latest(name, Cache.of_user(), build) if is_name(name) else None
     if entry is not None:
         return load_entry(entry)
     return compile(name).load() if name in gallery.shipped() else None
 
 
-def input_key(file: Path, plan: str | None, *more: bytes) -> str | None:
-    """What the package depends on, hashed: the file, the options and the compiler itself. None when the file may name
+def input_key(given: Path | str | None, plan: str | None, *more: bytes) -> str | None:
+    """What the package depends on, hashed: the file or text, the options and the compiler itself. None when it may name
     further files, is a pipe, which can be read but once, or cannot be read: then it is compiled, which says why."""
-    try:
-        if not file.is_file():
+    if isinstance(given, str):
+        text, suffix = given.encode("utf-8", "surrogatepass"), b" text"
+    else:
+        try:
+            if given is None or not given.is_file():
+                return None
+            with given.open("rb") as handle:
+                text, suffix = handle.read(LARGEST_FILE + 1), os.fsencode(given.suffix)
+        except (OSError, ValueError):
             return None
-        with file.open("rb") as handle:
-            text = handle.read(LARGEST_FILE + 1)
-    except (OSError, ValueError):
-        return None
-    parts = (text, os.fsencode(file.suffix), str(plan).encode(), _compiler(), *more)
+    parts = (text, suffix, str(plan).encode(), _compiler(), *more)
     if b"mask" in text or b"\\" in text:  # an escape may spell it
         return None
     return hashlib.sha256(b"".join(hashlib.sha256(p).digest() for p in parts)).hexdigest()

@@ -1,6 +1,7 @@
 """What was compiled on this machine, by name: `from patterncc.kernels import demo`.
 
-The latest package compiled under the name; a shipped pattern is compiled if it was not yet.
+The last pattern compiled under the name, as its file is now; a line on stderr says which file and digest that is. A
+shipped pattern is compiled if it was not yet. `patterncc.load("FILE.yaml")` is always that file.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ class Cache:
             except UsageError:
                 pass
         other = earlier.source if earlier and earlier.digest != entry.digest else None
-        if other and note.source and other != note.source and os.path.isfile(other):
+        if other and note.source and not _is_same(other, note.source):
             warnings.warn(
                 f"two files are named {entry.name}: {note.source} and, before, {other}; "
                 f"`from patterncc.kernels import {entry.name}` gives the first of them",
@@ -281,6 +281,14 @@ def _close(folder: Path) -> None:
     """Keep everybody else from writing what lies in the folder, whatever the umask was."""
     for path in folder.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
+
+
+def _is_same(other: Path, path: Path) -> bool:
+    """Whether both are one file; also when the other one is gone."""
+    try:
+        return os.path.samefile(other, path)
+    except OSError:
+        return True
 
 
 def _is_whole(entry: Entry) -> bool:

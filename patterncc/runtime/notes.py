@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patterncc.runtime.trust import check_trust
 
 DIGEST = re.compile("[0-9a-f]{64}")
 MOST_BYTES = 1 << 16
-MOST_SOURCES = 8
+MOST_OTHERS = 8
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,18 @@ class Note:
 
     digest: str
     plan: str | None = None
-    sources: tuple[Path, ...] = ()  # the last one first
-
-    @property
-    def source(self) -> Path | None:
-        return self.sources[0] if self.sources else None
+    source: Path | None = None
+    others: tuple[Path, ...] = ()  # the last one first
 
     def after(self, earlier: Note | None) -> Note:
-        """This note with the sources of an earlier one behind its own."""
-        known = dict.fromkeys([*self.sources, *(earlier.sources if earlier else ())])
-        return Note(self.digest, self.plan, tuple(known)[:MOST_SOURCES])
+        """This note, with the sources of an earlier one among the others."""
+        before = () if earlier is None else (earlier.source, *earlier.others)
+        others = dict.fromkeys(path for path in before if path not in (None, self.source))
+        return replace(self, others=tuple(filter(None, others))[:MOST_OTHERS])
 
     def write(self) -> bytes:
-        return b"\n".join([self.digest.encode(), (self.plan or "").encode(), *map(os.fsencode, self.sources)])
+        paths = (os.fsencode(path or "") for path in (self.source, *self.others))
+        return b"\n".join([self.digest.encode(), (self.plan or "").encode(), *paths])
 
 
 def read(root: Path, place: str, name: str) -> Note | None:
@@ -50,19 +49,19 @@ def read(root: Path, place: str, name: str) -> Note | None:
     try:
         with path.open("rb") as file:
             digest, _, rest = file.read(MOST_BYTES).partition(b"\n")
-        plan, _, sources = rest.partition(b"\n")
+        plan, source, *others = [*rest.split(b"\n"), b""][: 2 + MOST_OTHERS] if rest else (b"", b"")
         if not DIGEST.fullmatch(digest.decode("ascii")):
             return None
-        paths = tuple(Path(os.fsdecode(line)) for line in sources.split(b"\n") if line)
-        return Note(digest.decode(), plan.decode("ascii") or None, paths)
+        paths = tuple(Path(os.fsdecode(line)) for line in others if line)
+        return Note(digest.decode(), plan.decode("ascii") or None, Path(os.fsdecode(source)) if source else None, paths)
     except (OSError, ValueError):
         return None
 
 
-def source_of(file: Path | None) -> tuple[Path, ...]:
+def source_of(file: Path | None) -> Path | None:
     """The whole path of a pattern's file, where it can be kept in a note."""
     try:
         path = None if file is None else Path(os.path.abspath(file))
     except OSError:  # the working folder was removed
-        return ()
-    return () if path is None or "\n" in os.fspath(path) else (path,)
+        return None
+    return None if path is None or "\n" in os.fspath(path) else path
