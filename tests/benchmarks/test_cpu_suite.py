@@ -45,7 +45,7 @@ def test_results_replace_earlier_ones_when_all_is_measured(measures, tmp_path, c
     assert not list(tmp_path.glob("*unfinished*"))
     said = capsys.readouterr().out
     assert "met      slowest proof of the adversarial set" in said
-    assert "empty    start-up" in said and "empty    decoding: share of the copy" in said
+    assert "empty    start-up" in said and "empty    decoding, 100 MB and more: share of the copy" in said
     assert "| strides 8 |" in (tmp_path / "cpu.md").read_text()
 
 
