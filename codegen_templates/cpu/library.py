@@ -2,7 +2,8 @@
 
 The compiler is `$CC`, cc, gcc or clang, or the one in the package ziglang, which pip can install: the first whose
 library passes a trial, a small attention once more in fp64. Where there is none, torch's operators do the work.
-`PATTERNCC_CPU=torch` asks for these, `PATTERNCC_CPU=compiled` for an error instead.
+`PATTERNCC_CPU=torch` asks for these, `PATTERNCC_CPU=compiled` for an error instead. Where `$CC` is of no use, another
+compiler is taken with a warning, and none under `PATTERNCC_CPU=compiled`.
 
 A library is named for what it is made of and for its own content: `cpu/<facts>-<content>.so`.
 """
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -43,7 +45,15 @@ MOST_SECONDS = 120  # for a compiler that needs one
 CHOICES = ("", "torch", "compiled")
 
 _lock = threading.Lock()
-_found: list[tuple[ctypes.CDLL | None, str]] = []  # the library, and why there is none; empty until asked for
+# The library, and why there is none, or none by the compiler that was asked for; empty until it is needed.
+_found: list[tuple[ctypes.CDLL | None, str]] = []
+
+
+def asked() -> str:
+    """What PATTERNCC_CPU asks for, "" for nothing; ValueError if that is not known."""
+    if (choice := os.environ.get("PATTERNCC_CPU", "")) not in CHOICES:
+        raise ValueError(f"PATTERNCC_CPU is {choice!r}; expected torch or compiled, or nothing")
+    return choice
 
 
 def library() -> ctypes.CDLL | None:
@@ -52,15 +62,14 @@ def library() -> ctypes.CDLL | None:
     Raises RuntimeError where PATTERNCC_CPU asks for the library and it cannot be had, saying why, and ValueError where
     it asks for something else.
     """
-    if (choice := os.environ.get("PATTERNCC_CPU", "")) not in CHOICES:
-        raise ValueError(f"PATTERNCC_CPU is {choice!r}; expected torch or compiled, or nothing")
+    choice = asked()
     if choice == "torch":
         return None
     with _lock:
         if not _found:
             _found.append(_library())
     found, why = _found[0]
-    if found is None and choice == "compiled":
+    if why and choice == "compiled":  # there is none, or not by the compiler that was asked for
         raise RuntimeError(f"PATTERNCC_CPU=compiled: no compiled kernels, {why}")
     return found
 
@@ -70,7 +79,7 @@ def _library() -> tuple[ctypes.CDLL | None, str]:
         return None, f"which are not for {sys.platform}"
     sources = {name: pkgutil.get_data(__package__, f"c/{name}") or b"" for name in SOURCES}
     flags = (*FLAGS, *EXTENSIONS.get(torch.backends.cpu.get_cpu_capability(), ()))
-    name = _digest(repr((sources, flags, platform.machine(), sys.platform)).encode())
+    name = _digest(repr((sources, flags, platform.machine(), sys.platform, *_chosen())).encode())
     folder = cache_folder() / "cpu"
     for kept in sorted(folder.glob(f"{name}-*.so")) if _is_ours(folder) else ():
         with suppress(OSError):
@@ -84,7 +93,7 @@ def _library() -> tuple[ctypes.CDLL | None, str]:
             if place is None or _is_ours(place):
                 found, why = _built(sources, flags, name, place)
                 if found is not None:
-                    return found, ""
+                    return found, why
         except OSError as error:
             why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     return None, why
@@ -94,7 +103,8 @@ def _built(
     sources: dict[str, bytes], flags: tuple[str, ...], name: str, folder: Path | None
 ) -> tuple[ctypes.CDLL | None, str]:
     """Compile and load, and keep in the folder if there is one; whole or not at all, whoever else does the same."""
-    why = "there is no C compiler: install one, or the package ziglang"
+    chosen, of_chosen = _chosen()
+    why = of_chosen or "there is no C compiler: install one, or the package ziglang"
     with tempfile.TemporaryDirectory(dir=folder, prefix=".", ignore_cleanup_errors=True) as room:
         for file, text in sources.items():
             (Path(room) / file).write_bytes(text)
@@ -115,10 +125,17 @@ def _built(
             except (OSError, AttributeError, ArithmeticError) as error:
                 why = f"{shlex.join(compiler)} gives no library of use: {error}"
             else:
-                if folder is not None:
+                if of_chosen:
+                    instead = f"{of_chosen}; {shlex.join(compiler)} compiles the CPU's kernels instead"
+                    warnings.warn(
+                        f"{instead}. PATTERNCC_CPU=compiled makes this an error", RuntimeWarning, stacklevel=2
+                    )
+                elif folder is not None:
                     built.chmod(0o700)
                     built.rename(folder / f"{name}-{_digest(built.read_bytes())}.so")
-                return found, ""
+                return found, of_chosen
+            if compiler == chosen:
+                of_chosen = f"CC={os.environ['CC']}: {why}"
     return None, why
 
 
@@ -140,14 +157,33 @@ def _try(built: Path) -> None:
 
 def _compilers() -> Iterator[list[str]]:
     """Commands, the first one that works is taken."""
-    chosen: list[str] = []
-    with suppress(ValueError):  # a quotation without an end
-        chosen = shlex.split(os.environ.get("CC", ""))
-    for command in (chosen, ["cc"], ["gcc"], ["clang"]):
-        if command and shutil.which(command[0]):
+    chosen, of_chosen = _chosen()
+    if chosen:
+        yield chosen
+    if (chosen or of_chosen) and asked() == "compiled":
+        return
+    for command in (["cc"], ["gcc"], ["clang"]):
+        if shutil.which(command[0]):
             yield command
     if importlib.util.find_spec("ziglang"):
         yield [sys.executable, "-m", "ziglang", "cc"]
+
+
+def _chosen() -> tuple[list[str], str]:
+    """The command that `$CC` is, of the program's full path, for it runs in another folder; and why it is none."""
+    text = os.environ.get("CC", "").strip()
+    try:
+        command = shlex.split(text)
+    except ValueError as error:
+        return [], f"CC is {text!r}: {error}"
+    if not command:
+        return [], ""
+    program = shutil.which(command[0])
+    return (
+        ([], f"CC names {command[0]!r}, which is no program")
+        if program is None
+        else ([os.path.abspath(program), *command[1:]], "")
+    )
 
 
 def _is_ours(path: Path) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..checks.shapes import check_longest, check_offsets
 from . import attention, compiled, odd
 from .keys import Pages
+from .library import asked
 
 FEW_QUERIES = 32  # of a request: fewer do not fill the kernels' panels, and torch takes a KV head's queries together
 
@@ -93,6 +94,7 @@ def forward_paged(
 ) -> tuple[Tensor, Tensor]:
     """Output like q [total_q, heads, dim] and LSE [heads, total_q]; caches [pages, page_size, kv_heads, dim]. The
     queries of a request are the last of its tokens; whether `are_some_left` that are of none is seen here."""
+    asked()
     out, lse = _nothing(q)
     starts, lengths = query_start_loc.tolist(), seq_lens.tolist()
     check_offsets(len(q), query_start_loc=starts)
@@ -139,7 +141,7 @@ def _are_there(pages: Tensor, count: int) -> bool:
 def _nothing(q: Tensor) -> tuple[Tensor, Tensor]:
     """What tokens of no sequence have, as padding is."""
     dtype = torch.promote_types(q.dtype, torch.float32)
-    return torch.zeros_like(q), torch.full((q.shape[1], q.shape[0]), float("-inf"), dtype=dtype)
+    return torch.zeros_like(q), torch.full((q.shape[1], q.shape[0]), float("-inf"), dtype=dtype, device="cpu")
 
 
 def _sequences(

@@ -53,7 +53,7 @@ static int is_wrong(int64_t type) {
     Tensor one = {lse.data, 0, 0, 1}, weight = {dlse.data, 0, 0, 1};
     Problem p = {drawn(&q, type, QUERIES, 1), drawn(&k, type, ALL, 2), drawn(&v, type, ALL, 3), {out.data, 0, 0, DIM}, one,
                  drawn(&dout, type, QUERIES, 4), weight, {dq.data, 0, 0, DIM}, type, DIM, BLOCK, 1, START, QUERIES, 0, ALL,
-                 21, 1, 5, FIRST_ROW, 0, pointers, whole, columns, NULL, scale};
+                 21, 1, 5, FIRST_ROW, 0, pointers, whole, columns, NULL, scale, 0};
     drawn(&dlse, FLOAT32, QUERIES / DIM + 1, 5);
     EACH(i, QUERIES) {
         double weights[ALL] = {0}, most = -INFINITY, total = 0, delta = -dlse.truth[i];
