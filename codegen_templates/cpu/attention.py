@@ -16,6 +16,7 @@ from . import compiled, odd
 from .attend import attend, attend_backward
 from .dense import attend_dense, dense_heads
 from .keys import Gathered, Rows
+from .library import asked
 from .pieces import Place, Step, steps
 from .plan import TOGETHER, Group, plan
 from .workers import work
@@ -43,8 +44,9 @@ def _forward(
     q: Tensor, k: Tensor, v: Tensor, *, layer: int, scale: float, head_offset: int, q_start: int, kv_start: int
 ) -> tuple[Tensor, Tensor]:
     """`forward`, but that NaN in what a row does not keep may reach it."""
+    asked()  # also where neither way is taken: a switch that is misspelt is said
     out = torch.empty_like(q)
-    lse = torch.empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
+    lse = torch.empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32), device="cpu")
     place = layer, head_offset, q_start, kv_start
     present = q.shape[1], head_offset, q_start, q.shape[2], kv_start, k.shape[2]
     dense = dense_heads(layer, *present) if scale > 0 else ()
@@ -123,7 +125,7 @@ def _backward(
         group, batch = task
         gathered = Gathered(keys, values, batch.start)
         shape = batch.stop - batch.start, len(group.kv_heads), blocks, BLOCK * k.shape[3]
-        dk_part, dv_part = (torch.zeros(shape, dtype=exact) for _ in range(2))
+        dk_part, dv_part = (torch.zeros(shape, dtype=exact, device="cpu") for _ in range(2))
         for span in group.spans:
             at = Place(group, span, batch)
             spans = [at.read(x).to(exact) for x in (q, out, lse, dout)]
@@ -150,7 +152,7 @@ def _backward(
     def add(task: tuple[Tensor, int]) -> None:
         """All parts, in their order, into dk or dv."""
         x, which = task
-        total = torch.zeros(*x.shape[:2], blocks, BLOCK * x.shape[3], dtype=exact)
+        total = torch.zeros(*x.shape[:2], blocks, BLOCK * x.shape[3], dtype=exact, device="cpu")
         for (group, batch), grads in zip(tasks, parts, strict=True):
             total[batch].index_add_(1, group.kv_heads, grads[which])
         x.copy_(total.unflatten(-1, (BLOCK, x.shape[3])).flatten(2, 3)[:, :, : x.shape[2]])

@@ -59,10 +59,10 @@ class Cells:
     @staticmethod
     def of(classes: list[int], first: int, last: int, kv_start: int, kv_len: int) -> Cells:
         """Of the query tokens first..last-1 and the keys that are there."""
-        rows = torch.arange(first // BLOCK, -(-last // BLOCK))
+        rows = torch.arange(first // BLOCK, -(-last // BLOCK), device="cpu")
         stop = -(-(kv_start + kv_len) // BLOCK)
         stop = min(stop, int(rows[-1]) + 1) if CAUSAL else stop
-        columns = torch.arange(kv_start // BLOCK, max(stop, kv_start // BLOCK))
+        columns = torch.arange(kv_start // BLOCK, max(stop, kv_start // BLOCK), device="cpu")
         cells = torch.stack([_cells(klass, rows[:, None], columns[None, :]) for klass in classes])
         cut_column, cut_keys = -1, -kv_len % BLOCK
         if cut_keys and stop > (kv_start + kv_len) // BLOCK:
@@ -73,7 +73,7 @@ class Cells:
     def dense_rows(self) -> int:
         """So many of the first rows keep every column up to their own. The first row is that of the first column."""
         kept = (self.cells == WHOLE) | (self.cells == DIAGONAL)
-        later = torch.ones(kept.shape[1:], dtype=torch.bool).triu_(1)
+        later = torch.ones(kept.shape[1:], dtype=torch.bool, device="cpu").triu_(1)
         return int((kept | later).all(2).all(0).long().cumprod(0).sum())
 
     def run(self, part: Tiles, lengths: range, whole: bool) -> tuple[Tensor, Tensor] | None:
@@ -81,10 +81,12 @@ class Cells:
         asked for: int64 [tiles, n], and the first tile's cells [1, rows, n]; None if n is not one of `lengths`. They
         are kept no longer."""
         cells = self._of(part)
-        own = part.row + torch.arange(part.count) * part.rows + self.first_row - self.first_column
+        own = part.row + torch.arange(part.count, device="cpu") * part.rows + self.first_row - self.first_column
         last = (self.cells.shape[2] if self.cut_column < 0 else self.cut_column) - int(own[-1])
         first = max(-int(own[0]), -FARTHEST)
-        offsets = torch.arange(first, max(first, last))  # none where the columns end farther back than that
+        offsets = torch.arange(
+            first, max(first, last), device="cpu"
+        )  # none where the columns end farther back than that
         columns = own[:, None] + offsets
         index = columns[None, :, None].expand(*cells.shape[:3], -1)
         marks = cells.gather(-1, index)
@@ -130,8 +132,8 @@ class Cells:
 
     def _mask(self, kind: int, i: int, j: int, klass: int) -> Tensor:
         if kind <= TAIL:
-            return torch.full((BLOCK, BLOCK), kind != NONE)
-        tokens = torch.arange(BLOCK)
+            return torch.full((BLOCK, BLOCK), kind != NONE, device="cpu")
+        tokens = torch.arange(BLOCK, device="cpu")
         return keeps(klass, (i * BLOCK + tokens)[:, None], (j * BLOCK + tokens)[None, :])
 
 

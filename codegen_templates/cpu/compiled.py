@@ -147,7 +147,7 @@ def backward(
     owners = [(batch, kv_head) for batch in range(k.shape[0]) for kv_head in range(k.shape[1])]
     parts = -(-torch.get_num_threads() // max(1, len(owners)))
     width = -(-q.shape[3] // PANEL) * PANEL
-    sums = torch.zeros(2, parts, *k.shape[:3], width)
+    sums = torch.zeros(2, parts, *k.shape[:3], width, dtype=torch.float32, device="cpu")
     run = library().attn_backward  # type: ignore[union-attr]
     tasks = {
         kv_head: [
@@ -214,7 +214,7 @@ def plan(klass: int, q_start: int, q_len: int, kv_start: int, kv_len: int) -> tu
     table = _table(klass, *rows, kv_start // BLOCK, -(-(kv_start + kv_len) // BLOCK))
     pairs = table[0] * BLOCK**2
     parts = max(1, -(-int(pairs[-1]) // MANY_PAIRS))
-    cuts = q_start // BLOCK + torch.searchsorted(pairs, pairs[-1] * torch.arange(1, parts) // parts)
+    cuts = q_start // BLOCK + torch.searchsorted(pairs, pairs[-1] * torch.arange(1, parts, device="cpu") // parts)
     tokens = [q_start, *(cuts * BLOCK).clamp(q_start, q_start + q_len).tolist(), q_start + q_len]
     each = int(pairs[-1]) // parts
     return table, tuple(Task(each, first, last) for first, last in pairwise(tokens) if first < last)
@@ -223,7 +223,7 @@ def plan(klass: int, q_start: int, q_len: int, kv_start: int, kv_len: int) -> tu
 @lru_cache(maxsize=128)
 def _table(klass: int, first_row: int, rows: int, first_column: int, columns: int) -> Table:
     """The same for a block's worth of lengths: a token more seldom changes it."""
-    return build(klass, torch.arange(first_row, rows), torch.arange(first_column, columns))
+    return build(klass, torch.arange(first_row, rows, device="cpu"), torch.arange(first_column, columns, device="cpu"))
 
 
 def _share(do: Callable[[Job], int], jobs: list[Job], pairs: list[int]) -> None:

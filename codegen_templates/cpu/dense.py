@@ -32,7 +32,7 @@ def _is_dense(klass: int, first: int, last: int) -> bool:
         return True
     if last - first > MOST_ROWS:
         return False
-    rows = torch.arange(first, last)
+    rows = torch.arange(first, last, device="cpu")
     kept = keeps_blocks(klass, rows[:, None], rows[None, :])
     return bool((kept | (rows[None, :] > rows[:, None]) if CAUSAL else kept).all())
 

@@ -29,7 +29,7 @@ class Rows:
         [.., BLOCK, dim], or rows [batch * items * keys] of [.., dim] where a block is cut short."""
         by_batch, by_head, by_token = self.strides
         if self.strides not in step.starts:
-            batch = torch.arange(step.sequences)[:, None, None]
+            batch = torch.arange(step.sequences, device="cpu")[:, None, None]
             starts = batch * by_batch + step.heads[:, None] * by_head + step.columns * (BLOCK * by_token)
             step.starts[self.strides] = starts.flatten()
         starts = step.starts[self.strides]
@@ -37,7 +37,7 @@ class Rows:
             starts = starts + first * by_batch
         if not step.is_cut:
             return self.blocks, starts
-        rows = starts[:, None] + torch.arange(BLOCK) * by_token
+        rows = starts[:, None] + torch.arange(BLOCK, device="cpu") * by_token
         return self.rows, rows.view(-1, step.columns.shape[1] * BLOCK)[:, : step.call.keys].flatten()
 
     def in_place(self, step: Step, first: int) -> Tensor | None:
@@ -61,7 +61,7 @@ class Pages(Rows):
 
     def kept(self, step: Step, first: int) -> tuple[Tensor, Tensor]:
         by_page, by_head, by_token = self.strides
-        tokens = (step.columns[:, :, None] * BLOCK + torch.arange(BLOCK)).flatten(1)[:, : step.call.keys]
+        tokens = (step.columns[:, :, None] * BLOCK + torch.arange(BLOCK, device="cpu")).flatten(1)[:, : step.call.keys]
         pages = self.pages[tokens // self.page_size]
         if pages.numel() and not 0 <= int(pages.min()) <= int(pages.max()) < self.count:
             raise ValueError(

@@ -41,7 +41,7 @@ class Place:
     def room(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Where to make this part of x: in x itself, or in memory of its own where x is of another type."""
         part = self.read(x)
-        return part if self._is_in(x, dtype) else torch.empty(part.shape, dtype=dtype)
+        return part if self._is_in(x, dtype) else torch.empty(part.shape, dtype=dtype, device="cpu")
 
     def write(self, x: Tensor, part: Tensor) -> None:
         """Bring to x what was made in `room`."""
@@ -169,7 +169,7 @@ class Step:
         """The numbers of the items' blocks among those of all sequences and units: [batch * items * n]."""
         key = units, blocks
         if key not in self.starts:
-            batch = torch.arange(self.sequences)[:, None, None]
+            batch = torch.arange(self.sequences, device="cpu")[:, None, None]
             self.starts[key] = ((batch * units + self._units[:, None]) * blocks + self.columns).flatten()
         return self.starts[key]
 

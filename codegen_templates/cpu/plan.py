@@ -58,8 +58,8 @@ class Call:
             return None
         units, run = self.box
         slide = int(self.columns[1, 0] - self.columns[0, 0]) if len(run) > 1 else 0
-        first = self.columns[0, 0] + torch.arange(len(run)) * slide
-        runs = (first[:, None] + torch.arange(self.columns.shape[1])).repeat(len(units), 1)
+        first = self.columns[0, 0] + torch.arange(len(run), device="cpu") * slide
+        runs = (first[:, None] + torch.arange(self.columns.shape[1], device="cpu")).repeat(len(units), 1)
         return slide if torch.equal(runs, self.columns) else None
 
 
@@ -98,7 +98,7 @@ def plan(
 
     def group(units: list[tuple[int, int, tuple[int, ...]]]) -> Group:
         spans = tuple(_spans([klass for _, klass, _ in units], len(units[0][2]), q_start, q_len, kv_start, kv_len))
-        kv_heads = torch.tensor([kv_head for kv_head, _, _ in units])
+        kv_heads = torch.tensor([kv_head for kv_head, _, _ in units], device="cpu")
         return Group(tuple(heads for _, _, heads in units), kv_heads, spans)
 
     return tuple(work(group, list(_units(layer, [n for n in range(heads) if n not in without], head_offset, q_len))))
@@ -123,7 +123,7 @@ def _units(
 
 def _spans(unit_classes: list[int], heads: int, q_start: int, q_len: int, kv_start: int, kv_len: int) -> Iterator[Span]:
     classes = sorted(set(unit_classes))
-    class_of = torch.tensor([classes.index(klass) for klass in unit_classes])
+    class_of = torch.tensor([classes.index(klass) for klass in unit_classes], device="cpu")
     for base in range(q_start // SPAN * SPAN, q_start + q_len, SPAN) if q_len else ():
         first, last = max(q_start, base), min(q_start + q_len, base + SPAN)
         cells = Cells.of(classes, first, last, kv_start, kv_len)
@@ -148,10 +148,19 @@ def _spans(unit_classes: list[int], heads: int, q_start: int, q_len: int, kv_sta
 def _dense(units: int, tokens: int, heads: int) -> Call:
     """The call for a sequence's first tokens, which keep all of each other."""
     rows = -(-tokens // BLOCK)
-    columns = torch.arange(rows).expand(units, -1)
-    one = torch.zeros(units, dtype=torch.int64)
+    columns = torch.arange(rows, device="cpu").expand(units, -1)
+    one = torch.zeros(units, dtype=torch.int64, device="cpu")
     box = range(units), range(1)
-    return Call(Tiles(0, tokens, 1, 0, rows, 0), heads, torch.arange(units), one, box, columns, tokens, causal=True)
+    return Call(
+        Tiles(0, tokens, 1, 0, rows, 0),
+        heads,
+        torch.arange(units, device="cpu"),
+        one,
+        box,
+        columns,
+        tokens,
+        causal=True,
+    )
 
 
 def _band(cells: Cells, class_of: Tensor, part: Tiles, heads: int, lengths: range, whole: bool = False) -> list[Call]:
@@ -162,8 +171,8 @@ def _band(cells: Cells, class_of: Tensor, part: Tiles, heads: int, lengths: rang
     columns, marks = run
     units = len(class_of)
     box = range(units), range(part.count)
-    pairs = torch.cartesian_prod(torch.arange(units), torch.arange(part.count)).view(-1, 2)
-    row = part.row + torch.arange(part.rows)[:, None]
+    pairs = torch.cartesian_prod(torch.arange(units, device="cpu"), torch.arange(part.count, device="cpu")).view(-1, 2)
+    row = part.row + torch.arange(part.rows, device="cpu")[:, None]
     keys = columns.shape[1] * BLOCK
     kinds = cells.kinds(marks, row, columns[:1, None], class_of[:1, None, None], part, keys)
     return [Call(part, heads, *pairs.T, box, columns.repeat(units, 1), keys, kinds)]
@@ -190,7 +199,7 @@ def _rest(cells: Cells, class_of: Tensor, part: Tiles, heads: int) -> Iterator[C
                 columns = kept[class_of[units], tile].nonzero()[:, 1].view(-1, count)
                 shown = slice(0, 1) if alike else slice(None)
                 marks = left[class_of[units], tile][shown].gather(-1, columns[shown, None].expand(-1, part.rows, -1))
-                row = part.row + tile[shown, None, None] * part.rows + torch.arange(part.rows)[:, None]
+                row = part.row + tile[shown, None, None] * part.rows + torch.arange(part.rows, device="cpu")[:, None]
                 keys = count * BLOCK - (cells.cut_keys if columns[0, -1] == cells.cut_column else 0)
                 kinds = cells.kinds(marks, row, columns[shown, None], class_of[units][shown, None, None], part, keys)
                 yield Call(part, heads, units, tile, box, columns, keys, kinds)
@@ -230,5 +239,5 @@ def _boxes(chosen: Tensor, keep_whole: bool = False) -> Iterator[tuple[Tensor, T
         yield *chosen.nonzero(as_tuple=True), None
         return
     for units, run in boxes:
-        pairs = torch.cartesian_prod(torch.tensor(units), torch.tensor(run)).view(-1, 2)
+        pairs = torch.cartesian_prod(torch.tensor(units, device="cpu"), torch.tensor(run, device="cpu")).view(-1, 2)
         yield pairs[:, 0], pairs[:, 1], (units, run)

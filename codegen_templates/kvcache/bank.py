@@ -30,7 +30,11 @@ class Bank:
     def empty(rows: Sequence[int], of: int, memory: tuple[Tensor, Tensor], classes: int) -> Bank:
         """Free places in K and V [rows, places + 1, dim] for some of so many rows."""
         k = memory[0]
-        index = None if len(rows) == of else torch.tensor(rows, dtype=torch.int64).to(k.device, non_blocking=True)
+        index = (
+            None
+            if len(rows) == of
+            else torch.tensor(rows, dtype=torch.int64, device="cpu").to(k.device, non_blocking=True)
+        )
         until = torch.full((len(rows), classes, k.shape[1]), NEVER, dtype=torch.int32, device=k.device)
         odd = torch.zeros(until.shape[::2], dtype=k.dtype, device=k.device)
         return Bank(tuple(rows), index, memory, until, odd)
@@ -77,7 +81,7 @@ class Bank:
         both = [(n, here[row]) for n, row in enumerate(other.rows) if row in here]
         if not both:
             return
-        theirs, ours = torch.tensor(both).T.to(self.until.device, non_blocking=True)
+        theirs, ours = torch.tensor(both, device="cpu").T.to(self.until.device, non_blocking=True)
         places = min(self.places, other.used)
         if self.places < other.used:
             at = other.last[theirs].amax(1).argsort(dim=1, descending=True, stable=True)[:, :places]
@@ -95,7 +99,9 @@ class Bank:
         for at, row in enumerate(self.rows):
             of.setdefault(row // heads, []).append((at, row % heads))
         chosen = [(at, n * heads + head) for n, entry in enumerate(entries) for at, head in of.get(entry, ())]
-        at = torch.tensor([at for at, _ in chosen], dtype=torch.int64).to(self.until.device, non_blocking=True)
+        at = torch.tensor([at for at, _ in chosen], dtype=torch.int64, device="cpu").to(
+            self.until.device, non_blocking=True
+        )
         k, v, until, odd = (x.index_select(0, at) for x in (*self.memory, self.until, self.odd))
         bank = Bank.empty([row for _, row in chosen], len(entries) * heads, (k, v), until.shape[1])
         bank.until, bank.odd, bank.used, bank.live = until, odd, self.used, self.live

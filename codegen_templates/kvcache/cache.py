@@ -69,8 +69,8 @@ class KVCache:
         taken = [head for group in filled for head in group]
         self._taken = self._given = None  # the query heads of all rows, and where each head is there; None: as they are
         if len(taken) > heads:
-            self._taken = torch.tensor(taken).to(self._like.device)
-            self._given = torch.tensor([taken.index(head) for head in range(heads)]).to(self._like.device)
+            self._taken = torch.tensor(taken, device="cpu").to(self._like.device)
+            self._given = torch.tensor([taken.index(head) for head in range(heads)], device="cpu").to(self._like.device)
         class_of = CLASS_OF[layer][head_offset : head_offset + heads]
         classes = [[class_of[head] for head in group] for group in filled]
         needs = [tuple(sorted(set(group))) for group in classes]
@@ -145,7 +145,9 @@ class KVCache:
         fork.batch = len(entries)
         fork._ends = [self._ends[n] if n >= 0 else 0 for n in entries]
         with torch.inference_mode(False), torch.no_grad():
-            fork.lengths = torch.tensor(fork._ends, dtype=torch.int64).to(self._like.device, non_blocking=True)
+            fork.lengths = torch.tensor(fork._ends, dtype=torch.int64, device="cpu").to(
+                self._like.device, non_blocking=True
+            )
             fork._room = self._room.fork(entries, fork._ends)
         return fork
 
@@ -156,7 +158,7 @@ class KVCache:
         tokens = self.lengths[:, None] + new  # [batch, n]
         last = self._lifetimes.of(tokens, self.length + n).permute(2, 0, 1, 3)  # [batch, kv heads, classes, n]
         if padded := min(counts, default=n) < n:
-            real = torch.tensor(counts).to(device, non_blocking=True)
+            real = torch.tensor(counts, device="cpu").to(device, non_blocking=True)
             pads = (new >= real[:, None])[:, None, :, None]  # [batch, 1, n, 1]
             q, k, v = (x.masked_fill(pads, 0.0) for x in (q, k, v))
             last = last.masked_fill(pads.mT, NEVER)

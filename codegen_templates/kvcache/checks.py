@@ -72,7 +72,7 @@ def check_entries(index: Tensor | Sequence[int], batch: int) -> list[int]:
 def _whole(x: Tensor | Sequence[int], wanted: str) -> list[int]:
     """On the host: a GPU's tensor is waited for."""
     try:
-        x = torch.as_tensor(x)
+        x = torch.as_tensor(x, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{wanted}; got {said(x)}") from error
     x = x if x.numel() else x.long()

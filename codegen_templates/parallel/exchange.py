@@ -70,7 +70,7 @@ class ExchangePlan:
         """The tokens sent, KV head by KV head: heads and absolute positions."""
         heads, positions = [], []
         for head, blocks in enumerate(self.blocks(source, target)):
-            tokens = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
+            tokens = (blocks[:, None] * BLOCK + torch.arange(BLOCK, device="cpu")).flatten()
             positions.append(tokens[tokens < self.length])
             heads.append(torch.full_like(positions[-1], head))
         return torch.cat(heads), torch.cat(positions)
@@ -231,7 +231,7 @@ def _boundaries(rows: int, ranks: int | Sequence[int]) -> tuple[int, ...]:
 def _columns_read(klass: int, rows: int, boundaries: tuple[int, ...]) -> Tensor:
     """Of each rank the columns of others that its rows keep any token of: bool [ranks, rows]."""
     pointers, _, columns = row_table(klass, rows, rows)
-    read = torch.zeros(len(boundaries) - 1, rows, dtype=torch.bool)
+    read = torch.zeros(len(boundaries) - 1, rows, dtype=torch.bool, device="cpu")
     for rank in range(len(boundaries) - 1):
         first, stop = boundaries[rank : rank + 2]
         listed = columns[int(pointers[first]) : int(pointers[stop])].long()

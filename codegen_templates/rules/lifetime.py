@@ -54,7 +54,7 @@ class Lifetimes:
         self.classes = classes
 
         def constant(of: Sequence[Sequence[int]]) -> Tensor:
-            return torch.tensor(of, dtype=torch.int32).to(device)[:, :, None]
+            return torch.tensor(of, dtype=torch.int32, device="cpu").to(device)[:, :, None]
 
         windows = [[(CLASSES[klass]["window"] or (0,))[0] for klass in group] for group in classes]
         sinks = [[CLASSES[klass]["sink"] for klass in group] for group in classes]

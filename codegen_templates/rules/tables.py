@@ -32,7 +32,7 @@ def _table(of: str, klass: int, rows: int, columns: int, device: str, first: int
     key = (of, klass, first, device)
     if key not in _kept or _kept[key][0] < rows or _kept[key][1] < columns:
         rows, columns = _roomy(rows), _roomy(columns)
-        i, j = torch.arange(first, rows), torch.arange(columns)
+        i, j = torch.arange(first, rows, device="cpu"), torch.arange(columns, device="cpu")
         table = build(klass, i, j) if of == "rows" else build(klass, i, j, transposed=True)
         _kept[key] = rows, columns, tuple(x.to(device) for x in table)  # type: ignore[assignment]
     return _kept[key][2]
@@ -55,7 +55,7 @@ def build(klass: int, i: Tensor, j: Tensor, *, transposed: bool = False) -> Tabl
         counts.append((whole | part).sum(1))
         wholes.append(whole.sum(1))
         entries.append(inner[found[:, 1]].int())
-    zero = torch.zeros(1, dtype=torch.int64)
+    zero = torch.zeros(1, dtype=torch.int64, device="cpu")
     pointers = torch.cat([zero, *counts]).cumsum(0)
     return pointers, torch.cat([zero[:0], *wholes]).int(), torch.cat([zero[:0].int(), *entries])
 
