@@ -8,6 +8,7 @@ from torch import Tensor
 from ..checks.shapes import check_decode, check_layer, check_paged, check_varlen
 from ..checks.values import check_tensors, whole
 from ..launch.requests import query_starts
+from .again import found, key_of, recorded
 from .dispatch import (
     autocast,
     default_scale,
@@ -121,6 +122,11 @@ def decode(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`attention_paged` with the same number of new tokens for every request: q [requests, q_len, heads, head_dim], of
     which seq_lens counts the keys too. The LSE is [requests, heads, q_len]."""
+    tensors = q, k_cache, v_cache, block_table, seq_lens
+    key = key_of(tensors, scale, layer, head_offset) if sinks is None else None
+    if (recipe := found(key)) is not None:
+        out, lse = recipe(*tensors)
+        return (out, lse.view(lse.shape[0], *q.shape[:2]).transpose(0, 1)) if return_lse else out
     check_tensors(k_cache=k_cache, v_cache=v_cache, block_table=block_table, seq_lens=seq_lens)
     check_decode(q)
     check_sinks(sinks, q, q.shape[2])
@@ -132,7 +138,8 @@ def decode(
         check_paged(tokens, *paged, starts, head_offset)
         forward = path(q, "launch.forward", "cpu.packed").forward_paged
         place = {"layer": layer, "scale": scale, "head_offset": head_offset}
-        out, lse = forward(tokens, *paged, starts, max_q_len=q_len, are_some_left=False, **place)
+        place |= {"max_q_len": q_len, "are_some_left": False}
+        out, lse = recorded(key if q.is_contiguous() else None, (tokens, *paged), forward, starts, **place)
     else:
         starts = torch.arange(requests + 1, dtype=torch.int32, device=q.device) * q_len
         options = {"layer": layer, "head_offset": head_offset, "max_q_len": q_len, "scale": scale}

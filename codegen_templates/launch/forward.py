@@ -15,12 +15,13 @@ from ..kernels.forward import (
 from ..pattern import FORM, HEAD_DIM
 from . import arrays, binaries, configs, hopper, tuned
 from .configs import Config
-from .kept import Launch
+from .kept import Launch, only_meanwhile
 from .requests import (
     LOG2_E,
     MOST_TOGETHER,
     Requests,
     arch,
+    in_line,
     in_units,
     packed_strides,
     page_strides,
@@ -91,6 +92,7 @@ def forward_varlen(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output like q [total_q, heads, head_dim] and LSE [heads, total_q] of packed sequences, int32 [requests + 1]."""
     count = len(cu_seqlens_q) - 1
+    cu_seqlens_q, cu_seqlens_k = in_line(cu_seqlens_q), in_line(cu_seqlens_k)
     out, lse = _room(q, count, max_seqlen_q)
     lengths = count, max_seqlen_q, max_seqlen_k
     requests = Requests(*lengths, q_starts=cu_seqlens_q, kv_starts=cu_seqlens_k, q_total=len(q))
@@ -124,7 +126,8 @@ def forward_paged(
     """
     count, page, (rows, heads, _) = seq_lens.shape[0], k_cache.shape[1], q.shape
     kv_len = block_table.shape[1] * page  # the lengths are known to the device alone
-    packed = query_start_loc, seq_lens, block_table, rows if are_some_left else 0
+    lists = [in_line(x) for x in (query_start_loc, seq_lens, block_table)]
+    packed = *lists, rows if are_some_left else 0
     requests = Requests(count, max_q_len, kv_len, 0, 0, *packed)
     out, lse = _room(q, count, max_q_len)
     if splits is None:
@@ -138,6 +141,7 @@ def forward_paged(
     tensors = q, k_cache, v_cache, parts, lses
     _forward(*tensors, strides, 0, requests, layer, scale, head_offset, config, page=page, splits=splits)
     if splits > 1:
+        only_meanwhile(parts, lses)
         numbers = splits, *parts.stride()[:3], *lses.stride()[:2], *out.stride()[:2], lse.stride(0)
         launch = _combining(q.device, out.dtype, 1 << (splits - 1).bit_length())
         grid = (rows, heads, 1)

@@ -9,6 +9,7 @@ with, every launch is Triton's own.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -44,6 +45,8 @@ class Launch:
         if torch.cuda.current_device() != self.device.index:
             with torch.cuda.device(self.device):
                 return self(kernel, grid, tensors, numbers)
+        if (recording := _here.recording) is not None:
+            recording.launches.append((self, kernel, grid, tensors, numbers))
         addresses: list[int | None] = []
         joined = 0
         for x in tensors:
@@ -61,6 +64,33 @@ class Launch:
         if IS_TRIED and is_usual and isinstance(compiled, CompiledKernel):
             names = kernel.arg_names[len(tensors) + len(numbers) :]
             self._kept = kernel, compiled, compiled.run, tuple(self.constants[name] for name in names)
+
+
+class Recording:
+    """While it is open: what this thread launches, and the tensors that are only used meanwhile."""
+
+    def __init__(self) -> None:
+        self.launches: list[tuple[Any, ...]] = []
+        self.meanwhile: list[torch.Tensor] = []
+
+    def __enter__(self) -> None:
+        _here.recording = self
+
+    def __exit__(self, *_: object) -> None:
+        _here.recording = None
+
+
+class _Here(threading.local):
+    recording: Recording | None = None
+
+
+_here = _Here()
+
+
+def only_meanwhile(*tensors: torch.Tensor) -> None:
+    """Say that these are made for this call alone, and are none of its results."""
+    if (recording := _here.recording) is not None:
+        recording.meanwhile.extend(tensors)
 
 
 def is_watched(kernel: Any) -> bool:

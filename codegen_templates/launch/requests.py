@@ -85,6 +85,11 @@ def in_units(item: int, strides: list[int]) -> tuple[int, list[int]]:
     return unit, [stride // unit for stride in strides]
 
 
+def in_line(x: torch.Tensor) -> torch.Tensor:
+    """The same numbers, side by side in the last dimension, as kernels read lists."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 def packed_strides(x: torch.Tensor) -> tuple[int, int, int]:
     """Of batch, heads and rows of [(parts,) rows, heads, head_dim]: every request sees all rows."""
     rows, heads, _ = x.stride()[-3:]

@@ -39,7 +39,19 @@ MOST_BYTES = 1 << 16
 INTERPRETER = "Triton's interpreter"
 
 tried: dict[str, Config] = {}  # by direction, while tuning; for all threads, since torch differentiates in its own
-_read: dict[tuple[str, torch.device, int, str], Config | None] = {}
+
+
+class Read(dict[tuple[str, torch.device, int, str], Config | None]):
+    """What was read, and how often it was forgotten."""
+
+    generation = 0
+
+    def clear(self) -> None:
+        super().clear()
+        self.generation += 1
+
+
+_read = Read()
 
 
 class TunedWarning(UserWarning):
@@ -59,6 +71,11 @@ def dq(q: torch.Tensor) -> Config | None:
 def dkdv(q: torch.Tensor) -> Config | None:
     """For dK and dV, likewise."""
     return _config("dkdv", q)
+
+
+def generation() -> int:
+    """Another number after each time that what was read is forgotten."""
+    return _read.generation
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import importlib
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -77,6 +79,49 @@ def kinds(package: ModuleType) -> dict[str, bool]:
     return kinds | {"unwatched": is_tritons(forward(q))}
 
 
+def again(package: ModuleType) -> dict[str, bool]:
+    """Whether a second call launches what the first one did, with memory of its own."""
+    recipes = importlib.import_module(f"{NAME}.api.again")._recipes
+    q, k, v = torch.randn(2, 4, 48, 16), *torch.randn(2, 2, 2, 48, 16)
+    token, caches = torch.zeros(2, 1, 4, 16), torch.zeros(2, 600, 16, 2, 16)
+    table, lengths = torch.arange(600, dtype=torch.int32).view(2, 300), torch.tensor([4000, 3], dtype=torch.int32)
+    found: dict[str, bool] = {}
+
+    def launches(call: Callable[[], object]) -> list[tuple[Any, ...]]:
+        GIVEN.clear()
+        call()
+        return [addressed(given) for given in GIVEN]
+
+    def are_alike(call: Callable[[], object], other: Callable[[], object] | None = None) -> bool:
+        """But for addresses, of which one stands for one."""
+        before = len(recipes)
+        first, second = launches(call), launches(other or call)
+        pairs = [pair for one, two in zip(first, second, strict=True) for pair in zip(one, two, strict=True)]
+        others = {pair for pair in pairs if pair[0] != pair[1]}
+        one_to_one = len({x for x, _ in others}) == len({y for _, y in others}) == len(others)
+        are_addresses = all(type(x) is int and min(x, y) > 1 << 32 for x, y in others)
+        return len(first) > 0 and one_to_one and are_addresses and len(recipes) == before + 1
+
+    with torch.no_grad():
+        found["attention"] = are_alike(lambda: package.attention(q, k, v))
+        found["places"] = are_alike(lambda: package.attention(q, k, v, q_start=5, kv_start=16, return_lse=True))
+        found["decode"] = are_alike(lambda: package.decode(token, *caches, table, lengths))
+        scaled = partial(package.attention, q, k, v, scale=0.25), partial(package.attention, q, k, v, scale=0.5)
+        found["another scale"] = are_alike(*scaled)
+        recipes.clear()
+        laid = q.transpose(1, 2).contiguous().transpose(1, 2)
+        found["other strides"] = are_alike(lambda: package.attention(q, k, v), lambda: package.attention(laid, k, v))
+        before = len(recipes)
+        for changed in ({"layer": True}, {"scale": torch.tensor(0.5)}, {"layer": 0.0}):
+            with suppress(TypeError):
+                package.attention(q, k, v, **changed)
+        package.attention(q, k, v, scale=-0.5)  # of a negated copy
+        package.attention(q.repeat_interleave(2, 3)[..., ::2], k, v)
+        package.decode(token, *caches, table, lengths.repeat_interleave(2)[::2])
+        found["nothing kept of others"] = len(recipes) == before
+    return found
+
+
 def counts(package: ModuleType) -> dict[str, int]:
     q, k, v = torch.zeros(1, 4, 64, 16), *torch.zeros(2, 1, 2, 64, 16)
     leaves = [x.clone().requires_grad_() for x in (q, k, v)]
@@ -104,4 +149,4 @@ if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])
     CudaLauncher.__call__ = recorded
     package = importlib.import_module(NAME)
-    print(json.dumps({"kinds": kinds(package), "counts": counts(package)}))
+    print(json.dumps({"kinds": kinds(package), "again": again(package), "counts": counts(package)}))

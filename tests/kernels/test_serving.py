@@ -172,6 +172,23 @@ def test_heads_that_are_alike_share_a_tile() -> None:
     check_decode(of, paged(of, [(1, 80), (1, 47)], page=32))
 
 
+def test_lists_whose_numbers_lie_apart() -> None:
+    """Lengths, pages and starts are read as they are, whatever their strides."""
+    of = held(BY_QUERY_HEAD)
+    batch = paged(of, [(1, 80), (1, 47)])
+    place, lists = (batch.q, batch.k_cache, batch.v_cache), (batch.block_table, batch.seq_lens, batch.starts)
+    apart = [x.repeat_interleave(2, -1)[..., ::2] for x in lists]
+    assert not any(x.is_contiguous() for x in apart)
+    wanted = of.package.attention_paged(*place, *lists)
+    assert torch.equal(of.package.attention_paged(*place, *apart), wanted)
+    q, k, v = (torch.randn(40, n, of.pattern.head_dim) for n in (of.pattern.heads, *[of.pattern.kv_heads] * 2))
+    starts = torch.tensor([0, 7, 40], dtype=torch.int32)
+    lengths = 33, 33
+    wanted = of.package.attention_varlen(q, k, v, starts, starts, *lengths)
+    apart = starts.repeat_interleave(2)[::2]
+    assert torch.equal(of.package.attention_varlen(q, k, v, apart, apart, *lengths), wanted)
+
+
 def test_keys_are_split_by_the_programs_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by KV heads: those whose query heads keep different columns take a program for each kind."""
     text = HEAD.replace("heads: 2\n", "heads: 8\n", 1) + "shards: [{heads: '0-2', local: 2}, {heads: rest, stride: 3}]"

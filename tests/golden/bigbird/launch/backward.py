@@ -20,7 +20,7 @@ from ..kernels.row_map import STRIDES
 from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
 from . import arrays, binaries, configs, tuned
 from .kept import Launch
-from .requests import LOG2_E, MOST_TOGETHER, Requests, arch, in_units, precision
+from .requests import LOG2_E, MOST_TOGETHER, Requests, arch, in_line, in_units, precision
 
 PREPARED_ROWS = 16
 Grads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -74,6 +74,7 @@ def backward_varlen(
 ) -> Grads:
     """Likewise of packed sequences."""
     lengths = len(cu_seqlens_q) - 1, max_seqlen_q, max_seqlen_k
+    cu_seqlens_q, cu_seqlens_k = in_line(cu_seqlens_q), in_line(cu_seqlens_k)
     packed = {"q_starts": cu_seqlens_q, "kv_starts": cu_seqlens_k, "q_total": len(q), "kv_total": len(k)}
     requests = Requests(*lengths, **packed)
     grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)

@@ -18,6 +18,8 @@ TESTED = ("3.6", "3.9")  # versions of Triton: Gluon is not stable, others take 
 ROWS, CONSUMERS, CHUNK = 64, 2, 64  # of hopper/tiles.py, of a program, of hopper/produce.py
 LEAST_RUN = 16  # keys that lie side by side in memory
 STAGES = {64: 8, 128: 6}  # by head_dim: slots of the ring, as many as shared memory holds
+LEAST_TILES = 8  # for each processor
+IS_FASTER = HEAD_DIM == 128 and BLOCK >= ROWS  # than the plain kernels, as measured on an H100
 IS_WRITTEN_FOR = FORM == "closed" and ROWS_PER_TILE_FREE and BLOCK >= LEAST_RUN and HEAD_DIM in STAGES
 IS_WRITTEN_FOR &= not SOFTCAP  # only the plain kernels take tanh of scores
 
@@ -39,11 +41,16 @@ def wanted() -> str:
 
 
 def takes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, requests: Requests) -> bool:
-    """Whether the Hopper kernels do this launch."""
+    """Whether the Hopper kernels do this launch: where they were measured to be faster, or wherever they can."""
     family = wanted()
     if family == "triton" or not is_hopper(q.device):
         return False
-    return family == "gluon" and can(q, k, v, out, requests)
+    return (family == "gluon" or (IS_FASTER and is_large(q))) and can(q, k, v, out, requests)
+
+
+def is_large(q: torch.Tensor) -> bool:
+    """Whether there are tiles enough that the kernel runs longer than Python takes for its launch."""
+    return q.numel() >= LEAST_TILES * processors(q.device) * CONSUMERS * ROWS * HEAD_DIM
 
 
 @cache

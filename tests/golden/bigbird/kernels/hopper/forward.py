@@ -110,8 +110,8 @@ def consume(W: gl.constexpr, out, lse, scale, ends, pattern, columns, strides, q
         wait(full.index(place), phase, pred=n >= 0)
         singles = n + 1
         if PAIR:
-            # pairs and a last one, after one or two more so that the held slot is the one before
-            pairs = gl.where(n < 4, 0, n // 2 - gl.where(gap > 0, 1, 0))
+            # pairs and a last one, after one more if they are odd, or two if the held slot lies too far behind
+            pairs = gl.where(n < 4, 0, n // 2 - gl.where(gap + 4 >= STAGES, 1, 0))
             singles = gl.where(pairs > 0, n - 2 * pairs, n + 1)
         for i in range(singles):
             b_o, b_max, b_sum, b_p, place, phase, held = step(
@@ -134,7 +134,8 @@ def consume(W: gl.constexpr, out, lse, scale, ends, pattern, columns, strides, q
             )  # fmt: skip
         r += 1
         wait(q_full, r & 1)
-    b_o = finish(b_o, b_p, ring, held)
+    if held >= 0:  # there was a tile
+        b_o = finish(b_o, b_p, ring, held)
     store_rows(b_o, b_max, b_sum, p_out, p_lse, s_on * ALIGN, row_from, row_to, place >> 31, s_layout, o_layout)
 
 
