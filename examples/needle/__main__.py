@@ -4,17 +4,20 @@ python examples/needle                    train, measure, write results/ (under 
 python examples/needle convert            train dense, switch to the covered pattern, train on
 python examples/needle prepare DIR        only compile the patterns into DIR, for a machine without patterncc
 
-Options: --setting cpu|gpu|toy (the GPU's where there is one), --packages DIR, --results DIR.
+Options: --setting cpu|gpu|toy (the GPU's where there is one), --packages DIR, --results DIR, --jobs N.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import report
@@ -22,7 +25,7 @@ import torch
 from convert import convert
 from rich.progress import Progress
 from settings import SETTINGS, Setting
-from train import DEPTHS, fresh, kv_bytes, time_steps, train
+from train import DEPTHS, fresh, kv_bytes, time_steps, train, train_alone
 
 from patterns import ABOUT, packages, seen
 
@@ -37,6 +40,7 @@ def main() -> int:
     parser.add_argument("--setting", choices=list(SETTINGS), default="gpu" if gpu else "cpu")
     parser.add_argument("--packages", type=Path, help="where the compiled patterns lie, or shall lie")
     parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--jobs", type=int, default=4 if gpu else 1, help="trainings at once")
     arguments = parser.parse_args()
     setting = SETTINGS[arguments.setting]
     if arguments.what == "prepare":
@@ -47,8 +51,10 @@ def main() -> int:
     device = "cuda" if gpu and arguments.setting != "toy" else "cpu"
     with tempfile.TemporaryDirectory() as folder:
         compiled = packages(setting, arguments.packages or Path(folder))
-        work = compare if arguments.what == "compare" else convert
-        result = work(setting, compiled, device)
+        if arguments.what == "compare":
+            result = compare(setting, compiled, device, arguments.jobs)
+        else:
+            result = convert(setting, compiled, device)
     result["machine"] = machine(device)
     result["setting"] = vars(setting)
     arguments.results.mkdir(parents=True, exist_ok=True)
@@ -61,18 +67,23 @@ def main() -> int:
     return 0
 
 
-def compare(setting: Setting, compiled: dict, device: str) -> dict:
+def compare(setting: Setting, compiled: dict, device: str, jobs: int) -> dict:
     """Train one model a pattern from the same weights on the same documents; all that was measured."""
-    runs, models = {}, {}
-    with Progress(disable=not sys.stderr.isatty()) as progress:
-        for name, package in compiled.items():
-            task = progress.add_task(f"{name}: {ABOUT[name]}", total=setting.steps)
-            models[name] = fresh(setting, package, device)
-            runs[name] = train(
-                setting, models[name], name, device, setting.steps, lambda task=task: progress.advance(task)
-            )
-            print(f"{name}: recall {runs[name].recall:.3f} after {runs[name].seconds:.0f} s", file=sys.stderr)
-    seconds = time_steps(setting, models, device)
+    runs = {}
+    if jobs > 1:
+        folder = str(Path(compiled["dense"].__file__).parent.parent)
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+            trained = {name: pool.submit(train_alone, setting, name, folder, device) for name in compiled}
+            runs = {name: future.result() for name, future in trained.items()}
+    else:
+        with Progress(disable=not sys.stderr.isatty()) as progress:
+            for name, package in compiled.items():
+                task = progress.add_task(f"{name}: {ABOUT[name]}", total=setting.steps)
+                model = fresh(setting, package, device)
+                advance = partial(progress.advance, task)
+                runs[name] = train(setting, model, name, device, setting.steps, advance)
+                print(f"{name}: recall {runs[name].recall:.3f} after {runs[name].seconds:.0f} s", file=sys.stderr)
+    seconds = time_steps(setting, {name: fresh(setting, package, device) for name, package in compiled.items()}, device)
     for name, run in runs.items():
         run.step_seconds, run.kv_bytes = seconds[name], kv_bytes(compiled[name], setting)
     return {

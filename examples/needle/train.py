@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -14,7 +15,10 @@ from model import Llama
 from settings import Setting
 from torch import Tensor
 
+from patterns import packages
+
 DEPTHS = 16  # equal parts of the context in which recall is counted
+ANSWERS = 3.0  # weight of the loss on answers, of which there are few, beside that on text
 POINTS = 60  # measurements along a training
 
 
@@ -56,13 +60,13 @@ def train(
     advance: Callable[[], None],
     growing: bool = True,
 ) -> Run:
-    """Train `model` for `steps`; documents grow from `start` to `length` tokens over the first half if `growing`."""
+    """Train `model` for `steps`; documents grow from `start` to `length` tokens over the first 60 % if `growing`."""
     language, generator = Language(), torch.Generator().manual_seed(1)
     dtype = getattr(torch, setting.dtype)
     optimizer = torch.optim.AdamW(model.parameters(), lr=setting.rate, weight_decay=0.0, betas=(0.9, 0.98))
     run, began, every = Run(name), time.perf_counter(), max(1, steps // POINTS)
     for step in range(steps):
-        grown = min(1.0, 2 * step / steps) if growing else 1.0
+        grown = min(1.0, step / (0.6 * steps)) if growing else 1.0
         length = int(setting.start + (setting.length - setting.start) * grown) // setting.block * setting.block
         rate = min(1.0, (step + 1) / 50, max(0.05, (steps - step) / (0.3 * steps)))
         for group in optimizer.param_groups:
@@ -70,7 +74,7 @@ def train(
         batch = documents(language, setting.batch, length, setting.pairs, generator)
         on_text, on_answers, _ = losses(model, batch, device, dtype)
         optimizer.zero_grad()
-        (on_text + on_answers).backward()
+        (on_text + ANSWERS * on_answers).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % every == 0 or step == steps - 1:
@@ -137,3 +141,9 @@ def fresh(setting: Setting, package: ModuleType, device: str) -> Llama:
     """A new model, with the same first weights for every pattern."""
     torch.manual_seed(0)
     return Llama(setting, VOCABULARY, package).to(device)
+
+
+def train_alone(setting: Setting, name: str, folder: str, device: str) -> Run:
+    """One training in a process of its own, with the packages in `folder`."""
+    package = packages(setting, Path(folder))[name]
+    return train(setting, fresh(setting, package, device), name, device, setting.steps, lambda: None)
