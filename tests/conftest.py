@@ -1,4 +1,4 @@
-"""What every test stands on: an own cache, Triton's interpreter, poisoned memory, goldens that must be asked for.
+"""What every test stands on: an own cache, C compiled once, Triton interpreted, poisoned memory, goldens asked for.
 
 Markers say which hardware a test needs: none; `interpret`, Triton's interpreter on the CPU; `gpu`, a GPU.
 
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -25,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("patterncc", deadline=None)  # a busy machine must not look like a wrong result
 settings.load_profile("patterncc")
 
+KEPT = "PATTERNCC_TESTS_CC"  # names the folder of this run's `cc` to its workers
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
@@ -38,6 +41,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
     if HAS_TRITON and not for_gpu(config):
         interpret_triton()
+    if KEPT not in os.environ and os.name == "posix" and (compiler := shutil.which("cc")):
+        keep_compiled(config, compiler)
+
+
+def keep_compiled(config: pytest.Config, compiler: str) -> None:
+    """Put a `cc` before the others that keeps what it compiles, for all workers of this run."""
+    folder = tempfile.mkdtemp(prefix="patterncc-cc-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    command = shlex.join([sys.executable, str(Path(__file__).with_name("kept_cc.py")), compiler, folder])
+    (Path(folder) / "cc").write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    (Path(folder) / "cc").chmod(0o700)
+    os.environ[KEPT] = folder
+    os.environ["PATH"] = os.pathsep.join([folder, os.environ["PATH"]])
 
 
 def for_gpu(config: pytest.Config) -> bool:
