@@ -76,7 +76,7 @@ def mask_of(of: Held) -> Tensor:
 
 def reached(of: Held, rows: Tensor) -> Tensor:
     """The rows of all tiles in which any of these rows is: bool [heads, queries], of all heads of a KV head."""
-    size = of.part("configs").forward("interpreter", of.pattern.head_dim, 4, LENGTH).rows
+    size = of.part("launch.configs").forward("interpreter", of.pattern.head_dim, 4, LENGTH).rows
     padded = torch.nn.functional.pad(rows, (0, -LENGTH % size)).unflatten(1, (-1, size))
     tiles = padded.any(2, keepdim=True).expand_as(padded).flatten(1)[:, :LENGTH]
     group = of.pattern.group
