@@ -1,12 +1,12 @@
-"""Two packages as they are generated, byte for byte: what a change of the compiler does to them is seen in review.
+"""Two packages as they are generated: what a change of the compiler does to them is seen in review.
 
-Kept are the files that differ from their templates; the others are compared with the templates. `pytest tests/golden
---update-golden` writes them anew, but only after the package has passed the same checks as here: a broken compiler
-cannot bless itself.
+Kept are the lines in which files differ from their templates. `pytest tests/golden --update-golden` writes them anew,
+but only after the package has passed the same checks as here: a broken compiler cannot bless itself.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import shutil
 import sys
@@ -17,7 +17,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from patterncc import pipeline, reference, language
+from patterncc import language, pipeline, reference
 from patterncc.codegen.package import write_files
 from patterncc.codegen.template import companions, templates
 from patterncc.runtime.gallery import shipped
@@ -33,14 +33,22 @@ def generated(name: str) -> dict[str, bytes]:
     return dict(pipeline.generate(language.load(shipped()[name])).sources)
 
 
-def unchanged(sources: Mapping[str, bytes]) -> set[str]:
-    """The files that are their templates."""
-    alike = {file: template.text.encode() for file, template in templates().items()} | companions()
-    return {file for file, text in alike.items() if sources.get(file) == text}
+def differing(sources: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Of each file that is not its template: the lines that are others, as a diff that knows no line numbers."""
+    known = {file: template.text.encode() for file, template in templates().items()} | companions()
+    known["__init__.py"] = known.pop("package.py")
+    assert known.keys() == sources.keys()
+    found = {}
+    for file, text in sources.items():
+        before, after = (x.decode().splitlines() for x in (known[file], text))
+        lines = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
+        if lines:
+            found[f"{file}.diff"] = "".join("@@\n" if x.startswith("@@") else f"{x}\n" for x in lines).encode()
+    return found
 
 
 def golden(name: str) -> dict[str, bytes]:
-    return {p.relative_to(FOLDER / name).as_posix(): p.read_bytes() for p in sorted((FOLDER / name).rglob("*.py"))}
+    return {p.relative_to(FOLDER / name).as_posix(): p.read_bytes() for p in sorted((FOLDER / name).rglob("*.diff"))}
 
 
 def imported(name: str, sources: Mapping[str, bytes], folder: Path) -> ModuleType:
@@ -80,7 +88,7 @@ def check(name: str, package: ModuleType, length: int = LENGTH, kv_heads: int | 
 def test_the_golden_package_is_right_and_is_what_is_generated(name: str, tmp_path: Path, update_golden: bool) -> None:
     sources = generated(name)
     check(name, imported(name, sources, tmp_path))
-    kept = {file: data for file, data in sources.items() if file not in unchanged(sources)}
+    kept = differing(sources)
     if update_golden:
         shutil.rmtree(FOLDER / name, ignore_errors=True)
         write_files(FOLDER / name, kept)
@@ -99,6 +107,7 @@ def test_the_check_would_see_a_wrong_offset(tmp_path: Path) -> None:
     rules = sources["pattern.py"]
     assert b"1, 4, 3, 1" not in rules and rules.count(b"None, 4, 3, 1,") == 1
     sources["pattern.py"] = rules.replace(b"None, 4, 3, 1,", b"None, 4, 2, 1,")
+    assert differing(sources) != golden("demo")
     with pytest.raises(AssertionError):
         check("demo", imported("demo", sources, tmp_path))
 
