@@ -149,7 +149,6 @@ def arguments(
         "ALIGN": 8,
         "IS_PACKED": requests.are_packed,
         "STAGES": STAGES[HEAD_DIM],
-        "PAIR": False,
         "CONSUMER_REGISTERS": 232,
         "PRODUCER_REGISTERS": 40,
     }

@@ -1,6 +1,6 @@
 """What the compiler makes of a package's Hopper kernels, for sm_90 and without a GPU. Run in a process of its own:
 
-    python -m tests.gluon.compiled FOLDER '{"PAIR": true}'
+    python -m tests.gluon.compiled FOLDER '{"IS_PACKED": true}'
 
 prints one JSON object. Triton is the one that is found first: its version stands in the object.
 """
@@ -25,7 +25,7 @@ def constants(block: int, head_dim: int, changed: dict[str, Any]) -> dict[str, A
     """The kernel's constants, as the launcher gives them, but for `changed`."""
     page = changed.get("PAGE", 0)
     usual = {"CONSUMERS": 2, "PAGE": 0, "RUN": min(block, page & -page or 64, 64), "ALIGN": 8, "IS_PACKED": bool(page)}
-    usual |= {"STAGES": {64: 8, 128: 6}[head_dim], "PAIR": False}
+    usual |= {"STAGES": {64: 8, 128: 6}[head_dim]}
     usual |= {"CONSUMER_REGISTERS": 232, "PRODUCER_REGISTERS": 40}
     return usual | changed
 
@@ -87,32 +87,24 @@ def report(binary: Any) -> dict[str, Any]:
         "shared": binary.metadata.shared,
         "stack": int(re.findall(r"STACK:(\d+)", usage)[0]),
         "spills": sum("STL" in line or "LDL" in line for line in lines),
-        "spills in loops": spills_in_loops(text),
+        "spills in the far loop": spills_in_loop(text),
         "warnings": re.findall(r"\(C75\d\d\)[^\n]*", said),
         "instructions": len(lines),
         **{name: len(re.findall(expression, text)) for name, expression in COUNTED.items()},
     }
 
 
-def spills_in_loops(text: str) -> int:
-    """Loads and stores of spilled registers in loops that multiply: the shortest backward jumps around a product."""
+def spills_in_loop(text: str) -> int:
+    """Loads and stores of spilled registers in the loop over far slots of each consumer: the shortest with products."""
     found = re.findall(r"\n\s+/\*([0-9a-f]{4,5})\*/\s+(.*?);", text)
     lines = [(int(address, 16), line) for address, line in found]
-    loops = []
-    for address, line in lines:
-        target = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", line)
-        if target and int(target[1], 16) < address:
-            loops.append((int(target[1], 16), address))
     products = [address for address, line in lines if "HGMMA" in line]
-    inner = set()
-    for place in products:
-        around = [loop for loop in loops if loop[0] <= place <= loop[1]]
-        if around:
-            inner.add(min(around, key=lambda loop: loop[1] - loop[0]))
-    # a loop around the whole tile is no inner loop: others with products lie in it
-    inner = {a for a in inner if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in inner)}
+    jumps = [(int(to[1], 16), at) for at, line in lines if (to := re.search(r"\bBRA\b.*?0x([0-9a-f]+)", line))]
+    loops = [(to, at) for to, at in jumps if to < at and any(to <= product <= at for product in products)]
+    least = min(at - to for to, at in loops)
+    far = [(to, at) for to, at in loops if at - to < 1.25 * least]
     spills = [address for address, line in lines if re.search(r"\b(STL|LDL)\b", line)]
-    return sum(any(first <= place <= last for first, last in inner) for place in spills)
+    return sum(any(to <= place <= at for to, at in far) for place in spills)
 
 
 if __name__ == "__main__":

@@ -19,20 +19,18 @@ from tests.kernels.held import held, quick
 SHARED = 232448  # bytes that a program may have
 OTHER = "PATTERNCC_TEST_TRITON"  # a folder with another version of Triton, to compile with that one too
 WIDE = HEAD.replace("head_dim: 64", "head_dim: 128") + "shards: [{heads: all, local: 8, stride: 16, offset: h}]"
-PAIRS = {"PAIR": True, "CONSUMER_REGISTERS": 240, "PRODUCER_REGISTERS": 24}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "usual": (WIDE, {}),
-    "pairs": (WIDE, PAIRS),
     "half": (WIDE, {"dtype": "fp16"}),
     "block 16": (WIDE.replace("block: 64", "block: 16"), {}),
-    "block 16, pairs": (WIDE.replace("block: 64", "block: 16"), PAIRS),
     "block 128": (WIDE.replace("block: 64", "block: 128"), {}),
     "dim 64": (RULES["strided"], {}),
     "tokens": (RULES["tokens"].replace("head_dim: 64", "head_dim: 128"), {}),
     "varlen": (WIDE, {"IS_PACKED": True}),
+    "small": (RULES["strided"].replace("block: 64", "block: 16"), {"IS_PACKED": True}),
     "paged": (WIDE, {"PAGE": 16}),
 }
-MOST_STACK = {"dim 64": 8, "half": 48, "usual": 48}  # bytes a thread: numbers kept from tile to tile; others 96
+MOST_STACK = {"3.6": 32, "3.9": 128}  # bytes a thread: numbers kept from tile to tile, and in the edge
 VERSIONS = ["", *([os.environ[OTHER]] if OTHER in os.environ else [])]
 
 
@@ -48,11 +46,11 @@ def compiled(text: str, options: dict[str, Any], triton: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda v: "other triton" if v else "triton")
-@pytest.mark.parametrize("case", quick(CASES, "dim 64"))
+@pytest.mark.parametrize("case", quick(CASES, "small"))
 def test_forward_as_compiled(case: str, version: str) -> None:
     found = compiled(*CASES[case], version)
     assert not found["warnings"], found["warnings"]
     assert found["products"] and found["loads"] and found["registers set"] and found["wide stores"], found
     assert found["shared"] <= SHARED
-    assert found["spills in loops"] == 0
-    assert found["stack"] <= MOST_STACK.get(case, 96), found
+    assert found["spills in the far loop"] == 0
+    assert found["stack"] <= MOST_STACK[found["triton"][:3]], found

@@ -7,12 +7,12 @@ tile before along, and then that tile's output is stored.
 """
 
 from ..tiles import HEAD_DIM
+from .masks import look
 from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
-from .pairs import step_from_two, step_two
 from .produce import CHUNK, CHUNKS, produce
 from .steps import FLOOR, finish, meet, start, step, take
 from .store import store_rows
-from .tiles import ROWS, after, is_kept, slots_of
+from .tiles import ROWS, after, slots_of
 
 
 @gluon.jit
@@ -23,8 +23,7 @@ def told(box, n: gl.constexpr):
 
 @gluon.jit
 def consume(W: gl.constexpr, out, lse, scale, ends, pattern, columns, strides, qview, ring, q_bars, box,
-            CONSUMERS: gl.constexpr, ALIGN: gl.constexpr, IS_PACKED: gl.constexpr, STAGES: gl.constexpr,
-            PAIR: gl.constexpr):  # fmt: skip
+            CONSUMERS: gl.constexpr, ALIGN: gl.constexpr, IS_PACKED: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
     """The rows 64 W .. 64 W + 63 of every tile that this program takes."""
     s_ob, s_oh, s_on, s_lb, s_lh = strides
     kview, _vview, full, empty = ring
@@ -62,21 +61,23 @@ def consume(W: gl.constexpr, out, lse, scale, ends, pattern, columns, strides, q
         # pass slots that these rows do not keep; not the last, nor so many that the ring stands still for the held one
         n = n_all - 1
         gap = 0
-        while (n > 0) & (gap + 3 < STAGES) & (not is_kept(n, n_slots, places, rule, span, t_low, s_layout)):
+        kept = look(n, where, s_layout)
+        while (n > 0) & (gap + 3 < STAGES) & (kept == 0):
             wait(full.index(place), phase)
             arrive(empty.index(place), count=1)
             place, phase = after(place, phase, STAGES)
             gap += 1
             n -= 1
+            kept = look(n, where, s_layout)
         old_max = b_max
         old_sum = b_sum
         if held >= 0:
             b_o, b_max, b_sum, b_p, place, phase, held = meet(
-                b_q, b_o, b_p, ring, place, phase, held, n, where, scale, s_layout, o_layout, STAGES
+                b_q, b_o, b_p, ring, place, phase, held, n, kept, where, scale, s_layout, o_layout, STAGES
             )
         else:
             b_max, b_sum, b_p, place, phase, held = start(
-                b_q, ring, place, phase, n, where, scale, s_layout, o_layout, STAGES
+                b_q, ring, place, phase, n, kept, where, scale, s_layout, o_layout, STAGES
             )
         store_rows(
             b_o, old_max, old_sum, p_out, p_lse, (s_on + late) * ALIGN, row_from, row_to, late, s_layout, o_layout
@@ -93,44 +94,26 @@ def consume(W: gl.constexpr, out, lse, scale, ends, pattern, columns, strides, q
         n -= 1
         gap = 0
         while n >= far:
-            if (gap + 3 < STAGES) & (not is_kept(n, n_slots, places, rule, span, t_low, s_layout)):
+            kept = look(n, where, s_layout)
+            if (gap + 3 < STAGES) & (kept == 0):
                 wait(full.index(place), phase)
                 arrive(empty.index(place), count=1)
                 place, phase = after(place, phase, STAGES)
                 gap += 1
             else:
                 b_o, b_max, b_sum, b_p, place, phase, held = step(
-                    b_q, b_o, b_max, b_sum, b_p, ring, place, phase, held, n > 0, n, where, scale, s_layout, o_layout,
-                    STAGES, False
+                    b_q, b_o, b_max, b_sum, b_p, ring, place, phase, held, n > 0, n, kept, where, scale, s_layout,
+                    o_layout, STAGES, False
                 )  # fmt: skip
                 gap = 0
             n -= 1
 
         # far slots: every row keeps every key
         wait(full.index(place), phase, pred=n >= 0)
-        singles = n + 1
-        if PAIR:
-            # pairs and a last one, after one more if they are odd, or two if the held slot lies too far behind
-            pairs = gl.where(n < 4, 0, n // 2 - gl.where(gap + 4 >= STAGES, 1, 0))
-            singles = gl.where(pairs > 0, n - 2 * pairs, n + 1)
-        for i in range(singles):
+        for i in range(n + 1):
             b_o, b_max, b_sum, b_p, place, phase, held = step(
-                b_q, b_o, b_max, b_sum, b_p, ring, place, phase, held, i < n, n, where, scale, s_layout, o_layout,
+                b_q, b_o, b_max, b_sum, b_p, ring, place, phase, held, i < n, n, 0, where, scale, s_layout, o_layout,
                 STAGES, True
-            )  # fmt: skip
-        if PAIR and pairs > 0:
-            b_o, b_max, b_sum, b_p, b_p1, place, phase, held, held1 = step_two(
-                b_q, b_o, b_max, b_sum, b_p, b_p, ring, place, phase, held, held, pairs > 1, scale, s_layout,
-                o_layout, STAGES, True
-            )  # fmt: skip
-            for i in range(1, pairs):
-                b_o, b_max, b_sum, b_p, b_p1, place, phase, held, held1 = step_two(
-                    b_q, b_o, b_max, b_sum, b_p, b_p1, ring, place, phase, held, held1, i + 1 < pairs, scale,
-                    s_layout, o_layout, STAGES, False
-                )  # fmt: skip
-            b_o, b_max, b_sum, b_p, place, phase, held = step_from_two(
-                b_q, b_o, b_max, b_sum, b_p, b_p1, ring, place, phase, held, held1, scale, s_layout, o_layout,
-                STAGES
             )  # fmt: skip
         r += 1
         wait(q_full, r & 1)
@@ -184,11 +167,10 @@ def attn_fwd_hopper(
     ALIGN: gl.constexpr,
     IS_PACKED: gl.constexpr,
     STAGES: gl.constexpr,
-    PAIR: gl.constexpr,  # whether far slots are taken two at a time
     CONSUMER_REGISTERS: gl.constexpr,
     PRODUCER_REGISTERS: gl.constexpr,
 ):
-    gl.static_assert((6 if PAIR else 3) <= STAGES)  # else a consumer waits for a slot before it frees one
+    gl.static_assert(STAGES >= 3)  # else a consumer waits for a slot before it frees one
     dtype: gl.constexpr = q.dtype
     boxed: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=4)
     flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
@@ -225,9 +207,9 @@ def attn_fwd_hopper(
     # fmt: off
     gl.warp_specialize([
         (consume, (0, out, lse, scale, ends, pattern, columns, strides, qview, ring, bars, box, CONSUMERS,
-                   ALIGN, IS_PACKED, STAGES, PAIR)),
+                   ALIGN, IS_PACKED, STAGES)),
         (consume, (1, out, lse, scale, ends, pattern, columns, strides, qview, ring, bars, box, CONSUMERS,
-                   ALIGN, IS_PACKED, STAGES, PAIR)),
+                   ALIGN, IS_PACKED, STAGES)),
         (produce, (q, (k, v, k_run, v_run), (kbuf, vbuf, kruns, vruns), vrows, qbuf, full, empty, bars, box, taken,
                    tiles, total, heads, groups, starts, ends, pattern, columns, pages, s_pages, CONSUMERS, PAGE, RUN,
                    IS_PACKED, STAGES)),

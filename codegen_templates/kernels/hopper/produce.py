@@ -93,8 +93,8 @@ def load_slot(descriptors, buffers, bar, n, n_slots, far, places, rule, span, pl
     u = column(n * ROWS // BLOCK, places, False) * BLOCK + n * ROWS % BLOCK
     is_one = n < far
     if BLOCK < ROWS:
-        for p in gl.static_range(1, ROWS // BLOCK):
-            is_one = is_one & (column(n * (ROWS // BLOCK) + p, places, False) * BLOCK == u + p * BLOCK)
+        for c in gl.static_range(1, ROWS // BLOCK):
+            is_one = is_one & (column(n * (ROWS // BLOCK) + c, places, False) * BLOCK == u + c * BLOCK)
     if PAGE:
         is_one = is_one & (u % ROWS + PAGE % ROWS == 0)
     if is_one:
