@@ -22,9 +22,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -42,6 +43,7 @@ TRIAL = f"""import ctypes, sys
 numbers = ctypes.CDLL(sys.argv[1]).attn_trial()
 sys.exit({WRONG} if numbers else {SLACK} if float("5e-324") * 1.0 == 0.0 else 0)"""
 MOST_SECONDS = 120  # for a compiler that needs one
+BUILDING, SOON_S = ".building-", 60  # of a folder in which a library is built; between making and locking it
 CHOICES = ("", "torch", "compiled")
 
 _lock = threading.Lock()
@@ -80,17 +82,20 @@ def _library() -> tuple[ctypes.CDLL | None, str]:
     sources = {name: pkgutil.get_data(__package__, f"c/{name}") or b"" for name in SOURCES}
     flags = (*FLAGS, *EXTENSIONS.get(torch.backends.cpu.get_cpu_capability(), ()))
     name = _digest(repr((sources, flags, platform.machine(), sys.platform, *_chosen())).encode())
-    folder = cache_folder() / "cpu"
-    for kept in sorted(folder.glob(f"{name}-*.so")) if _is_ours(folder) else ():
+    folder: Path | None = None
+    with suppress(OSError):  # without a home, or in a folder that was removed
+        folder = cache_folder() / "cpu"
+    for kept in sorted(folder.glob(f"{name}-*.so")) if folder and _is_ours(folder.parent, folder) else ():
         with suppress(OSError):
             if _is_ours(kept) and kept.stem == f"{name}-{_digest(kept.read_bytes())}":
                 return ctypes.CDLL(str(kept)), ""
     why = ""
-    for place in (folder, None):  # None: nowhere, for this process only
+    for place in dict.fromkeys((folder, None)):  # None: nowhere, for this process only
         try:
             if place is not None:
-                place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if place is None or _is_ours(place):
+                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                place.mkdir(mode=0o700, exist_ok=True)
+            if place is None or _is_ours(place.parent, place):
                 found, why = _built(sources, flags, name, place)
                 if found is not None:
                     return found, why
@@ -105,7 +110,12 @@ def _built(
     """Compile and load, and keep in the folder if there is one; whole or not at all, whoever else does the same."""
     chosen, of_chosen = _chosen()
     why = of_chosen or "there is no C compiler: install one, or the package ziglang"
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".", ignore_cleanup_errors=True) as room:
+    if folder is not None:
+        _sweep(folder)
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=BUILDING, ignore_cleanup_errors=True) as room,
+        _held(Path(room), must=False),
+    ):
         for file, text in sources.items():
             (Path(room) / file).write_bytes(text)
         for attempt, compiler in enumerate(_compilers()):
@@ -186,13 +196,39 @@ def _chosen() -> tuple[list[str], str]:
     )
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether nobody else can have written there: what lies there runs here."""
+def _is_ours(*places: Path) -> bool:
+    """Whether nobody else can have written in any of these, from the cache's root down: what lies there runs here."""
     try:
-        found = path.stat()
+        owners = {place.lstat().st_uid for place in places} | {place.stat().st_uid for place in places}
+        return owners <= {os.geteuid(), 0} and not any(place.stat().st_mode & 0o022 for place in places)
     except OSError:
         return False
-    return found.st_uid in (os.geteuid(), 0) and not found.st_mode & 0o022
+
+
+@contextmanager
+def _held(room: Path, *, must: bool = True) -> Iterator[None]:
+    """Hold the lock of a folder in which a library is built; the system releases it when this process dies. OSError
+    where somebody else holds it, or the system has none, unless it need not be held."""
+    import fcntl
+
+    handle = os.open(room, os.O_RDONLY)
+    try:
+        with suppress(*() if must else (OSError,)):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed builds left: folders with nothing but sources and libraries in them that nobody holds."""
+    known = {*SOURCES, *(f"{attempt}.so" for attempt in range(8))}
+    for left in folder.glob(f"{BUILDING}????????"):
+        with suppress(OSError):
+            if left.is_symlink() or time.time() - left.stat().st_mtime < SOON_S or set(os.listdir(left)) - known:
+                continue
+            with _held(left):
+                shutil.rmtree(left)
 
 
 def _digest(data: bytes) -> str:

@@ -13,6 +13,7 @@ Length, batch and layer are none of them: one result holds for all.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -101,8 +102,9 @@ def _config(direction: str, q: torch.Tensor) -> Config | None:
 
 def _stored(direction: str, q: torch.Tensor) -> Config | None:
     facts = _facts(direction, q)
-    path = cache_folder() / "tuned" / _file(facts)
+    path = Path("tuned", _file(facts))
     try:
+        path = cache_folder() / path
         with path.open("rb") as file:
             return read(file.read(MOST_BYTES), facts)
     except (FileNotFoundError, NotADirectoryError):
@@ -153,10 +155,13 @@ def store(direction: str, q: torch.Tensor, config: Config, measured: dict[str, A
 
 
 def cache_folder() -> Path:
-    """`$PATTERNCC_CACHE_DIR`, else patterncc's folder where this system keeps caches."""
+    """`$PATTERNCC_CACHE_DIR`, else patterncc's folder where this system keeps caches; FileNotFoundError without a home,
+    and for a part of a path in a working folder that was removed."""
     if given := os.environ.get("PATTERNCC_CACHE_DIR"):
         return Path(given).absolute()
     home = Path(os.path.expanduser("~"))
+    if not home.is_absolute():
+        raise FileNotFoundError(errno.ENOENT, "HOME is not set, and this user has no home folder", "~")
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "patterncc" / "Cache"
     if sys.platform == "darwin":

@@ -11,7 +11,6 @@ from patterncc.cli import output as out
 from patterncc.errors import UsageError, quote
 from patterncc.language import load
 from patterncc.language.model import Pattern
-from patterncc.passes.lower_table import lower_table
 from patterncc.pipeline import lower
 from patterncc.runtime.gallery import find
 
@@ -21,6 +20,8 @@ UNITS = {"": 1, "k": 1024, "m": 1024**2}
 
 def run(name: str, length: str, layer: int, head: int, json: bool, output: Path | None) -> int:
     """Print the table as ranges, as JSON, or write its arrays."""
+    from patterncc.passes.lower_table import lower_table
+
     pattern = load(find(name))
     rows = blocks(pattern, tokens(length))
     check_place(pattern, layer, head)

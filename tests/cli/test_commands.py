@@ -451,3 +451,14 @@ def test_a_length_of_spaces_takes_no_time(patterncc: Shell) -> None:
     start = time.process_time()
     patterncc("forecast", "demo", "-n", "1" + " " * 100_000 + "x", code=2)
     assert time.process_time() - start < 2 and "--length is `1" in patterncc.err  # squares: half a minute
+
+
+def test_a_proof_by_arithmetic_imports_what_it_uses() -> None:
+    """numpy and an XML library, which brings half of the network's, take longer than the whole proof."""
+    script = (
+        "import sys; from patterncc.cli import main; main(['verify', 'coverage', 'phi3_small']); "
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = {"numpy", "xml.sax", "http.client", "torch", "rich", "patterncc.analysis.explain.mend"}
+    assert not heavy & set(done.stderr.split()) and "coverage" in done.stdout

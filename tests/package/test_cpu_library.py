@@ -138,16 +138,54 @@ def test_a_cache_that_takes_nothing_costs_only_time(fresh: Callable[[], ModuleTy
     assert (tmp_path / "cache" / "cpu").read_text() == "in the way"
 
 
-@pytest.mark.parametrize("what", ["folder", "library"])
+@pytest.mark.parametrize("what", ["root", "folder", "library"])
 def test_what_others_may_write_is_not_loaded(what: str, fresh: Callable[[], ModuleType], tmp_path: Path) -> None:
     fresh().library()
     (library,) = kept(tmp_path)
-    (library.parent if what == "folder" else library).chmod(0o777)
+    places = {"root": tmp_path / "cache", "folder": library.parent, "library": library}
+    places[what].chmod(0o777)
     loaded = fresh()
     assert loaded.library() is not None and loaded.library()._name != str(library)
-    library.parent.chmod(0o700)
-    library.chmod(0o700)
+    places[what].chmod(0o700)
     assert fresh().library()._name == str(library)  # the control
+
+
+def test_what_a_killed_build_left_is_swept(fresh: Callable[[], ModuleType], tmp_path: Path) -> None:
+    """Not what is being built, nor what lately was, nor what holds anything else; a lock goes with its maker."""
+    module, folder = fresh(), tmp_path / "cache" / "cpu"
+    for name, inner in (("left0000", "0.so"), ("held0000", "0.so"), ("other000", "notes.txt"), ("lately00", "0.so")):
+        (folder / f".building-{name}").mkdir(parents=True)
+        (folder / f".building-{name}" / inner).write_text("")
+        os.utime(folder / f".building-{name}", (0, 0) if name != "lately00" else None)
+    (folder / "precious").mkdir()
+    with module._held(folder / ".building-held0000"):
+        module._sweep(folder)
+    kept = {".building-held0000", ".building-lately00", ".building-other000", "precious"}
+    assert {path.name for path in folder.iterdir()} == kept
+    module._sweep(folder)
+    assert {path.name for path in folder.iterdir()} == kept - {".building-held0000"}
+
+
+@pytest.mark.parametrize("gone", ["home", "working folder"])
+def test_without_a_place_for_a_cache_it_is_built_all_the_same(
+    gone: str, fresh: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = fresh()
+
+    def refuse() -> Path:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    if gone == "home":
+        for name in ("PATTERNCC_CACHE_DIR", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)
+        monkeypatch.chdir(tmp_path)
+    else:
+        monkeypatch.setattr(module, "cache_folder", refuse)
+    monkeypatch.setattr(
+        module, "_built", lambda sources, flags, name, folder: ("built", "") if folder is None else 1 / 0
+    )
+    assert module.library() == "built" and not list(tmp_path.glob("~*"))
 
 
 @pytest.mark.parametrize("compiler", ['"unbalanced', "/bin/true", "no-such-compiler"])

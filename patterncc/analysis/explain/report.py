@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape, quoteattr
 
 from patterncc.analysis.geometry.missing import runs
 from patterncc.analysis.verdict import Verdict
@@ -115,6 +114,8 @@ def markdown(reports: Sequence[Report]) -> str:
 def junit(reports: Iterable[Report]) -> str:
     """JUnit XML: a suite a pattern, a case a verdict. What decides against the pattern is a failure; the rest passes,
     and what is undecided or merely informative is told in system-out."""
+    from xml.sax.saxutils import escape, quoteattr  # which imports half of the network
+
     suites = []
     tests = failures = 0
     for report in reports:
@@ -141,4 +142,6 @@ def _called(verdict: Verdict) -> str:
 
 
 def _text(line: Line) -> str:
+    from xml.sax.saxutils import escape
+
     return escape(": ".join(part for part in (line.verdict, line.witness, line.note) if part))

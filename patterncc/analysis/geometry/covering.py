@@ -20,6 +20,7 @@ Covering by residue classes is co-NP-complete, so some system exceeds every budg
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import gcd, lcm
 
@@ -29,6 +30,7 @@ from patterncc.lazy import np
 Gaps = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]  # per modulus: its held ranges of residues, [start, stop)
 CLASSES = 4096  # uncovered classes that are listed; beyond, gaps are dense enough for a scan
 WIDE = 64  # a prime above this is not split when a gap is in sight
+FEW = 256  # residues of a sieve that is done without numpy
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ def _component(members: Gaps, open_moduli: list[int], r: int, M: int, search: _S
     """`_descend` for arcs whose open moduli are connected."""
     P = lcm(*open_moduli)
     if search.budget.sieve >= P:
-        return _listed(np.flatnonzero(~_marked(members, r, M, P)), P)
+        free = _free(members, r, M, P) if P <= FEW else np.flatnonzero(~_marked(members, r, M, P))
+        return _listed(free, P)
     p = _common_prime(open_moduli)
     if p > WIDE:
         free = np.flatnonzero(~_marked(members, r, M, 1 << 12))
@@ -150,7 +153,13 @@ def _marked(members: Gaps, r: int, M: int, count: int) -> np.ndarray:
     return inside
 
 
-def _listed(free: np.ndarray, P: int) -> Uncovered:
+def _free(members: Gaps, r: int, M: int, count: int) -> list[int]:
+    """The y = 0 .. count - 1 for which r + M y is not held; few of them: numpy's import takes longer."""
+    arcs = [(m, start, stop) for m, ranges in members for start, stop in ranges]
+    return [y for y in range(count) if not any(start <= (r + M * y) % m < stop for m, start, stop in arcs)]
+
+
+def _listed(free: Sequence[int] | np.ndarray, P: int) -> Uncovered:
     return Uncovered(tuple((int(y), P) for y in free[:CLASSES]), len(free) <= CLASSES)
 
 
