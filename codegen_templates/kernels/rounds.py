@@ -1,13 +1,16 @@
-"""The rounds of dK and dV: which rows a tile of keys reads in each, numbered by slots.
-
-Round 0 is the pattern's own row map. Every later round is about one stride, whose rows are those at its distances.
+"""Which rows an item of dK and dV reads, numbered by slots: near ones by the pattern's own row map, or those at the
+distances of one stride.
 """
 
 import triton
 import triton.language as tl
 
 from .row_map import keeps_near, row, row_map
-from .tiles import BLOCK, runs
+from .tiles import BLOCK, BLOCK_BITS, runs
+
+# --- constants: facts of the pattern, set by patterncc ---
+IS_CAUSAL = tl.constexpr(True)
+# --- end constants ---
 
 
 @triton.jit
@@ -22,15 +25,38 @@ def span(i_first, i_whole, i_full, i_stop, d_low, d_high):
 
 
 @triton.jit
-def slots_of(p_member, pattern, rows, bounds, ROUND: tl.constexpr):
-    """A head of the program, and the slots of its rows that keep columns j_first..j_last, as `row_map` says them."""
-    j_first, j_last, i_first, i_whole, i_full, i_stop, d_low, d_high = bounds
+def columns_at(p_item, BLOCK_N: tl.constexpr):
+    """An item's first column, how far its columns are apart, and where in a column it begins when that has several
+    tiles."""
+    o_first = tl.load(p_item + 4) * BLOCK_N if BLOCK_N < BLOCK else 0
+    return tl.load(p_item + 2), tl.load(p_item + 3), tl.cast(o_first, tl.int32)
+
+
+@triton.jit
+def slots_of(p_member, p_item, pattern, rows, q_start, q_stop, kv_stop, IS_STRIDE: tl.constexpr, BLOCK_N: tl.constexpr):
+    """A head of an item, and the slots of its rows that keep the item's columns, as `row_map` says them.
+
+    What no head changes is worked out for each: known from the start, it would hold registers.
+    """
     head = tl.load(p_member)
-    if ROUND:
-        # + 0, but known only now: addresses and masks that no head changes would hold registers from the start
-        late = head >> 31
-        whole, full = i_whole + late, i_full + late
-        n_far, n_slots, places, rule = span(i_first + late, whole, full, i_stop + late, d_low, d_high)
+    p_item += head >> 31  # + 0, but known only now
+    j_first, every, o_first = columns_at(p_item, BLOCK_N)
+    j_last = tl.minimum(j_first + ((o_first + BLOCK_N - 1) >> BLOCK_BITS) * every, (kv_stop - 1) >> BLOCK_BITS)
+    # the rows that may keep them: from i_whole to i_full they are whole, and past all of the keys
+    i_first = q_start >> BLOCK_BITS
+    i_whole = (q_start + BLOCK - 1) >> BLOCK_BITS
+    i_full = q_stop >> BLOCK_BITS
+    i_stop = (q_stop + BLOCK - 1) >> BLOCK_BITS
+    if IS_CAUSAL:
+        i_first = tl.maximum(i_first, j_first)
+        i_whole = tl.maximum(i_whole, j_last + 1)
+    if IS_STRIDE:
+        d_low, d_high = tl.load(p_item + 5), tl.load(p_item + 6)
+        i_first = tl.maximum(i_first, j_first + d_low)
+        i_whole = tl.maximum(i_whole, j_last + d_low)
+        i_full = tl.minimum(i_full, j_first + d_high)
+        i_stop = tl.minimum(i_stop, j_last + d_high)
+        n_far, n_slots, places, rule = span(i_first, i_whole, i_full, i_stop, d_low, d_high)
     else:
         p_class = pattern + tl.load(p_member + 1)
         n_far, n_slots, places, rule = row_map(p_class, rows, j_first, j_last, i_first, i_whole, i_full, i_stop)
@@ -38,8 +64,20 @@ def slots_of(p_member, pattern, rows, bounds, ROUND: tl.constexpr):
 
 
 @triton.jit
+def portion(tiles, p_item, head, IS_ALL: tl.constexpr):
+    """From where to where the item's part of these tiles goes, all parts being equal."""
+    if IS_ALL:
+        return 0, tiles
+    else:
+        p_item += head >> 31
+        part, part_count = tl.load(p_item + 7), tl.load(p_item + 8)
+        whole, rest = tiles // part_count, tiles % part_count
+        return whole * part + rest * part // part_count, whole * (part + 1) + rest * (part + 1) // part_count
+
+
+@triton.jit
 def row_in(slot, places, IS_STRIDE: tl.constexpr, IS_FAR: tl.constexpr):
-    """The row in a slot of this round."""
+    """The row in a slot."""
     if IS_STRIDE:
         first_0, stop_0, first_1, stop_1, first_2 = places
         i = first_0 + slot
@@ -52,15 +90,15 @@ def row_in(slot, places, IS_STRIDE: tl.constexpr, IS_FAR: tl.constexpr):
 
 
 @triton.jit
-def locate_rows(tile, places, q_start, ROUND: tl.constexpr, BLOCK_M: tl.constexpr):
+def locate_rows(tile, places, q_start, IS_STRIDE: tl.constexpr, BLOCK_M: tl.constexpr):
     """The rows of q at which the runs of a far tile begin. [BLOCK_M], or one for all."""
     slot, o_run = runs(tile, BLOCK, BLOCK_M)
-    return (row_in(slot, places, ROUND > 0, True) * BLOCK + o_run - q_start).to(tl.uint32)
+    return (row_in(slot, places, IS_STRIDE, True) * BLOCK + o_run - q_start).to(tl.uint32)
 
 
 @triton.jit
 def keeps_in(slot, i, j, t, u, rule, IS_STRIDE: tl.constexpr):
-    """Whether this round is the one that adds query token t, of row i, to key token u, of column j."""
+    """Whether such an item is what adds query token t, of row i, to key token u, of column j."""
     if IS_STRIDE:
         d_low, d_high = rule
         return (i - j >= d_low) & (i - j < d_high)

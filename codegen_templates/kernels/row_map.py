@@ -10,13 +10,13 @@ from .index_map import progression, search  # noqa: F401 (what strides and table
 # class 1: 0<=d<2 | 2<=d & j%4==1
 # class 2: 0<=d<2 | 2<=d & j%4==2
 # class 3: 0<=d<2 | 2<=d & j%4==3
-CLASS_INTS = ((0,), (1,), (2,), (3,))
-STRIDES = (((4, 0), (4, 1), (4, 2), (4, 3)),)
+CLASS_INTS = ((), (), (), ())
+STRIDES = (((4, 0, 2, 1073741824, 0), (4, 1, 2, 1073741824, 0), (4, 2, 2, 1073741824, 0), (4, 3, 2, 1073741824, 0)),)
 
 
 @triton.jit
 def row_map(pattern, rows, j_first, j_last, i_first, i_whole, i_full, i_stop):
-    """The slots of the rows that keep columns j_first..j_last in round 0: how many are far, how many there are, their
+    """The slots of the rows that are near columns j_first..j_last: how many are far, how many there are, their
     zones, and what the rule needs."""
     # far: whole rows, past all of the columns, that keep each of them
     low = i_whole
@@ -54,17 +54,9 @@ def row(slot, places, IS_FAR: tl.constexpr):
 
 @triton.jit
 def keeps_near(slot, i, j, t, u, rule):
-    """Whether round 0 adds query token t, of the row i in this slot, to key token u, of column j: but for causality."""
+    """Whether query token t, of the near row i in this slot, adds to key token u, of column j: but for causality."""
     keep = i - j < 2
     return keep
-
-
-@triton.jit
-def stride(pattern, ROUND: tl.constexpr):
-    """The distances of a round's stride, from and to, its period, its residue, and the column from which it counts."""
-    if ROUND == 1:
-        residue = tl.load(pattern)
-        return 2, 1073741824, 4, residue, 0
 
 
 # --- end index map ---

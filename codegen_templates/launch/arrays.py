@@ -13,7 +13,6 @@ from ..rules.tables import column_table, row_table
 from . import configs
 
 Heads = tuple[int, int, int]  # which are present: of which layer, from which one on, how many
-Rounds = tuple[tuple[int, int, torch.Tensor], ...]
 Places = tuple[tuple[int, int], ...]  # of each class, where what the kernels read of it begins
 
 
@@ -43,32 +42,6 @@ def row_arrays(
         return pattern, None, places
     first = 0 if CAUSAL else -room(-rows[0])  # causal rows below 0 keep nothing
     return class_tables(False, classes, first, room(rows[1]), room(columns), device)
-
-
-def rounds(
-    heads: Heads, rows: tuple[int, int], columns: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor | None, Rounds]:
-    """`pattern` and `rows` for as many columns, as `row_map` reads them, and the launches of dK and dV."""
-    if FORM == "closed":
-        return _closed_rounds(heads, device)
-    classes = present(*heads)
-    pattern, entries, places = column_arrays(classes, rows, columns, device)
-    return pattern, entries, _rounds(classes, heads[1], places, device)
-
-
-@cache
-def _closed_rounds(heads: Heads, device: torch.device) -> tuple[torch.Tensor, None, Rounds]:
-    pattern, places = class_ints(True, device)
-    return pattern, None, _rounds(present(*heads), heads[1], places, device)
-
-
-def _rounds(classes: tuple[int, ...], head_offset: int, places: Places, device: torch.device) -> Rounds:
-    """Each a number, a period and members: first all that is near, then each stride."""
-    found = [(0, 1, near_members(classes, head_offset, places, device))]
-    for number in range(1, len(row_map.STRIDES) + 1):
-        launches = stride_members(number, classes, head_offset, places, device)
-        found += ((number, every, members) for every, members in launches)
-    return tuple(found)
 
 
 def column_arrays(
@@ -130,46 +103,6 @@ def head_groups(
         for n in range(0, len(heads), size)
     ]
     return torch.tensor(groups, dtype=torch.int32, device=device)
-
-
-@cache
-def near_members(classes: tuple[int, ...], head_offset: int, places: Places, device: torch.device) -> torch.Tensor:
-    """All heads of each KV head, for round 0 of dK and dV: [KV heads, 2 + 2 * heads of one] int32 with the KV head, the
-    number of its heads, and of each the head and the place of its class."""
-    heads = kv_heads(len(classes), head_offset)
-    return _members(
-        [(kv, [h for h, own in enumerate(heads) if own == kv]) for kv in range(heads[-1] + 1)], classes, places, device
-    )
-
-
-@cache
-def stride_members(
-    number: int, classes: tuple[int, ...], head_offset: int, places: Places, device: torch.device
-) -> tuple[tuple[int, torch.Tensor], ...]:
-    """The launches of a stride's round, each a period and members as above: heads of one KV head and one class.
-
-    Within a launch no two members of a KV head read the same columns: they have one period and different residues.
-    """
-    alike: dict[tuple[int, int], list[int]] = {}
-    for head, (kv_head, klass) in enumerate(zip(kv_heads(len(classes), head_offset), classes, strict=True)):
-        if row_map.STRIDES[number - 1][klass]:
-            alike.setdefault((kv_head, klass), []).append(head)
-    launches: dict[tuple[int, int], list[tuple[int, list[int]]]] = {}
-    same: Counter[tuple[int, tuple[int, int]]] = Counter()
-    for (kv_head, klass), heads in alike.items():
-        period = row_map.STRIDES[number - 1][klass]
-        launches.setdefault((period[0], same[kv_head, period]), []).append((kv_head, heads))
-        same[kv_head, period] += 1
-    return tuple((every, _members(own, classes, places, device)) for (every, _), own in launches.items())
-
-
-def _members(
-    members: list[tuple[int, list[int]]], classes: tuple[int, ...], places: Places, device: torch.device
-) -> torch.Tensor:
-    place, longest = dict(places), max(len(heads) for _, heads in members)
-    rows = [[kv, len(heads), *(n for h in heads for n in (h, place[classes[h]]))] for kv, heads in members]
-    padded = [row + [0] * (2 + 2 * longest - len(row)) for row in rows]
-    return torch.tensor(padded, dtype=torch.int32, device=device)
 
 
 @cache

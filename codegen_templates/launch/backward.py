@@ -16,18 +16,22 @@ from ..kernels.backward_dq import (
 from ..kernels.backward_prepare import (
     attn_bwd_prepare,
 )
-from ..kernels.row_map import STRIDES
+from ..kernels.backward_sum import (
+    attn_bwd_sum,
+)
 from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
-from . import arrays, binaries, configs, tuned
+from . import arrays, binaries, configs, items, tuned
 from .kept import Launch
-from .requests import LOG2_E, MOST_TOGETHER, Requests, arch, in_line, in_units, precision
+from .requests import LOG2_E, MOST_TOGETHER, Requests, arch, in_line, in_units, precision, processors
 
 PREPARED_ROWS = 16
+SUMMED_KEYS = 16
 Grads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 binaries.use(
     attn_bwd_prepare,
     attn_bwd_dq,
     attn_bwd_dkdv,
+    attn_bwd_sum,
 )
 
 
@@ -141,25 +145,35 @@ def _backward(
 
     own = config or tuned.dkdv(q)
     own = own or configs.dkdv(arch(device), HEAD_DIM, q.element_size(), requests.are_packed)
+    pattern, entries, places = arrays.column_arrays(arrays.present(*heads), requests.rows, requests.columns, device)
     keys = own.keys if ROWS_PER_TILE_FREE else min(own.keys, BLOCK)
+    # addresses within a tile have 32 bits: columns too far apart do not share one
+    if keys * items.widest() * max(k.stride(2), v.stride(2), dk.stride(2)) >= 1 << 31:
+        keys = min(keys, BLOCK)
+    columns, many_processors = (requests.kv_start // BLOCK, requests.columns), processors(device)
+    about = heads[1], places, requests.rows, columns, keys, requests.count, many_processors, requests.are_packed
+    work = items.work(arrays.present(*heads), *about, device)
     sums = [dk, dv]
-    if (STRIDES and k.dtype != torch.float32) or dk.stride() != dv.stride():  # several rounds add to them
+    if (len(work.launches) > 1 and k.dtype != torch.float32) or dk.stride() != dv.stride():  # launches add to them
         made = torch.zeros if many else torch.empty
         sums = [made(k.shape, dtype=torch.float32, device=device) for _ in sums]
-    pattern, entries, rounds = arrays.rounds(heads, requests.rows, requests.columns, device)
+    parts = torch.empty(requests.count, work.slots, 2, BLOCK, HEAD_DIM, dtype=torch.float32, device=device)
     align, strides = in_units(q.element_size(), _strides(requests, q, k, v, dout, sums[0]))
-    apart = max(strides[n] for n in (5, 8, 14)) * align  # numbers between rows of k, v and their gradients
-    present = -(-requests.kv_len // BLOCK)  # columns
-    for number, every, members in rounds:
-        tokens = -(-present // every) * BLOCK
-        # addresses within a tile have 32 bits: columns too far apart do not share one
-        width = keys if keys * every * apart < 1 << 31 else min(keys, BLOCK)
-        launch = _dkdv_launch(device, (*kind, sums[0].dtype), (own.rows, width, own.warps, own.stages), align, number)
-        for some, tensors in requests.launches(q, k, v, dout, *sums, log_sum, delta, dim=of_batch):
-            given = *tensors, members, pattern, entries, some.q_starts, some.kv_starts
-            numbers = *lengths, *strides, *row_strides, members.stride(0), some.kv_total
-            grid = (-(-tokens // width), len(members), some.count)
-            launch(attn_bwd_dkdv, grid, given, numbers)
+    tile = own.rows, keys, own.warps, own.stages
+    for table, *rows_of in work.launches:
+        launch = _dkdv_launch(device, (*kind, sums[0].dtype), tile, align, *rows_of)
+        for some, tensors in requests.launches(q, k, v, dout, *sums, log_sum, delta, parts, dim=of_batch):
+            given = *tensors, table, work.members, pattern, entries, some.q_starts, some.kv_starts
+            sizes = table.stride(0), work.members.stride(0), work.slots, some.kv_total
+            grid = (len(table), 1, some.count)
+            launch(attn_bwd_dkdv, grid, given, (*lengths, *strides, *row_strides, *sizes))
+    if work.slots:
+        width = min(BLOCK, SUMMED_KEYS)
+        launch = _sum_launch(device, sums[0].dtype, width, align)
+        numbers = requests.kv_start, requests.kv_start + requests.kv_len, work.slots, *strides[-3:]
+        for some, (slots, *some_sums) in requests.launches(parts, *sums, dim=of_batch):
+            grid = (len(work.columns), BLOCK // width, some.count)
+            launch(attn_bwd_sum, grid, (slots, work.columns, *some_sums), numbers)
     if sums[0] is not dk:
         dk.copy_(sums[0])
         dv.copy_(sums[1])
@@ -193,23 +207,34 @@ def _dq_launch(device: torch.device, kind: tuple[Any, ...], tile: tuple[int, int
 
 @cache
 def _dkdv_launch(
-    device: torch.device, kind: tuple[Any, ...], tile: tuple[int, int, int, int], align: int, number: int
+    device: torch.device,
+    kind: tuple[Any, ...],
+    tile: tuple[int, int, int, int],
+    align: int,
+    has_near: bool,
+    has_strides: bool,
 ) -> Launch:
     block_m, block_n, warps, stages = tile
     return Launch(
         device,
-        ROUND=number,
+        HAS_NEAR=has_near,
+        HAS_STRIDES=has_strides,
         BLOCK_M=block_m,
         BLOCK_N=block_n,
         ALIGN=align,
         IS_PACKED=kind[1][0] is not None,
-        IS_LOOKED_UP=FORM == "table" and not number,
+        IS_LOOKED_UP=FORM == "table",
         STAGES=stages,
         PRECISION=kind[2],
         num_warps=warps,
         num_stages=stages,
         enable_fp_fusion=True,
     )
+
+
+@cache
+def _sum_launch(device: torch.device, dtype: torch.dtype, width: int, align: int) -> Launch:
+    return Launch(device, BLOCK_N=width, ALIGN=align, num_warps=4, enable_fp_fusion=True)
 
 
 def _prepare(

@@ -18,6 +18,8 @@ KERNEL_FILES = (  # in the folder kernels
     "rounds",
     "backward_prepare",
     "backward_dq",
+    "backward_sum",
+    "backward_item",
     "backward_dkdv",
 )
 LEAST_SHARED = 512  # keys that are worth a program of their own

@@ -75,8 +75,8 @@ def layer_kinds() -> list[tuple[int, int]]:
 
     kinds, launched = [], set()
     for number, (classes, count) in enumerate(Counter(CLASS_OF).most_common()):
-        rounds = tuple(any(stride[klass] for klass in classes) for stride in STRIDES)
-        kernels = group_size(tuple(classes), 0), rounds
+        strides = tuple(any(stride[klass] for klass in classes) for stride in STRIDES)
+        kernels = group_size(tuple(classes), 0), strides
         if number < MOST_LAYERS or kernels not in launched:
             kinds.append((CLASS_OF.index(classes), count if number < MOST_LAYERS else 0))
         launched.add(kernels)

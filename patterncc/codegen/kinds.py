@@ -29,9 +29,10 @@ class Kind:
 
     @property
     def title(self) -> str:
-        """The kernel, what for, and of dK and dV which round."""
-        rounds = [value for (place,), value in self.constants.items() if self.kernel.arg_names[place] == "ROUND"]
-        words = [f"stride {number}" if number else "near" for number in rounds] + [self.purpose] * bool(self.purpose)
+        """The kernel, what for, and of dK and dV which rows if it is not for all."""
+        known = {self.kernel.arg_names[place]: value for (place,), value in self.constants.items()}
+        rows = {(True, False): ["near"], (False, True): ["strides"]}
+        words = rows.get((known.get("HAS_NEAR"), known.get("HAS_STRIDES")), []) + [self.purpose] * bool(self.purpose)
         return f"{self.kernel.fn.__name__} {', '.join(words)}".strip()
 
     @property

@@ -88,9 +88,17 @@ def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
     pattern, configs = package.pattern, package.launch.configs
     table, item, dim = pattern.FORM == "table", ITEM[dtype], pattern.HEAD_DIM
     share = 1 << (pattern.HEADS // pattern.KV_HEADS - 1).bit_length()
-    known: dict[str, str | None] = dict.fromkeys(("q", "k", "v", "out", "dout", "dq"), dtype)
-    known |= dict.fromkeys(("lse", "dlse", "log_sum", "delta", "parts", "lses", "dk", "dv"), "fp32")
-    known |= {"groups": "i32", "members": "i32", "q_starts": None, "kv_starts": None, "pages": None}
+    known: dict[str, str | None] = dict.fromkeys(("q", "k", "v", "out", "dout", "dq", "dk", "dv"), dtype)
+    known |= dict.fromkeys(("lse", "dlse", "log_sum", "delta", "parts", "lses"), "fp32")
+    known |= {
+        "groups": "i32",
+        "items": "i32",
+        "members": "i32",
+        "summed": "i32",
+        "q_starts": None,
+        "kv_starts": None,
+        "pages": None,
+    }
     known |= {
         "pattern": "i64" if table else "i32",
         "columns": "i32" if table else None,
@@ -122,12 +130,15 @@ def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
         for config in sorted({configs.dq(arch, dim, item, FULL, is_dense) for is_dense in dense}, key=repr):
             yield call("attn_bwd_dq", purpose, config, pointers, **tile(config, config.rows), **flags)
         config = configs.dkdv(arch, dim, item, bool(purpose))
-        for number in range(1 + len(package.kernels.row_map.STRIDES)):
-            keys = config.keys if pattern.ROWS_PER_TILE_FREE else min(config.keys, pattern.BLOCK)
-            shape = {"ROUND": number, "BLOCK_M": config.rows, "BLOCK_N": keys}
-            flags = {"IS_PACKED": bool(purpose), "IS_LOOKED_UP": table and not number}
-            which = f"stride {number}" if number else "near"
-            yield call("attn_bwd_dkdv", f"{which} {purpose}".strip(), config, pointers, **shape, **flags)
+        keys = config.keys if pattern.ROWS_PER_TILE_FREE else min(config.keys, pattern.BLOCK)
+        shape = {"BLOCK_M": config.rows, "BLOCK_N": keys, "IS_PACKED": bool(purpose), "IS_LOOKED_UP": table}
+        strides = bool(package.kernels.row_map.STRIDES)
+        kinds = {"near": (True, False), "strides": (False, True)} if purpose and strides else {"": (True, strides)}
+        for kind, (near, strided) in kinds.items():
+            which, sums = f"{kind} {purpose}".strip(), dict.fromkeys(("dk", "dv"), "fp32" if kind else dtype)
+            rows = {**pointers, **sums}
+            yield call("attn_bwd_dkdv", which, config, rows, **shape, HAS_NEAR=near, HAS_STRIDES=strided)
+    yield call("attn_bwd_sum", "", small, {}, BLOCK_N=16)
 
 
 def load_kernels(folder: Path) -> ModuleType:

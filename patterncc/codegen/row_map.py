@@ -1,8 +1,8 @@
 """The text of the backward kernel's index map: column and slot to row, the inverse of the forward kernel's.
 
-Round 0 adds what classes keep in runs of columns: bands without a period, those counted from the query, sinks and the
-parts given in tokens. Each stride, a band with a period counted from the key, has a round of its own, since its columns
-are gathered to full tiles.
+It says the near rows, which keep a column as one of a run: bands without a period, those counted from the query, sinks
+and the parts given in tokens. Each stride, a band with a period counted from the key, has items of its own, since its
+columns are gathered to full tiles; the launcher makes them of the numbers in STRIDES.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def row_map(plan: Plan) -> str:
 
 def closed_map(plan: Plan) -> str:
     """The index map as arithmetic."""
-    causal, block, least = plan.classes.causal, plan.classes.block, 0 if plan.classes.causal else -FAR
+    causal, block = plan.classes.causal, plan.classes.block
     forms = zip(plan.closed, plan.classes.layouts, strict=True)
     classes = [zones(form, layout, block=block, causal=causal) for form, layout in forms if form is not None]
     ints, zoning = Integers(), Zoning()
@@ -72,10 +72,7 @@ def closed_map(plan: Plan) -> str:
     zoning.edge("tl.maximum(high, i_full)", "i_stop")
 
     strides = padded([tuple(filter(is_stride, z.rule)) for z in classes], Piece(FAR, FAR))
-    said = [
-        (low or str(least), high or str(FAR), every, residue, sink)
-        for low, high, every, residue in map(bands.say, strides)
-    ]
+    said = tuple(tuple(stride(*pair) for pair in zip(pieces, classes, strict=True)) for pieces in strides)
     runs = [tuple(piece for piece in z.rule if not is_stride(piece)) for z in classes]
     rule = [f"j < {sink}"] if sink != "0" else []
     rule += [f"i < (j // {chunk} + 1) * {chunk}" + f" - {chunkless}" * bool(chunkless)] if chunk else []
@@ -92,13 +89,12 @@ def closed_map(plan: Plan) -> str:
     return CLOSED.format(
         comment=comment(plan),
         classes="\n".join(ints.table(len(classes))),
-        strides="\n".join(assigned("STRIDES", tuple(tuple(period(piece) for piece in pieces) for pieces in strides))),
+        strides="\n".join(assigned("STRIDES", said)),
         zones=indented([*needed(ints.loads(), body), *body]),
         far=far - 1,
         last=len(zoning.every) - 1,
         row=indented([*unpacked(zoning.places, "places"), *zoning.choices(far, "i")]),
         rule=indented([*(unpacked(used, "rule") if used else []), *lines]),
-        stride=indented(stride_lines(said, ints)),
     )
 
 
@@ -106,13 +102,14 @@ def is_stride(piece: Piece) -> bool:
     return piece.every > 1 and not piece.from_query
 
 
-def period(piece: Piece) -> tuple[int, int] | None:
-    """What tells the launcher which columns a round is about."""
-    return (piece.every, piece.residue) if piece.low < FAR else None
+def stride(piece: Piece, z: Zones) -> tuple[int, int, int, int, int] | None:
+    """What tells the launcher which columns a stride is about and which rows read them: period, residue, the distances
+    from and to, and the column from which it counts."""
+    return (piece.every, piece.residue, piece.low, piece.high, z.sink) if piece.low < FAR else None
 
 
 def near_edges(z: Zones) -> tuple[Edge, ...]:
-    """The edges of round 0, nearest first: those of windows, and where a run of columns begins or ends."""
+    """The edges of near rows, nearest first: those of windows, and where a run of columns begins or ends."""
     ends = {end for piece in z.rule if not is_stride(piece) for end in (piece.low, piece.high)}
     return tuple(edge for edge in reversed(z.edges) if edge.low < edge.high or edge.low in ends)
 
@@ -130,19 +127,6 @@ def near_rule(rule: list[str], tokens: list[str], strides: list[str]) -> list[st
     return [*any_of(rule)[:-1], *part, "keep |= part", "return keep"] if rule else [*part, "return part"]
 
 
-def stride_lines(said: list[tuple[str, ...]], ints: Integers) -> list[str]:
-    """The statements of `stride`: one case a round."""
-    if not said:
-        return ["return 0, 0, 1, 0, 0"]
-    loads = dict(zip(ints.names, ints.loads(), strict=True))
-    lines = []
-    for number, words in enumerate(said, 1):
-        lines.append(f"if ROUND == {number}:")
-        lines += [f"    {loads[word]}" for word in dict.fromkeys(words) if word in loads]
-        lines.append(f"    return {', '.join(words)}")
-    return lines
-
-
 CLOSED = '''{comment}
 {classes}
 {strides}
@@ -150,7 +134,7 @@ CLOSED = '''{comment}
 
 @triton.jit
 def row_map(pattern, rows, j_first, j_last, i_first, i_whole, i_full, i_stop):
-    """The slots of the rows that keep columns j_first..j_last in round 0: how many are far, how many there are, their
+    """The slots of the rows that are near columns j_first..j_last: how many are far, how many there are, their
     zones, and what the rule needs."""
 {zones}
     return stop_{far}, stop_{last}, places, rule
@@ -164,14 +148,8 @@ def row(slot, places, IS_FAR: tl.constexpr):
 
 @triton.jit
 def keeps_near(slot, i, j, t, u, rule):
-    """Whether round 0 adds query token t, of the row i in this slot, to key token u, of column j: but for causality."""
+    """Whether query token t, of the near row i in this slot, adds to key token u, of column j: but for causality."""
 {rule}
-
-
-@triton.jit
-def stride(pattern, ROUND: tl.constexpr):
-    """The distances of a round's stride, from and to, its period, its residue, and the column from which it counts."""
-{stride}
 
 '''
 
@@ -206,12 +184,6 @@ def row(slot, places, IS_FAR: tl.constexpr):
 def keeps_near(slot, i, j, t, u, rule):
     """Whether query token t, of the row i in this slot, keeps key token u, of column j: but for causality."""
 {rule}
-
-
-@triton.jit
-def stride(pattern, ROUND: tl.constexpr):
-    """A table has no strides."""
-    return 0, 0, 1, 0, 0
 
 '''
 

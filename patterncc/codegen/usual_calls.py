@@ -25,6 +25,8 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
     share, dim = package.pattern.HEADS // package.pattern.KV_HEADS, package.pattern.HEAD_DIM
     kind: torch.dtype = getattr(torch, TORCH_DTYPES[dtype])
     forward, backward = package.launch.forward, package.launch.backward
+    items = package.launch.items
+    items.LEAST_ROWS, items.MOST_SLOTS = 0.5, LENGTH  # short as they are, columns have several items
 
     def empty(*shape: int, dtype: torch.dtype = kind) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype).as_subclass(OnGpu)
@@ -63,17 +65,17 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
 
 def distinct_heads(package: ModuleType) -> list[tuple[int, int]]:
     """KV heads that kernels treat differently, as layer and first query head: in how many of their query heads share a
-    tile, which rounds of dK and dV they take, and whether they keep all columns. However a model is split over devices,
+    tile, which strides dK and dV have, and whether they keep all columns. However a model is split over devices,
     its KV heads are whole."""
     pattern, found = package.pattern, dict[tuple[int, tuple[bool, ...], bool], tuple[int, int]]()
     share = pattern.HEADS // pattern.KV_HEADS
     for layer in range(pattern.LAYERS):
         for head in range(0, pattern.HEADS, share):
             classes = package.launch.arrays.present(layer, head, share)
-            rounds = (any(period[klass] for klass in classes) for period in package.kernels.row_map.STRIDES)
+            strides = (any(period[klass] for klass in classes) for period in package.kernels.row_map.STRIDES)
             kind = (
                 package.launch.arrays.group_size(classes, head),
-                tuple(rounds),
+                tuple(strides),
                 package.launch.arrays.are_dense((layer, head, share)),
             )
             found.setdefault(kind, (layer, head))

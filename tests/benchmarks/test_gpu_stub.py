@@ -55,5 +55,5 @@ def test_everything_around_the_kernels(prepared: Path, tmp_path: Path) -> None:
     assert {row["direction"] for row in document["attention"]} == {"forward", "backward"}
     assert any("graph_ms" in row for row in document["serving"])
     launched = set(launches.read_text().split())
-    kernels = ("fwd", "combine", "bwd_prepare", "bwd_dq", "bwd_dkdv")
+    kernels = ("fwd", "combine", "bwd_prepare", "bwd_dq", "bwd_dkdv", "bwd_sum")
     assert launched == {f"attn_{name}_bench_toy" for name in kernels}

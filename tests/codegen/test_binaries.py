@@ -42,7 +42,7 @@ block: 64
 shards: [{heads: all, local: 2, stride: 4, offset: h}]
 promises: {}
 """
-KERNELS = {f"attn_{kernel}_small" for kernel in ("fwd", "combine", "bwd_prepare", "bwd_dq", "bwd_dkdv")}
+KERNELS = {f"attn_{kernel}_small" for kernel in ("fwd", "combine", "bwd_prepare", "bwd_dq", "bwd_dkdv", "bwd_sum")}
 
 
 def environment(cache: Path) -> dict[str, str]:
@@ -158,7 +158,11 @@ def test_the_jit_would_be_seen(seen: dict[str, dict[str, Any]]) -> None:
         ("other backend", KERNELS, ["they are built for sm_90, here is gfx942"]),
         ("not aligned", {"attn_fwd_small", "attn_bwd_dq_small", "attn_bwd_dkdv_small"}, ["q *fp16 (not *fp16 div"] * 3),
         ("few", {"attn_fwd_small"}, ["BLOCK_Q 8 (not 1)"]),
-        ("other dtype", KERNELS, [f"{x} *fp32 divisible by 16 (not *fp16 divi" for x in ("q", "out", "q", "q", "out")]),
+        (
+            "other dtype",
+            KERNELS,
+            [f"{x} *fp32 divisible by 16 (not *fp16 divi" for x in ("q", "out", "q", "q", "dk", "out")],
+        ),
         ("damaged binary", {"attn_fwd_small"}, ["sm_90_attn_fwd_00.cubin: not as written"]),
         ("damaged description", {"attn_bwd_dq_small"}, ["sm_90_attn_bwd_dq_00.json: not as written"]),
         ("binary missing", {"attn_combine_small"}, ["sm_90_attn_combine_02.cubin: not as written"]),

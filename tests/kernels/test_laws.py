@@ -105,7 +105,7 @@ def test_one_compile_serves_every_length(plan: str) -> None:
     more = [(1 << 20, 1 << 20), (1 << 20 | 1, 1 << 21)] if plan == "closed" else []
     few = [(n, 100 + n) for n in range(1, 128, 3)]
     (one, every, short), _ = launched(of, LONG[:1], LONG + more, few)
-    assert set(one) == {f"attn_{kernel}_held" for kernel in ("fwd", "bwd_prepare", "bwd_dq", "bwd_dkdv")}
+    assert set(one) == {f"attn_{kernel}_held" for kernel in ("fwd", "bwd_prepare", "bwd_dq", "bwd_dkdv", "bwd_sum")}
     assert every == one
     # Queries fewer than a tile take smaller tiles, one binary for each power of two below it.
     assert max(short["attn_fwd_held"], short["attn_bwd_dq_held"]) <= 8
