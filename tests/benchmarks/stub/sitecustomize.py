@@ -94,7 +94,7 @@ def installed() -> None:
         setattr(torch.cuda, name, stub)
 
     chosen = cells.cells
-    cells.cells = lambda part, toy=False: chosen(part, toy=True)
+    cells.cells = lambda part, toy=False, fast=False: chosen(part, toy=True)
     witness.within = lambda device, what, *squares: 0.0
 
 
