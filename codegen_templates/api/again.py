@@ -82,8 +82,8 @@ def recorded(
     key: Any, given: tuple[Tensor, ...], forward: Callable[..., tuple[Tensor, Tensor]], *rest: Any, **options: Any
 ) -> tuple[Tensor, Tensor]:
     """What the call gives, of which the recipe is kept from now on; but not while a graph is captured, since what is
-    made then is there only once the graph has run."""
-    if key is None or torch.cuda.is_current_stream_capturing():
+    made then is there only once the graph has run; nor of what lies at odd addresses, which few kernels take."""
+    if key is None or torch.cuda.is_current_stream_capturing() or any(x.data_ptr() & 15 for x in given):
         return forward(*given, *rest, **options)
     recording = path(given[0], "launch.kept", "").Recording()
     with recording:

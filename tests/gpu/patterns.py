@@ -19,4 +19,9 @@ ODD = {
     f"gpu_dim_{n}": HEADS + f"head_dim: {n}\nshards: [{{heads: all, local: 2, stride: 3, offset: g}}]" for n in ODD_DIMS
 }
 LONG = {"gpu_long": "heads: 32\nkv_heads: 8\nhead_dim: 128\nblock: 64\nshards: [{heads: all, local: 2, sink: 1}]"}
-PATTERNS = KINDS | ODD | LONG
+WIDE = "heads: 4\nkv_heads: 2\nhead_dim: 128\nblock: 64\n"
+FAMILIES = {
+    "gpu_wide": WIDE + "shards: [{heads: all, local: 2, stride: 4, offset: h}]",
+    "gpu_fine": WIDE.replace("64", "16") + "shards: [{heads: all, local: 3, sink: 1, stride: 5, offset: g}]",
+}
+PATTERNS = KINDS | ODD | LONG | FAMILIES
