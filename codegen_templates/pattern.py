@@ -22,6 +22,7 @@ CLASSES = (
         "random": None,
         "mask": None,
         "chunk": 0,
+        "bands": (),
         "closed": (0, ((0, 2, 1, (0,), "j"), (2, None, 4, (0,), "j"))),
     },
     {
@@ -32,6 +33,7 @@ CLASSES = (
         "random": None,
         "mask": None,
         "chunk": 0,
+        "bands": (),
         "closed": (0, ((0, 2, 1, (0,), "j"), (2, None, 4, (1,), "j"))),
     },
     {
@@ -42,6 +44,7 @@ CLASSES = (
         "random": None,
         "mask": None,
         "chunk": 0,
+        "bands": (),
         "closed": (0, ((0, 2, 1, (0,), "j"), (2, None, 4, (2,), "j"))),
     },
     {
@@ -52,6 +55,7 @@ CLASSES = (
         "random": None,
         "mask": None,
         "chunk": 0,
+        "bands": (),
         "closed": (0, ((0, 2, 1, (0,), "j"), (2, None, 4, (3,), "j"))),
     },
 )

@@ -37,6 +37,7 @@ def attends(pattern: Pattern, layer: int, head: int, t: int, u: int) -> bool:
         or (shard.local_tokens is not None and -shard.local_tokens[1] < t - u < shard.local_tokens[0])
         or (shard.chunk > 0 and i // shard.chunk == j // shard.chunk)
         or any(_on_stride(stride, i, j) for stride in shard.strides)
+        or any(low <= t - u and (high is None or t - u < high) for low, high in shard.bands)
         or j < shard.sink
         or u < shard.sink_tokens
         or i in shard.global_rows
@@ -94,6 +95,8 @@ def keeps(pattern: Pattern, layer: int, head: int, t: NDArray[np.int64], u: NDAr
     if shard.local_tokens is not None:
         before, after = shard.local_tokens
         kept |= (distance < before) & (distance > -after)
+    for low, high in shard.bands:
+        kept |= (distance >= low) & (distance < (high or np.iinfo(np.int64).max))
     kept |= u[None, :] < shard.sink_tokens
     return kept & (distance >= 0) if pattern.causal else kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,14 @@ def layouts(draw: st.DrawFn, *, closed: bool = False) -> Layout:
 
 
 @st.composite
+def banded(draw: st.DrawFn) -> Layout:
+    """A causal layout with a band of distances in tokens, beyond its window."""
+    layout = draw(layouts())
+    low = (layout.window[0] if layout.window else 0) + draw(st.integers(1, 9))
+    return replace(layout, bands=((low, draw(st.none() | st.integers(low + 1, low + 12))),))
+
+
+@st.composite
 def patterns(draw: st.DrawFn, *, folder: Path | None = None, most_layers: int = 3, most_heads: int = 6) -> str:
     """The text of a valid pattern file, small: any keys of the language, any values. `mask` needs a folder, into
     which the masks are written."""
@@ -116,7 +125,7 @@ def _parts(draw: st.DrawFn, causal: bool, folder: Path | None) -> dict[str, Any]
     values: dict[str, st.SearchStrategy[Any]] = {
         "local": local,
         "stride": st.just(every),
-        "strides": st.lists(_stride(), min_size=1, max_size=3),
+        "strides": st.lists(_stride() | _band() if causal else _stride(), min_size=1, max_size=3),
         "sink": st.integers(1, 3) | st.integers(1, 40).map(lambda n: f"{n} tokens") | st.just("g + 1"),
         "chunk": st.integers(1, 5) | st.integers(1, 4).map(lambda n: f"{16 * n} tokens") | st.just("h + 2"),
         "globals": _globals(),
@@ -154,6 +163,14 @@ def _stride(draw: st.DrawFn) -> dict[str, Any]:
     }
     chosen = draw(st.sets(st.sampled_from(sorted(optional))))
     return {"every": every} | {key: draw(value) for key, value in optional.items() if key in chosen}
+
+
+@st.composite
+def _band(draw: st.DrawFn) -> dict[str, Any]:
+    low = draw(st.integers(0, 70))
+    ends = {"from": f"{low} tokens", "to": f"{low + draw(st.integers(1, 60))} tokens"}
+    chosen = draw(st.sampled_from([["from"], ["to"], ["from", "to"]]))
+    return {"every": 1} | {key: ends[key] for key in chosen}
 
 
 @st.composite

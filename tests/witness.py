@@ -42,6 +42,8 @@ def kept_tokens(layout: Layout, length: int, *, causal: bool, block: int) -> NDA
     t, u = np.meshgrid(np.arange(length), np.arange(length), indexing="ij")
     if layout.window:
         keep |= (t - u < layout.window[0]) & (u - t < layout.window[1])
+    for low, high in layout.bands:
+        keep |= (t - u >= low) & (t - u < (10**9 if high is None else high))
     keep |= u < layout.sink
     return keep & (u <= t) if causal else keep
 

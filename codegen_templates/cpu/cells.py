@@ -177,9 +177,11 @@ def _cells(klass: int, i: Tensor, j: Tensor) -> Tensor:
     whole = keeps_blocks(klass, i, j)
     part = touches_blocks(klass, i, j)
     cells = torch.where(whole, WHOLE, NONE)
-    if window or sink:
+    bands = CLASSES[klass]["bands"]
+    if window or sink or bands:
         # The mask depends on the distance, as far as the window and the diagonal see it, and on the sink's share.
         reach = 2 + sum(-(-tokens // BLOCK) for tokens in window or ())
+        reach += max([0, *(-(-(high or low) // BLOCK) for low, high in bands)])
         distance = (i - j).clamp(-reach, reach) + reach
         sunk = (sink - j * BLOCK).clamp(0, BLOCK)
         kind = (klass * (2 * reach + 1) + distance) * (BLOCK + 1) + sunk

@@ -16,6 +16,7 @@ from ..rules.tables import Table, build
 from .library import library
 from .workers import work
 
+HAS_BANDS = any(rules["bands"] for rules in CLASSES)  # of distances in tokens, which the kernels do not know
 TYPES = (torch.float32, torch.bfloat16, torch.float16)  # as c/tiles.h numbers them
 PANEL = 16  # the gradients of a key are summed in rows of a multiple of this
 FEW_PAIRS = 1 << 18  # token pairs, about a millisecond: not worth a second thread
@@ -76,7 +77,7 @@ class Place(NamedTuple):
 
 def usable(q: Tensor) -> bool:
     """Whether the kernels are to be had, and are what is fastest for q's type."""
-    if q.dtype not in TYPES or (q.dtype != torch.float32 and has_half_products()):
+    if HAS_BANDS or q.dtype not in TYPES or (q.dtype != torch.float32 and has_half_products()):
         return False
     kernels = library()
     return kernels is not None and bool(kernels.attn_types() >> TYPES.index(q.dtype) & 1)

@@ -22,11 +22,17 @@ def last_query(klass: int, u: Tensor) -> Tensor:
     For a causal class. Where the class is KV-monotone, token u is attended by u, u + 1, … up to this one, and by no
     other.
     """
-    before, sink = CLASSES[klass]["window"], CLASSES[klass]["sink"]
+    before, sink = _farthest(klass), CLASSES[klass]["sink"]
     last = last_query_of_block(klass, u // BLOCK)
     if before:
-        last = torch.maximum(last, u + before[0] - 1)
+        last = torch.maximum(last, (u + (before - 1)).clamp(max=FOREVER))
     return torch.where(u < sink, FOREVER, last) if sink else last
+
+
+def _farthest(klass: int) -> int:
+    """So many tokens a window or a band reaches back, its own counted; LAST for ever, 0 without any."""
+    window, bands = CLASSES[klass]["window"], CLASSES[klass]["bands"]
+    return max([window[0] if window else 0, *(LAST if high is None else high for _, high in bands)])
 
 
 def last_query_of_block(klass: int, j: Tensor) -> Tensor:
@@ -56,7 +62,7 @@ class Lifetimes:
         def constant(of: Sequence[Sequence[int]]) -> Tensor:
             return torch.tensor(of, dtype=torch.int32, device="cpu").to(device)[:, :, None]
 
-        windows = [[(CLASSES[klass]["window"] or (0,))[0] for klass in group] for group in classes]
+        windows = [[_farthest(klass) for klass in group] for group in classes]
         sinks = [[CLASSES[klass]["sink"] for klass in group] for group in classes]
         self._window = constant(windows) if any(map(any, windows)) else None
         self._sink = constant(sinks) if any(map(any, sinks)) else None

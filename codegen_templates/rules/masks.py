@@ -11,6 +11,7 @@ from torch import Tensor
 from ..checks.shapes import check_layer, check_length
 from ..pattern import BLOCK, CAUSAL, CLASS_OF, CLASSES, MASKS
 
+FAR = 1 << 62  # tokens: no bound
 CHUNK = 1 << 22  # block pairs looked at together
 
 
@@ -32,6 +33,8 @@ def keeps(klass: int, t: Tensor, u: Tensor) -> Tensor:
     if rules["window"]:
         before, after = rules["window"]
         kept = kept | ((t - u < before) & (t - u > -after))
+    for low, high in rules["bands"]:
+        kept = kept | ((t - u >= low) & (t - u < (FAR if high is None else high)))
     if rules["sink"]:
         kept = kept | (u < rules["sink"])
     return kept & (u <= t) if CAUSAL else kept
@@ -59,6 +62,8 @@ def touches_blocks(klass: int, i: Tensor, j: Tensor) -> Tensor:
     if rules["window"]:
         before, after = rules["window"]
         touched |= (i - j <= _ceil(before - 1)) & (i - j >= -_ceil(after - 1))
+    for low, high in rules["bands"]:
+        touched |= (i - j >= low // BLOCK) & (i - j <= (FAR if high is None else _ceil(high - 1)))
     if rules["sink"]:
         touched |= j < _ceil(rules["sink"])
     return touched

@@ -193,6 +193,7 @@ def _rules(known: list[Mask], layout: Layout, form: ClosedForm | None) -> dict[s
         "random": layout.random and astuple(layout.random),
         "mask": mask,
         "chunk": layout.chunk,
+        "bands": layout.bands,
         "closed": form and (form.sink, bands),
     }
 

@@ -69,7 +69,7 @@ def zones(closed: ClosedForm, layout: Layout, *, block: int, causal: bool) -> Zo
         turn = int(band.anchor == QUERY)
         if low < high:
             rule += [Piece(low, high, band.every, sign * residue % band.every, turn) for residue in band.residues]
-    partial = _window_edges(layout, block, least)
+    partial = _apart([*_window_edges(layout, block, least), *_band_edges(layout, block)])
     pieces = [part for piece in rule for part in _without(piece, partial)]
     bounds = {bound for piece in rule for bound in (piece.low, piece.high)} - {least, FAR}
     cuts = [Edge(b, b) for b in bounds if not any(edge.low <= b <= edge.high for edge in partial)]
@@ -98,6 +98,23 @@ def _window_edges(layout: Layout, block: int, least: int) -> list[Edge]:
     if ahead.high < behind.low:
         return [behind, ahead]
     return [Edge(min(ahead.low, behind.low), max(ahead.high, behind.high))]
+
+
+def _band_edges(layout: Layout, block: int) -> list[Edge]:
+    """The distances at which a band begins or ends within blocks."""
+    edges = [Edge(low // block, -(-(low + block - 1) // block)) for low, _ in layout.bands]
+    return edges + [Edge(high // block, -(-(high - 1) // block) + 1) for _, high in layout.bands if high is not None]
+
+
+def _apart(edges: list[Edge]) -> list[Edge]:
+    """The same distances, no two edges overlapping."""
+    apart: list[Edge] = []
+    for edge in sorted(edges, key=lambda edge: edge.low):
+        if apart and edge.low <= apart[-1].high:
+            apart[-1] = Edge(apart[-1].low, max(apart[-1].high, edge.high))
+        else:
+            apart.append(edge)
+    return apart
 
 
 def _without(piece: Piece, edges: list[Edge]) -> list[Piece]:

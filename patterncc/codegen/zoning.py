@@ -95,6 +95,10 @@ def token_rule(
         if not causal:
             after = ints.say("after", [layout.window[1] if layout.window else 0 for layout in layouts])
             rule[0] = f"({rule[0]}) & (u < {last} + {after})"
+    for bands in padded([layout.bands for layout in layouts], (FAR, None)) if any(x.bands for x in layouts) else ():
+        low = ints.say("band_from", [start for start, _ in bands])
+        high = ints.say("band_to", [FAR if stop is None else stop for _, stop in bands])
+        rule.append(f"(u <= {less(last, low)}) & (u > {less(first, high)})")
     if any(layout.sink % block for layout in layouts):
         rule.append(f"u < {ints.say('sink_tokens', [layout.sink for layout in layouts])}")
     return rule

@@ -51,6 +51,8 @@ def _layout(layout: Layout) -> list[str]:
             problems.append(f"residues of {term!r} are not reduced")
     if layout.window and min(layout.window) < 1:
         problems.append("a window does not reach its own token")
+    if any(low < 0 or (high is not None and high <= low) for low, high in layout.bands):
+        problems.append("a band without distances")
     if layout.chunk < 0 or layout.chunk == 1:
         problems.append("a chunk of one block, or of fewer, which is a term or nothing")
     if layout.sink < 0 or (layout.random and layout.random.blocks < 1):

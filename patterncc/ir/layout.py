@@ -9,6 +9,7 @@
     term    = "all" | cond ("&" cond)*                                    # a conjunction, on blocks
             | "chunk" blocks                                             # i // blocks == j // blocks
             | "window" before "," after "tokens"                          # -after < t - u < before
+            | "band" from ":" [to] "tokens"                               # from <= t - u < to
             | "sink" count "tokens"                                       # u < count
             | "random" blocks "seed" seed | "mask" rows "x" columns hex
     cond    = range of d, j or i     16<=d<64,  d<16,  16<=d,  j<1,  4<=i<5
@@ -118,11 +119,13 @@ class Layout:
     random: Random | None = None
     mask: Mask | None = None
     chunk: int = 0  # blocks: i // chunk == j // chunk; 0: none
+    bands: tuple[tuple[int, int | None], ...] = ()  # tokens, of a causal layout: from <= t - u < to
 
     def __str__(self) -> str:
         parts = [str(term) for term in self.terms]
         parts += [f"chunk {self.chunk}"] if self.chunk else []
         parts += [f"window {self.window[0]},{self.window[1]} tokens"] if self.window else []
+        parts += [f"band {low}:{'' if high is None else high} tokens" for low, high in self.bands]
         parts += [f"sink {self.sink} tokens"] if self.sink else []
         parts += [f"random {self.random.blocks} seed {self.random.seed}"] if self.random else []
         parts += [f"mask {self.mask.rows}x{self.mask.columns} {self.mask.bits.hex()}"] if self.mask else []
@@ -133,11 +136,14 @@ class Layout:
         """Read back what `str` printed."""
         terms: list[Term] = []
         parts: dict[str, object] = {}
+        bands: list[tuple[int, int | None]] = []
         for part in [] if text == "nothing" else text.split(" | "):
             if found := re.fullmatch(r"chunk (\d+)", part):
                 parts["chunk"] = int(found[1])
             elif found := re.fullmatch(r"window (\d+),(\d+) tokens", part):
                 parts["window"] = (int(found[1]), int(found[2]))
+            elif found := re.fullmatch(r"band (\d+):(\d*) tokens", part):
+                bands.append((int(found[1]), int(found[2]) if found[2] else None))
             elif found := re.fullmatch(r"sink (\d+) tokens", part):
                 parts["sink"] = int(found[1])
             elif found := re.fullmatch(r"random (\d+) seed (-?\d+)", part):
@@ -146,7 +152,7 @@ class Layout:
                 parts["mask"] = Mask(int(found[1]), int(found[2]), bytes.fromhex(found[3]))
             else:
                 terms.append(Term.parse(part))
-        return Layout(tuple(terms), **parts)  # type: ignore[arg-type]
+        return Layout(tuple(terms), bands=tuple(bands), **parts)  # type: ignore[arg-type]
 
 
 Layouts = tuple[tuple[Layout, ...], ...]  # [layer][head]

@@ -7,13 +7,14 @@ them lie inside, and touches it iff any does. Causal layouts have no t < u: `aft
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from patterncc.ir.layout import Layout, Term
 
 
 def whole_terms(layout: Layout, *, causal: bool, block: int) -> tuple[Term, ...]:
-    """The blocks that the window and the sink keep whole (before the causal cut), as terms.
+    """The blocks that the window, the bands and the sink keep whole (before the causal cut), as terms.
 
     >>> whole_terms(Layout(window=(100, 1), sink=70), causal=True, block=32)
     (Term(d_to=3), Term(j_to=2))
@@ -22,13 +23,15 @@ def whole_terms(layout: Layout, *, causal: bool, block: int) -> tuple[Term, ...]
     if layout.window:
         before, after = layout.window
         terms.append(Term(d_from=None if causal else 1 - after // block, d_to=before // block))
+    for low, high in layout.bands:
+        terms.append(Term(d_from=ceil_div(low + block - 1, block), d_to=None if high is None else high // block))
     if layout.sink:
         terms.append(Term(j_to=layout.sink // block))
     return tuple(term for term in terms if not empty(term, causal))
 
 
 def touched_terms(layout: Layout, *, causal: bool, block: int) -> tuple[Term, ...]:
-    """The blocks of which the window or the sink keeps any token pair, as terms.
+    """The blocks of which the window, a band or the sink keeps any token pair, as terms.
 
     >>> touched_terms(Layout(window=(100, 1), sink=70), causal=True, block=32)
     (Term(d_to=5), Term(j_to=3))
@@ -37,6 +40,8 @@ def touched_terms(layout: Layout, *, causal: bool, block: int) -> tuple[Term, ..
     if layout.window:
         before, after = layout.window
         terms.append(Term(d_from=None if causal else -ceil_div(after - 1, block), d_to=ceil_div(before - 1, block) + 1))
+    for low, high in layout.bands:
+        terms.append(Term(d_from=low // block, d_to=None if high is None else ceil_div(high - 1, block) + 1))
     if layout.sink:
         terms.append(Term(j_to=ceil_div(layout.sink, block)))
     return tuple(terms)
@@ -51,13 +56,30 @@ def chunk_terms(chunk: int) -> tuple[Term, ...]:
     return tuple([Term(d_from=-n, d_to=chunk - n, every=chunk, offset=n) for n in range(chunk)])
 
 
+def joined(spans: Iterable[tuple[int, int | None]]) -> tuple[tuple[int, int | None], ...]:
+    """The same distances low <= x < high (None: without end) in as few spans as can be, rising.
+
+    >>> joined([(9, None), (0, 4), (3, 6), (12, 14)])
+    ((0, 6), (9, None))
+    """
+    found: list[tuple[int, int | None]] = []
+    for low, high in sorted(spans, key=lambda span: span[0]):
+        before = found[-1] if found else (0, -1)
+        if before[1] is None or low <= before[1]:
+            found[-1] = before[0], None if before[1] is None or high is None else max(before[1], high)
+        else:
+            found.append((low, high))
+    return tuple(found)
+
+
 def touched(layout: Layout, *, causal: bool, block: int) -> Layout:
     """The layout of the blocks of which any token pair is kept: no window and no sink is left in it.
 
     >>> print(touched(Layout.parse("d<3 | window 100,1 tokens"), causal=True, block=32))
     d<3 | d<5
     """
-    return replace(layout, terms=layout.terms + touched_terms(layout, causal=causal, block=block), window=None, sink=0)
+    terms = layout.terms + touched_terms(layout, causal=causal, block=block)
+    return replace(layout, terms=terms, window=None, bands=(), sink=0)
 
 
 def empty(term: Term, causal: bool) -> bool:

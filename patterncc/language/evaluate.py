@@ -36,9 +36,15 @@ class _Evaluation:
         local, local_tokens = self._local()
         sink = self._length(written.sink, ("sink",), 0) if written.sink else None
         strides = [] if written.stride is None else [self._stride(written, (), written.stride)]
+        bands: list[tuple[int, int | None]] = []
         for n, stride in enumerate(written.strides if written.strides is not BAD else ()):
-            if stride is not BAD:
-                strides.append(self._stride(stride, ("strides", n), stride.every))
+            if stride is BAD:
+                continue
+            found = self._stride(stride, ("strides", n), stride.every)
+            if self._is_band(stride, ("strides", n)):
+                bands += [(found.distance_from, found.distance_to)] if found else []
+            else:
+                strides.append(found)
         rows, columns = self._globals()
         mask = self._entry.mask
         return Resolved(
@@ -46,6 +52,7 @@ class _Evaluation:
             local_tokens=local_tokens,
             chunk=self._chunk() or 0,
             strides=tuple(stride for stride in strides if stride is not None),
+            bands=tuple(bands),
             sink=sink[0] if sink and sink[1] == "blocks" else 0,
             sink_tokens=sink[0] if sink and sink[1] == "tokens" else 0,
             global_rows=rows,
@@ -158,21 +165,36 @@ class _Evaluation:
         return value % every
 
     def _distances(self, written: Any, path: Path) -> tuple[int, int | None] | None:
-        """From, to; None when either is wrong."""
+        """From, to; None when either is wrong. Those in tokens go to `_band`."""
         low = high = None
         if written.distance_from is not None:
-            low = self._number(written.distance_from, (*path, "from"), 0, limits.MOST_BLOCKS)
+            low = self._length(written.distance_from, (*path, "from"), 0)
         if written.distance_to is not None:
-            high = self._number(written.distance_to, (*path, "to"), 1, limits.MOST_BLOCKS)
-        if high is not None and high <= (low or 0):
-            where = self._where(written.distance_from, written.distance_to)
-            self._report(
-                (*path, "to"), f"to {high} must be above from, {low}{where}", "the distances are from <= |i - j| < to"
-            )
+            high = self._length(written.distance_to, (*path, "to"), 1)
+        first, stop = low[0] if low else 0, high[0] if high else None
+        if stop is not None and stop <= first and (not low or not high or low[1] == high[1]):
+            ends = [length and length.number for length in (written.distance_from, written.distance_to)]
+            message = f"to {stop} must be above from, {first}{self._where(*ends)}"
+            self._report((*path, "to"), message, "the distances are from <= |i - j| < to")
         wrong = (low is None and written.distance_from is not None) or (
             high is None and written.distance_to is not None
         )
-        return None if wrong else (low or 0, high)
+        return None if wrong else (first, stop)
+
+    def _is_band(self, written: Any, path: Path) -> bool:
+        """Whether a stride's distances are in tokens; what does not go with that is reported."""
+        units = {key: x.unit for key in ("from", "to") if (x := getattr(written, f"distance_{key}")) and x is not BAD}
+        if "tokens" not in units.values():
+            return False
+        key = "from" if units.get("from") == "tokens" else "to"
+        if len(set(units.values())) > 1:
+            self._report((*path, key), "from is in one unit, to in another", "write both in blocks, or both in tokens")
+        elif written.every.text.strip() != "1":
+            help = "write `every: 1` for a band of distances, or count this stride's distances in blocks"
+            self._report((*path, key), "distances in tokens are for bands, which keep every block", help)
+        elif self._entry.causal is False:
+            self._report((*path, key), "distances in tokens are for causal patterns", "count distances in blocks")
+        return True
 
     def _globals(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         written = self._entry.written.globals

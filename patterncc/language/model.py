@@ -53,11 +53,13 @@ class Stride(Model):
     anchor: Annotated[Literal["key", "query"], f.ANCHOR] = Field(
         "key", description="Count from the first key block (key), or back from the row (query)."
     )
-    distance_from: Annotated[Expression | None, f.NUMBER] = Field(
-        None, alias="from", description="Only at distances |i - j| of at least so many blocks. Default: 0."
+    distance_from: Annotated[Length | None, f.SINK] = Field(
+        None,
+        alias="from",
+        description='Only at distances |i - j| from so many blocks on, or "N tokens". Default: 0.',
     )
-    distance_to: Annotated[Expression | None, f.POSITIVE] = Field(
-        None, alias="to", description="Only at distances |i - j| below so many blocks. Default: any distance."
+    distance_to: Annotated[Length | None, f.LENGTH] = Field(
+        None, alias="to", description='Only at distances |i - j| below so many blocks, or "N tokens". Default: any.'
     )
 
 

@@ -29,6 +29,7 @@ class Resolved:
     local: tuple[int, int] | None = None  # in blocks: -after < i - j < before
     local_tokens: tuple[int, int] | None = None  # in tokens: -after < t - u < before
     strides: tuple[ResolvedStride, ...] = ()
+    bands: tuple[tuple[int, int | None], ...] = ()  # tokens, of a causal pattern: from <= t - u < to
     chunk: int = 0  # blocks: i // chunk == j // chunk; 0: no such part
     sink: int = 0  # blocks: j < sink
     sink_tokens: int = 0  # tokens: u < sink_tokens

@@ -22,7 +22,7 @@ def lower_table(layout: Layout, *, causal: bool, block: int, rows: int, columns:
     """The columns of rows 0..rows-1, in rising order.
 
     Of a sequence whose last block is ragged, rows and columns count it: the first token of each block is enough to
-    decide whether any token pair is kept.
+    decide whether any token pair is kept, but for bands of distances in tokens, which may reach its later tokens only.
 
     >>> print(lower_table(Layout.parse("d<2 | j%4==1"), causal=True, block=64, rows=8, columns=8))
     0: 0

@@ -7,7 +7,7 @@ from dataclasses import replace
 from patterncc.debug import traced
 from patterncc.ir.layout import Classes, Layout, Mask, Term
 from patterncc.ir.terms import contains, simplify
-from patterncc.ir.tokens import ceil_div, whole_terms
+from patterncc.ir.tokens import ceil_div, joined, touched_terms, whole_terms
 from patterncc.passes.closed_form import closed_form
 
 
@@ -28,7 +28,8 @@ def normalise(classes: Classes) -> Classes:
         layout = normal_layout(layout, causal=classes.causal, block=classes.block)
         plain = replace(layout, random=None, mask=None) if layout.random or layout.mask else layout
         form = closed_form(plain, classes.causal)
-        meaning = (form or layout.terms, layout.chunk, layout.window, layout.sink, layout.random, layout.mask)
+        others = layout.window, layout.bands, layout.sink, layout.random, layout.mask, layout.chunk
+        meaning = (form or layout.terms, *others)
         if meaning not in numbers:
             numbers[meaning] = len(layouts)
             layouts.append(layout)
@@ -43,6 +44,8 @@ def normal_layout(layout: Layout, *, causal: bool, block: int) -> Layout:
     >>> print(normal_layout(Layout.parse("window 130,1 tokens | sink 70 tokens"), causal=True, block=64))
     d<2 | j<1 | window 130,1 tokens | sink 70 tokens
     """
+    if layout.bands:
+        layout = _joined(layout)
     terms = simplify(layout.terms + whole_terms(layout, causal=causal, block=block), causal=causal)
     if terms == (Term(),):
         return Layout(terms)
@@ -54,7 +57,30 @@ def normal_layout(layout: Layout, *, causal: bool, block: int) -> Layout:
     if any(contains(term, Term(j_from=sink // block, j_to=ceil_div(sink, block))) for term in terms):
         sink = 0
     random = layout.random if layout.random and layout.random.blocks else None
-    return Layout(terms, window, sink, random, layout.mask and _mask(layout.mask, causal), chunk)
+    mask = layout.mask and _mask(layout.mask, causal)
+    return Layout(terms, window, sink, random, mask, chunk, _bands(layout.bands, terms, block))
+
+
+def _joined(layout: Layout) -> Layout:
+    """The same distances in as few bands as can be; those from 0 on are the window."""
+    spans = [*layout.bands, *([(0, layout.window[0])] if layout.window else [])]
+    bands = joined(spans)
+    if bands[0] == (0, None):
+        return Layout((Term(),))
+    window = (bands[0][1] or 1, 1) if bands[0][0] == 0 else None
+    return replace(layout, window=window, bands=bands[1:] if window else bands)
+
+
+def _bands(
+    bands: tuple[tuple[int, int | None], ...], terms: tuple[Term, ...], block: int
+) -> tuple[tuple[int, int | None], ...]:
+    """The bands all of whose blocks are not kept whole by one of the terms."""
+    left = []
+    for band in bands:
+        (term,) = touched_terms(Layout(bands=(band,)), causal=True, block=block)
+        if not any(contains(other, term) for other in terms):
+            left.append(band)
+    return tuple(left)
 
 
 def _window(window: tuple[int, int], terms: tuple[Term, ...], causal: bool, block: int) -> tuple[int, int] | None:

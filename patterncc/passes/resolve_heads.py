@@ -48,7 +48,8 @@ def resolve_heads(pattern: Pattern) -> Layouts:
 def _key(shard: Resolved) -> object:
     """What two shards have in common when they are equal; masks are told apart by identity."""
     strides = tuple([(s.every, s.offset, s.width, s.anchor, s.distance_from, s.distance_to) for s in shard.strides])
-    parts = (shard.dense, shard.chunk, shard.local, shard.local_tokens, shard.sink, shard.sink_tokens, shard.random)
+    parts = (shard.dense, shard.local, shard.local_tokens, shard.sink, shard.sink_tokens, shard.random)
+    parts += shard.chunk, shard.bands
     return parts, strides, shard.global_rows, shard.global_columns, id(shard.mask) if shard.mask is not None else None
 
 
@@ -61,7 +62,7 @@ def _layout(shard: Resolved, *, causal: bool, block: int) -> Layout:
         terms.append(Term(d_from=None if causal else 1 - after, d_to=before))
     if shard.chunk == 1:
         terms.append(Term(d_from=None if causal else 0, d_to=1))
-    in_tokens = Layout(window=shard.local_tokens, sink=shard.sink_tokens)
+    in_tokens = Layout(window=shard.local_tokens, bands=shard.bands, sink=shard.sink_tokens)
     terms += whole_terms(in_tokens, causal=causal, block=block)
     for stride in shard.strides:
         terms += _stride_terms(stride, causal)
@@ -75,6 +76,7 @@ def _layout(shard: Resolved, *, causal: bool, block: int) -> Layout:
         Random(*shard.random) if shard.random else None,
         None if shard.mask is None else _mask(shard.mask),
         shard.chunk if shard.chunk > 1 else 0,
+        shard.bands,
     )
 
 

@@ -82,6 +82,7 @@ def part_data(layout: Layout) -> list[dict[str, Any]]:
         rules.append({"type": "mask"} | _mask(layout.mask))
     if layout.window:
         rules.append({"type": "window", "before": layout.window[0], "after": layout.window[1]})
+    rules += [{"type": "band", "from": low, "to": high} for low, high in layout.bands]
     if layout.sink:
         rules.append({"type": "sink", "count": layout.sink})
     named = zip(parts_of(layout), rules, strict=True)

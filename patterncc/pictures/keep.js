@@ -18,6 +18,8 @@ function holds(part, i, j, block) {
     case "mask": return i < part.rows && j < part.columns && maskBit(part, i * part.columns + j);
     case "window":
       return -Math.ceil((part.after - 1) / block) <= i - j && i - j <= Math.ceil((part.before - 1) / block);
+    case "band":
+      return Math.floor(part.from / block) <= i - j && (part.to === null || i - j <= Math.ceil((part.to - 1) / block));
     case "sink": return j * block < part.count;
   }
   throw new Error(`a part of unknown type: ${part.type}`);
@@ -75,11 +77,11 @@ function keptPairs(pattern, klass, i, j) {
   const { block, causal } = pattern;
   const parts = pattern.classes[klass].parts.filter((part) => holds(part, i, j, block));
   const window = parts.find((part) => part.type === "window"), sink = parts.find((part) => part.type === "sink");
-  const whole = parts.some((part) => part.whole);
+  const whole = parts.some((part) => part.whole), bands = parts.filter((part) => part.type === "band");
   let count = 0;
   for (let t = i * block; t < (i + 1) * block; t++) {
     for (let u = j * block; u < (j + 1) * block && !(causal && u > t); u++) {
-      count += whole || (sink && u < sink.count) || (window && -window.after < t - u && t - u < window.before) ? 1 : 0;
+      count += whole || bands.some((band) => within(t - u, band.from, band.to)) || (sink && u < sink.count) || (window && -window.after < t - u && t - u < window.before) ? 1 : 0;
     }
   }
   return count;
@@ -102,7 +104,7 @@ function ranges(columns) {
  *  may attend. */
 function liveTokens(pattern, classes, rows) {
   const parts = classes.flatMap((klass) => pattern.classes[klass].parts), { block } = pattern;
-  const before = Math.max(0, ...parts.filter((part) => part.type === "window").map((part) => part.before));
+  const before = Math.max(0, ...parts.map((part) => part.before ?? (part.type === "band" ? part.to ?? Infinity : 0)));
   const sink = Math.max(0, ...parts.filter((part) => part.type === "sink").map((part) => part.count));
   const last = Array.from({ length: rows }, (_, j) => Math.max(-1, ...parts.map((part) => lastRow(part, j))));
   const clip = (x) => Math.min(Math.max(x, 0), block);

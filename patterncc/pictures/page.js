@@ -216,7 +216,7 @@ function seen(part, i, j) {
   if (part.type === "sink" || part.j_from !== null || part.j_to !== null) {
     if (part.type === "sink" || !within(j, part.j_from, part.j_to)) return `column ${j}`;
   }
-  if (part.type === "window" || !within(i - j, part.d_from, part.d_to)) return `distance ${i - j}`;
+  if (part.type === "window" || part.type === "band" || !within(i - j, part.d_from, part.d_to)) return `distance ${i - j}`;
   if (!within(i, part.i_from, part.i_to)) return `row ${i}`;
   const x = part.anchor === "j" ? j : i - j;
   if (part.every > part.width) return `${x} mod ${part.every} = ${mod(x, part.every)}`;

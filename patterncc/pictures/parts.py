@@ -51,6 +51,7 @@ def parts_of(layout: Layout) -> tuple[Part, ...]:
     parts += [Part("random", str(Layout(random=layout.random)))] if layout.random else []
     parts += [Part("mask", f"mask {layout.mask.rows}x{layout.mask.columns}")] if layout.mask else []
     parts += [Part("local", str(Layout(window=layout.window)), whole=False)] if layout.window else []
+    parts += [Part("stride", str(Layout(bands=(band,))), whole=False) for band in layout.bands]
     parts += [Part("sink", str(Layout(sink=layout.sink)), whole=False)] if layout.sink else []
     return tuple(parts)
 
@@ -97,11 +98,11 @@ def density(layout: Layout, rows: int, *, causal: bool, block: int) -> float:
         numbers = row_parts(layout, i, rows, causal=causal, block=block)
         kept += (rows - numbers.count(0)) * block * block  # as if all were whole: less what some of them lack
         lacking = {i} if numbers[i] else set()
-        if layout.window or layout.sink:
+        if layout.window or layout.sink or layout.bands:
             lacking |= {j for j, number in enumerate(numbers) if number > whole}
         for j in lacking:
             sink = min(max(layout.sink - j * block, 0), block) if numbers[j] > whole else block
-            kept -= block * block - _pairs(i - j, block, sink, layout.window or (0, 1), causal)
+            kept -= block * block - _pairs(i - j, block, sink, layout.window or (0, 1), layout.bands, causal)
     tokens = rows * block
     return kept / (tokens * (tokens + 1) // 2 if causal else tokens * tokens)
 
@@ -117,7 +118,8 @@ def _spans_of_parts(layout: Layout, i: int, columns: int, block: int) -> Iterato
         yield _spans_of_random(layout.random, i, columns)
     if layout.mask:
         yield _spans_of_mask(layout.mask, i, columns)
-    for partial in (Layout(window=layout.window), Layout(sink=layout.sink)):
+    bands = [Layout(bands=(band,)) for band in layout.bands]
+    for partial in (Layout(window=layout.window), *bands, Layout(sink=layout.sink)):
         for term in touched_terms(partial, causal=False, block=block):
             yield _spans_of_term(term, i, columns)
 
@@ -152,12 +154,16 @@ def _spans_of_mask(mask: Mask, i: int, columns: int) -> Iterator[range]:
 
 
 @lru_cache(maxsize=4096)
-def _pairs(d: int, block: int, sink: int, window: tuple[int, int], causal: bool) -> int:
-    """Token pairs of a block at distance d: its first `sink` key tokens, and those within the window."""
+def _pairs(
+    d: int, block: int, sink: int, window: tuple[int, int], bands: tuple[tuple[int, int | None], ...], causal: bool
+) -> int:
+    """Token pairs of a block at distance d: its first `sink` key tokens, and those within the window or a band."""
     before, after = window
     count = 0
     for t in range(d * block, (d + 1) * block):  # counted from the key block's first token
         end = min(max(t + 1, 0), block) if causal else block
         first = min(sink, end)
         count += first + max(0, min(end, t + after) - max(first, t - before + 1))
+        for low, high in bands:  # beyond the window, no two of them touch
+            count += max(0, min(end, t - low + 1) - max(first, 0 if high is None else t - high + 1))
     return count

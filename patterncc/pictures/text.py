@@ -71,5 +71,6 @@ def telling_rows(layouts: Iterable[Layout], block: int, *, least: int = 16, most
             bounds = (term.d_from, term.d_to, term.j_from, term.j_to, term.i_from, term.i_to)
             scale = max(scale, term.every, *(abs(bound) for bound in bounds if bound is not None))
         scale = max(scale, layout.chunk, max(layout.window or (0,)) // block, layout.sink // block)
+        scale = max([scale, *((high or low) // block for low, high in layout.bands)])
         scale = max(scale, layout.random.blocks if layout.random else 0, layout.mask.rows // 2 if layout.mask else 0)
     return min(most, max(least, -(-3 * scale // 8) * 8))

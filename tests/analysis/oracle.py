@@ -20,6 +20,7 @@ def attends(layout: Layout, block: int, causal: bool, t: int, u: int) -> bool:
     if layout.mask and i < layout.mask.rows and j < layout.mask.columns:
         bit = i * layout.mask.columns + j
         kept |= bool(layout.mask.bits[bit // 8] >> (7 - bit % 8) & 1)
+    kept |= any(low <= t - u and (high is None or t - u < high) for low, high in layout.bands)
     kept |= layout.chunk > 0 and i // layout.chunk == j // layout.chunk
     return kept and (u <= t or not causal)
 
@@ -70,6 +71,9 @@ def random_layout(r: random.Random, causal: bool, opaque: float = 0.0, block: in
         mask = Mask(rows, columns, bits.tobytes())
     layout = Layout(terms, window, sink, drawn, mask)
     which = crc32(str(layout).encode()) % 8 if chunks else 7  # not drawn from r: every seed keeps its other parts
+    if causal and chunks and crc32(str(layout).encode(), 1) % 4 == 0:
+        low = crc32(str(layout).encode(), 2) % (5 * block)
+        layout = replace(layout, bands=((low, low + 1 + crc32(str(layout).encode(), 3) % (3 * block)),))
     return replace(layout, chunk=(2, 3, 4, 0, 0, 0, 0, 0)[which])
 
 

@@ -41,6 +41,8 @@ def attends(layouts: list[Layout], block: int, causal: bool, t, u):
             kept.append(z3.And(*inside))
         if layout.chunk:
             kept.append(i / layout.chunk == j / layout.chunk)
+        for low, high in layout.bands:
+            kept.append(z3.And(t - u >= low, t - u < high))
         if layout.window:
             kept.append(z3.And(t - u < layout.window[0], t - u > -layout.window[1]))
         if layout.sink:

@@ -38,6 +38,10 @@ CLOSED = {
     "chunks": HEAD + "shards: [{heads: 0, chunk: 3}, {heads: rest, local: 1, sink: 1}]",
     "chunks_tokens": HEAD
     + "shards: [{heads: 0, chunk: 48 tokens, local: 21 tokens, sink: 5 tokens}, {heads: 1, chunk: 2, local: 4}]",
+    "bands": HEAD + "shards: [{heads: 0, local: 9 tokens, strides: [{every: 1, from: 37 tokens, to: 60 tokens}]}, "
+    "{heads: 1, strides: [{every: 1, from: 20 tokens}], sink: 5 tokens}]",
+    "bands_strided": HEAD + "shards: [{heads: 0, stride: 3, strides: [{every: 1, from: 17 tokens, to: 22 tokens}]}, "
+    "{heads: 1, chunk: 2, strides: [{every: 1, from: 40 tokens, to: 90 tokens}]}]",
     "capped": HEAD + "softcap: 1.5\nshards: [{heads: 0, local: 21 tokens, sink: 5 tokens}, {heads: 1, stride: 3}]",
     "both_ways": BOTH_WAYS + "shards: [{heads: all, local: {before: 2, after: 3}, stride: 5, offset: h}]",
     "both_ways_tokens": BOTH_WAYS

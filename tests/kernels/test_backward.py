@@ -39,6 +39,7 @@ OFTEN = (
     "mixed",
     "chunks_tokens",
     "capped",
+    "bands_strided",
     "both_ways_drawn",
 )
 

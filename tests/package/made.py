@@ -25,6 +25,8 @@ PATTERNS = {
     "ranges": HEAD + "shards: [{heads: all, local: 1, strides: [{every: 2, from: 1, to: 4}, {every: 5, from: 4}]}]",
     "dilated": HEAD + "shards: [{heads: all, strides: [{every: 3, anchor: query, offset: h, width: 2}]}]",
     "chunks": HEAD + "shards: [{heads: 0-1, chunk: 3, sink: 5 tokens}, {heads: rest, chunk: 2, stride: 5}]",
+    "bands": HEAD + "shards: [{heads: 0-1, local: 9 tokens, strides: [{every: 1, from: 37 tokens, to: 60 tokens}]}, "
+    "{heads: rest, stride: 3, strides: [{every: 1, from: 20 tokens}]}]",
     "capped": HEAD + "softcap: 1.5\nshards: [{heads: 0, dense: true}, {heads: rest, local: 21 tokens, stride: 3}]",
     "globals": HEAD + "shards: [{heads: all, local: 1, globals: {rows: [2, 5], columns: [1]}}]",
     "drawn": HEAD + "shards: [{heads: all, local: 1, random: {blocks: 2, seed: h}}]",

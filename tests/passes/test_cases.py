@@ -66,7 +66,8 @@ def of_layers(case: Case) -> str:
     """Before: one line a layer, its heads' layouts between semicolons."""
     layers = tuple(tuple(Layout.parse(head) for head in line.split("; ")) for line in case.before.splitlines())
     heads = len(layers[0])
-    pattern = SimpleNamespace(name="case", block=64, causal=True, head_dim=64, heads=heads, kv_heads=1)
+    sizes = {"block": 64, "causal": True, "head_dim": 64, "heads": heads, "kv_heads": 1}
+    pattern = SimpleNamespace(name="case", softcap=None, sinks=None, **sizes)
     return str(merge_heads(pattern, layers))
 
 

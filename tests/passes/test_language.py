@@ -47,6 +47,8 @@ def test_tables_are_the_reference(data: st.DataObject, folder: Path) -> None:
     pattern, classes = compiled(data.draw(patterns(folder=folder)), folder)
     length = data.draw(st.integers(1, 230))
     blocks = -(-length // pattern.block)
+    if any(layout.bands for layout in classes.layouts):  # of a last block cut short they may keep nothing
+        length = blocks * pattern.block
     sizes = {"causal": pattern.causal, "block": pattern.block, "rows": blocks, "columns": blocks}
     tokens = np.arange(length)
     expected: dict[int, list[list[int]]] = {}

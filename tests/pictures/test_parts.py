@@ -12,7 +12,7 @@ from patterncc.ir.layout import Layout, Term
 from patterncc.pictures.parts import density, parts_of, row_parts
 from patterncc.pictures.text import drawing, telling_rows
 from patterncc.pictures.view import live_tokens, row_weights
-from tests.strategies import layouts
+from tests.strategies import banded, layouts
 from tests.witness import kept_tokens, table_lists
 
 BLOCK = 3
@@ -38,12 +38,22 @@ def test_the_first_part_is_the_reason(layout: Layout, rows: int, causal: bool) -
     alone += [Layout(mask=layout.mask)] if layout.mask else []
     whole = len(alone)
     alone += [Layout(window=layout.window)] if layout.window else []
+    alone += [Layout(bands=(band,)) for band in layout.bands]
     alone += [Layout(sink=layout.sink)] if layout.sink else []
     assert [part.whole for part in parts_of(layout)] == [k < whole for k in range(len(alone))]
     kept = [table_lists(kept_tokens(one, rows * BLOCK, causal=causal, block=BLOCK), BLOCK) for one in alone]
     for i in range(rows):
         for j, number in enumerate(row_parts(layout, i, rows, causal=causal, block=BLOCK)):
             assert number == next((k for k, lists in enumerate(kept, start=1) if j in lists[i]), 0)
+
+
+@given(banded(), st.integers(1, 12))
+def test_bands_of_distances_are_drawn_and_counted(layout: Layout, rows: int) -> None:
+    tokens = kept_tokens(layout, rows * BLOCK, causal=True, block=BLOCK)
+    found = [row_parts(layout, i, rows, causal=True, block=BLOCK) for i in range(rows)]
+    assert [[j for j, number in enumerate(numbers) if number] for numbers in found] == table_lists(tokens, BLOCK)
+    pairs = np.tril(np.ones_like(tokens)).sum()
+    assert density(layout, rows, causal=True, block=BLOCK) == tokens.sum() / pairs
 
 
 @given(layouts(), st.integers(1, 9), st.booleans())

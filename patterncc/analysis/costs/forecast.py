@@ -164,7 +164,12 @@ def _read(kept: tuple[Layout, ...], block: int, t: int) -> int:
     """Keys that query token t attends, over the heads."""
     whole = union(kept)
     bound, period = extent(whole)
-    start = 2 * max(bound, (whole.window[0] if whole.window else 0) // block + 2, whole.sink // block + 1)
+    start = 2 * max(
+        bound,
+        *((high or low) // block + 2 for low, high in whole.bands),
+        (whole.window[0] if whole.window else 0) // block + 2,
+        whole.sink // block + 1,
+    )
     turns = (t // block - start) // period - 1
     if turns <= 0 or whole.opaque:
         return _read_row(whole, block, t)
@@ -178,6 +183,8 @@ def _read_row(whole: Union, block: int, t: int) -> int:
     tokens = np.repeat(kept_whole(whole, row, columns)[0], block)[: t + 1]
     if whole.window:
         tokens[max(0, t - whole.window[0] + 1) :] = True
+    for low, high in whole.bands:
+        tokens[max(0, t - (high or t + 1) + 1) : max(0, t - low + 1)] = True
     tokens[: whole.sink] = True
     return int(tokens.sum())
 

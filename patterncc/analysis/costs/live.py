@@ -139,8 +139,19 @@ class Live:
         return {n - k for k in self._offsets()} | ({self.sink // self.block} if self.sink else set())
 
 
+def _as_read(layout: Layout) -> Layout:
+    """What keeps as many keys live: a band lets later rows attend all that a window of its far end would."""
+    if not layout.bands:
+        return layout
+    if layout.bands[-1][1] is None:
+        return Layout((Term(),))
+    far = max(high or 0 for _, high in layout.bands)
+    return replace(layout, bands=(), window=(max(far, layout.window[0] if layout.window else 0), 1))
+
+
 def live_of(kept: list[Layout] | tuple[Layout, ...], block: int, rows: int) -> Live:
     """The live keys of heads that share one KV head, for lengths of up to so many blocks."""
+    kept = [_as_read(layout) for layout in kept]
     whole = union(replace(x, terms=x.terms + whole_terms(x, causal=True, block=block)) for x in kept)
     before = whole.window[0] if whole.window else 0
     start = period = 0

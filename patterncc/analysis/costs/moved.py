@@ -43,7 +43,7 @@ def moved(layouts: tuple[Layout, ...], block: int) -> Moved | None:
     near: list[Layout] = []
     reach = 0
     for layout in layouts:
-        if layout.sink or layout.random or layout.mask or layout.chunk:
+        if layout.sink or layout.random or layout.mask or layout.chunk or layout.bands:
             return None
         mine = [term for term in layout.terms if term.anchor == KEY and term.width < term.every]
         rest = tuple(term for term in layout.terms if term not in mine)

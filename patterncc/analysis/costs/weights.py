@@ -83,7 +83,7 @@ def weights(layout: Layout, causal: bool, block: int, rows: int, budget: Budget 
     bound, period = extent(whole)
     if layout.window:
         bound = max(bound, layout.window[0] // block + 2)
-    bound = max(bound, layout.sink // block + 1)
+    bound = max(bound, layout.sink // block + 1, *((high or low) // block + 2 for low, high in layout.bands))
     endless = 2 * (bound + period) < rows
     count = 2 * (bound + period) if endless else rows
     found = moved((layout,), block)
@@ -150,7 +150,7 @@ def _weights(whole: Union, layout: Layout, causal: bool, block: int, rows: int, 
         np.add.at(kept, _drawn(layout, whole, rows, causal), 1)
     diagonal = _whole_pairs(layout, whole, i, i) if causal else np.zeros(rows, bool)
     tokens = (kept - diagonal) * block * block + diagonal * (block * (block + 1) // 2)
-    if not (layout.window or layout.sink % block):
+    if not (layout.window or layout.bands or layout.sink % block):
         return Weights(kept, tokens)
     part_i, part_j = _part_pairs(layout, causal, block, rows)
     left = ~_whole_pairs(layout, whole, part_i, part_j)
@@ -241,6 +241,9 @@ def _part_pairs(layout: Layout, causal: bool, block: int, rows: int) -> tuple[np
         before, after = layout.window
         distances |= set(range(before // block, -(-(before - 1) // block) + 1)) | {0}
         distances |= set() if causal else {-d for d in range(after // block, -(-(after - 1) // block) + 1)}
+    for low, high in layout.bands:
+        distances |= set(range(low // block, -(-(low + block - 1) // block)))
+        distances |= set() if high is None else set(range(high // block, -(-(high - 1) // block) + 1))
     for d in sorted(distances):
         pairs.append(np.stack([i, i - d], 1))
     if layout.sink % block:
@@ -258,7 +261,7 @@ def _tokens_of(
     a, b = np.arange(height or block)[:, None], np.arange(width or block)[None, :]
     counts = np.zeros(len(i), np.int64)
     first_cut = layout.sink // block
-    reach = (max(layout.window) if layout.window else 0) // block + 2
+    reach = max([0, *(layout.window or ()), *(high or low for low, high in layout.bands)]) // block + 2
     kind = np.clip(i - j, -reach, reach) * 2 + (j == first_cut)
     whole_sink = j < first_cut
     for k in np.unique(kind):
@@ -267,6 +270,8 @@ def _tokens_of(
         kept = np.zeros(lag.shape, bool)
         if layout.window:
             kept |= (lag < layout.window[0]) & (lag > -layout.window[1])
+        for low, high in layout.bands:
+            kept |= (lag >= low) & (lag < (high or INFINITY))
         if cut:
             kept |= np.broadcast_to(b < layout.sink - first_cut * block, lag.shape)
         counts[kind == k] = int((kept & (lag >= 0)).sum() if causal else kept.sum())

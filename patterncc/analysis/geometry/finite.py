@@ -67,6 +67,8 @@ def kept_together(whole: Union, causal: bool, block: int, tokens: int) -> np.nda
     t, u = np.arange(tokens)[:, None], np.arange(tokens)[None, :]
     if whole.window:
         kept |= (t - u < whole.window[0]) & (t - u > -whole.window[1])
+    for low, high in whole.bands:
+        kept |= (t - u >= low) & (t - u < (INFINITY if high is None else high))
     kept |= u < whole.sink
     return kept & (u <= t) if causal else kept
 

@@ -20,7 +20,9 @@ from dataclasses import dataclass
 
 from patterncc.analysis.geometry.box import INFINITY
 from patterncc.ir.layout import Layout, Mask, Random, Term
-from patterncc.ir.tokens import chunk_terms
+from patterncc.ir.tokens import chunk_terms, joined
+
+ENDLESS = 1 << 40  # tokens of a window without an end: more than any sequence has
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Union:
     sink: int
     randoms: frozenset[Random]
     masks: frozenset[Mask]
+    bands: tuple[tuple[int, int | None], ...] = ()  # of causal layers, in tokens: disjoint, rising, beyond the window
 
     @property
     def opaque(self) -> bool:
@@ -96,6 +99,7 @@ class Union:
         """The token pairs that the windows and sinks keep."""
         universe = everything(causal)
         kept = [Span(1 - self.window[1], self.window[0])] if self.window else []
+        kept += [Span(low, INFINITY if high is None else high) for low, high in self.bands]
         kept += [Span(key_to=self.sink)] if self.sink else []
         return tuple(s for s in (universe.meet(span) for span in kept) if not s.empty)
 
@@ -107,6 +111,11 @@ class Union:
         key_to=inf))
         """
         universe = everything(causal).meet(Span(key_from=self.sink))
+        if self.bands:
+            ends = [self.window[0] if self.window else 0, *(x for band in self.bands for x in band)]
+            ends = ends if ends[-1] is None else [*ends, INFINITY]
+            left = (universe.meet(Span(low, high)) for low, high in zip(ends[::2], ends[1::2], strict=False))
+            return tuple(span for span in left if not span.empty)
         if not self.window:
             return (universe,)
         before, after = self.window
@@ -123,12 +132,19 @@ def union(layouts: Iterable[Layout]) -> Union:
     """What the layouts keep together."""
     all_of = list(dict.fromkeys(layouts))
     windows = [layout.window for layout in all_of if layout.window]
+    bands: tuple[tuple[int, int | None], ...] = ()
+    if any(layout.bands for layout in all_of):
+        spans = [*(band for layout in all_of for band in layout.bands), *((0, before) for before, _ in windows)]
+        bands = joined(spans)
+        if bands[0][0] == 0:
+            windows, bands = [(bands[0][1] or ENDLESS, 1)], bands[1:]
     return Union(
         frozenset(term for layout in all_of for term in (*layout.terms, *chunk_terms(layout.chunk))),
         (max(before for before, _ in windows), max(after for _, after in windows)) if windows else None,
         max((layout.sink for layout in all_of), default=0),
         frozenset(layout.random for layout in all_of if layout.random),
         frozenset(layout.mask for layout in all_of if layout.mask),
+        bands,
     )
 
 

@@ -16,20 +16,25 @@ u, by the lemma of `union`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from patterncc.analysis.geometry.answer import Answer
 from patterncc.analysis.geometry.box import INFINITY, Box, box_of
 from patterncc.analysis.geometry.budget import Budget, Undecided
 from patterncc.analysis.geometry.extent import extent
-from patterncc.analysis.geometry.finite import keeps, kept_whole
+from patterncc.analysis.geometry.finite import keeps, kept_tokens, kept_whole
 from patterncc.analysis.geometry.gaps import Gap, Gaps
 from patterncc.analysis.geometry.residues import Arc, complement, first_free
 from patterncc.analysis.geometry.union import Span, Union, union
 from patterncc.analysis.scopes import kv_groups, layer_classes
 from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
 from patterncc.ir.layout import KEY, Classes, Layout, Term
+from patterncc.ir.terms import contains
+from patterncc.ir.tokens import whole_terms
 from patterncc.lazy import np
 
 SCOPES = ("head", "group")
+LOOKED_AT = 4096  # tokens, where bands of distances meet other parts
 Pair = tuple[int, int]  # (later row, column)
 
 
@@ -65,6 +70,8 @@ def kv(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...]:
 def first_return(kept: frozenset[Layout], causal: bool, block: int, budget: Budget) -> Answer:
     """The smallest (later query token, key token) at which the union takes a key up again."""
     whole = union(kept)
+    if whole.bands:
+        return _beyond_a_gap(whole, kept, block, budget)
     if not whole.opaque and all(map(_begins_at_once, whole.terms)):
         return Answer()
     before = whole.window[0] if whole.window else 0
@@ -93,6 +100,32 @@ def first_return(kept: frozenset[Layout], causal: bool, block: int, budget: Budg
                 best = pair
     tokens = None if best is None else (best[0] * block, max(best[1] * block, whole.sink))
     return Answer(tokens, doubt * block)
+
+
+def _beyond_a_gap(whole: Union, kept: frozenset[Layout], block: int, budget: Budget) -> Answer:
+    """The same where there are bands of distances beyond the window. If they, the window and sinks are all, the first
+    band of all after a gap takes up the first key that is no sink. Else token by token, up to LOOKED_AT."""
+    window, low = whole.window[0] if whole.window else 0, whole.bands[0][0]
+    sinks = [term.j_to * block for term in whole.terms if term.j_to is not None and term == Term(j_to=term.j_to)]
+    whole = replace(whole, sink=max([whole.sink, *sinks]))
+    in_tokens = Layout(window=(window, 1) if window else None, bands=whole.bands, sink=whole.sink)
+    known = whole_terms(in_tokens, causal=True, block=block)
+    if not whole.opaque and all(any(contains(of, term) for of in known) for term in whole.terms):
+        return Answer((low + whole.sink, whole.sink))
+    if all(_no_gap(box_of(rest.touched(block)).tight(), whole, budget) for rest in whole.rest(True)):
+        return Answer()
+    bound, period = extent(whole)
+    ends = [(bound + 1) * block, window, whole.sink, *(end or 0 for band in whole.bands for end in band)]
+    need = 2 * max(ends) + 3 * period * block  # tokens move by a period as blocks do, see `_looked_at`
+    tokens = min(need, LOOKED_AT) // block * block + block
+    attended = np.logical_or.reduce([kept_tokens(layout, True, block, tokens) for layout in kept])
+    dropped = np.zeros(tokens, bool)
+    for t in range(tokens):
+        again = attended[t, : t + 1] & dropped[: t + 1]
+        if again.any():
+            return Answer((t, int(np.argmax(again))))
+        dropped[: t + 1] |= ~attended[t, : t + 1]
+    return Answer() if tokens >= need and not whole.randoms else Answer(settled=tokens)
 
 
 def _begins_at_once(term: Term) -> bool:

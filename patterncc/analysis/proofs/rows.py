@@ -59,7 +59,8 @@ def rows(classes: Classes, budget: Budget) -> tuple[Verdict, ...]:
 
 def empty_row(layout: Layout, causal: bool, block: int, budget: Budget) -> Answer:
     """The first query token that attends nothing (causal: nothing of its own block), as (t, 0)."""
-    if layout.window or layout.chunk or (layout.sink and not causal):
+    is_on_diagonal = layout.window or layout.chunk or any(low == 0 for low, _ in layout.bands)
+    if is_on_diagonal or (layout.sink and not causal):
         return Answer()
     start = -(-layout.sink // block)  # the rows before it attend the sink in their own block
     terms = layout.terms + whole_terms(layout, causal=causal, block=block)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from patterncc.analysis.geometry.answer import Answer
+from patterncc.analysis.geometry.answer import INFINITY, Answer
 from patterncc.analysis.geometry.budget import Budget, Undecided
 from patterncc.analysis.geometry.extent import column_extent, extent
 from patterncc.analysis.geometry.union import Union, union
@@ -39,6 +39,7 @@ def refined(kept: Sequence[Union], known: Reached, block: int, budget: Budget) -
     sink = max(layer.sink for layer in kept)
     near = max(start * block, sink), turn * block
     far = max((bound + 1) * block, sink, *(layer.window[0] for layer in kept if layer.window)), period * block
+    far = max(far[0], *(high or low for layer in kept for low, high in layer.bands), 0), far[1]
     if sum(near) > COLUMNS:
         return known
     most = known.at_most or len(kept)
@@ -60,4 +61,6 @@ def refined(kept: Sequence[Union], known: Reached, block: int, budget: Budget) -
 def _keeps_tokens(block: int, layer: Union, t: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Whether the layer keeps the token pairs (t, u), u <= t, elementwise with broadcasting."""
     kept = keeps_blocks(layer.terms, t // block, u // block) | (u < layer.sink)
+    for low, high in layer.bands:
+        kept = kept | ((t - u >= low) & (t - u < (high or INFINITY)))
     return kept | (t - u < layer.window[0]) if layer.window else kept

@@ -33,10 +33,11 @@ from patterncc.analysis.proofs.reach.small import first_small, further, settled_
 from patterncc.analysis.proofs.reach.sources import sources
 from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
 from patterncc.ir.layout import Classes, Layout, Term
-from patterncc.ir.terms import simplify
-from patterncc.ir.tokens import touched_terms, whole_terms
+from patterncc.ir.terms import contains, simplify
+from patterncc.ir.tokens import joined, touched_terms, whole_terms
 
 Firsts = list[tuple[int, int] | None]  # after 1, 2, ... layers: the smallest unconnected (row, column)
+MOST_STEPS = 4096  # pairs of spans of distances that are added up for a layer
 LOOK = 1 << 22  # token pairs followed back, layers times tokens squared over blocks
 
 
@@ -104,13 +105,12 @@ def _together(layers: list[Union], causal: bool, block: int, budget: Budget) -> 
 
 
 def _joined(layers: tuple[Union, ...], causal: bool) -> Union:
-    windows = [layer.window for layer in layers if layer.window]
-    return Union(
-        frozenset(simplify((term for layer in layers for term in layer.terms), causal=causal)),
-        (max(before for before, _ in windows), max(after for _, after in windows)) if windows else None,
-        max(layer.sink for layer in layers),
-        frozenset(random for layer in layers for random in layer.randoms),
-        frozenset(mask for layer in layers for mask in layer.masks),
+    terms = simplify((term for layer in layers for term in layer.terms), causal=causal)
+    in_tokens = (Layout((), layer.window, layer.sink, bands=layer.bands) for layer in layers)
+    return replace(
+        union([Layout(terms), *in_tokens]),
+        randoms=frozenset(random for layer in layers for random in layer.randoms),
+        masks=frozenset(mask for layer in layers for mask in layer.masks),
     )
 
 
@@ -148,7 +148,7 @@ def _along(kept: list[Union], block: int, budget: Budget) -> Reached:
     if (pair := _windows(kept, block)) is not None:
         return Reached(len(kept) + 1, None, Answer(pair))
     distinct = dict.fromkeys(kept)
-    tokens = any(layer.window or layer.sink for layer in distinct)
+    tokens = any(layer.window or layer.sink or layer.bands for layer in distinct)
     whole_of = {layer: _terms(layer, block, whole_terms) for layer in distinct}
     some_of = {layer: _terms(layer, block, touched_terms) for layer in distinct} if tokens else whole_of
     whole, some = [whole_of[layer] for layer in kept], [some_of[layer] for layer in kept]
@@ -233,7 +233,7 @@ def _decide(
 
 
 def _terms(layer: Union, block: int, of_tokens: OfTokens) -> frozenset[Term]:
-    layout = Layout((), layer.window, layer.sink)
+    layout = Layout((), layer.window, layer.sink, bands=layer.bands)
     return layer.terms | frozenset(of_tokens(layout, causal=True, block=block))
 
 
@@ -253,19 +253,22 @@ def _windows(kept: list[Union], block: int) -> tuple[int, int] | None:
     """The smallest unconnected pair when every layer keeps a token window and sinks (of tokens or blocks), and no other
     blocks beyond the window.
 
-    A pair u <= t is connected iff some layer's sink holds u, or t - u is at most the sum of the windows' before - 1:
-    a step over a window moves by at most that, a token that is not a sink is only ever left by windows, and steps may
-    stay.
+    A pair u <= t is connected iff some layer's sink holds u, or t - u is a sum of one distance of each layer, that its
+    window or a band keeps: a token that is not a sink is only ever left by these, and steps may stay.
     """
-    lag = sink = 0
+    sink, lags = 0, joined([(0, 1)])  # of connected tokens beyond the sinks
     for layer in kept:
-        before = layer.window[0] if layer.window else 1
+        before = max(layer.window[0] if layer.window else 1, 1)
+        known = whole_terms(Layout(bands=layer.bands), causal=True, block=block)
         sink = max(sink, layer.sink)
         for term in layer.terms:
-            if term.d_to is not None and term.d_to * block <= max(before, 0):
+            if (term.d_to is not None and term.d_to * block <= before) or any(contains(of, term) for of in known):
                 continue
             if term.j_to is None or term != Term(j_to=term.j_to):
                 return None
             sink = max(sink, term.j_to * block)
-        lag += before - 1
-    return sink + lag + 1, sink
+        steps = joined([(0, before), *layer.bands])
+        if len(steps) * len(lags) > MOST_STEPS or steps[-1][1] is None:
+            return None
+        lags = joined((a + c, b + d - 1) for a, b in lags for c, d in steps if b is not None and d is not None)
+    return sink + (lags[0][1] or 0), sink

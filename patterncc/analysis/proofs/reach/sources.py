@@ -37,6 +37,8 @@ def sources(layers: Sequence[Union], t: int, block: int) -> np.ndarray:
         reached = (inside | below[:, None]).reshape(-1)[: t + 1]
         if layer.window:
             reached |= _dilated(seen, layer.window[0] - 1)
+        for low, high in layer.bands:
+            reached[: max(len(seen) - low, 0)] |= _dilated(seen[low:], (high or low + len(seen)) - low - 1)
         reached[: layer.sink] = True
         idle = {*idle, layer} if (seen | reached == seen).all() else set()
         seen = seen | reached
