@@ -158,7 +158,7 @@ def _path(package: ModuleType, q: torch.Tensor) -> str:
 
 
 def _products(package: ModuleType, q: torch.Tensor) -> str:
-    """In what the processor multiplies them: "fp32", or "own" where it may multiply 16-bit numbers itself."""
+    """In what the processor multiplies them: "fp32", or "own" where 16-bit numbers are left to its own tiles."""
     try:
         compiled = importlib.import_module(f"{package.__name__}.cpu.compiled")
     except ImportError:

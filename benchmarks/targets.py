@@ -10,7 +10,7 @@ DIRECTIONS = ("forward", "backward")
 FIRST, SECOND = "load, first time", "load, second time"  # of `startup`
 LARGE = 100_000_000  # bytes
 FAR = "128k tokens, 1/32 or less: forward over FlashAttention-2"
-OWN = "the same where the processor multiplies bf16 itself (AMX, AVX-512 bf16)"
+OWN = "the same where bf16 is left to tiles of the processor (AMX)"
 SHARES = {"fp32": 0.8, "bf16": 0.65}  # of the ideal, on the CPU
 
 

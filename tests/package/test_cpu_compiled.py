@@ -87,6 +87,22 @@ def test_half_precision_is_left_to_torch_where_the_cpu_multiplies_it(monkeypatch
     assert not part.usable(torch.zeros(1, dtype=torch.float64))
 
 
+def test_only_tiles_of_half_precision_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dot products of bf16 are none: measured, torch's attention with them is no faster than in fp32."""
+    _, package = compiled("strided")
+    part = importlib.import_module(f"{package.__name__}.cpu.compiled")
+    for capability, tiles, expected in (
+        ("AVX2", False, False),
+        ("AVX512", False, False),
+        ("AVX512", True, True),
+        ("NEON", False, True),
+    ):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=capability: name)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has=tiles: has, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+        assert part.has_half_products.__wrapped__() is expected
+
+
 def test_head_dims_that_fill_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATTERNCC_CPU", "compiled")
     for dim in (17, 40, 250):
