@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 
 from ..checks.values import number
 from ..pattern import HEAD_DIM, NAME
+from .flops import counted, register
 from .imports import operator_name, own
 
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -75,7 +76,9 @@ def _refuse_forward_mode(*_tangents: object) -> None:
 
 def operator(name: str) -> Callable[[Callable[..., Any]], Any]:
     """Make a function an operator of torch."""
-    return torch.library.custom_op(operator_name(name), mutates_args=())
+    full = operator_name(name)
+    counted(full, name)
+    return torch.library.custom_op(full, mutates_args=())
 
 
 def differentiable(operator: Callable[..., Any], save: Callable[..., None], backward: Callable[..., Any]) -> Any:
@@ -92,6 +95,8 @@ def differentiable(operator: Callable[..., Any], save: Callable[..., None], back
     Open.backward = staticmethod(backward)  # type: ignore[method-assign]
 
     def call(*inputs: object) -> Any:
+        if not torch.compiler.is_compiling():
+            register()
         is_open = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
         return Open.apply(*inputs) if is_open else operator(*inputs)
 
