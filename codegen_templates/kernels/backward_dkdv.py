@@ -5,9 +5,9 @@ that the rule keeps near the diagonal, of all heads of a KV head, and keys are t
 those at the distances of one stride, of the heads that share it, and its columns are gathered to full tiles:
 neighbours in a stride are read by the same rows. An item may be one of several equal parts of its rows.
 
-What several items add to one column goes to slots of `parts`, which `attn_bwd_sum` adds in a fixed order; what only one
-does goes to dk and dv at once. Where lengths are known to the device alone there are no slots: the near items are one
-launch and each stride's another, which adds to what is there. No two programs of a launch write the same numbers.
+What several items add to one column goes to slots of `parts`, which another kernel adds in a fixed order; what only
+one does goes to dk and dv at once. Where lengths are known to the device alone there are no slots: the near items are
+one launch and each stride's another, which adds to what is there. No two programs of a launch write the same numbers.
 """
 
 import triton

@@ -166,14 +166,16 @@ def _backward(
             given = *tensors, table, work.members, pattern, entries, some.q_starts, some.kv_starts
             sizes = table.stride(0), work.members.stride(0), work.slots, some.kv_total
             grid = (len(table), 1, some.count)
-            launch(attn_bwd_dkdv, grid, given, (*lengths, *strides, *row_strides, *sizes))
+            numbers = *lengths, *strides, *row_strides, *sizes
+            launch(attn_bwd_dkdv, grid, given, numbers)
     if work.slots:
         width = min(BLOCK, SUMMED_KEYS)
         launch = _sum_launch(device, sums[0].dtype, width, align)
         numbers = requests.kv_start, requests.kv_start + requests.kv_len, work.slots, *strides[-3:]
         for some, (slots, *some_sums) in requests.launches(parts, *sums, dim=of_batch):
             grid = (len(work.columns), BLOCK // width, some.count)
-            launch(attn_bwd_sum, grid, (slots, work.columns, *some_sums), numbers)
+            given = slots, work.columns, *some_sums
+            launch(attn_bwd_sum, grid, given, numbers)
     if sums[0] is not dk:
         dk.copy_(sums[0])
         dv.copy_(sums[1])
