@@ -12,6 +12,8 @@ import pytest
 import patterncc
 from tests.package.made import PATTERNS
 
+# Each test has a cache of its own: in one for all, two folders' files named `small` are warned of.
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 BLOCKER = """
 import sys
 for name in {blocked!r}:
