@@ -52,6 +52,7 @@ TASKS = {
         (("-m", "tests.gpu.prepare"), ("-m", "benchmarks", "prepare")),
         ("build/gpu",),
     ),
+    "needle": Task("train a small model under four patterns, count the needles", "bench", (("examples/needle",),)),
     "lint": Task("ruff: style and format", "dev", (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"))),
     "types": Task("pyright, strict", "dev", (("-m", "pyright"),)),
     "setup": Task("the environment with everything a contributor needs", "dev", ()),

@@ -21,7 +21,9 @@ CU = torch.tensor([0, 5, 5, 46], dtype=torch.int32)
 
 
 def operators(package: ModuleType) -> object:
-    return getattr(torch.ops, package.__name__.replace(".", "_"))
+    """The package's own namespace in torch.ops: each import of a name has another one."""
+    namespace = importlib.import_module(f"{package.__name__}.api.ops")._forward._qualname.split("::")[0]
+    return getattr(torch.ops, namespace)
 
 
 @pytest.mark.parametrize(("dtype", "strided"), [(torch.float32, True), (torch.bfloat16, False)])
