@@ -99,7 +99,7 @@ def selector(numbers: Sequence[int]) -> str:
     """Sorted numbers in the syntax of `heads`, without brackets.
 
     >>> selector([0, 1, 2, 5]), selector([1, 3, 5, 7, 9])
-    ('0-2, 5', '1::2')
+    ('0-2, 5', '1:10:2')
     """
     if (
         len(numbers) > 3

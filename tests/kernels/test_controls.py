@@ -22,10 +22,11 @@ def forgetful() -> Iterator[list[Held]]:
 
 
 def forget(of: Held) -> None:
-    """All that the module keeps is made anew: some of it holds what other functions gave."""
-    for value in vars(of.part("launch.arrays")).values():
-        if hasattr(value, "cache_clear"):
-            value.cache_clear()
+    """All that the modules keep is made anew: some of it holds what other functions gave."""
+    for module in ("launch.arrays", "launch.items"):
+        for value in vars(of.part(module)).values():
+            if hasattr(value, "cache_clear"):
+                value.cache_clear()
 
 
 def test_a_class_integer(forgetful: list[Held], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,11 +35,15 @@ def test_a_class_integer(forgetful: list[Held], monkeypatch: pytest.MonkeyPatch)
     forgetful.append(of)
     inputs = tensors(of.pattern, 20, 75)
     check_forward(of, inputs)
-    for module, check in (("kernels.index_map", check_forward), ("kernels.row_map", check_backward)):
-        part = of.part(module)
-        (first, *_), wrong = part.CLASS_INTS, (2,)
+    (ints, *_), strides = of.part("kernels.index_map").CLASS_INTS, of.part("launch.items").STRIDES
+    ((first, (every, offset, *rest)),) = strides
+    spoiled = (
+        ("kernels.index_map", "CLASS_INTS", (ints, (2,)), check_forward),
+        ("launch.items", "STRIDES", ((first, (every, offset + 1, *rest)),), check_backward),
+    )
+    for module, name, wrong, check in spoiled:
         with monkeypatch.context() as changed:
-            changed.setattr(part, "CLASS_INTS", (first, wrong))
+            changed.setattr(of.part(module), name, wrong)
             forget(of)
             with pytest.raises(AssertionError):
                 check(of, inputs)
