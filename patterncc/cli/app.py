@@ -45,6 +45,28 @@ def _properties(incomplete: str) -> list[str]:
     return [name for name in PROPERTIES if name.startswith(incomplete)]
 
 
+def _one_of(*values: str) -> Any:
+    """What completes an option that takes one of a few values; of a list with commas its last entry."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{value}" for value in values if value.startswith(last)]
+
+    return complete
+
+
+_DTYPES = _one_of("bf16", "fp16", "fp32")
+_CACHE_DTYPES = _one_of("bf16", "fp16", "fp32", "fp8", "int8")
+_ARCHES = _one_of("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx90a", "gfx942", "gfx950")
+
+
+def _cached(incomplete: str) -> list[str]:
+    """Names of cached packages, for the shell's completion."""
+    from patterncc.runtime.cache import Cache
+
+    return sorted({entry.name for entry in Cache.of_user().entries() if entry.name.startswith(incomplete)})
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"patterncc {__version__}")
@@ -78,15 +100,26 @@ def compile(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Put a copy in DIR/<name>, to ship or to vendor."),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="fp32, fp16 or bf16: what --arch compiles for.")] = "bf16",
+    dtype: Annotated[
+        str, typer.Option(help="fp32, fp16 or bf16: what --arch compiles for.", autocompletion=_DTYPES)
+    ] = "bf16",
     arch: Annotated[
         str | None,
-        typer.Option(metavar="ARCH,...", help="Also compile for sm_80, sm_90, gfx942, ... and say what it takes."),
+        typer.Option(
+            metavar="ARCH,...",
+            help="Also compile for sm_80, sm_90, gfx942, ... and say what it takes.",
+            autocompletion=_ARCHES,
+        ),
     ] = None,
     binaries: Annotated[
         bool, typer.Option("--binaries", help="Put what --arch compiles into the package: first calls load it.")
     ] = False,
-    plan: Annotated[str | None, typer.Option(metavar="closed|table", help="The form of the index map.")] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            metavar="closed|table", help="The form of the index map.", autocompletion=_one_of("closed", "table")
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Build it again, cached or not; replace an edited copy.")
     ] = False,
@@ -129,11 +162,18 @@ def verify(
 @app.command()
 def tune(
     pattern: Pattern,
-    dtype: Annotated[str, typer.Option(help="fp32, fp16 or bf16; fp16 and bf16 share a result.")] = "bf16",
+    dtype: Annotated[
+        str, typer.Option(help="fp32, fp16 or bf16; fp16 and bf16 share a result.", autocompletion=_DTYPES)
+    ] = "bf16",
     length: Annotated[str, typer.Option("--length", "-n", metavar="N", help="Tokens to measure at.")] = "16k",
     batch: Annotated[int, typer.Option(metavar="B", help="Sequences; eight times as many when decoding.")] = 1,
     only: Annotated[
-        str | None, typer.Option(metavar="DIRECTION,...", help="Of forward, decode, dq, dkdv; default: all.")
+        str | None,
+        typer.Option(
+            metavar="DIRECTION,...",
+            help="Of forward, decode, dq, dkdv; default: all.",
+            autocompletion=_one_of("forward", "decode", "dq", "dkdv"),
+        ),
     ] = None,
     json: Json = False,
 ) -> int:
@@ -179,7 +219,7 @@ def show(
 def forecast(
     pattern: Pattern,
     length: Length,
-    dtype: Annotated[str, typer.Option(help="Of the KV cache.")] = "bf16",
+    dtype: Annotated[str, typer.Option(help="Of the KV cache.", autocompletion=_CACHE_DTYPES)] = "bf16",
     devices: Annotated[int, typer.Option(metavar="N", help="Devices that the context is split over.")] = 8,
     batch: Annotated[int, typer.Option(metavar="B", help="Requests at once.")] = 1,
     model: Annotated[
@@ -254,10 +294,18 @@ def suggest(
     batch: Annotated[int, typer.Option(metavar="B", help="Requests at once.")] = 1,
     density: Annotated[str | None, typer.Option(metavar="D", help="The largest share of the work: 1/16.")] = None,
     coverage: Annotated[
-        str | None, typer.Option(metavar="layer|model", help="What must see the whole context. Default: either.")
+        str | None,
+        typer.Option(
+            metavar="layer|model",
+            help="What must see the whole context. Default: either.",
+            autocompletion=_one_of("layer", "model"),
+        ),
     ] = None,
     dense_layers: Annotated[int | None, typer.Option(metavar="N", help="First layers that are dense.")] = None,
-    arch: Annotated[str | None, typer.Option(metavar="ARCH", help="Estimate seconds, by measured rates.")] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(metavar="ARCH", help="Estimate seconds, by measured rates.", autocompletion=_ARCHES),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE.yaml", help="Write the recommended one.")
     ] = None,
@@ -276,7 +324,15 @@ def suggest(
 @app.command()
 def export(
     pattern: Pattern,
-    to: Annotated[str, typer.Option("--to", metavar="flex|flashinfer|flashmask|fa4|torch", help="The library.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="flex|flashinfer|flashmask|fa4|torch",
+            help="The library.",
+            autocompletion=_one_of("flex", "flashinfer", "flashmask", "fa4", "torch"),
+        ),
+    ],
     length: Length,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the files go.")] = Path(),
     json: Json = False,
@@ -315,7 +371,9 @@ def cache_ls(json: Json = False) -> int:
 
 @cache_app.command("clear")
 def cache_clear(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only those of this name.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Only those of this name.", autocompletion=_cached)
+    ] = None,
     json: Json = False,
 ) -> int:
     """Remove compiled packages, and what was measured for them."""

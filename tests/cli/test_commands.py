@@ -409,6 +409,27 @@ def test_the_shell_completes_names(fresh_cache: Path) -> None:
     assert done.stdout.split() == ["phi3_small"]
 
 
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("compile demo --plan c", ["closed"]),
+        ("compile demo --dtype f", ["fp16", "fp32"]),
+        ("compile demo --arch sm_90,gfx94", ["sm_90,gfx942"]),
+        ("export demo --to flash", ["flashinfer", "flashmask"]),
+        ("verify cov", ["coverage"]),
+    ],
+)
+def test_the_shell_completes_values(fresh_cache: Path, words: str, completed: list[str]) -> None:
+    line = f"patterncc {words}"
+    environment = os.environ | {
+        "_PATTERNCC_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "patterncc"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == completed
+
+
 def test_exit_codes_are_written_down_once() -> None:
     assert (cli.FAULT, cli.INTERRUPTED, cli.UNREAD) == (70, 130, 141) and run.FAULT == 70
 
