@@ -130,6 +130,8 @@ def test_lists_for_flash_attention_4(tmp_path: Path) -> None:
         ("flashinfer", HEAD + SHARED, "no multiple of 16"),
         ("fa4", HEAD + SHARED, "kept in part"),
         ("flx", HEAD + SHARED, "`flx`"),
+        ("flex", HEAD + "softcap: 50.0\n" + SHARED, "the pattern says `softcap`"),
+        ("torch", HEAD + "sinks: learned\n" + SHARED, "the pattern says `sinks`"),
     ],
 )
 def test_what_a_target_cannot_say_is_refused(target: str, text: str, why: str) -> None:

@@ -65,6 +65,14 @@ def test_longformer_has_half_a_window_on_each_side(tmp_path: Path, window: int, 
     assert (mask_of(pattern, 61) == (abs(t[:, None] - t) <= far)).all()
 
 
+def test_caps_and_sinks_are_read(tmp_path: Path) -> None:
+    gemma = read(tmp_path, CONFIG | {"model_type": "gemma2", "sliding_window": 32, "attn_logit_softcapping": 50.0})
+    assert gemma.softcap == 50 and gemma.shard(0, 0).local_tokens == (32, 1) and gemma.shard(1, 0).dense
+    assert read(tmp_path, CONFIG | {"model_type": "gpt_oss", "sliding_window": 32}).sinks == "learned"
+    llama4 = CONFIG | {"model_type": "llama4_text", "attention_chunk_size": 8192}
+    assert [read(tmp_path, llama4).shard(layer, 0).dense for layer in range(4)] == [False, False, False, True]
+
+
 def test_what_is_not_static_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="layer 1 is `linear_attention`, which is no static pattern"):
         read(tmp_path, CONFIG | {"layer_types": ["full_attention", "linear_attention"] * 3})
@@ -91,6 +99,8 @@ def deepspeed(section: dict, rows: int, causal: bool) -> np.ndarray:
     "section",
     [
         {"mode": "bslongformer", "num_sliding_window_blocks": 5},
+        {"mode": "fixed", "num_local_blocks": 4, "num_global_blocks": 2},
+        {"mode": "variable", "local_window_blocks": [3]},
         {"mode": "bigbird", "num_random_blocks": 0},
     ],
 )
