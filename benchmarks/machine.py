@@ -34,7 +34,7 @@ def describe() -> dict[str, object]:
 
 
 def _commit() -> str | None:
-    """Of the code that is measured: what `prepare` wrote, or this clone's, marked where it has been changed since."""
+    """The commit of the measured code: what `prepare` wrote, or this clone's, marked where files changed since."""
     if WRITTEN.exists():
         return WRITTEN.read_text().strip()
     try:
@@ -58,7 +58,7 @@ def _processor() -> str:
 
 
 def _cpuinfo(info: Path) -> dict[str, str]:
-    """What Linux says of the last processor."""
+    """Fields and values that /proc/cpuinfo has of the last processor; empty where there is no such file."""
     if not info.exists():
         return {}
     fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)

@@ -1,4 +1,4 @@
-"""What compiling takes of what later parts launch: a process for each package, and for each shape of a peer, all at
+"""Seconds to compile what later parts launch: a process for each package, and for each shape of a peer, all at
 once. Later processes find it in the caches of Triton and of torch."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a call takes of Python: of small tensors, whose kernels are done before the next call."""
+"""Microseconds of Python a call, on small tensors, whose kernels are done before the next call."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def measure(
 def others(
     device: Device, case: Case, tokens: int, peer: str, sizes: Sequence[int]
 ) -> dict[str, Callable[[], Attention]]:
-    """What makes the peer's attention, by the size of its blocks."""
+    """The functions that make the peer's attention, by the size of its blocks."""
     return flex(device, case, tokens, sizes) if peer == "flex" else _dkernel(device, case, tokens)
 
 

@@ -55,7 +55,7 @@ class Recipe:
 
 
 def key_of(tensors: tuple[Any, ...], scale: Any, *wholes: Any) -> Any:
-    """What tells this call from others; None where nothing is kept of it."""
+    """A key that tells this call from others; None where nothing is kept of it."""
     if not is_plain(*tensors) or not tensors[0].is_cuda or forward_ad._current_level >= 0:
         return None
     if scale is not None and type(scale) is not float:
