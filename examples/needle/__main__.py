@@ -14,6 +14,8 @@ import json
 import multiprocessing
 import os
 import platform
+import re
+import subprocess
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -55,8 +57,7 @@ def main() -> int:
             result = compare(setting, compiled, device, arguments.jobs)
         else:
             result = convert(setting, compiled, device)
-    result["machine"] = machine(device)
-    result["setting"] = vars(setting)
+    result = {"machine": machine(device), "commit": commit(), "setting": vars(setting), **result}
     arguments.results.mkdir(parents=True, exist_ok=True)
     stem = f"{'needle' if arguments.what == 'compare' else 'convert'}_{setting.name}"
     (arguments.results / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -82,7 +83,7 @@ def compare(setting: Setting, compiled: dict, device: str, jobs: int) -> dict:
                 model = fresh(setting, package, device)
                 advance = partial(progress.advance, task)
                 runs[name] = train(setting, model, name, device, setting.steps, advance)
-                print(f"{name}: recall {runs[name].recall:.3f} after {runs[name].seconds:.0f} s", file=sys.stderr)
+                print(json.dumps(runs[name].plain()), file=sys.stderr)  # so that a run cut short is not lost
     seconds = time_steps(setting, {name: fresh(setting, package, device) for name, package in compiled.items()}, device)
     for name, run in runs.items():
         run.step_seconds, run.kv_bytes = seconds[name], kv_bytes(compiled[name], setting)
@@ -94,8 +95,22 @@ def compare(setting: Setting, compiled: dict, device: str, jobs: int) -> dict:
 
 def machine(device: str) -> str:
     """What the figures were measured on, in one line."""
-    what = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {os.cpu_count()} CPU cores"
+    if device == "cuda":
+        what = torch.cuda.get_device_name()
+    else:
+        info = Path("/proc/cpuinfo")
+        models = re.findall(r"model name\s*: (.*)", info.read_text() if info.exists() else "") or [platform.machine()]
+        what = f"{models[0]}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} used"
     return f"{what}; torch {torch.__version__}"
+
+
+def commit() -> str:
+    """The commit of this checkout, with a + where files differ from it; "unknown" outside of one."""
+    git = ["git", "-C", str(HERE), "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 if __name__ == "__main__":

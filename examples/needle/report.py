@@ -11,21 +11,18 @@ def compared(result: dict) -> str:
     """A Markdown page with a row a pattern."""
     setting, runs = result["setting"], result["runs"]
     dense = runs["dense"]
-    lines = [
-        "| pattern | seen by some head | recall | loss on text | loss on answers | KV bytes | step, times dense's |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    columns = "pattern | seen by some head | recall | loss on text | loss on answers | KV bytes | s a step | of dense"
+    lines = [f"| {columns} |", "| --- " * (columns.count("|") + 1) + "|"]
     for name, run in runs.items():
         shown = sum(result["seen"][name]) / len(result["seen"][name])
-        _, text, answers, _ = run["curve"][-1]
         lines.append(
-            f"| {name} | {shown:.1%} | {run['recall']:.1%} | {text:.3f} | {answers:.3f} | {run['kv_bytes']:,} |"
-            f" {run['step_seconds'] / dense['step_seconds']:.2f} |"
+            f"| {name} | {shown:.1%} | {run['recall']:.1%} | {run['text']:.3f} | {run['answers']:.3f} |"
+            f" {run['kv_bytes']:,} | {run['step_seconds']:.3f} | {run['step_seconds'] / dense['step_seconds']:.2f} |"
         )
     head = (
         f"{setting['layers']} layers, {setting['heads']} heads of {setting['head_dim']}, {setting['length']:,} tokens, "
         f"window {setting['local'] * setting['block']}, {setting['pairs']} needles, {setting['steps']:,} steps of "
-        f"{setting['batch']} documents. {result['machine']}."
+        f"{setting['batch']} documents. {result['machine']}; commit {result['commit']}."
     )
     return "\n".join([head, "", *lines, ""])
 
@@ -37,7 +34,7 @@ def converted(result: dict) -> str:
     rows += [(f"… trained on for {step + 1} steps", recall) for step, _, _, recall in runs["covered"]["curve"][::10]]
     rows += [(f"… {result['setting']['steps'] // 4} steps, on 512 documents", runs["covered"]["recall"])]
     table = "\n".join(f"| {what} | {recall:.1%} |" for what, recall in rows)
-    return f"{result['machine']}.\n\n| model | recall |\n| --- | --- |\n{table}\n"
+    return f"{result['machine']}; commit {result['commit']}.\n\n| model | recall |\n| --- | --- |\n{table}\n"
 
 
 def draw(result: dict, path: Path) -> None:

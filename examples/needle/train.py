@@ -28,6 +28,8 @@ class Run:
 
     name: str
     curve: list[tuple[int, float, float, float]] = field(default_factory=list)
+    text: float = 0.0  # after the training, on 512 whole documents never trained on: loss on text, on answers, recall
+    answers: float = 0.0
     recall: float = 0.0
     by_depth: list[float] = field(default_factory=list)
     seconds: float = 0.0  # of the whole training
@@ -82,7 +84,7 @@ def train(
             run.curve.append((step, on_text.item(), on_answers.item(), recall))
         advance()
     run.seconds = time.perf_counter() - began
-    _, _, run.recall, run.by_depth = evaluate(setting, model, device, batches=8)
+    run.text, run.answers, run.recall, run.by_depth = evaluate(setting, model, device, batches=8)
     return run
 
 
