@@ -3,7 +3,8 @@
 # --- constants: facts of the pattern, set by patterncc ---
 NAME = "template"
 BLOCK = 16  # tokens
-HEAD_DIM = 32
+HEAD_DIM = 32  # of queries and keys
+V_HEAD_DIM = 32  # of values and outputs
 HEADS = 4
 KV_HEADS = 2
 LAYERS = 1

@@ -162,9 +162,15 @@ def keep_promises(pattern: Pattern, classes: Classes) -> None:
 
 
 def check_head_dim(pattern: Pattern) -> None:
-    if pattern.head_dim not in HEAD_DIMS:
-        limits = f"from {HEAD_DIMS[0]} to {HEAD_DIMS[-1]}"
-        raise PatternError([_at(pattern, "head_dim", f"head_dim is {pattern.head_dim}; kernels take {limits}", None)])
+    limits = f"from {HEAD_DIMS[0]} to {HEAD_DIMS[-1]}"
+    widths = {"head_dim": pattern.head_dim}
+    widths |= {"v_head_dim": pattern.v_head_dim} if pattern.v_head_dim != pattern.head_dim else {}
+    wrong = [(name, n) for name, n in widths.items() if n not in HEAD_DIMS]
+    if wrong:
+        raise PatternError([_at(pattern, name, f"{name} is {n}; kernels take {limits}", None) for name, n in wrong])
+    if pattern.v_head_dim != pattern.head_dim:
+        said = f"v_head_dim is {pattern.v_head_dim}; kernels take that of head_dim, {pattern.head_dim}"
+        raise PatternError([_at(pattern, "v_head_dim", said, None)])
 
 
 def load(pattern: Given, *, plan: str | None = None) -> ModuleType:

@@ -166,6 +166,9 @@ def test_what_kernels_cannot_take_is_said_in_the_file(file: Path) -> None:
     file.write_text(file.read_text().replace("head_dim: 32", "head_dim: 8"))
     with pytest.raises(patterncc.PatternError, match=r"sample.yaml:5:1: head_dim is 8; kernels take from 16 to 256"):
         patterncc.compile(file)
+    file.write_text(file.read_text().replace("head_dim: 8", "head_dim: 32\nv_head_dim: 257"))
+    with pytest.raises(patterncc.PatternError, match=r"sample.yaml:6:1: v_head_dim is 257; kernels take from 16"):
+        patterncc.compile(file)
 
 
 def test_an_unknown_name_gets_a_hint(fresh_cache: Path) -> None:

@@ -60,6 +60,7 @@ def constants(plan: Plan, about: str, promises: Mapping[str, Any] | None) -> dic
         "NAME": classes.name,
         "BLOCK": classes.block,
         "HEAD_DIM": classes.head_dim,
+        "V_HEAD_DIM": classes.v_head_dim,
         "HEADS": classes.heads,
         "KV_HEADS": classes.kv_heads,
         "LAYERS": classes.layers,
@@ -79,6 +80,7 @@ def constants(plan: Plan, about: str, promises: Mapping[str, Any] | None) -> dic
             "heads": classes.heads,
             "kv_heads": classes.kv_heads,
             "head_dim": classes.head_dim,
+            "v_head_dim": classes.v_head_dim,
             "layers": classes.layers,
             "block": classes.block,
             "causal": classes.causal,
@@ -131,9 +133,10 @@ def docstring(plan: Plan, about: str) -> str:
     """
     classes = plan.classes
     plural = {n: "" if n == 1 else "s" for n in (classes.heads, classes.kv_heads, classes.layers)}
+    values = f" and v_head_dim {classes.v_head_dim}" if classes.v_head_dim != classes.head_dim else ""
     facts = (
         f"{classes.heads} query head{plural[classes.heads]}, {classes.kv_heads} KV head{plural[classes.kv_heads]}, "
-        f"head_dim {classes.head_dim}, {classes.layers} layer{plural[classes.layers]}, block {classes.block}, "
+        f"head_dim {classes.head_dim}{values}, {classes.layers} layer{plural[classes.layers]}, block {classes.block}, "
         f"{'causal' if classes.causal else 'not causal'}. "
         f"{len(classes.layouts)} class{'es' if len(classes.layouts) > 1 else ''}:"
     )

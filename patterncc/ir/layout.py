@@ -181,6 +181,10 @@ class Classes:
     of: tuple[tuple[int, ...], ...]  # [layer][head] -> class
     softcap: float = 0.0  # scores s become softcap * tanh(s / softcap); 0: as they are
     sinks: bool = False  # whether callers must pass a logit for every query head
+    v_head_dim: int = 0  # width of a value; given as 0, that of a head
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "v_head_dim", self.v_head_dim or self.head_dim)
 
     @property
     def group(self) -> int:
@@ -196,6 +200,7 @@ class Classes:
 
     def __str__(self) -> str:
         sizes = f"head_dim {self.head_dim}, heads {self.heads}, kv_heads {self.kv_heads}"
+        sizes += f", v_head_dim {self.v_head_dim}" if self.v_head_dim != self.head_dim else ""
         sizes += (f", softcap {self.softcap!r}" if self.softcap else "") + ", sinks" * self.sinks
         lines = [f"{self.name}: block {self.block}, {'causal' if self.causal else 'not causal'}, {sizes}"]
         lines += [f"class {k}: {layout}" for k, layout in enumerate(self.layouts)]
@@ -229,7 +234,10 @@ class Classes:
                 of += [row] * (int(last or first) - int(first) + 1)
         softcap = re.search(r", softcap ([^,]+)", found[7])
         scores = float(softcap[1]) if softcap else 0.0, found[7].endswith(", sinks")
-        return Classes(found[1], block, not found[3], head_dim, heads, kv_heads, layouts, tuple(of), *scores)
+        values = re.search(r", v_head_dim (\d+)", found[7])
+        sizes = head_dim, heads, kv_heads
+        v_head_dim = int(values[1]) if values else 0
+        return Classes(found[1], block, not found[3], *sizes, layouts, tuple(of), *scores, v_head_dim)
 
 
 def _range_text(name: str, low: int | None, high: int | None) -> str:

@@ -21,7 +21,7 @@ _ELSEWHERE = {
     "n_kv_heads": "kv_heads", "num_layers": "layers", "n_layers": "layers", "num_hidden_layers": "layers",
     "block_size": "block", "head_size": "head_dim", "vert_stride": "stride", "period": "stride", "sinks": "sink",
     "description": "about", "version": "pattern", "step": "stride", "start": "from", "stop": "to", "end": "to",
-    "full": "dense", "shift": "offset",
+    "full": "dense", "shift": "offset", "value_dim": "v_head_dim",
 }  # fmt: skip
 
 

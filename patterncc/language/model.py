@@ -168,6 +168,10 @@ class Pattern(Model):
         description="KV heads of a layer, a divisor of heads. Default: heads.",
     )
     head_dim: Annotated[int, f.HEAD_DIM] = Field(128, description="Width of a head.")
+    v_head_dim: Annotated[int, f.HEAD_DIM] = Field(
+        default_factory=lambda data: data.get("head_dim", BAD),
+        description="Width of a value, and of a head's output. Default: head_dim.",
+    )
     layers: Annotated[int, f.LAYERS] = Field(1, description="Layers of the model.")
     block: Annotated[int, f.BLOCK] = Field(description="Tokens of a block.")
     softcap: Annotated[float | None, f.SOFTCAP] = Field(

@@ -17,7 +17,7 @@ def merge_heads(pattern: Pattern, layouts: Layouts) -> Classes:
 
     >>> from types import SimpleNamespace
     >>> sizes = {"block": 64, "causal": True, "head_dim": 128, "heads": 3, "kv_heads": 1}
-    >>> pattern = SimpleNamespace(name="demo", softcap=None, sinks=None, **sizes)
+    >>> pattern = SimpleNamespace(name="demo", softcap=None, sinks=None, v_head_dim=128, **sizes)
     >>> a, b = Layout.parse("d<16 | j%4==0"), Layout.parse("all")
     >>> print(merge_heads(pattern, ((a, a, b), (b, b, b))))
     demo: block 64, causal, head_dim 128, heads 3, kv_heads 1
@@ -46,4 +46,5 @@ def merge_heads(pattern: Pattern, layouts: Layouts) -> Classes:
         of=tuple([rows[id(layer)] for layer in layouts]),
         softcap=pattern.softcap or 0.0,
         sinks=pattern.sinks is not None,
+        v_head_dim=pattern.v_head_dim,
     )

@@ -22,12 +22,15 @@ def test_layouts(layout: Layout) -> None:
     assert Layout.parse(str(layout)) == layout
 
 
-@given(st.lists(layouts(), min_size=1, max_size=4), st.data(), st.booleans())
-def test_classes(some: list[Layout], data: st.DataObject, causal: bool) -> None:
+scores = st.tuples(st.sampled_from([0.0, 2.5]), st.booleans(), st.sampled_from([0, 24, 96]))
+
+
+@given(st.lists(layouts(), min_size=1, max_size=4), st.data(), st.booleans(), scores)
+def test_classes(some: list[Layout], data: st.DataObject, causal: bool, rest: tuple[float, bool, int]) -> None:
     numbers = st.integers(0, len(some) - 1)
     of = data.draw(st.lists(st.tuples(numbers, numbers, numbers, numbers), min_size=1, max_size=6))
-    classes = Classes("drawn", 16, causal, 64, 4, 2, tuple(some), tuple(of))
-    assert Classes.parse(str(classes)) == classes
+    classes = Classes("drawn", 16, causal, 64, 4, 2, tuple(some), tuple(of), *rest)
+    assert classes.v_head_dim == (rest[2] or 64) and Classes.parse(str(classes)) == classes
 
 
 @given(st.lists(st.sets(st.integers(0, 40)).map(sorted), max_size=8))

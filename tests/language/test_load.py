@@ -43,8 +43,14 @@ def stride(
 def test_defaults() -> None:
     pattern = language.loads("pattern: 1\nname: demo\nheads: 8\nblock: 64\nshards: [{heads: all, local: 1}]")
     assert (pattern.kv_heads, pattern.head_dim, pattern.layers, pattern.causal, pattern.about) == (8, 128, 1, True, "")
-    assert pattern.promises is None and pattern.group == 1
+    assert pattern.promises is None and pattern.group == 1 and pattern.v_head_dim == 128
     assert pattern.file == "<text>" and pattern.source.startswith("pattern: 1")
+
+
+def test_values_are_as_wide_as_heads_unless_said() -> None:
+    text = "pattern: 1\nname: demo\nheads: 8\nhead_dim: 192\n{}block: 64\nshards: [{{heads: all, local: 1}}]"
+    assert language.loads(text.format("")).v_head_dim == 192
+    assert language.loads(text.format("v_head_dim: 128\n")).v_head_dim == 128
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def of_layers(case: Case) -> str:
     layers = tuple(tuple(Layout.parse(head) for head in line.split("; ")) for line in case.before.splitlines())
     heads = len(layers[0])
     sizes = {"block": 64, "causal": True, "head_dim": 64, "heads": heads, "kv_heads": 1}
-    pattern = SimpleNamespace(name="case", softcap=None, sinks=None, **sizes)
+    pattern = SimpleNamespace(name="case", softcap=None, sinks=None, v_head_dim=64, **sizes)
     return str(merge_heads(pattern, layers))
 
 

@@ -119,4 +119,5 @@ def _shapes(a: Classes, b: Classes) -> tuple[tuple[str, int, int], ...]:
         ("heads", a.heads, b.heads),
         ("KV heads", a.kv_heads, b.kv_heads),
         ("head dim", a.head_dim, b.head_dim),
+        ("value dim", a.v_head_dim, b.v_head_dim),
     )
