@@ -26,8 +26,8 @@ def _guarded(part: str, rows: Callable[[], Measured]) -> Measured:
     try:
         yield from rows()
     except Exception as error:
-        said = next(iter(str(error).strip().splitlines()), "")
-        yield "failures", {"cell": part, "note": f"{type(error).__name__}: {said[:300]}"}
+        first_line = next(iter(str(error).strip().splitlines()), "")
+        yield "failures", {"cell": part, "note": f"{type(error).__name__}: {first_line[:300]}"}
 
 
 def _startup(folder: Path, deadline: float) -> Measured:

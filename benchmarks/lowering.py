@@ -59,8 +59,8 @@ def _child(way: str, heads: int, block: int, sizes: Sequence[int]) -> Iterator[d
     """What is found for each length, as it comes; once the process has failed or was cut off, why."""
     command = [sys.executable, "-m", "benchmarks.lowering", way, *map(str, (heads, block, *sizes))]
     with (
-        tempfile.TemporaryFile("w+") as said,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as child,
+        tempfile.TemporaryFile("w+") as printed,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=printed, text=True) as child,
     ):
         patience = threading.Timer(PATIENCE_S, child.kill)
         patience.start()
@@ -70,8 +70,8 @@ def _child(way: str, heads: int, block: int, sizes: Sequence[int]) -> Iterator[d
                 left -= 1
                 yield json.loads(line)
             cut_off = not patience.is_alive()
-            said.seek(0)
-            last = (said.read().strip().splitlines() or [f"ended with {child.wait()}"])[-1][:200]
+            printed.seek(0)
+            last = (printed.read().strip().splitlines() or [f"ended with {child.wait()}"])[-1][:200]
             for _ in range(left):
                 yield {"note": f"stopped after {PATIENCE_S:.0f} s" if cut_off else last}
         finally:

@@ -243,7 +243,7 @@ def _compiler() -> bytes:
 
 
 def _broken(pattern: Pattern, classes: Classes, verdicts: tuple[Verdict, ...]) -> list[Diagnostic]:
-    """A mistake for each broken promise; of layers of which the same is said, one."""
+    """A mistake for each broken promise; layers that break it for one reason share one."""
     from patterncc.analysis.explain.explain import explanations
     from patterncc.codegen.words import ranges
 
@@ -253,9 +253,9 @@ def _broken(pattern: Pattern, classes: Classes, verdicts: tuple[Verdict, ...]) -
         what = "does not hold" if verdict.holds is False else "could not be proved"
         by_default = " (by every file without `promises`)" if pattern.promises is None else ""
         words = f"{verdict.property} is promised{by_default} and {what} ({verdict.scope}, "
-        said = words, verdict.found or verdict.proof
-        layers.setdefault(said, []).extend(verdict.layers)
-        of.setdefault(said, []).append(verdict)
+        reason = words, verdict.found or verdict.proof
+        layers.setdefault(reason, []).extend(verdict.layers)
+        of.setdefault(reason, []).append(verdict)
     found: list[Diagnostic] = []
     mended: dict[tuple[str, str], tuple[Mend, ...]] = {}
     for (words, witness), where in layers.items():

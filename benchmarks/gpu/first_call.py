@@ -1,4 +1,4 @@
-"""What a new process waits for: each figure comes from a process of its own, with Triton's cache empty or as said."""
+"""What a new process waits for: each figure comes from a process of its own, with Triton's cache empty or filled."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def once(*, what: str, case: str, packages: str, toy: bool) -> dict[str, object]
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         figures = once(**json.loads(sys.argv[1]))
-    compiled = sorted({str(warning.message) for warning in said if "Triton compiles" in str(warning.message)})
+    compiled = sorted({str(warning.message) for warning in caught if "Triton compiles" in str(warning.message)})
     print(json.dumps(figures | ({"compiled_after_all": "; ".join(compiled)} if compiled else {})))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..checks.shapes import check_parts
-from ..checks.values import said
+from ..checks.values import described
 
 
 def combine(
@@ -23,7 +23,9 @@ def combine(
     the other.
     """
     if any(not isinstance(parts, Tensor | Sequence) or isinstance(parts, str) for parts in (outs, lses)):
-        raise TypeError(f"combine takes the outputs and the LSEs of all parts; got {said(outs)} and {said(lses)}")
+        raise TypeError(
+            f"combine takes the outputs and the LSEs of all parts; got {described(outs)} and {described(lses)}"
+        )
     outs, lses = list(outs), list(lses)
     check_parts(outs, lses, packed)
     turned = bool(packed) and outs[0].dim() > 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks.values import check_tensors, said
+from ..checks.values import check_tensors, described
 from ..pattern import NAME, NEEDS_SINKS
 
 
@@ -19,9 +19,9 @@ def check_sinks(sinks: Tensor | None, q: Tensor, heads: int) -> None:
         return
     check_tensors(sinks=sinks)
     if sinks.shape != (heads,):
-        raise ValueError(f"sinks is a tensor [{heads}], a logit for every query head present; got {said(sinks)}")
+        raise ValueError(f"sinks is a tensor [{heads}], a logit for every query head present; got {described(sinks)}")
     if not sinks.is_floating_point():
-        raise TypeError(f"sinks is a tensor of floating-point numbers; got {said(sinks)}")
+        raise TypeError(f"sinks is a tensor of floating-point numbers; got {described(sinks)}")
     if sinks.device != q.device:
         raise ValueError(f"sinks must be on q's device, {q.device}; it is on {sinks.device}")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..pattern import BLOCK, HEAD_DIM, HEADS, KV_HEADS, LAYERS, NAME
-from .values import MOST_TOKENS, check_tensors, said, whole
+from .values import MOST_TOKENS, check_tensors, described, whole
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -24,7 +24,7 @@ def check_layer(layer: int) -> int:
 def check_length(**lengths: int) -> None:
     for name, length in lengths.items():
         if isinstance(length, bool) or not hasattr(length, "__index__") or length < 0:
-            raise ValueError(f"{name} is a number of tokens; got {said(length)}")
+            raise ValueError(f"{name} is a number of tokens; got {described(length)}")
         if length > MOST_TOKENS:
             raise ValueError(f"{name} is a number of tokens, {MOST_TOKENS:,} at most; got {length}")
 
@@ -176,8 +176,8 @@ def check_parts(outs: Sequence[Tensor], lses: Sequence[Tensor], packed: bool | N
         check_tensors(**{f"outs[{n}]": out, f"lses[{n}]": lse})
         if not out.is_floating_point() or not lse.is_floating_point() or {out.device, lse.device} != {outs[0].device}:
             raise ValueError(
-                f"outputs and LSEs are floating-point tensors on one device; part {n} has {said(out)} on {out.device} "
-                f"and {said(lse)} on {lse.device}"
+                f"outputs and LSEs are floating-point tensors on one device; part {n} has "
+                f"{described(out)} on {out.device} and {described(lse)} on {lse.device}"
             )
         wanted = (*out.shape[:-3], out.shape[-2], out.shape[-3]) if packed and out.dim() > 2 else out.shape[:-1]
         if out.shape != outs[0].shape or not out.dim() or lse.shape != wanted:
@@ -203,7 +203,7 @@ def _check_whole(q: Tensor, dim: int, **tensors: Tensor) -> None:
     device = q.device
     for name, x in tensors.items():
         if x.dtype not in (torch.int32, torch.int64) or x.dim() != dim:
-            raise TypeError(f"{name} must be {('one', 'two')[dim - 1]}-dimensional int32; it is {said(x)}")
+            raise TypeError(f"{name} must be {('one', 'two')[dim - 1]}-dimensional int32; it is {described(x)}")
         if x.device != device:
             raise ValueError(f"{name} is on {x.device} and q on {q.device}; move one")
 

@@ -18,7 +18,7 @@ def check_tensors(**given: Any) -> None:
     """Tensors with strides: no arrays, no lists, nothing sparse or nested."""
     for name, x in given.items():
         if not isinstance(x, Tensor):
-            raise TypeError(f"{name} is a torch.Tensor; got {said(x)}{_instead(x)}")
+            raise TypeError(f"{name} is a torch.Tensor; got {described(x)}{_instead(x)}")
         if x.layout is not torch.strided or x.is_nested:
             raise TypeError(f"{name} must be a dense tensor; it is {'nested' if x.is_nested else _short(x.layout)}")
 
@@ -38,14 +38,14 @@ def number(name: str, x: Any) -> float:
     """A finite number as a float. A tensor's gradient would be lost, so it is refused where there are gradients."""
     if isinstance(x, Tensor):
         if x.dim() or x.is_complex() or x.dtype == torch.bool:
-            raise TypeError(f"{name} is a number; got {said(x)}")
+            raise TypeError(f"{name} is a number; got {described(x)}")
         if x.requires_grad and torch.is_grad_enabled():
             raise TypeError(f"{name} is a number, and has no gradient: multiply q by the tensor, with {name}=1.0")
     elif type(x) is not float and type(x) is not int:
         if isinstance(x, torch.SymFloat | torch.SymInt):
             return x  # type: ignore[return-value]
         if isinstance(x, bool) or not (hasattr(type(x), "__float__") or hasattr(type(x), "__index__")):
-            raise TypeError(f"{name} is a number; got {said(x)}")
+            raise TypeError(f"{name} is a number; got {described(x)}")
     x = float(x)
     if not torch.compiler.is_compiling() and not math.isfinite(x):
         raise ValueError(f"{name} is a finite number; got {x}")
@@ -54,7 +54,7 @@ def number(name: str, x: Any) -> float:
 
 def check_dtype(dtype: Any, known: tuple[torch.dtype, ...]) -> None:
     if not isinstance(dtype, torch.dtype):
-        raise TypeError(f"dtype is a torch.dtype, like torch.bfloat16; got {said(dtype)}")
+        raise TypeError(f"dtype is a torch.dtype, like torch.bfloat16; got {described(dtype)}")
     if dtype not in known:
         raise TypeError(f"dtype is {_short(dtype)}; float32, float16 and bfloat16 are supported")
 
@@ -63,13 +63,13 @@ def check_device(device: Any) -> None:
     try:
         torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device is one of torch's, like 'cuda' or 'cpu'; got {said(device)}") from error
+        raise ValueError(f"device is one of torch's, like 'cuda' or 'cpu'; got {described(device)}") from error
 
 
-def said(x: Any) -> str:
+def described(x: Any) -> str:
     """A value in a message: what it is, and of which kind.
 
-    >>> said(1.5), said(None), said([0, 4]), said(torch.zeros(2, 3))
+    >>> described(1.5), described(None), described([0, 4]), described(torch.zeros(2, 3))
     ('1.5 (float)', 'None', '[0, 4] (list)', 'a tensor [2, 3] of float32')
     """
     if x is None or isinstance(x, bool):
@@ -88,7 +88,7 @@ def _index(name: str, x: Any) -> int:
             raise TypeError
         return operator.index(x)
     except TypeError:
-        raise TypeError(f"{name} is a whole number; got {said(x)}") from None
+        raise TypeError(f"{name} is a whole number; got {described(x)}") from None
 
 
 def _instead(x: Any) -> str:

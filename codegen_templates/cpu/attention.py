@@ -53,7 +53,7 @@ def _forward(
     attend_dense(q, k, v, out, lse, scale, dense, head_offset)
     rest = [head for head in range(q.shape[1]) if head not in dense]
     if rest and compiled.usable(q):
-        where = compiled.Place(layer, head_offset, q_start, q.shape[2], kv_start, k.shape[2])
+        where = compiled.Position(layer, head_offset, q_start, q.shape[2], kv_start, k.shape[2])
         compiled.forward(q, k, v, out, lse, where, scale, rest)
     elif rest:
         attend_to(Rows(k), Rows(v), k.shape[2], q, out, lse, scale, place, dense)
@@ -112,7 +112,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`backward`, but that NaN may reach what is not kept."""
     if compiled.usable(q):
-        where = compiled.Place(layer, head_offset, q_start, q.shape[2], kv_start, k.shape[2])
+        where = compiled.Position(layer, head_offset, q_start, q.shape[2], kv_start, k.shape[2])
         return compiled.backward(q, k, v, out, lse, dout, dlse, where, scale)
     exact = lse.dtype
     dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))

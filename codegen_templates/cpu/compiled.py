@@ -57,7 +57,7 @@ class Task(NamedTuple):
     last: int
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Which part of the pattern the tensors are."""
 
     layer: int
@@ -99,7 +99,7 @@ def forward(
     v: Tensor,
     out: Tensor,
     lse: Tensor,
-    place: Place,
+    place: Position,
     scale: float,
     heads: Sequence[int],
     pages: Tensor | None = None,
@@ -136,7 +136,7 @@ def backward(
     lse: Tensor,
     dout: Tensor,
     dlse: Tensor | None,
-    place: Place,
+    place: Position,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk and dv, each like its tensor, summed in fp32. Each thread has sums of its own for a KV head."""
@@ -178,7 +178,7 @@ def backward(
 
 
 def _problem(
-    klass: int, place: Place, scale: float, tensors: dict[str, Tensor], pages: Tensor | None = None
+    klass: int, place: Position, scale: float, tensors: dict[str, Tensor], pages: Tensor | None = None
 ) -> Problem:
     """The kernels' argument; the tensors must outlive it."""
     q, k = tensors["q"], tensors["k"]

@@ -161,8 +161,8 @@ def _try(built: Path) -> None:
     if done.returncode in (WRONG, SLACK):
         raise ArithmeticError("its numbers are wrong" if done.returncode == WRONG else "it makes small numbers 0")
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"it ends with {done.returncode}"]
-        raise ArithmeticError(said[-1])
+        printed = done.stderr.decode(errors="replace").strip().splitlines() or [f"it ends with {done.returncode}"]
+        raise ArithmeticError(printed[-1])
 
 
 def _compilers() -> Iterator[list[str]]:

@@ -113,7 +113,7 @@ def forward_paged(
         q_len, pages = _length(queries), block_table[request, : -(-length // k_cache.shape[1])]
         parts = _one(q[queries]), _one(out[queries]), lse[None, :, queries]
         if q_len >= FEW_QUERIES and compiled.usable(q) and _are_there(pages, len(k_cache)):
-            where = compiled.Place(layer, head_offset, length - q_len, q_len, 0, length)
+            where = compiled.Position(layer, head_offset, length - q_len, q_len, 0, length)
             compiled.forward(
                 parts[0], keys, values, *parts[1:], where, scale, range(q.shape[1]), pages.int().contiguous()
             )

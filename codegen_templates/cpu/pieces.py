@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..pattern import BLOCK
 from .attend import Mask
-from .plan import Call, Group, Span
+from .plan import Call, Group, Segment
 
 KEYS_TOGETHER = 1 << 13  # gathered for one step
 QUERIES_TOGETHER = 1 << 12  # attended in one step
@@ -25,7 +25,7 @@ class Place:
     as [batch, units, heads of a unit, tokens, …]."""
 
     group: Group
-    span: Span
+    span: Segment
     batch: slice
 
     @cached_property

@@ -64,7 +64,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Span:
+class Segment:
     """Consecutive query tokens, and the calls that make their output."""
 
     first: int  # counted from the first query token
@@ -80,7 +80,7 @@ class Group:
 
     heads: tuple[tuple[int, ...], ...]  # [unit][heads of the unit], counted from the first head present
     kv_heads: Tensor  # [units]
-    spans: tuple[Span, ...] = field(repr=False)
+    spans: tuple[Segment, ...] = field(repr=False)
 
 
 @functools.lru_cache(maxsize=32)
@@ -121,7 +121,9 @@ def _units(
         yield from (alike[n : n + step] for n in range(0, len(alike), step))
 
 
-def _spans(unit_classes: list[int], heads: int, q_start: int, q_len: int, kv_start: int, kv_len: int) -> Iterator[Span]:
+def _spans(
+    unit_classes: list[int], heads: int, q_start: int, q_len: int, kv_start: int, kv_len: int
+) -> Iterator[Segment]:
     classes = sorted(set(unit_classes))
     class_of = torch.tensor([classes.index(klass) for klass in unit_classes], device="cpu")
     for base in range(q_start // SPAN * SPAN, q_start + q_len, SPAN) if q_len else ():
@@ -142,7 +144,7 @@ def _spans(unit_classes: list[int], heads: int, q_start: int, q_len: int, kv_sta
             (more if band else calls).extend(_rest(cells, class_of, part, heads))
             calls += band
         covered = sum(len(call.units) * call.tiles.tokens for call in calls) == (last - first) * len(unit_classes)
-        yield Span(first - q_start, last - first, tuple(calls), tuple(more), covered)
+        yield Segment(first - q_start, last - first, tuple(calls), tuple(more), covered)
 
 
 def _dense(units: int, tokens: int, heads: int) -> Call:

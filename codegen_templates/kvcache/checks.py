@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..checks.shapes import DTYPES, check_layer
-from ..checks.values import MOST_ENTRIES, check_device, check_dtype, said, whole
+from ..checks.values import MOST_ENTRIES, check_device, check_dtype, described, whole
 from ..pattern import CAUSAL, FACTS, HEAD_DIM, HEADS, NAME
 
 
@@ -74,10 +74,10 @@ def _whole(x: Tensor | Sequence[int], wanted: str) -> list[int]:
     try:
         x = torch.as_tensor(x, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{wanted}; got {said(x)}") from error
+        raise ValueError(f"{wanted}; got {described(x)}") from error
     x = x if x.numel() else x.long()
     if x.dim() != 1 or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-        raise ValueError(f"{wanted}; got {said(x)}")
+        raise ValueError(f"{wanted}; got {described(x)}")
     return [int(n) for n in x.tolist()]
 
 

@@ -22,7 +22,7 @@ from ..pattern import NAME
 from .configs import KERNEL_FILES
 
 FOLDER = Path(__file__).parents[1]
-said: set[str] = set()
+warned: set[str] = set()
 
 
 def use(*kernels: Any) -> None:
@@ -31,9 +31,9 @@ def use(*kernels: Any) -> None:
     if not made or triton.knobs.compilation.always_compile:
         return
     if made["triton"] != triton.__version__:
-        return say(f"they are built for triton {made['triton']}, here is {triton.__version__}")
+        return warn_once(f"they are built for triton {made['triton']}, here is {triton.__version__}")
     if edited := [file for name in KERNEL_FILES if not is_whole(FOLDER / (file := f"kernels/{name}.py"))]:
-        return say(f"they are built from another {', '.join(edited)}")
+        return warn_once(f"they are built from another {', '.join(edited)}")
     for kernel in kernels:
         if hasattr(kernel, "_do_compile"):  # an interpreted kernel has none
             kernel._do_compile = partial(load_or_compile, kernel, kernel._do_compile, tuple(made["arches"]))
@@ -55,7 +55,7 @@ def load_or_compile(
     known, target = kernel.device_caches[device][0], kernel.device_caches[device][2]
     name = next((arch for arch in arches if arch == arch_name(target.backend, target.arch)), None)
     if name is None:
-        say(f"they are built for {', '.join(arches)}, here is {arch_name(target.backend, target.arch)}")
+        warn_once(f"they are built for {', '.join(arches)}, here is {arch_name(target.backend, target.arch)}")
     elif (file := find(kernel, name, call_of(signature, constants, attributes, options))) is not None:
         files = {path.name: str(path) for path in (file, binary_of(file))}
         source = kernel.ASTSource(kernel, signature, constants, attributes)
@@ -65,16 +65,16 @@ def load_or_compile(
 
 
 def find(kernel: Any, arch: str, call: Mapping[str, str]) -> Path | None:
-    """The description of the whole binary that is for this call; None, and the reason is said, when there is none."""
+    """The description of the whole binary that is for this call; None, and the reason is warned, when there is none."""
     title = stem(kernel)
     calls = shipped(title, arch)
     nearest = min(calls, key=lambda file: len(differences(calls[file], call)), default=None)
     if nearest is None:
-        return say(f"there is no {title}", title)
+        return warn_once(f"there is no {title}", title)
     if differing := differences(calls[nearest], call):
-        return say(f"{title} is called with {', '.join(differing)}", title)
+        return warn_once(f"{title} is called with {', '.join(differing)}", title)
     if not is_whole(binary_of(nearest)):
-        return say(f"{binary_of(nearest).name}: not as written", title)
+        return warn_once(f"{binary_of(nearest).name}: not as written", title)
     return nearest
 
 
@@ -116,7 +116,7 @@ def shipped(title: str, arch: str) -> dict[Path, dict[str, str]]:
     files = [FOLDER / name for name in manifest()["files"] if name.startswith(f"{arch}_{title}_")]
     whole = [file for file in files if file.suffix == ".json" and is_whole(file)]
     if damaged := [file.name for file in files if file.suffix == ".json" and file not in whole]:
-        say(f"{', '.join(damaged)}: not as written", title)
+        warn_once(f"{', '.join(damaged)}: not as written", title)
     return {file: json.loads(file.read_bytes())["call"] for file in whole}
 
 
@@ -151,8 +151,8 @@ def binary_of(file: Path) -> Path:
     return file.with_suffix(".hsaco" if file.name.startswith("gfx") else ".cubin")
 
 
-def say(reason: str, about: str = "") -> None:
+def warn_once(reason: str, about: str = "") -> None:
     """Why Triton compiles what should have been there, once of a kernel."""
-    if about not in said:
-        said.add(about)
+    if about not in warned:
+        warned.add(about)
         warnings.warn(f"{NAME}: Triton compiles, no binary in {FOLDER} fits: {reason}", RuntimeWarning, stacklevel=2)

@@ -110,8 +110,8 @@ def _stored(direction: str, q: torch.Tensor) -> Config | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        said = f"{path} is not used: {error}; `patterncc tune` measures again, `patterncc cache clear` removes it"
-        warnings.warn(said, TunedWarning, stacklevel=2)
+        message = f"{path} is not used: {error}; `patterncc tune` measures again, `patterncc cache clear` removes it"
+        warnings.warn(message, TunedWarning, stacklevel=2)
         return None
 
 

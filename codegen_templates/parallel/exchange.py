@@ -12,7 +12,7 @@ from torch import Tensor, distributed
 
 from ..api.ops import attention
 from ..checks.shapes import DTYPES, check_layer, check_length
-from ..checks.values import MOST_ENTRIES, check_dtype, check_tensors, said, whole
+from ..checks.values import MOST_ENTRIES, check_dtype, check_tensors, described, whole
 from ..pattern import BLOCK, CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, NAME
 from ..rules.tables import row_table
 from .failures import meet, told
@@ -117,7 +117,7 @@ def sparse_all_gather(plan: ExchangePlan, k: Tensor, v: Tensor, *, group: Any = 
 
 def _gathered(plan: ExchangePlan, k: Tensor, v: Tensor, group: Any) -> tuple[Tensor, Tensor]:
     if not isinstance(plan, ExchangePlan):
-        raise TypeError(f"plan is what exchange_plan gives; got {said(plan)}")
+        raise TypeError(f"plan is what exchange_plan gives; got {described(plan)}")
     check_tensors(k=k, v=v)
     rank = distributed.get_rank(group)
     first, stop = plan.queries(rank)

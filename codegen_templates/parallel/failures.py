@@ -87,9 +87,9 @@ class Failed(RuntimeError):
 
 def _listen(group: Any, meetings: Meetings) -> None:
     """Raise what a rank said that will not come to this meeting. Where this rank failed too, it was before."""
-    said = _try(lambda: _store(group).get(KEY) if _store(group).check([KEY]) else b"")
-    if said:
-        count, rank, message = said.decode().split(" ", 2)
+    failure = _try(lambda: _store(group).get(KEY) if _store(group).check([KEY]) else b"")
+    if failure:
+        count, rank, message = failure.decode().split(" ", 2)
         if int(count) >= meetings.count - 1 and int(count) != meetings.failed:
             raise Failed(f"{NAME}: rank {rank} failed, and this one waits for it in vain. It says: {message}")
 

@@ -112,8 +112,8 @@ class Search:
         try:
             path = tuned.store(self.direction, self.shape.empty(), best, times | place)
         except OSError as problem:
-            said = f"cannot write to the cache {tuned.cache_folder()}: {problem.strerror or problem}"
-            raise TuningError(said, "set PATTERNCC_CACHE_DIR to a folder that takes it") from problem
+            message = f"cannot write to the cache {tuned.cache_folder()}: {problem.strerror or problem}"
+            raise TuningError(message, "set PATTERNCC_CACHE_DIR to a folder that takes it") from problem
         return Tuned(
             self.direction, best, **times, table=table, measured=len(seconds), skipped=dict(skipped), path=path
         )
@@ -130,8 +130,10 @@ class Search:
         try:
             self.shape.empty().fill_(0).sum().item()
         except RuntimeError as problem:
-            said = f"the GPU does not answer any more after {self.direction} with {words(config)}"
-            raise TuningError(said, "results of earlier directions are stored; start again for the others") from problem
+            message = f"the GPU does not answer any more after {self.direction} with {words(config)}"
+            raise TuningError(
+                message, "results of earlier directions are stored; start again for the others"
+            ) from problem
         return why
 
     def _seconds(self, in_full: bool) -> float:
@@ -152,13 +154,13 @@ def reason(problem: Exception) -> str:
         return "compute wrongly"
     if type(problem).__name__ == "OutOfResources":
         return f"take too much {getattr(problem, 'name', 'of the GPU')}"
-    said = (str(problem).strip().splitlines() or [""])[-1]  # compilers say last what is wrong
-    return f"fail with {type(problem).__name__}{f': {said[:100]}' if said else ''}"
+    message = (str(problem).strip().splitlines() or [""])[-1]  # compilers say last what is wrong
+    return f"fail with {type(problem).__name__}{f': {message[:100]}' if message else ''}"
 
 
 def out_of_memory(shape: Shape) -> TuningError:
-    said = f"{shape.length} tokens in a batch of {shape.batch} find no room on this GPU"
-    return TuningError(said, "take a smaller --length or --batch")
+    message = f"{shape.length} tokens in a batch of {shape.batch} find no room on this GPU"
+    return TuningError(message, "take a smaller --length or --batch")
 
 
 def words(config: Config) -> str:

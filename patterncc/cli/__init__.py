@@ -48,10 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:  # commands name what they cannot read or write; what is left is stdout itself
-        from patterncc.cli.output import say
+        from patterncc.cli.output import note
 
         mute(sys.stdout)
-        say(f"cannot write the output: {error.strerror}")
+        note(f"cannot write the output: {error.strerror}")
         return WRONG
 
 

@@ -39,7 +39,7 @@ def ls(json: bool) -> int:
     if tuned:
         header = ("tuned", "direction", "numbers", "device", "rows", "keys", "warps", "stages", "gain", "written")
         output.columns(list(map(_row, tuned)), header=header, right=[*header[4:9]])
-    output.say(f"{_counted(len(rows), len(tuned), len(built))} in {cache.root}")
+    output.note(f"{_counted(len(rows), len(tuned), len(built))} in {cache.root}")
     return 0
 
 

@@ -28,7 +28,7 @@ def run(name: str, target: str, length: str, folder: Path, json: bool) -> int:
         output.document({"name": pattern.name, "to": target, "files": files, "notes": list(exported.notes)})
         return 0
     for note in exported.notes:
-        output.say(f"note: {note}")
+        output.note(f"note: {note}")
     for file in exported.files:
         print(folder / file)
     return 0

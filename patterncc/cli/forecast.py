@@ -112,7 +112,7 @@ def tell(known: Forecast) -> None:
     """A line a figure; a column a layer class, and one for the model."""
     entries = [*known.layers[:MOST_COLUMNS], known.model]
     header = ["layers", *(runs(entry["layers"]) for entry in known.layers[:MOST_COLUMNS]), "model"]
-    rows = [[words, *(say(entry[key]) for entry in entries)] for key, (words, say) in FIGURES.items()]
+    rows = [[words, *(text_of(entry[key]) for entry in entries)] for key, (words, text_of) in FIGURES.items()]
     output.columns(rows, header=header, right=header[1:], indent=2)
     if (left := len(known.layers) - MOST_COLUMNS) > 0:
         print(f"  and {left} more kinds of layers: --json or --csv has them")

@@ -48,7 +48,7 @@ def run(
         )
         return 0
     for note in imported.notes:
-        output.say(f"note: {note}")
+        output.note(f"note: {note}")
     if file is None:
         print(imported.yaml, end="")
     else:

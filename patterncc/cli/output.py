@@ -18,7 +18,7 @@ def error(problem: PatternError) -> None:
     _tell(problem.render(color=_colours(sys.stderr)))
 
 
-def say(text: str) -> None:
+def note(text: str) -> None:
     """A line for people that is no result."""
     _tell(clean(text))
 
@@ -78,7 +78,7 @@ def _verdicts(line: str) -> str:
 
 def warning(message: Warning | str, *_: object, **__: object) -> None:
     """How `warnings` speaks on the command line."""
-    say(f"warning: {message}")
+    note(f"warning: {message}")
 
 
 def _colours(stream: TextIO) -> bool:

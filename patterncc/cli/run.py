@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
             if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is None:
                 raise  # of print: commands name the files that they cannot write
             if isinstance(error, OSError) and error.errno in REFUSED and error.filename is not None:
-                output.say(f"cannot use {os.fsdecode(error.filename)}: {(error.strerror or str(error)).lower()}")
+                output.note(f"cannot use {os.fsdecode(error.filename)}: {(error.strerror or str(error)).lower()}")
                 return WRONG
             return _fault(error)
 
@@ -84,8 +84,8 @@ def _fault(error: Exception) -> int:
         import traceback
 
         traceback.print_exc()
-    said = str(error).strip().splitlines()[:1]
-    kind = ": ".join([type(error).__name__, *said])
-    output.say(f"this is a fault of patterncc, not of your pattern: {kind}")
-    output.say("  help: please report it, with the pattern and what `PATTERNCC_DEBUG=traceback patterncc ...` prints")
+    lines = str(error).strip().splitlines()[:1]
+    kind = ": ".join([type(error).__name__, *lines])
+    output.note(f"this is a fault of patterncc, not of your pattern: {kind}")
+    output.note("  help: please report it, with the pattern and what `PATTERNCC_DEBUG=traceback patterncc ...` prints")
     return FAULT

@@ -29,5 +29,5 @@ def run(name: str, layer: int | None, head: int | None, union: bool, length: str
         write(classes, output, layer=layer, head=head, union=union, rows=rows, about=pattern.about)
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from error
-    out.say(f"drawn: {output}")
+    out.note(f"drawn: {output}")
     return 0

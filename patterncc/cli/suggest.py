@@ -61,11 +61,11 @@ def run(
         return 0 if chosen else 1
     _tell(candidates, shape, wish)
     if arch and speed:
-        output.say(f"seconds: a model from measured rates ({speed.source}), one sequence, all layers")
+        output.note(f"seconds: a model from measured rates ({speed.source}), one sequence, all layers")
     elif arch:
-        output.say(f"seconds: nothing was measured for {arch}; the table has ratios only")
+        output.note(f"seconds: nothing was measured for {arch}; the table has ratios only")
     if chosen is None:
-        output.say("none of these fits; ask for a larger --kv-budget or --density")
+        output.note("none of these fits; ask for a larger --kv-budget or --density")
         return 1
     print(f"\nrecommended: {chosen.why}")
     print(chosen.yaml if file is None else f"written to {file}")

@@ -32,7 +32,7 @@ def run(name: str, length: str, layer: int, head: int, json: bool, output: Path 
     facts = {"name": pattern.name, "block": pattern.block, "rows": rows, "columns": rows, "layer": layer, "head": head}
     if output is not None:
         save(output, {"pointers": table.pointers, "columns": table.columns}, facts)
-        out.say(f"{table.entries} entries in {output}")
+        out.note(f"{table.entries} entries in {output}")
     if json:
         out.document(facts | {"table": table.tolist()})
     elif output is None:

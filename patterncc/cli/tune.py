@@ -29,7 +29,7 @@ def run(pattern: str, dtype: str, length: str, batch: int, only: str | None, jso
     try:
         device = tuning.find_device()
         name = tuning.device_name(device)
-        output.say(f"{done.name} on {name}: {dtype}, {count:,} tokens, batch {batch}")
+        output.note(f"{done.name} on {name}: {dtype}, {count:,} tokens, batch {batch}")
         options = {"dtype": tuning.DTYPES[dtype], "length": count, "batch": batch, "device": device}
         for result in tuning.tune(wanted, **options, tell=progress):
             progress.end()
@@ -41,7 +41,7 @@ def run(pattern: str, dtype: str, length: str, batch: int, only: str | None, jso
     except KeyboardInterrupt:
         progress.end()
         stored = ", ".join(result.direction for result in results)
-        output.say(f"interrupted: {stored or 'nothing'} stored; what was not measured to its end is not")
+        output.note(f"interrupted: {stored or 'nothing'} stored; what was not measured to its end is not")
         raise
     finally:
         progress.end()
@@ -51,7 +51,7 @@ def run(pattern: str, dtype: str, length: str, batch: int, only: str | None, jso
         output.document(facts | asked | {"results": [asdict(r) | {"path": str(r.path)} for r in results]})
     for direction in wanted:
         if direction not in [result.direction for result in results]:
-            output.say(f"{direction}: nothing to measure, the heads of a tile are so many that `forward` does it")
+            output.note(f"{direction}: nothing to measure, the heads of a tile are so many that `forward` does it")
     return 0
 
 
@@ -89,7 +89,7 @@ class Progress:
 
     def __call__(self, step: Any) -> None:
         if not sys.stderr.isatty():
-            output.say(str(step))
+            output.note(str(step))
             return
         if self.bar is None:
             from rich import progress

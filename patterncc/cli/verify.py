@@ -81,8 +81,8 @@ def tell(report: Report) -> None:
     header = ("property", "scope", "layers", "verdict", "ms", "witness or proof")
     rows = []
     for line, verdict in zip(report.lines(), report.verdicts, strict=True):
-        said = "; ".join(filter(None, [line.witness, line.note or verdict.proof]))
-        rows.append((line.property, line.scope, line.layers, line.verdict, f"{line.seconds * 1e3:.1f}", said))
+        text = "; ".join(filter(None, [line.witness, line.note or verdict.proof]))
+        rows.append((line.property, line.scope, line.layers, line.verdict, f"{line.seconds * 1e3:.1f}", text))
     output.columns(rows, header=header, right=["ms"], indent=2)
     for text in report.explanations:
         print(f"  {text}")

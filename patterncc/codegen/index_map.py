@@ -6,10 +6,10 @@ the kernel loads them.
 
 from __future__ import annotations
 
-from patterncc.codegen.spans import Spans
+from patterncc.codegen.bounds import PieceBounds
 from patterncc.codegen.statements import any_of, comment, indented, less, packed, unpacked, written
+from patterncc.codegen.zone_writer import NO_EDGE, NO_PIECE, Integers, ZoneWriter, chunk_of, padded, token_rule, used_in
 from patterncc.codegen.zones import zones
-from patterncc.codegen.zoning import NO_EDGE, NO_PIECE, Integers, Zoning, chunk_of, padded, token_rule, used_in
 from patterncc.ir.plan import Plan
 
 
@@ -37,56 +37,56 @@ def closed_map(plan: Plan) -> str:
     causal, block = plan.classes.causal, plan.classes.block
     forms = zip(plan.closed, plan.classes.layouts, strict=True)
     classes = [zones(form, layout, block=block, causal=causal) for form, layout in forms if form is not None]
-    ints, zoning = Integers(), Zoning()
-    spans = Spans(ints, zoning.lines, causal)
+    ints, writer = Integers(), ZoneWriter()
+    piece_bounds = PieceBounds(ints, writer.lines, causal)
 
-    zoning.lines.append("# far: columns below j_whole that every row keeps")
-    sink, sink_edge = (ints.say(n, [getattr(z, n) for z in classes]) for n in ("sink", "sink_edge"))
+    writer.lines.append("# far: columns below j_whole that every row keeps")
+    sink, sink_edge = (ints.expression(n, [getattr(z, n) for z in classes]) for n in ("sink", "sink_edge"))
     start = reach = "j_first"
     if sink != "0":
-        zoning.far(start, f"tl.minimum(j_whole, {sink})")
-        zoning.lines.append("reach = low + stop_0")
+        writer.far(start, f"tl.minimum(j_whole, {sink})")
+        writer.lines.append("reach = low + stop_0")
         reach = "reach"
     if sink_edge != "0":
         start = f"tl.maximum(j_first, {sink_edge})"
     (chunk, chunkless), end = chunk_of(classes, ints), "j_whole"
     if chunk:
-        zoning.lines += [f"chunk_{row} = i_{row} // {chunk} * {chunk}" for row in ("first", "last")]
-        zoning.lines.append("j_near = tl.minimum(j_whole, chunk_first)")
-        zoning.far(f"tl.maximum({start}, chunk_last)", "j_whole")
+        writer.lines += [f"chunk_{row} = i_{row} // {chunk} * {chunk}" for row in ("first", "last")]
+        writer.lines.append("j_near = tl.minimum(j_whole, chunk_first)")
+        writer.far(f"tl.maximum({start}, chunk_last)", "j_whole")
         end = "j_near"
     for pieces in padded([z.pieces for z in classes], NO_PIECE) or [(NO_PIECE,) * len(classes)]:
-        low, high, every, residue = spans.say(pieces)
-        zoning.far(
+        low, high, every, residue = piece_bounds.expressions(pieces)
+        writer.far(
             f"tl.maximum({start}, {less('i_last', high, 1)})" if high else start,
             f"tl.minimum({end}, {less('i_first', low, 1)})" if low not in ("", "1"[:causal]) else end,
             every,
             residue,
         )
-    far = len(zoning.every)
+    far = len(writer.every)
 
-    zoning.lines.append("# edge: around the distances at which the rule changes, then whatever is not below j_whole")
+    writer.lines.append("# edge: around the distances at which the rule changes, then whatever is not below j_whole")
     if sink_edge != sink:
-        zoning.edge(reach, f"tl.minimum(j_whole, {sink_edge})")
+        writer.edge(reach, f"tl.minimum(j_whole, {sink_edge})")
         reach = "high"
     for edges in padded([z.edges for z in classes], NO_EDGE, at_end=False):
-        low = ints.say("edge_low", [edge.low for edge in edges])
-        high = ints.say("edge_high", [edge.high for edge in edges])
-        zoning.edge(
+        low = ints.expression("edge_low", [edge.low for edge in edges])
+        high = ints.expression("edge_high", [edge.high for edge in edges])
+        writer.edge(
             f"tl.maximum({reach}, tl.minimum({end}, {less('i_first', high, 1)}))",
             f"tl.minimum({end}, {less('i_last', low, 1)})",
         )
         reach = "high"
     if chunk:  # rows of two chunks
-        zoning.edge(f"tl.maximum({reach}, j_near)", "tl.minimum(j_whole, chunk_last)")
+        writer.edge(f"tl.maximum({reach}, j_near)", "tl.minimum(j_whole, chunk_last)")
         reach = "high"
-    zoning.edge(f"tl.maximum({reach}, j_whole)", "j_stop")
+    writer.edge(f"tl.maximum({reach}, j_whole)", "j_stop")
 
     rule = [f"j < {sink}"] if sink != "0" else []
     rule += [f"j >= i_first // {chunk} * {chunk}" + f" + {chunkless}" * bool(chunkless)] if chunk else []
-    rule += [spans.rule(pieces) for pieces in padded([z.rule for z in classes], NO_PIECE)]
+    rule += [piece_bounds.rule(pieces) for pieces in padded([z.rule for z in classes], NO_PIECE)]
     rule += token_rule(plan.classes.layouts, ints, block=block, causal=causal)
-    return write_map(plan, ints, zoning, far, rule)
+    return write_map(plan, ints, writer, far, rule)
 
 
 CLOSED = '''{comment}
@@ -115,17 +115,17 @@ def keeps(slot, i_first, i_last, j, t_first, t_last, u, rule):
 '''
 
 
-def write_map(plan: Plan, ints: Integers, zoning: Zoning, far: int, rule: list[str]) -> str:
+def write_map(plan: Plan, ints: Integers, writer: ZoneWriter, far: int, rule: list[str]) -> str:
     """The text of the functions."""
     rule = any_of(rule)
-    used = used_in(rule, ints, zoning)
+    used = used_in(rule, ints, writer)
     return CLOSED.format(
         comment=comment(plan),
         classes="\n".join(ints.table(len(plan.closed))),
-        zones=indented([*ints.loads(), *zoning.lines, *packed("places", zoning.places), *packed("rule", used)]),
+        zones=indented([*ints.loads(), *writer.lines, *packed("places", writer.places), *packed("rule", used)]),
         far=far - 1,
-        last=len(zoning.every) - 1,
-        column=indented([*unpacked(zoning.places, "places"), *zoning.choices(far)]),
+        last=len(writer.every) - 1,
+        column=indented([*unpacked(writer.places, "places"), *writer.choices(far)]),
         rule=indented([*(unpacked(used, "rule") if used else []), *rule]),
     )
 

@@ -101,9 +101,9 @@ def taken_up_again(plan: Plan) -> list[dict[str, Any] | None]:
         if verdict.holds is not True:
             witness: dict[str, Any] = verdict.witness.to_json() if verdict.witness else dict.fromkeys(WITNESS)
             note = verdict.note or verdict.proof
-            said = {"head": verdict.heads[0] if verdict.heads else None, **witness, "note": note}
+            entry = {"head": verdict.heads[0] if verdict.heads else None, **witness, "note": note}
             for layer in verdict.layers:
-                found[layer] = said
+                found[layer] = entry
     return found
 
 

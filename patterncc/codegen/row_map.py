@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 
-from patterncc.codegen.spans import Bands
+from patterncc.codegen.bounds import BandBounds
 from patterncc.codegen.statements import any_of, assigned, comment, indented, less, packed, unpacked, written
+from patterncc.codegen.zone_writer import NO_EDGE, NO_PIECE, Integers, ZoneWriter, chunk_of, padded, token_rule, used_in
 from patterncc.codegen.zones import FAR, Edge, Piece, Zones, zones
-from patterncc.codegen.zoning import NO_EDGE, NO_PIECE, Integers, Zoning, chunk_of, padded, token_rule, used_in
 from patterncc.ir.plan import Plan
 
 
@@ -26,74 +26,74 @@ def closed_map(plan: Plan) -> str:
     causal, block = plan.classes.causal, plan.classes.block
     forms = zip(plan.closed, plan.classes.layouts, strict=True)
     classes = [zones(form, layout, block=block, causal=causal) for form, layout in forms if form is not None]
-    ints, zoning = Integers(), Zoning()
-    bands = Bands(ints, zoning.lines, causal)
+    ints, writer = Integers(), ZoneWriter()
+    band_bounds = BandBounds(ints, writer.lines, causal)
 
-    zoning.lines.append("# far: whole rows, past all of the columns, that keep each of them")
-    sink, sink_edge = (ints.say(n, [getattr(z, n) for z in classes]) for n in ("sink", "sink_edge"))
+    writer.lines.append("# far: whole rows, past all of the columns, that keep each of them")
+    sink, sink_edge = (ints.expression(n, [getattr(z, n) for z in classes]) for n in ("sink", "sink_edge"))
     start = "i_whole"
     if sink != "0":
-        zoning.far("i_whole", f"tl.where(j_last < {sink}, i_full, i_whole)")
+        writer.far("i_whole", f"tl.where(j_last < {sink}, i_full, i_whole)")
     if sink_edge != "0":
-        zoning.lines.append(f"i_next = tl.where(j_first < {sink_edge}, tl.maximum(i_whole, i_full), i_whole)")
+        writer.lines.append(f"i_next = tl.where(j_first < {sink_edge}, tl.maximum(i_whole, i_full), i_whole)")
         start = "i_next"
     chunk, chunkless = chunk_of(classes, ints)
     if chunk:
-        zoning.lines += [f"chunk_{column} = (j_{column} // {chunk} + 1) * {chunk}" for column in ("first", "last")]
-        zoning.far(start, "tl.minimum(i_full, chunk_first)")
-        zoning.lines.append(f"i_beyond = tl.maximum({start}, chunk_last)")
+        writer.lines += [f"chunk_{column} = (j_{column} // {chunk} + 1) * {chunk}" for column in ("first", "last")]
+        writer.far(start, "tl.minimum(i_full, chunk_first)")
+        writer.lines.append(f"i_beyond = tl.maximum({start}, chunk_last)")
         start = "i_beyond"
     near = [tuple(piece for piece in z.pieces if not is_stride(piece)) for z in classes]
     for pieces in padded(near, NO_PIECE) or [(NO_PIECE,) * len(classes)]:
-        low, high, every, residue = bands.say(pieces)
-        zoning.far(
+        low, high, every, residue = band_bounds.expressions(pieces)
+        writer.far(
             f"tl.maximum({start}, {less('j_last', low, sign=1)})" if low not in ("", "1"[:causal]) else start,
             f"tl.minimum(i_full, {less('j_first', high, sign=1)})" if high else "i_full",
             every,
             residue,
         )
-    far = len(zoning.every)
+    far = len(writer.every)
 
-    zoning.lines.append(
+    writer.lines.append(
         "# edge: rows before i_whole, around the distances at which the rule changes, and from i_full on"
     )
-    zoning.edge("i_first", "tl.minimum(i_whole, i_stop)")
+    writer.edge("i_first", "tl.minimum(i_whole, i_stop)")
     if sink_edge != "0":
-        zoning.edge("high", f"tl.where((j_first < {sink_edge}) & (j_last >= {sink}), i_full, i_first)")
-        zoning.lines.append("high = tl.maximum(high, i_next)")
+        writer.edge("high", f"tl.where((j_first < {sink_edge}) & (j_last >= {sink}), i_full, i_first)")
+        writer.lines.append("high = tl.maximum(high, i_next)")
     if chunk:  # columns of two chunks
-        zoning.edge("tl.maximum(high, tl.minimum(i_full, chunk_first))", "tl.minimum(i_full, chunk_last)")
+        writer.edge("tl.maximum(high, tl.minimum(i_full, chunk_first))", "tl.minimum(i_full, chunk_last)")
     for edges in padded([near_edges(z) for z in classes], NO_EDGE):
-        low, high = (ints.say(f"edge_{end}", [getattr(edge, end) for edge in edges]) for end in ("low", "high"))
-        zoning.edge(
+        low, high = (ints.expression(f"edge_{end}", [getattr(edge, end) for edge in edges]) for end in ("low", "high"))
+        writer.edge(
             f"tl.maximum(high, tl.minimum(i_full, {less('j_first', low, sign=1)}))",
             f"tl.minimum(i_full, {less('j_last', high, sign=1)})",
         )
-    zoning.edge("tl.maximum(high, i_full)", "i_stop")
+    writer.edge("tl.maximum(high, i_full)", "i_stop")
 
     strides = padded([tuple(filter(is_stride, z.rule)) for z in classes], Piece(FAR, FAR))
-    said = tuple(tuple(stride(*pair) for pair in zip(pieces, classes, strict=True)) for pieces in strides)
+    texts = tuple(tuple(stride(*pair) for pair in zip(pieces, classes, strict=True)) for pieces in strides)
     runs = [tuple(piece for piece in z.rule if not is_stride(piece)) for z in classes]
     rule = [f"j < {sink}"] if sink != "0" else []
     rule += [f"i < (j // {chunk} + 1) * {chunk}" + f" - {chunkless}" * bool(chunkless)] if chunk else []
-    rule += [bands.rule(pieces) for pieces in padded(runs, NO_PIECE)]
+    rule += [band_bounds.rule(pieces) for pieces in padded(runs, NO_PIECE)]
     tokens = token_rule(plan.classes.layouts, ints, block=block, causal=causal, first="t", last="t")
     lines = any_of(rule)
     if tokens and strides:
-        others = [bands.rule(pieces) + f" & (j >= {sink})" * (sink != "0") for pieces in strides]
+        others = [band_bounds.rule(pieces) + f" & (j >= {sink})" * (sink != "0") for pieces in strides]
         lines = near_rule(rule, tokens, others)
     elif tokens:
         lines = any_of(rule + tokens)
-    used = used_in(lines, ints, zoning)
-    body = [*zoning.lines, *packed("places", zoning.places), *packed("rule", used)]
+    used = used_in(lines, ints, writer)
+    body = [*writer.lines, *packed("places", writer.places), *packed("rule", used)]
     return CLOSED.format(
         comment=comment(plan),
         classes="\n".join(ints.table(len(classes))),
-        strides="\n".join(assigned("STRIDES", said)),
+        strides="\n".join(assigned("STRIDES", texts)),
         zones=indented([*needed(ints.loads(), body), *body]),
         far=far - 1,
-        last=len(zoning.every) - 1,
-        row=indented([*unpacked(zoning.places, "places"), *zoning.choices(far, "i")]),
+        last=len(writer.every) - 1,
+        row=indented([*unpacked(writer.places, "places"), *writer.choices(far, "i")]),
         rule=indented([*(unpacked(used, "rule") if used else []), *lines]),
     )
 

@@ -147,21 +147,21 @@ def _while_true(values: object) -> int:
     return count
 
 
-def _blocks(kept: Mask, said: Mask, causal: bool) -> tuple[Rule, Mask | None, float]:
-    """The rule of one head in blocks: keeps all of `kept` but what is `said` already, and nothing beside `kept`."""
+def _blocks(kept: Mask, known_before: Mask, causal: bool) -> tuple[Rule, Mask | None, float]:
+    """The rule of one head in blocks: keeps what of `kept` is not in `known_before`, and nothing outside `kept`."""
     count = len(kept)
     i = np.arange(count)
     distance = i[:, None] - i
     possible = distance >= 0 if causal else np.ones_like(kept)
-    if (kept == possible).all() and not said.any():
+    if (kept == possible).all() and not known_before.any():
         return Rule(dense=True), None, np.inf
 
     def missing() -> bool:
         return bool((kept & ~known).any())
 
-    known = said.copy()
+    known = known_before.copy()
     before = after = sink = 0
-    if not said.any():  # else windows and sinks are said in tokens
+    if not known_before.any():  # else windows and sinks are said in tokens
         before, after = _band(kept, causal)
         known |= (distance < before) & (-distance < after) & possible
     rows = [] if causal else [row for row in i if kept[row].all()] if missing() else []
@@ -169,7 +169,7 @@ def _blocks(kept: Mask, said: Mask, causal: bool) -> tuple[Rule, Mask | None, fl
     columns = [j for j in i if kept[possible[:, j], j].all()]
     strides: list[Stride] = []
     periods = np.inf
-    if missing() and not said.any() and (sink := _prefix(kept, causal)):
+    if missing() and not known_before.any() and (sink := _prefix(kept, causal)):
         known_with_sink = known | (i < sink) & possible
         if not (kept & ~known_with_sink).any():
             known = known_with_sink

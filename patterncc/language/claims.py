@@ -10,7 +10,7 @@ from patterncc.language.selector import Selector, SelectorError, compress
 from patterncc.language.source import BAD, Path
 
 
-class Report(Protocol):
+class Reporter(Protocol):
     """Takes a mistake at a path of the file; `earlier` is the path of what it clashes with."""
 
     def __call__(
@@ -37,7 +37,7 @@ class Claims:
         return None not in self.chosen
 
 
-def claim(selectors: Sequence[tuple[Path, Selector]], count: int, what: str, report: Report) -> Claims:
+def claim(selectors: Sequence[tuple[Path, Selector]], count: int, what: str, report: Reporter) -> Claims:
     """Share out 0 … count-1 among selectors; two that claim the same number are reported.
 
     >>> claim([(("a",), Selector.parse("0-2")), (("b",), Selector.parse("rest"))], 5, "head", print).chosen

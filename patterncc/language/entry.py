@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path as FolderPath
 from typing import TYPE_CHECKING, Any
 
-from patterncc.language.claims import Report
+from patterncc.language.claims import Reporter
 from patterncc.language.evaluate import evaluate
 from patterncc.language.expression import Expression
 from patterncc.language.fields import Indices, Length
@@ -35,7 +35,7 @@ class Entry:
         heads: Sequence[int] | None,
         pattern: Pattern,
         folder: FolderPath | None,
-        report: Report,
+        report: Reporter,
     ) -> None:
         self.written, self.path, self.heads, self.report = shard, path, heads, report
         self.causal, self.block = pattern.causal, pattern.block

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from patterncc.errors import did_you_mean, quote
 from patterncc.language.expression import LONGEST, NAMES, Expression, ExpressionError
-from patterncc.language.kinds import Kind, Schema, must_be, one_of, said
+from patterncc.language.kinds import Kind, Schema, mistake, must_be, one_of
 from patterncc.language.limits import (
     BLOCKS,
     LONGEST_ABOUT,
@@ -126,7 +126,7 @@ def _name(value: Any) -> str:
     if not isinstance(value, str):
         raise must_be("a Python identifier", "the generated module bears this name")
     if len(value) > LONGEST_NAME:
-        raise said(f"a name of {len(value)} characters; the most is {LONGEST_NAME}")
+        raise mistake(f"a name of {len(value)} characters; the most is {LONGEST_NAME}")
     if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", value):
         better = re.sub("[^A-Za-z0-9_]+", "_", value).strip("_")
         better = f"_{better}" if better[:1].isdigit() else better
@@ -136,9 +136,9 @@ def _name(value: Any) -> str:
         )
     if keyword.iskeyword(value) or value.startswith("__"):
         what = "a keyword of Python" if keyword.iskeyword(value) else "a name that Python keeps for itself"
-        raise said(f"name {quote(value)} is {what}", f"did you mean {value.strip('_').lower()}_pattern?")
+        raise mistake(f"name {quote(value)} is {what}", f"did you mean {value.strip('_').lower()}_pattern?")
     if value.lower() in ("torch", "triton", "numpy", "patterncc"):  # what the package itself, or its user, imports
-        raise said(
+        raise mistake(
             f"a module {quote(value)} exists already; the generated one would hide it",
             f"did you mean {value.lower()}_pattern?",
         )
@@ -149,9 +149,9 @@ def _about(value: Any) -> str:
     if not isinstance(value, str):
         raise must_be("text", "put it in quotes")
     if len(value) > LONGEST_ABOUT:
-        raise said(f"about is {len(value)} characters long; the most is {LONGEST_ABOUT}")
+        raise mistake(f"about is {len(value)} characters long; the most is {LONGEST_ABOUT}")
     if any(not c.isprintable() and c not in "\n " for c in value):
-        raise said("about holds a control character", "write plain text")
+        raise mistake("about holds a control character", "write plain text")
     return value
 
 
@@ -160,7 +160,7 @@ def parse_expression(text: str) -> Expression:
     try:
         return Expression.parse(text)
     except ExpressionError as error:
-        raise said(error.message, error.help, error.inside) from None
+        raise mistake(error.message, error.help, error.inside) from None
 
 
 def _number(value: Any) -> Expression:
@@ -212,9 +212,9 @@ def _index(value: Any) -> Indices:
     if isinstance(value, str) and (found := re.fullmatch(r"\s*([0-9]{1,10})\s*-\s*([0-9]{1,10})\s*", value)):
         first, last = int(found[1]), int(found[2])
         if padded := next((text for text in found.groups() if text[0] == "0" != text), None):
-            raise said(f"the number {quote(padded)} begins with 0", f"write {padded.lstrip('0') or 0}")
+            raise mistake(f"the number {quote(padded)} begins with 0", f"write {padded.lstrip('0') or 0}")
         if last < first:
-            raise said(f"the range {quote(value)} runs backwards", f"did you mean {last}-{first}?")
+            raise mistake(f"the range {quote(value)} runs backwards", f"did you mean {last}-{first}?")
         return Indices(Expression.constant(first), Expression.constant(last))
     return Indices(_number(value))
 
@@ -227,7 +227,7 @@ def _selector(value: Any) -> Selector:
     except SelectorError as error:
         simple = value is None or isinstance(value, (bool, dict))
         raise (
-            must_be('all, rest, 3, [0, 5], "0-27" or "1::2"') if simple else said(error.message, error.help)
+            must_be('all, rest, 3, [0, 5], "0-27" or "1::2"') if simple else mistake(error.message, error.help)
         ) from None
 
 

@@ -23,9 +23,9 @@ def must_be(expected: str, help: str | None = None) -> PydanticCustomError:
     return PydanticCustomError("must_be", "{expected}", {"expected": expected, "help": help})
 
 
-def said(message: str, help: str | None = None, inside: tuple[int, int] | None = None) -> PydanticCustomError:
+def mistake(message: str, help: str | None = None, inside: tuple[int, int] | None = None) -> PydanticCustomError:
     """A wrong value, in words of its own; `inside` marks columns of its text."""
-    return PydanticCustomError("said", "{message}", {"message": message, "help": help, "inside": inside})
+    return PydanticCustomError("mistake", "{message}", {"message": message, "help": help, "inside": inside})
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +59,9 @@ class ListOf:
             hint = "begin each entry with `- `" if isinstance(value, dict) else None
             raise must_be(f"a list such as {self.example}", hint)
         if not value:
-            raise said("an empty list", f"write a list such as {self.example}, or leave the key out")
+            raise mistake("an empty list", f"write a list such as {self.example}, or leave the key out")
         if len(value) > self.most:
-            raise said(f"a list of {len(value)} entries; the most is {self.most}")
+            raise mistake(f"a list of {len(value)} entries; the most is {self.most}")
         return inner(tuple(value))
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

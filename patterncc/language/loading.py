@@ -150,7 +150,7 @@ def _note_mistake(found: Any, document: Document, noted: set[Path]) -> None:
         del parent[key]
         return
     context = found.get("ctx", {})
-    if kind == "said":
+    if kind == "mistake":
         document.note(document.place(path, inside=context["inside"]), context["message"], context["help"])
     else:
         expected, help = context.get("expected", "something else"), context.get("help")

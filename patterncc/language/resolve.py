@@ -7,7 +7,7 @@ from pathlib import Path as FolderPath
 from typing import TYPE_CHECKING, NoReturn
 
 from patterncc.errors import Diagnostic, PatternError
-from patterncc.language.claims import Claims, Report, claim, named
+from patterncc.language.claims import Claims, Reporter, claim, named
 from patterncc.language.entry import Entry
 from patterncc.language.limits import MOST_SHARDS
 from patterncc.language.resolved import DENSE, Resolved
@@ -47,7 +47,7 @@ class Resolution:
         return entry.shard(head, head // self._group, layer, position)
 
 
-def resolve(pattern: Pattern, folder: FolderPath | None, report: Report) -> Resolution | None:
+def resolve(pattern: Pattern, folder: FolderPath | None, report: Reporter) -> Resolution | None:
     """The resolution of a pattern, every shard of which has been evaluated once; None when that cannot be told."""
     heads, kv_heads, layers = pattern.heads, pattern.kv_heads, pattern.layers
     if heads is not BAD and kv_heads is not BAD and heads % kv_heads:
@@ -78,7 +78,7 @@ def raising(path: Path, message: str, help: str | None = None, **_: object) -> N
     raise PatternError([Diagnostic(f"{'.'.join(map(str, path))}: {message}", help=help)])
 
 
-def _layers(pattern: Pattern, layers: int, report: Report) -> list[tuple[Path, Sequence[Shard], tuple[int, ...]]]:
+def _layers(pattern: Pattern, layers: int, report: Reporter) -> list[tuple[Path, Sequence[Shard], tuple[int, ...]]]:
     """For each list of shards its path and its layers (none when that is not known); the other layers are dense."""
     selectors = [((("dense_layers",), pattern.dense_layers))] if pattern.dense_layers is not None else []
     layouts = pattern.layouts if pattern.layouts is not BAD else ()
@@ -105,7 +105,7 @@ def _layers(pattern: Pattern, layers: int, report: Report) -> list[tuple[Path, S
 
 
 def _heads(
-    path: Path, shards: Sequence[Shard], heads: int, report: Report
+    path: Path, shards: Sequence[Shard], heads: int, report: Reporter
 ) -> list[tuple[int, Shard, tuple[int, ...] | None]]:
     """Each shard with its place in the list and the heads that it claims (None when that is not known)."""
     if shards is BAD:

@@ -8,7 +8,7 @@ from patterncc.ir.layout import Classes, Layout
 from patterncc.pictures.palette import FIELD, INK, PAPER, QUIET, count_colour, part_colour
 from patterncc.pictures.parts import density, parts_of, row_parts
 from patterncc.pictures.plots import live_plot, weights_plot
-from patterncc.pictures.scene import Box, Cells, Label, Scene, cut, text_width, wrap
+from patterncc.pictures.scene import Cells, Label, Rectangle, Scene, cut, text_width, wrap
 from patterncc.pictures.text import telling_rows
 from patterncc.pictures.view import (
     LayerClass,
@@ -104,7 +104,7 @@ def _one(scene: Scene, classes: Classes, panel: Panel, rows: int, y: float) -> f
     for part in parts_of(panel.layout)[:7]:
         rule = cut(part.text, 13, WIDTH - MARGIN - left - 100)
         scene.add(
-            Box(left, line - 10, 11, 11, part_colour(part.kind, part.whole), 2),
+            Rectangle(left, line - 10, 11, 11, part_colour(part.kind, part.whole), 2),
             Label(left + 20, line, part.kind if part.whole else f"{part.kind} *", 13, INK),
             Label(left + 92, line, rule, 13, QUIET),
         )
@@ -159,7 +159,7 @@ def _union(
     for count in few(seen):
         text = "none" if count == 0 else str(count)
         scene.add(
-            Box(place, y + side + 18, 11, 11, count_colour(count, classes.heads), 2),
+            Rectangle(place, y + side + 18, 11, 11, count_colour(count, classes.heads), 2),
             Label(place + 16, y + side + 28, text, 11, QUIET),
         )
         place += 30 + 7 * len(text)
@@ -196,6 +196,6 @@ def _legend(scene: Scene, layouts: Iterable[Layout], y: float) -> float:
     """A line of swatches; gives the place after it."""
     x = float(MARGIN)
     for word, colour in swatches(layouts, FIELD, PAPER):
-        scene.add(Box(x, y - 10, 12, 12, colour, 2), Label(x + 18, y, word, 12, QUIET))
+        scene.add(Rectangle(x, y - 10, 12, 12, colour, 2), Label(x + 18, y, word, 12, QUIET))
         x += 42 + text_width(word, 12)
     return x

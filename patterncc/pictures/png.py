@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patterncc.pictures.palette import PAPER
-from patterncc.pictures.scene import Area, Box, Cells, Label, Line, Point, Scene, Shape
+from patterncc.pictures.scene import Area, Cells, Label, Line, Point, Rectangle, Scene, Shape
 from patterncc.pictures.strokes import CAP_HEIGHT, strokes, width
 
 Image = NDArray[np.float32]  # [height, width, 3], 0-255
@@ -54,7 +54,7 @@ def _paint(image: Image, shape: Shape) -> None:
     match shape:
         case Cells():
             _cells(image, shape)
-        case Box(x, y, across, height, colour, radius):
+        case Rectangle(x, y, across, height, colour, radius):
             _box(image, x * SCALE, y * SCALE, across * SCALE, height * SCALE, radius * SCALE, colour)
         case Line(points, colour, thick, dashed):
             scaled = [(x * SCALE, y * SCALE) for x, y in points]

@@ -22,7 +22,7 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class Box:
+class Rectangle:
     x: float
     y: float
     width: float
@@ -58,7 +58,7 @@ class Label:
     anchor: Literal["start", "middle", "end"] = "start"
 
 
-Shape = Cells | Box | Line | Area | Label
+Shape = Cells | Rectangle | Line | Area | Label
 
 
 @dataclass

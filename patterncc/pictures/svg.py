@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 
 from patterncc.pictures.palette import PAPER, RULE
-from patterncc.pictures.scene import Area, Box, Cells, Label, Line, Scene, Shape, merged
+from patterncc.pictures.scene import Area, Cells, Label, Line, Rectangle, Scene, Shape, merged
 
 FONT = "system-ui,-apple-system,'Segoe UI','Helvetica Neue',Arial,sans-serif"
 ROUND = 0.13  # corner radius of squares that stand apart, in squares
@@ -54,7 +54,7 @@ def _lines(shape: Shape) -> Iterator[str]:
     match shape:
         case Cells():
             yield from _cells(shape)
-        case Box(x, y, width, height, colour, radius):
+        case Rectangle(x, y, width, height, colour, radius):
             corner = f' rx="{number(radius)}"' if radius else ""
             size = f'width="{number(width)}" height="{number(height)}"'
             yield f'<rect x="{number(x)}" y="{number(y)}" {size}{corner} fill="{colour}"/>'

@@ -61,11 +61,11 @@ class Cache:
         try:
             return Cache(Path(given).absolute() if given else _default())
         except OSError as error:  # the working folder was removed
-            said = f"PATTERNCC_CACHE_DIR is {given!r}, and the working folder that it starts from is gone"
-            raise UsageError(said, "give the whole path") from error
+            message = f"PATTERNCC_CACHE_DIR is {given!r}, and the working folder that it starts from is gone"
+            raise UsageError(message, "give the whole path") from error
         except RuntimeError as error:
-            said = "no folder for the cache: HOME is not set, and this user has no home folder"
-            raise UsageError(said, "set PATTERNCC_CACHE_DIR to a folder") from error
+            message = "no folder for the cache: HOME is not set, and this user has no home folder"
+            raise UsageError(message, "set PATTERNCC_CACHE_DIR to a folder") from error
 
     @property
     def packages(self) -> Path:

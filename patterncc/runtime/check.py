@@ -162,7 +162,7 @@ def _compared(
 
     from patterncc.reference import attention
 
-    worst, said = 0.0, f"{length} tokens" if rows is None else f"the last {rows} of {length} tokens"
+    worst, text = 0.0, f"{length} tokens" if rows is None else f"the last {rows} of {length} tokens"
     torch.manual_seed(0)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     for kv_head in sorted({0, classes.kv_heads - 1} if rows is None else {classes.kv_heads - 1}):
@@ -180,7 +180,7 @@ def _compared(
                     scope, layers, False, f"{form}, KV head {kv_head}: wrong by {error:.2g} at {length} tokens"
                 )
             worst = max(worst, error)
-    return _verdict(scope, layers, True, f"{' and '.join(packages)}: within {worst:.1g} of dense at {said}")
+    return _verdict(scope, layers, True, f"{' and '.join(packages)}: within {worst:.1g} of dense at {text}")
 
 
 def _has_gpu() -> bool:
@@ -195,10 +195,10 @@ def _has_kernels() -> bool:
 
 
 def _verdict(
-    scope: str, layers: tuple[int, ...], holds: bool, said: str, pair: tuple[int, int] | None = None, block: int = 1
+    scope: str, layers: tuple[int, ...], holds: bool, text: str, pair: tuple[int, int] | None = None, block: int = 1
 ) -> Verdict:
     witness = at_tokens(pair, block) if pair else None
-    return Verdict("kernels", scope, layers, holds, said if holds else "by running it", witness, "" if holds else said)
+    return Verdict("kernels", scope, layers, holds, text if holds else "by running it", witness, "" if holds else text)
 
 
 def _timed(verdict: Verdict, seconds: float) -> Verdict:

@@ -67,8 +67,8 @@ def _again(name: str, note: Note, why: str, cache: Cache, build: Build) -> Entry
             return entry
     for older in reversed([entry for entry in cache.entries() if entry.name == name]):
         if whole := cache.look(older.digest)[0]:
-            said = f"{why}; the newest whole one of this name takes its place, {older.digest[:12]}"
-            warnings.warn(said, CacheWarning, stacklevel=1)
+            message = f"{why}; the newest whole one of this name takes its place, {older.digest[:12]}"
+            warnings.warn(message, CacheWarning, stacklevel=1)
             return whole
     file = note.source or f"{name}.yaml"
     raise UsageError(f"{name} cannot be imported: {why}", f"compile it again: `patterncc compile {file}`")
@@ -80,9 +80,9 @@ def _tell(entry: Entry, note: Note) -> None:
         return
     _told.add((entry.name, entry.digest))
     if note.source is None:
-        said = "compiled from text"
+        message = "compiled from text"
     else:
-        said = f"{note.source}{'' if os.path.isfile(note.source) else ', a file that is gone'}"
+        message = f"{note.source}{'' if os.path.isfile(note.source) else ', a file that is gone'}"
     if others := [str(path) for path in note.others if os.path.isfile(path)]:
-        said += f"; not {', '.join(others)}, of the same name"
-    print(f"patterncc: {entry.name} is {said} (digest {entry.digest[:12]})", file=sys.stderr)
+        message += f"; not {', '.join(others)}, of the same name"
+    print(f"patterncc: {entry.name} is {message} (digest {entry.digest[:12]})", file=sys.stderr)

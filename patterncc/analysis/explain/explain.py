@@ -33,8 +33,8 @@ class Explanation:
         """E.g. "stride 16 with 8 KV heads: residues 8-15 of 16 are kept by no head from distance 16 on; use stride 8,
         or offset: h, or 16 KV heads", each with its price."""
         verdict = self.verdict
-        said = f"{verdict.found}: {verdict.note}" if verdict.witness else f"{verdict.proof}: {verdict.note}"
-        what = "; ".join(str(entry) for entry in self.missing[:3]) or said
+        text = f"{verdict.found}: {verdict.note}" if verdict.witness else f"{verdict.proof}: {verdict.note}"
+        what = "; ".join(str(entry) for entry in self.missing[:3]) or text
         far = self.missing[-1] if self.missing else None
         if far is not None and far.d_to is None:
             what += f" ({far.share:.1%} of all old blocks)"

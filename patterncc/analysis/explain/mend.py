@@ -204,8 +204,8 @@ def _turning(
         for layer in ("l", "l // 2"):  # of layers that take turns with others, every second
             offset = f"g + {kv_heads} * ({layer} % {turns})"
             offset = offset if stride % kv_heads == 0 else f"({offset}) % {stride}"
-            said = f"offset: {offset}{whose}{' with coverage: model' * (scope == 'layer')}"
-            yield Change(said, (((*path, "offset"), offset), *promise), f"turning {path}", model=True)
+            text_of_change = f"offset: {offset}{whose}{' with coverage: model' * (scope == 'layer')}"
+            yield Change(text_of_change, (((*path, "offset"), offset), *promise), f"turning {path}", model=True)
 
 
 def _places(

@@ -55,16 +55,16 @@ class Report:
         }
         if not any(beside.values()):
             return "all held"
-        said = [f"{self.asked} holds where it decides"]
+        sentences = [f"{self.asked} holds where it decides"]
         one, many = "scope that does not decide", "scopes that do not decide"
         if self.asked == "all":
-            said = ["its promises hold" if self.promises is None or self.promises else "it promises nothing"]
+            sentences = ["its promises hold" if self.promises is None or self.promises else "it promises nothing"]
             one, many = "property that it does not promise", "properties that it does not promise"
         for (verb, plural), names in beside.items():
             if names:
                 told = f"1 {one} {verb}" if len(names) == 1 else f"{len(names)} {many} {plural}"
-                said.append(f"{told}: {', '.join(names)}")
-        return "; ".join(said)
+                sentences.append(f"{told}: {', '.join(names)}")
+        return "; ".join(sentences)
 
     def lines(self) -> tuple[Line, ...]:
         """The table: property, scope, layers, verdict, witness, note, time."""

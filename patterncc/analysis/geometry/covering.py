@@ -27,7 +27,7 @@ from math import gcd, lcm
 from patterncc.analysis.geometry.budget import Budget, Undecided
 from patterncc.lazy import np
 
-Gaps = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]  # per modulus: its held ranges of residues, [start, stop)
+HeldRanges = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]  # (modulus, its held residues as [start, stop) ranges)
 CLASSES = 4096  # uncovered classes that are listed; beyond, gaps are dense enough for a scan
 WIDE = 64  # a prime above this is not split when a gap is in sight
 FEW = 256  # residues of a sieve that is done without numpy
@@ -70,7 +70,7 @@ def components(moduli: list[int]) -> list[list[int]]:
     return [members for _, members in sorted(groups)]
 
 
-def uncovered(gaps: Gaps, budget: Budget) -> Uncovered:
+def uncovered(held_ranges: HeldRanges, budget: Budget) -> Uncovered:
     """What the arcs leave; no classes: they hold every integer. Raises Undecided.
 
     >>> uncovered(((2, ((0, 1),)), (3, ((0, 1),))), Budget())
@@ -78,14 +78,14 @@ def uncovered(gaps: Gaps, budget: Budget) -> Uncovered:
     >>> uncovered(((2, ((0, 1),)), (4, ((1, 2), (3, 4)))), Budget()).classes
     ()
     """
-    return _descend(gaps, 0, 1, _Search(budget))
+    return _descend(held_ranges, 0, 1, _Search(budget))
 
 
-def _descend(gaps: Gaps, r: int, M: int, search: _Search) -> Uncovered:
+def _descend(held_ranges: HeldRanges, r: int, M: int, search: _Search) -> Uncovered:
     """The classes of y for which r + M y is never held."""
     search.step()
     live: dict[int, list[tuple[int, tuple[tuple[int, int], ...]]]] = {}
-    for m, ranges in gaps:
+    for m, ranges in held_ranges:
         g = gcd(m, M)
         meets = tuple((start, stop) for start, stop in ranges if (r - start) % g < stop - start)
         if meets and g == m:
@@ -108,7 +108,7 @@ def _descend(gaps: Gaps, r: int, M: int, search: _Search) -> Uncovered:
     return left
 
 
-def _component(members: Gaps, open_moduli: list[int], r: int, M: int, search: _Search) -> Uncovered:
+def _component(members: HeldRanges, open_moduli: list[int], r: int, M: int, search: _Search) -> Uncovered:
     """`_descend` for arcs whose open moduli are connected."""
     P = lcm(*open_moduli)
     if search.budget.sieve >= P:
@@ -137,7 +137,7 @@ def _component(members: Gaps, open_moduli: list[int], r: int, M: int, search: _S
     return Uncovered(tuple(classes), complete and not unknown)
 
 
-def _marked(members: Gaps, r: int, M: int, count: int) -> np.ndarray:
+def _marked(members: HeldRanges, r: int, M: int, count: int) -> np.ndarray:
     """Whether r + M y is held, for y = 0 .. count - 1."""
     inside = np.zeros(count, bool)
     for m, ranges in members:
@@ -153,7 +153,7 @@ def _marked(members: Gaps, r: int, M: int, count: int) -> np.ndarray:
     return inside
 
 
-def _free(members: Gaps, r: int, M: int, count: int) -> list[int]:
+def _free(members: HeldRanges, r: int, M: int, count: int) -> list[int]:
     """The y = 0 .. count - 1 for which r + M y is not held; few of them: numpy's import takes longer."""
     arcs = [(m, start, stop) for m, ranges in members for start, stop in ranges]
     return [y for y in range(count) if not any(start <= (r + M * y) % m < stop for m, start, stop in arcs)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from patterncc.analysis.geometry.residues import INFINITY
-from patterncc.analysis.geometry.union import Span, Union, union
+from patterncc.analysis.geometry.union import TokenRange, Union, union
 from patterncc.ir.bitmap import draw_rows
 from patterncc.ir.layout import KEY, Layout, Mask, Random, Term
 from patterncc.lazy import np
@@ -74,7 +74,7 @@ def kept_together(whole: Union, causal: bool, block: int, tokens: int) -> np.nda
 
 
 def first_in_rows(
-    pieces: tuple[tuple[Term | Random | Mask, Span], ...],
+    pieces: tuple[tuple[Term | Random | Mask, TokenRange], ...],
     other: Union,
     causal: bool,
     block: int,

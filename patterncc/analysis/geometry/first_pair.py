@@ -21,10 +21,10 @@ from patterncc.analysis.geometry.answer import INFINITY, Answer, first
 from patterncc.analysis.geometry.budget import Budget, Undecided
 from patterncc.analysis.geometry.finite import first_in_rows, keeps_block
 from patterncc.analysis.geometry.outside import first_outside
-from patterncc.analysis.geometry.union import Span, Union, everything, meet
+from patterncc.analysis.geometry.union import TokenRange, Union, everything, meet
 from patterncc.ir.layout import Mask, Random, Term
 
-Piece = tuple[Term | Random | Mask, Span]
+Piece = tuple[Term | Random | Mask, TokenRange]
 LOOK = 1 << 27  # block pairs that may be looked at
 FURTHER = 1 << 23  # columns of a single row, times the parts held against them
 
@@ -92,7 +92,7 @@ def _extent(pieces: tuple[Piece, ...], other: Union, budget: Budget) -> tuple[in
 
 
 def _by_proof(
-    pieces: tuple[tuple[Term, Span], ...], other: Union, region: Term, causal: bool, block: int, budget: Budget
+    pieces: tuple[tuple[Term, TokenRange], ...], other: Union, region: Term, causal: bool, block: int, budget: Budget
 ) -> Answer:
     """The smallest pair in a region of block pairs, random and mask parts left out."""
     answers = []

@@ -22,14 +22,14 @@ from patterncc.analysis.geometry.covering import Uncovered, uncovered
 from patterncc.lazy import np
 
 Arc = tuple[int, int, int]  # (every, offset, width)
-Gaps = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]  # per modulus: its held ranges of residues, [start, stop)
+HeldRanges = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]  # (modulus, its held residues as [start, stop) ranges)
 INFINITY = float("inf")
 JUMPS = 64  # jumps before a sieve is cheaper
 FIRST = 1 << 12  # integers in the first sieve
 
 
 @lru_cache(maxsize=4096)
-def merge(arcs: frozenset[Arc]) -> Gaps | None:
+def merge(arcs: frozenset[Arc]) -> HeldRanges | None:
     """The held ranges of each modulus, sorted and disjoint; None when the arcs of one modulus hold everything.
 
     >>> merge(frozenset({(16, 15, 2), (16, 1, 3), (7, 0, 1)}))
@@ -70,24 +70,24 @@ def complement(arc: Arc) -> Arc | None:
     return (every, (offset + width) % every, every - width) if width < every else None
 
 
-def held(gaps: Gaps, x: np.ndarray) -> np.ndarray:
+def held(held_ranges: HeldRanges, x: np.ndarray) -> np.ndarray:
     """Whether some arc holds x, elementwise."""
     inside = np.zeros(x.shape, bool)
-    for every, ranges in gaps:
+    for every, ranges in held_ranges:
         residue = x % every
         for start, stop in ranges:
             inside |= (residue >= start) & (residue < stop)
     return inside
 
 
-def sieve(gaps: Gaps, low: int, count: int) -> np.ndarray:
+def sieve(held_ranges: HeldRanges, low: int, count: int) -> np.ndarray:
     """`held` of the integers low .. low + count - 1, by marking slices.
 
     >>> sieve(merge(frozenset({(3, 0, 1), (4, 1, 1)})), 10, 6).tolist()
     [False, False, True, True, False, True]
     """
     inside = np.zeros(count, bool)
-    for every, ranges in gaps:
+    for every, ranges in held_ranges:
         first = low % every
         if every <= count:
             period = np.zeros(every, bool)
@@ -119,15 +119,15 @@ def first_free(arcs: frozenset[Arc], low: int, high: float, budget: Budget) -> i
         return None
     if not arcs:
         return low
-    gaps = merge(arcs)
-    if gaps is None:
+    held_ranges = merge(arcs)
+    if held_ranges is None:
         return None
-    x = _jump(gaps, low, high)
+    x = _jump(held_ranges, low, high)
     if x is not None:
         return x if x < high else None
     count = int(min(FIRST, high - low))
     while True:  # at most three rounds: a short sieve, then the proof, then the long one
-        inside = sieve(gaps, low, count)
+        inside = sieve(held_ranges, low, count)
         at = int(np.argmin(inside))
         if not inside[at]:
             return low + at
@@ -138,7 +138,7 @@ def first_free(arcs: frozenset[Arc], low: int, high: float, budget: Budget) -> i
         count = int(min(count * 16, high - low))
     known = None
     try:
-        left = _left(gaps, budget)
+        left = _left(held_ranges, budget)
         if not left.classes:
             return None
         known = left.smallest(low)
@@ -146,7 +146,7 @@ def first_free(arcs: frozenset[Arc], low: int, high: float, budget: Budget) -> i
             return known if known < high else None
     except Undecided:
         pass  # not known whether there is a gap: look on, as far as the budget goes
-    return _scan(gaps, low + count, high, known, budget)
+    return _scan(held_ranges, low + count, high, known, budget)
 
 
 def fill(arcs: frozenset[Arc], budget: Budget) -> bool:
@@ -155,27 +155,27 @@ def fill(arcs: frozenset[Arc], budget: Budget) -> bool:
     >>> fill(frozenset({(2, 0, 1), (4, 1, 1), (4, 3, 1)}), Budget())
     True
     """
-    gaps = merge(arcs)
-    if gaps is None:
+    held_ranges = merge(arcs)
+    if held_ranges is None:
         return True
-    if _density(gaps) < 0.999 or _jump(gaps, 0, INFINITY) is not None:
+    if _density(held_ranges) < 0.999 or _jump(held_ranges, 0, INFINITY) is not None:
         return False
-    if not sieve(gaps, 0, min(budget.sieve, FIRST * 16)).all():
+    if not sieve(held_ranges, 0, min(budget.sieve, FIRST * 16)).all():
         return False
     try:
-        return not _left(gaps, budget).classes
+        return not _left(held_ranges, budget).classes
     except Undecided:
         return False
 
 
 @lru_cache(maxsize=256)
-def _left(gaps: Gaps, budget: Budget) -> Uncovered:
-    return uncovered(gaps, budget)
+def _left(held_ranges: HeldRanges, budget: Budget) -> Uncovered:
+    return uncovered(held_ranges, budget)
 
 
-def _density(gaps: Gaps) -> float:
+def _density(held_ranges: HeldRanges) -> float:
     """The share of the integers that the arcs would hold if they were disjoint."""
-    return sum((stop - start) / every for every, ranges in gaps for start, stop in ranges)
+    return sum((stop - start) / every for every, ranges in held_ranges for start, stop in ranges)
 
 
 def last_free(arcs: frozenset[Arc], low: float, high: int, budget: Budget) -> int | None:
@@ -194,10 +194,10 @@ def arcs_of(pairs: Iterable[tuple[int, int, int]]) -> frozenset[Arc]:
     return frozenset((every, offset % every, width) for every, offset, width in pairs)
 
 
-def _jump(gaps: Gaps, x: int, high: float) -> int | None:
+def _jump(held_ranges: HeldRanges, x: int, high: float) -> int | None:
     """The smallest free integer from x on (>= high: none before it), or None when JUMPS jumps did not find it."""
     for _ in range(JUMPS):
-        for every, ranges in gaps:
+        for every, ranges in held_ranges:
             residue = x % every
             stop = next((stop for start, stop in ranges if start <= residue < stop), None)
             if stop is not None:
@@ -210,12 +210,12 @@ def _jump(gaps: Gaps, x: int, high: float) -> int | None:
     return None
 
 
-def _scan(gaps: Gaps, low: int, high: float, known: int | None, budget: Budget) -> int | None:
-    end = min(high, low + budget.scan // len(gaps))
+def _scan(held_ranges: HeldRanges, low: int, high: float, known: int | None, budget: Budget) -> int | None:
+    end = min(high, low + budget.scan // len(held_ranges))
     count = 1 << 16
     while low < end:
         count = int(min(count, end - low))
-        inside = sieve(gaps, low, count)
+        inside = sieve(held_ranges, low, count)
         at = int(np.argmin(inside))
         if not inside[at]:
             return low + at

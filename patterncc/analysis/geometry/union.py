@@ -26,7 +26,7 @@ ENDLESS = 1 << 40  # tokens of a window without an end: more than any sequence h
 
 
 @dataclass(frozen=True)
-class Span:
+class TokenRange:
     """The token pairs with lag_from <= t - u < lag_to and key_from <= u < key_to."""
 
     lag_from: float = -INFINITY
@@ -34,8 +34,8 @@ class Span:
     key_from: int = 0
     key_to: float = INFINITY
 
-    def meet(self, other: Span) -> Span:
-        return Span(
+    def meet(self, other: TokenRange) -> TokenRange:
+        return TokenRange(
             max(self.lag_from, other.lag_from),
             min(self.lag_to, other.lag_to),
             max(self.key_from, other.key_from),
@@ -49,7 +49,7 @@ class Span:
     def touched(self, block: int) -> Term:
         """The block pairs that hold a pair of the span.
 
-        >>> Span(lag_from=100, key_from=70).touched(32)
+        >>> TokenRange(lag_from=100, key_from=70).touched(32)
         Term(d_from=3, j_from=2, i_from=5)
         """
 
@@ -71,7 +71,7 @@ class Span:
     def smallest(self, i: int, j: int, block: int) -> tuple[int, int]:
         """The smallest token pair of the span in a block pair that it touches.
 
-        >>> Span(lag_from=100, key_from=70).smallest(5, 2, 32)
+        >>> TokenRange(lag_from=100, key_from=70).smallest(5, 2, 32)
         (170, 70)
         """
         u = max(j * block, self.key_from)
@@ -95,37 +95,37 @@ class Union:
         """Whether there are parts that only looking decides."""
         return bool(self.randoms or self.masks)
 
-    def spans(self, causal: bool) -> tuple[Span, ...]:
+    def spans(self, causal: bool) -> tuple[TokenRange, ...]:
         """The token pairs that the windows and sinks keep."""
         universe = everything(causal)
-        kept = [Span(1 - self.window[1], self.window[0])] if self.window else []
-        kept += [Span(low, INFINITY if high is None else high) for low, high in self.bands]
-        kept += [Span(key_to=self.sink)] if self.sink else []
+        kept = [TokenRange(1 - self.window[1], self.window[0])] if self.window else []
+        kept += [TokenRange(low, INFINITY if high is None else high) for low, high in self.bands]
+        kept += [TokenRange(key_to=self.sink)] if self.sink else []
         return tuple(s for s in (universe.meet(span) for span in kept) if not s.empty)
 
-    def rest(self, causal: bool) -> tuple[Span, ...]:
+    def rest(self, causal: bool) -> tuple[TokenRange, ...]:
         """The token pairs that windows and sinks leave, where no term keeps the blocks.
 
         >>> union([Layout.parse("window 100,20 tokens | sink 4 tokens")]).rest(causal=False)
-        (Span(lag_from=100, lag_to=inf, key_from=4, key_to=inf), Span(lag_from=-inf, lag_to=-19, key_from=4,
+        (TokenRange(lag_from=100, lag_to=inf, key_from=4, key_to=inf), TokenRange(lag_from=-inf, lag_to=-19, key_from=4,
         key_to=inf))
         """
-        universe = everything(causal).meet(Span(key_from=self.sink))
+        universe = everything(causal).meet(TokenRange(key_from=self.sink))
         if self.bands:
             ends = [self.window[0] if self.window else 0, *(x for band in self.bands for x in band)]
             ends = ends if ends[-1] is None else [*ends, INFINITY]
-            left = (universe.meet(Span(low, high)) for low, high in zip(ends[::2], ends[1::2], strict=False))
+            left = (universe.meet(TokenRange(low, high)) for low, high in zip(ends[::2], ends[1::2], strict=False))
             return tuple(span for span in left if not span.empty)
         if not self.window:
             return (universe,)
         before, after = self.window
-        pieces = (universe.meet(Span(lag_from=before)), universe.meet(Span(lag_to=1 - after)))
+        pieces = (universe.meet(TokenRange(lag_from=before)), universe.meet(TokenRange(lag_to=1 - after)))
         return tuple(span for span in pieces if not span.empty)
 
 
-def everything(causal: bool) -> Span:
+def everything(causal: bool) -> TokenRange:
     """All token pairs, of the triangle or of the square."""
-    return Span(lag_from=0) if causal else Span()
+    return TokenRange(lag_from=0) if causal else TokenRange()
 
 
 def union(layouts: Iterable[Layout]) -> Union:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from patterncc.analysis.geometry.answer import Answer
 from patterncc.analysis.geometry.budget import Budget
 from patterncc.analysis.geometry.first_pair import first_pair, pieces_of
-from patterncc.analysis.geometry.union import Span, union
+from patterncc.analysis.geometry.union import TokenRange, union
 from patterncc.analysis.scopes import layer_classes
 from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
 from patterncc.ir.layout import Classes, Layout
@@ -13,7 +13,7 @@ from patterncc.ir.layout import Classes, Layout
 
 def looks_ahead(layout: Layout, block: int, budget: Budget) -> Answer:
     """The smallest pair t < u that the layout keeps when nothing cuts it."""
-    ahead = Span(lag_to=0)
+    ahead = TokenRange(lag_to=0)
     pieces = tuple((part, span.meet(ahead)) for part, span in pieces_of(union([layout]), causal=False))
     return first_pair(pieces, union([]), False, block, budget)
 

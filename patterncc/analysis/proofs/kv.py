@@ -25,7 +25,7 @@ from patterncc.analysis.geometry.extent import extent
 from patterncc.analysis.geometry.finite import keeps, kept_tokens, kept_whole
 from patterncc.analysis.geometry.gaps import Gap, Gaps
 from patterncc.analysis.geometry.residues import Arc, complement, first_free
-from patterncc.analysis.geometry.union import Span, Union, union
+from patterncc.analysis.geometry.union import TokenRange, Union, union
 from patterncc.analysis.scopes import kv_groups, layer_classes
 from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
 from patterncc.ir.layout import KEY, Classes, Layout, Term
@@ -75,7 +75,7 @@ def first_return(kept: frozenset[Layout], causal: bool, block: int, budget: Budg
     if not whole.opaque and all(map(_begins_at_once, whole.terms)):
         return Answer()
     before = whole.window[0] if whole.window else 0
-    gap = Span(lag_from=max(before, 0), key_from=whole.sink)
+    gap = TokenRange(lag_from=max(before, 0), key_from=whole.sink)
     region = box_of(gap.touched(block)).tight()
     if whole.opaque:
         return Answer() if _no_gap(region, whole, budget) else _looked_at(whole, gap, block, budget)
@@ -182,7 +182,7 @@ def _no_gap(region: Box, whole: Union, budget: Budget) -> bool:
         return False
 
 
-def _looked_at(whole: Union, gap: Span, block: int, budget: Budget) -> Answer:
+def _looked_at(whole: Union, gap: TokenRange, block: int, budget: Budget) -> Answer:
     """Row by row, which columns have had a gap so far; random parts up to the budget, masks until they end.
 
     With masks alone a box of side 2 S + 3 P, S the largest bound and P a common period, decides: beyond it, a return

@@ -25,7 +25,7 @@ from patterncc.analysis.geometry.budget import Budget, Undecided
 from patterncc.analysis.geometry.extent import column_extent, extent
 from patterncc.analysis.geometry.first_pair import first_pair
 from patterncc.analysis.geometry.outside import first_outside
-from patterncc.analysis.geometry.union import Span, Union, meet, union
+from patterncc.analysis.geometry.union import TokenRange, Union, meet, union
 from patterncc.analysis.proofs.reach.across import OfTokens, Reached, across
 from patterncc.analysis.proofs.reach.compose import first_unconnected, keeps_blocks
 from patterncc.analysis.proofs.reach.fine import refined
@@ -139,7 +139,7 @@ def _composed(
 
 def _alone(layer: Union, causal: bool, block: int, budget: Budget) -> Answer:
     """What one layer leaves unconnected: coverage, but for t = u, which the residual connection takes."""
-    spans = (Span(lag_from=1),) if causal else (Span(lag_from=1), Span(lag_to=0))
+    spans = (TokenRange(lag_from=1),) if causal else (TokenRange(lag_from=1), TokenRange(lag_to=0))
     return first_pair(tuple((Term(), span) for span in spans), layer, causal, block, budget)
 
 

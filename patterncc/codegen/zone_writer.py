@@ -18,11 +18,11 @@ NO_PIECE, NO_EDGE = Piece(FAR, FAR), Edge(FAR, FAR)
 
 @dataclass
 class Integers:
-    """The integers of every class. `say` gives a literal when all agree, else a name, which equal columns share."""
+    """The integers of every class. `expression`: a literal where all agree, else a name that equal columns share."""
 
     columns: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)  # (kind, values) -> name
 
-    def say(self, kind: str, values: Iterable[int]) -> str:
+    def expression(self, kind: str, values: Iterable[int]) -> str:
         column = tuple(values)
         number = sum(1 for known, _ in self.columns if known == kind)
         name = f"{kind}_{number}" if number else kind
@@ -43,7 +43,7 @@ class Integers:
 
 
 @dataclass
-class Zoning:
+class ZoneWriter:
     """The statements that find the zones, one by one: what slot 0 would hold, and the number of slots so far."""
 
     lines: list[str] = field(default_factory=list)
@@ -90,17 +90,17 @@ def token_rule(
     """The conditions of the parts that are given in tokens and do not end with a block."""
     rule = []
     if any(layout.window for layout in layouts):
-        before = ints.say("before", [layout.window[0] if layout.window else NEVER for layout in layouts])
+        before = ints.expression("before", [layout.window[0] if layout.window else NEVER for layout in layouts])
         rule.append(f"u > {less(first, before)}")
         if not causal:
-            after = ints.say("after", [layout.window[1] if layout.window else 0 for layout in layouts])
+            after = ints.expression("after", [layout.window[1] if layout.window else 0 for layout in layouts])
             rule[0] = f"({rule[0]}) & (u < {last} + {after})"
     for bands in padded([layout.bands for layout in layouts], (FAR, None)) if any(x.bands for x in layouts) else ():
-        low = ints.say("band_from", [start for start, _ in bands])
-        high = ints.say("band_to", [FAR if stop is None else stop for _, stop in bands])
+        low = ints.expression("band_from", [start for start, _ in bands])
+        high = ints.expression("band_to", [FAR if stop is None else stop for _, stop in bands])
         rule.append(f"(u <= {less(last, low)}) & (u > {less(first, high)})")
     if any(layout.sink % block for layout in layouts):
-        rule.append(f"u < {ints.say('sink_tokens', [layout.sink for layout in layouts])}")
+        rule.append(f"u < {ints.expression('sink_tokens', [layout.sink for layout in layouts])}")
     return rule
 
 
@@ -110,14 +110,14 @@ def chunk_of(classes: Sequence[Zones], ints: Integers) -> tuple[str, str]:
     sizes = [z.chunk for z in classes]
     if set(sizes) == {NO_CHUNK}:
         return "", ""
-    none = ints.say("chunkless", [FAR * (size == NO_CHUNK) for size in sizes])
-    return ints.say("chunk", sizes), "" if none == "0" else none
+    none = ints.expression("chunkless", [FAR * (size == NO_CHUNK) for size in sizes])
+    return ints.expression("chunk", sizes), "" if none == "0" else none
 
 
-def used_in(rule: list[str], ints: Integers, zoning: Zoning) -> list[str]:
+def used_in(rule: list[str], ints: Integers, writer: ZoneWriter) -> list[str]:
     """What the statements of the rule need to be given."""
     words = {word for line in rule for word in re.findall(r"\w+", line)}
-    known = ints.names + [line.split(" = ")[0] for line in zoning.lines if line.startswith("row_residue")]
+    known = ints.names + [line.split(" = ")[0] for line in writer.lines if line.startswith("row_residue")]
     return [name for name in known if name in words]
 
 
