@@ -112,12 +112,10 @@ def _measure(way: str, heads: int, block: int, tokens: int) -> dict[str, object]
 def _classes(heads: int, block: int):
     from benchmarks.patterns import strided
     from patterncc.language import loads
-    from patterncc.passes.merge_heads import merge_heads
-    from patterncc.passes.normalise import normalise
-    from patterncc.passes.resolve_heads import resolve_heads
+    from patterncc.passes import lower
 
     pattern = loads(strided(name="lowered", heads=heads, stride=16, local=1024 // block, block=block))
-    return lambda: normalise(merge_heads(pattern, resolve_heads(pattern)))
+    return lambda: lower(pattern)
 
 
 def _closed(heads: int, block: int, tokens: int):

@@ -15,7 +15,7 @@ from benchmarks.timing import alternate
 from patterncc.analysis.verify import prove, prove_promises
 from patterncc.ir.layout import Classes, Layout, Term
 from patterncc.language import load
-from patterncc.pipeline import lower
+from patterncc.passes import lower
 
 GALLERY = Path(__file__).parent.parent / "patterns"
 LOCAL = 16

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from patterncc.ir.layout import Classes
 from patterncc.language import Pattern, load
-from patterncc.passes.merge_heads import merge_heads
-from patterncc.passes.normalise import normalise
-from patterncc.passes.resolve_heads import resolve_heads
+from patterncc.passes import lower
 from patterncc.pictures.figure import figure
 from patterncc.pictures.palette import FIELD, HEADS, INK, QUIET
 from patterncc.pictures.parts import parts_of, row_parts
@@ -37,9 +35,9 @@ def files() -> Iterator[tuple[str, str]]:
     """Every file's name in docs/ and its text: the pictures, and the page that shows them."""
     patterns = [load(file) for file in sorted((ROOT / "patterns").glob("*.yaml"))]
     for pattern in patterns:
-        yield f"pictures/{pattern.name}.svg", svg(figure(classes_of(pattern), about=pattern.about))
+        yield f"pictures/{pattern.name}.svg", svg(figure(lower(pattern), about=pattern.about))
     demo = next(pattern for pattern in patterns if pattern.name == "demo")
-    yield "pictures/readme.svg", svg(idea(classes_of(demo)))
+    yield "pictures/readme.svg", svg(idea(lower(demo)))
     yield "gallery.md", gallery(patterns)
 
 
@@ -50,10 +48,6 @@ def gallery(patterns: list[Pattern]) -> str:
         parts += [f"## {pattern.name}", f"[{pattern.name}.yaml](../patterns/{pattern.name}.yaml)"]
         parts += [f"![{pattern.about}](pictures/{pattern.name}.svg)"]
     return "\n\n".join(parts) + "\n"
-
-
-def classes_of(pattern: Pattern) -> Classes:
-    return normalise(merge_heads(pattern, resolve_heads(pattern)))
 
 
 def idea(classes: Classes) -> Scene:

@@ -51,8 +51,8 @@ def traced(one_pass: Callable[P, R]) -> Callable[P, R]:
 
 
 def _excerpt(value: object) -> list[str]:
-    """The value's text, one item a line where it is a tuple, cut after LONGEST lines."""
-    lines = "\n".join(map(str, value)).splitlines() if isinstance(value, tuple) else str(value).splitlines()
+    """The value's text, cut after LONGEST lines."""
+    lines = str(value).splitlines()
     return lines if len(lines) <= LONGEST else [*lines[:LONGEST], f"... and {len(lines) - LONGEST} more lines"]
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from patterncc.codegen.package import is_name
 from patterncc.errors import Diagnostic, PatternError, UsageError
 from patterncc.language.limits import LARGEST_FILE
+from patterncc.passes import lower
 from patterncc.runtime import gallery
 from patterncc.runtime.cache import Cache
 from patterncc.runtime.entry import Entry
@@ -139,17 +140,6 @@ def generate(pattern: Pattern, plan: str | None = None) -> GeneratedPackage:
     keep_promises(pattern, classes)
     chosen = choose_plan(classes, plan)
     return specialise_package(chosen, pattern.about, pattern.promises, pattern.source)
-
-
-def lower(pattern: Pattern) -> Classes:
-    """The rules of every head: what proofs, forecasts, drawings and plans are made from."""
-    from patterncc.passes.merge_heads import merge_heads
-    from patterncc.passes.normalise import normalise
-    from patterncc.passes.resolve_heads import resolve_heads
-
-    layouts = resolve_heads(pattern)
-    classes = merge_heads(pattern, layouts)
-    return normalise(classes)
 
 
 def keep_promises(pattern: Pattern, classes: Classes) -> None:

@@ -9,7 +9,9 @@ from patterncc.errors import UsageError
 from patterncc.ir.check import BrokenIR
 from patterncc.ir.layout import Layout
 from patterncc.ir.table import Table
+from patterncc.language import loads
 from patterncc.passes.lower_table import lower_table
+from patterncc.passes.resolve_heads import resolve_heads
 
 SIZES = {"causal": True, "block": 64, "rows": 3, "columns": 3}
 
@@ -35,6 +37,16 @@ def test_long_dumps_are_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == LONGEST + 2
     assert lines[-1] == f"... and {500 - LONGEST} more lines"
+
+
+def test_the_layouts_of_many_heads_and_layers_are_a_few_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATTERNCC_DEBUG", "passes")
+    resolve_heads(
+        loads("pattern: 1\nname: many\nheads: 128\nlayers: 96\nblock: 64\nshards: [{heads: all, local: 2}]\n")
+    )
+    assert capsys.readouterr().err == "--- resolve_heads\nlayout 0: d<2\nlayers 0-95: 0*128\n"
 
 
 def test_unknown_values(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from patterncc.analysis.verify import prove_promises
 from patterncc.errors import UsageError
 from patterncc.ir.layout import Classes
 from patterncc.language import loads
-from patterncc.pipeline import lower
+from patterncc.passes import lower
 
 MOST = 10  # rows of the table
 TRIED = 36  # members that are proved and priced

@@ -6,7 +6,7 @@ from patterncc.analysis.explain.diff import Diff, diff
 from patterncc.analysis.geometry.missing import runs
 from patterncc.cli import output
 from patterncc.language import load
-from patterncc.pipeline import lower
+from patterncc.passes import lower
 from patterncc.runtime.gallery import find
 
 SAID = {True: "holds", False: "fails", None: "undecided"}

@@ -17,7 +17,7 @@ from patterncc.cli.compile import one_of
 from patterncc.cli.table import tokens
 from patterncc.errors import UsageError
 from patterncc.language import load
-from patterncc.pipeline import lower
+from patterncc.passes import lower
 from patterncc.runtime.gallery import find
 
 if TYPE_CHECKING:

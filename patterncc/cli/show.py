@@ -8,7 +8,7 @@ from patterncc.cli import output as out
 from patterncc.cli.table import blocks, check_place, tokens
 from patterncc.errors import UsageError
 from patterncc.language import load
-from patterncc.pipeline import lower
+from patterncc.passes import lower
 from patterncc.runtime.gallery import find
 
 

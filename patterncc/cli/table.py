@@ -11,7 +11,7 @@ from patterncc.cli import output as out
 from patterncc.errors import UsageError, quote
 from patterncc.language import load
 from patterncc.language.model import Pattern
-from patterncc.pipeline import lower
+from patterncc.passes import lower
 from patterncc.runtime.gallery import find
 
 MOST_TOKENS = 2**31 - 1

@@ -15,7 +15,7 @@ from patterncc.cli.compile import one_of
 from patterncc.cli.table import tokens
 from patterncc.errors import PatternError, UsageError
 from patterncc.language import load
-from patterncc.pipeline import lower
+from patterncc.passes import lower
 from patterncc.runtime.gallery import find, shipped
 
 PROPERTIES = tuple(dict.fromkeys([*PROVED[:-2], "promises", "kernels", "all"]))

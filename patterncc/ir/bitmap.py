@@ -17,13 +17,10 @@ DRAWS = 1 << 17  # columns drawn at a time
 _SEED, _ROW, _DRAW = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-def bitmap(
-    layout: Layout, rows: range, columns: range, *, causal: bool, drawn: NDArray[np.int64] | None = None
-) -> NDArray[np.bool_]:
+def bitmap(layout: Layout, rows: range, columns: range, *, causal: bool) -> NDArray[np.bool_]:
     """Which of the given rows keep which of the given columns: [len(rows), len(columns)].
 
-    The layout's parts given in tokens are not looked at: see `patterncc.ir.tokens.touched`. `drawn` are the columns
-    that `draw_rows` gave for these rows, where the caller has them already.
+    The layout's parts given in tokens are not looked at: see `patterncc.ir.tokens.touched`.
 
     >>> bitmap(Layout.parse("d<1 | j%3==0"), range(4, 6), range(6), causal=True).astype(int).tolist()
     [[1, 0, 0, 1, 1, 0], [1, 0, 0, 1, 0, 1]]
@@ -38,7 +35,7 @@ def bitmap(
     if layout.mask:
         _add_mask(keep, layout.mask, rows, columns)
     if layout.random:
-        drawn = draw_rows(layout.random, i[:, 0]) if drawn is None else drawn
+        drawn = draw_rows(layout.random, i[:, 0])
         inside = (drawn >= columns.start) & (drawn < columns.stop)
         keep[np.nonzero(inside)[0], drawn[inside] - columns.start] = True
     if causal:
@@ -46,22 +43,21 @@ def bitmap(
     return keep
 
 
-def table_of_bitmaps(bitmaps: Iterable[tuple[NDArray[np.bool_], int]]) -> Table:
-    """The table whose rows are those of the bitmaps, one after the other; each comes with the number of its first
-    column.
+def table_of_bitmaps(bitmaps: Iterable[NDArray[np.bool_]]) -> Table:
+    """The table whose rows are those of the bitmaps, one after the other; each begins at column 0.
 
-    >>> print(table_of_bitmaps([(np.eye(2, dtype=bool), 0), (np.ones((1, 3), dtype=bool), 5)]))
+    >>> print(table_of_bitmaps([np.eye(2, dtype=bool), np.ones((1, 3), dtype=bool)]))
     0: 0
     1: 1
-    2: 5-7
+    2: 0-2
     """
     pointers, columns, entries = [np.zeros(1, dtype=np.int64)], [np.zeros(0, dtype=np.int32)], 0
-    for keep, first in bitmaps:
+    for keep in bitmaps:
         rows, width = keep.shape
         found = np.flatnonzero(keep)
         starts = np.arange(rows + 1) * width
         ends = np.searchsorted(found, starts)
-        columns.append((found - np.repeat(starts[:-1] - first, np.diff(ends))).astype(np.int32))
+        columns.append((found - np.repeat(starts[:-1], np.diff(ends))).astype(np.int32))
         pointers.append(entries + ends[1:])
         entries += len(found)
         check_size(0, 0, entries)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import singledispatch
 
 from patterncc.ir.closed import MOST_RESIDUES, ClosedForm
-from patterncc.ir.layout import KEY, QUERY, Classes, Layout
+from patterncc.ir.layout import KEY, QUERY, Classes, Layout, Layouts
 from patterncc.ir.plan import FORMS, Plan
 from patterncc.ir.table import Table
 
@@ -35,10 +35,13 @@ def _problems(value: object) -> list[str]:
 
 
 @_problems.register
-def _layouts(value: tuple) -> list[str]:  # type: ignore[type-arg]
-    distinct = {id(layout): layout for layer in value for layout in layer}
-    ragged = ["layers have different numbers of heads"] if len({len(layer) for layer in value}) > 1 else []
-    return ragged + [problem for layout in distinct.values() for problem in _problems(layout)]
+def _layouts(layouts: Layouts) -> list[str]:
+    problems = [problem for layout in layouts.distinct for problem in _layout(layout)]
+    if len({len(layer) for layer in layouts.of}) > 1:
+        problems.append("layers have different numbers of heads")
+    if set().union(*map(set, set(layouts.of))) != set(range(len(layouts.distinct))):
+        problems.append("a layout without a head, or a head without a layout")
+    return problems
 
 
 @_problems.register

@@ -27,6 +27,7 @@ d<16 | j%16==3 | sink 4 tokens
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from itertools import groupby
 
@@ -155,7 +156,33 @@ class Layout:
         return Layout(tuple(terms), bands=tuple(bands), **parts)  # type: ignore[arg-type]
 
 
-Layouts = tuple[tuple[Layout, ...], ...]  # [layer][head]
+@dataclass(frozen=True)
+class Layouts:
+    """The layout of every head of every layer, each written once for all heads that took it from the same rules. Two of
+    them may still be equal.
+
+    >>> print(Layouts((Layout.parse("d<16"), Layout.parse("all")), ((0, 0, 1), (1, 1, 1))))
+    layout 0: d<16
+    layout 1: all
+    layers 0: 0*2 1
+    layers 1: 1*3
+    """
+
+    distinct: tuple[Layout, ...]
+    of: tuple[tuple[int, ...], ...]  # [layer][head] -> place in `distinct`
+
+    def layout(self, layer: int, head: int) -> Layout:
+        return self.distinct[self.of[layer][head]]
+
+    def __str__(self) -> str:
+        return "\n".join([*(f"layout {k}: {layout}" for k, layout in enumerate(self.distinct)), *_layer_lines(self.of)])
+
+    @staticmethod
+    def parse(text: str) -> Layouts:
+        """Read back what `str` printed."""
+        parts = [line.split(": ", 1) for line in text.splitlines()]
+        distinct = tuple(Layout.parse(rest) for key, rest in parts if key.startswith("layout "))
+        return Layouts(distinct, _parse_layers(parts))
 
 
 @dataclass(frozen=True)
@@ -204,14 +231,7 @@ class Classes:
         sizes += (f", softcap {self.softcap!r}" if self.softcap else "") + ", sinks" * self.sinks
         lines = [f"{self.name}: block {self.block}, {'causal' if self.causal else 'not causal'}, {sizes}"]
         lines += [f"class {k}: {layout}" for k, layout in enumerate(self.layouts)]
-        first = 0
-        for row, same in groupby(self.of):
-            last = first + sum(1 for _ in same) - 1
-            runs = [(k, sum(1 for _ in run)) for k, run in groupby(row)]
-            span = f"{first}-{last}" if last > first else f"{first}"
-            lines.append(f"layers {span}: " + " ".join(f"{k}*{n}" if n > 1 else f"{k}" for k, n in runs))
-            first = last + 1
-        return "\n".join(lines)
+        return "\n".join([*lines, *_layer_lines(self.of)])
 
     @staticmethod
     def parse(text: str) -> Classes:
@@ -225,19 +245,35 @@ class Classes:
         block, head_dim, heads, kv_heads = (int(found[n]) for n in (2, 4, 5, 6))
         parts = [line.split(": ", 1) for line in lines]
         layouts = tuple(Layout.parse(rest) for key, rest in parts if key.startswith("class "))
-        of: list[tuple[int, ...]] = []
-        for key, rest in parts:
-            if key.startswith("layers "):
-                first, _, last = key.removeprefix("layers ").partition("-")
-                runs = (run.partition("*") for run in rest.split())
-                row = tuple(int(k) for k, _, n in runs for _ in range(int(n or 1)))
-                of += [row] * (int(last or first) - int(first) + 1)
         softcap = re.search(r", softcap ([^,]+)", found[7])
         scores = float(softcap[1]) if softcap else 0.0, found[7].endswith(", sinks")
         values = re.search(r", v_head_dim (\d+)", found[7])
         sizes = head_dim, heads, kv_heads
         v_head_dim = int(values[1]) if values else 0
-        return Classes(found[1], block, not found[3], *sizes, layouts, tuple(of), *scores, v_head_dim)
+        return Classes(found[1], block, not found[3], *sizes, layouts, _parse_layers(parts), *scores, v_head_dim)
+
+
+def _layer_lines(of: tuple[tuple[int, ...], ...]) -> Iterator[str]:
+    """A line for each run of equal layers: their heads' numbers, `k*n` for n heads in a row."""
+    first = 0
+    for row, same in groupby(of):
+        last = first + sum(1 for _ in same) - 1
+        runs = [(k, sum(1 for _ in run)) for k, run in groupby(row)]
+        span = f"{first}-{last}" if last > first else f"{first}"
+        yield f"layers {span}: " + " ".join(f"{k}*{n}" if n > 1 else f"{k}" for k, n in runs)
+        first = last + 1
+
+
+def _parse_layers(parts: list[list[str]]) -> tuple[tuple[int, ...], ...]:
+    """[layer][head] -> number, from those lines, split at their colons, that `_layer_lines` wrote."""
+    of: list[tuple[int, ...]] = []
+    for key, rest in parts:
+        if key.startswith("layers "):
+            first, _, last = key.removeprefix("layers ").partition("-")
+            runs = (run.partition("*") for run in rest.split())
+            row = tuple(int(k) for k, _, n in runs for _ in range(int(n or 1)))
+            of += [row] * (int(last or first) - int(first) + 1)
+    return tuple(of)
 
 
 def _range_text(name: str, low: int | None, high: int | None) -> str:

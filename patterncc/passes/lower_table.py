@@ -42,12 +42,12 @@ def lower_table(layout: Layout, *, causal: bool, block: int, rows: int, columns:
     return table_of_bitmaps(_bitmaps(layout, causal, rows, columns))
 
 
-def _bitmaps(layout: Layout, causal: bool, rows: int, columns: int) -> Iterator[tuple[NDArray[np.bool_], int]]:
+def _bitmaps(layout: Layout, causal: bool, rows: int, columns: int) -> Iterator[NDArray[np.bool_]]:
     """Rows by the chunk, no wider than they can be."""
     height = max(1, CELLS // max(1, columns))
     for low in range(0, rows, height):
         high = min(low + height, rows)
-        yield bitmap(layout, range(low, high), range(min(columns, high) if causal else columns), causal=causal), 0
+        yield bitmap(layout, range(low, high), range(min(columns, high) if causal else columns), causal=causal)
 
 
 def _runs(form: ClosedForm, causal: bool, rows: int, columns: int) -> list[Run]:

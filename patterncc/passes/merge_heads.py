@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from patterncc.debug import traced
@@ -19,22 +20,17 @@ def merge_heads(pattern: Pattern, layouts: Layouts) -> Classes:
     >>> sizes = {"block": 64, "causal": True, "head_dim": 128, "heads": 3, "kv_heads": 1}
     >>> pattern = SimpleNamespace(name="demo", softcap=None, sinks=None, v_head_dim=128, **sizes)
     >>> a, b = Layout.parse("d<16 | j%4==0"), Layout.parse("all")
-    >>> print(merge_heads(pattern, ((a, a, b), (b, b, b))))
+    >>> print(merge_heads(pattern, Layouts((a, b, a), ((0, 2, 1), (1, 1, 1)))))
     demo: block 64, causal, head_dim 128, heads 3, kv_heads 1
     class 0: d<16 | j%4==0
     class 1: all
     layers 0: 0*2 1
     layers 1: 1*3
     """
-    numbers: dict[Layout, int] = {}
-    known: dict[int, int] = {}  # by id: equal layouts, and equal layers, are mostly one object
-    rows: dict[int, tuple[int, ...]] = {}
-    for layer in layouts:
-        if id(layer) not in rows:
-            for layout in layer:
-                if id(layout) not in known:
-                    known[id(layout)] = numbers.setdefault(layout, len(numbers))
-            rows[id(layer)] = tuple([known[id(layout)] for layout in layer])
+    classes: dict[Layout, int] = {}
+    layers = dict.fromkeys(layouts.of)  # of many that are equal, one
+    class_of = {k: classes.setdefault(layouts.distinct[k], len(classes)) for k in dict.fromkeys(chain(*layers))}
+    rows = {row: tuple([class_of[k] for k in row]) for row in layers}
     return Classes(
         name=pattern.name,
         block=pattern.block,
@@ -42,8 +38,8 @@ def merge_heads(pattern: Pattern, layouts: Layouts) -> Classes:
         head_dim=pattern.head_dim,
         heads=pattern.heads,
         kv_heads=pattern.kv_heads,
-        layouts=tuple(numbers),
-        of=tuple([rows[id(layer)] for layer in layouts]),
+        layouts=tuple(classes),
+        of=tuple([rows[row] for row in layouts.of]),
         softcap=pattern.softcap or 0.0,
         sinks=pattern.sinks is not None,
         v_head_dim=pattern.v_head_dim,

@@ -18,31 +18,34 @@ if TYPE_CHECKING:
 
 @traced
 def resolve_heads(pattern: Pattern) -> Layouts:
-    r"""[layer][head] -> Layout; equal layouts are one object.
+    r"""Each layout that the file's rules come to, once, and which of them each head has.
 
     >>> from patterncc.language import loads
     >>> keys = "pattern: 1, name: two, heads: 2, block: 64"
     >>> pattern = loads(f"{{{keys}, shards: [{{heads: all, local: 100 tokens, stride: 16, offset: h}}]}}")
-    >>> print(*resolve_heads(pattern)[0], sep="\n")
-    d<1 | j%16==0 | window 100,1 tokens
-    d<1 | j%16==1 | window 100,1 tokens
+    >>> print(resolve_heads(pattern))
+    layout 0: d<1 | j%16==0 | window 100,1 tokens
+    layout 1: d<1 | j%16==1 | window 100,1 tokens
+    layers 0: 0 1
     """
-    known: dict[object, Layout] = {}
-    rows: dict[int, tuple[tuple[Resolved, ...], tuple[Layout, ...]]] = {}  # by id: layers alike share one tuple
+    distinct: list[Layout] = []
+    known: dict[object, int] = {}  # -> place in `distinct`
+    rows: dict[int, tuple[tuple[Resolved, ...], tuple[int, ...]]] = {}  # by id: layers alike share one tuple
 
-    def layout_of(shard: Resolved) -> Layout:
-        key = _key(shard)
-        if key not in known:
-            known[key] = _layout(shard, causal=pattern.causal, block=pattern.block)
+    def number_of(shard: Resolved) -> int:
+        if (key := _key(shard)) not in known:
+            known[key] = len(distinct)
+            distinct.append(_layout(shard, causal=pattern.causal, block=pattern.block))
         return known[key]
 
-    def row_of(shards: tuple[Resolved, ...]) -> tuple[Layout, ...]:
+    def row_of(shards: tuple[Resolved, ...]) -> tuple[int, ...]:
         if id(shards) not in rows:
-            of_shard = {id(shard): layout_of(shard) for shard in {id(shard): shard for shard in shards}.values()}
-            rows[id(shards)] = shards, tuple([of_shard[id(shard)] for shard in shards])
+            numbers = {id(shard): number_of(shard) for shard in {id(shard): shard for shard in shards}.values()}
+            rows[id(shards)] = shards, tuple([numbers[id(shard)] for shard in shards])
         return rows[id(shards)][1]
 
-    return tuple([row_of(pattern.shards_of(layer)) for layer in range(pattern.layers)])
+    of = tuple([row_of(pattern.shards_of(layer)) for layer in range(pattern.layers)])
+    return Layouts(tuple(distinct), of)
 
 
 def _key(shard: Resolved) -> object:

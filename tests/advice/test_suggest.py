@@ -15,7 +15,7 @@ from patterncc.analysis.verify import prove
 from patterncc.cli.run import run
 from patterncc.errors import UsageError
 from patterncc.language import load, loads
-from patterncc.pipeline import lower
+from patterncc.passes import lower
 
 CONFIGS = Path(__file__).parent.parent.parent / "examples" / "configs"
 SMALL = ModelShape(8, 4, 64, 6)

@@ -13,7 +13,7 @@ from patterncc.analysis.costs.forecast import forecast
 from patterncc.analysis.costs.price import price
 from patterncc.analysis.explain.diff import diff
 from patterncc.analysis.explain.explain import explain, explanations
-from patterncc.analysis.explain.mend import classes_of, mends
+from patterncc.analysis.explain.mend import mends
 from patterncc.analysis.explain.report import Report, junit, markdown
 from patterncc.analysis.geometry.budget import Budget
 from patterncc.analysis.geometry.finite import kept_tokens
@@ -22,6 +22,7 @@ from patterncc.analysis.verdict import Verdict
 from patterncc.analysis.verify import PROPERTIES, failed, prove_promises, verify
 from patterncc.ir.layout import Classes, Layout
 from patterncc.language import Pattern, load, loads
+from patterncc.passes import lower
 from patterncc.pipeline import BrokenPromise, keep_promises
 from tests.analysis import oracle
 
@@ -45,7 +46,7 @@ def by_scope(verdicts: tuple[Verdict, ...]) -> dict[str, Verdict]:
 def test_half_of_the_far_context_is_kept_by_no_head():
     """32 heads, 8 KV heads, stride 16, offset g: the known fact, with its witness and its mends."""
     given = s2("g")
-    classes = classes_of(given)
+    classes = lower(given)
     verdict = by_scope(verify(classes, "coverage"))["layer"]
     assert verdict.holds is False and verdict.witness is not None
     assert verdict.witness.to_json() == {"row": 24, "column": 8, "query_token": 24 * 64, "key_token": 8 * 64}
@@ -59,7 +60,7 @@ def test_half_of_the_far_context_is_kept_by_no_head():
 
 
 def test_offset_h_holds_in_the_layer_and_not_in_a_group():
-    classes = classes_of(s2("h"))
+    classes = lower(s2("h"))
     verdicts = by_scope(verify(classes, "coverage"))
     assert {scope: verdict.holds for scope, verdict in verdicts.items()} == {
         "layer": True,
@@ -72,26 +73,26 @@ def test_offset_h_holds_in_the_layer_and_not_in_a_group():
 
 def test_every_mend_is_proved_and_can_be_typed_in():
     given = s2("g")
-    verdict = by_scope(verify(classes_of(given), "coverage"))["layer"]
+    verdict = by_scope(verify(lower(given), "coverage"))["layer"]
     found = mends(given, verdict)
     assert len(found) == 4 and all(len(mend.changes) == 1 for mend in found)
     for mend in found:
-        again = by_scope(verify(classes_of(loads(mend.source)), "coverage"))["layer"]
+        again = by_scope(verify(lower(loads(mend.source)), "coverage"))["layer"]
         assert again.holds is True, mend.source
 
 
 def test_offsets_that_turn_with_the_layers_are_proposed():
     """What all layers together must cover costs a quarter of what each layer would."""
     given = s2("g", layers=32, promises="{coverage: layer}")
-    found = {str(mend): mend for mend in mends(given, by_scope(verify(classes_of(given), "coverage"))["layer"])}
+    found = {str(mend): mend for mend in mends(given, by_scope(verify(lower(given), "coverage"))["layer"])}
     turning, by_head = found["offset: g + 8 * (l % 2) with coverage: model"], found["offset: h"]
     assert round(turning.price.kv_bytes / 2**30, 2) == 1.12 and round(by_head.price.kv_bytes / 2**30, 2) == 4.09
     assert turning.price.density == pytest.approx(by_head.price.density, rel=0.01)
     changed = loads(turning.source)
     assert changed.promises == {"coverage": "model"}
-    verdicts = by_scope(verify(classes_of(changed), "coverage"))
+    verdicts = by_scope(verify(lower(changed), "coverage"))
     assert verdicts["model"].holds is True and verdicts["layer"].holds is False
-    only = by_scope(verify(classes_of(given), "coverage"))["model"]
+    only = by_scope(verify(lower(given), "coverage"))["model"]
     assert "offset: g + 8 * (l % 2)" in [str(mend) for mend in mends(given, only)], "of the model, it is no weaker"
 
 
@@ -99,15 +100,15 @@ def test_they_turn_within_the_layers_that_have_them():
     """Every second layer is a window: an offset by l % 2 would never turn, one by l // 2 does."""
     source = s2("g", layers=8).source + 'layouts: [{layers: "1::2", shards: [{heads: all, local: 4}]}]\n'
     given = loads(source)
-    assert len(bad := failed(verify(classes_of(given), "coverage"), "coverage")) == 2
-    found = [str(mend) for mend in mends(given, {v.scope: v for v in verify(classes_of(given), "coverage")}["model"])]
+    assert len(bad := failed(verify(lower(given), "coverage"), "coverage")) == 2
+    found = [str(mend) for mend in mends(given, {v.scope: v for v in verify(lower(given), "coverage")}["model"])]
     assert any("g + 8 * (l // 2 % 2)" in text for text in found), (found, bad)
     assert not any("(l % 2)" in text for text in found)
 
 
 def test_mends_are_ranked_by_what_they_keep():
     given = s2("g")
-    found = mends(given, by_scope(verify(classes_of(given), "coverage"))["layer"])
+    found = mends(given, by_scope(verify(lower(given), "coverage"))["layer"])
     costs = [(mend.price.kv_bytes, mend.price.density) for mend in found if "KV heads" not in str(mend)]
     assert costs == sorted(costs) and len(costs) == 3
     assert "KV heads" in str(found[-1]), "what asks for another model comes last"
@@ -116,7 +117,7 @@ def test_mends_are_ranked_by_what_they_keep():
 def test_a_mend_names_the_heads_that_it_is_for():
     head = "pattern: 1\nname: x\nheads: 2\nblock: 16\n"
     given = loads(head + "shards: [{heads: 0, stride: 4}, {heads: 1, stride: 3}]\n")
-    verdict = verify(classes_of(given), "rows")[0]
+    verdict = verify(lower(given), "rows")[0]
     assert str(mends(given, verdict)[0]) == "local: 1 for heads 0 and local: 1 for heads 1"
 
 
@@ -124,18 +125,18 @@ def test_looking_for_mends_ends(monkeypatch: pytest.MonkeyPatch):
     """128 heads of 69 different strides; and with no try at all."""
     entries = [f"{{heads: {h}, local: 4, stride: {6 + h % 69}, offset: {h % 5}}}" for h in range(128)]
     given = loads("pattern: 1\nname: x\nheads: 128\nblock: 16\nshards: [" + ", ".join(entries) + "]\n")
-    verdict = by_scope(verify(classes_of(given), "coverage"))["layer"]
+    verdict = by_scope(verify(lower(given), "coverage"))["layer"]
     assert verdict.holds is False
     start = time.perf_counter()
     mends(given, verdict)
     assert time.perf_counter() - start < 3, "0.3 seconds are the aim; a busy machine is allowed for"
     monkeypatch.setattr("patterncc.analysis.explain.mend.TRIES", 0)
-    assert mends(s2("g"), by_scope(verify(classes_of(s2("g")), "coverage"))["layer"]) == ()
+    assert mends(s2("g"), by_scope(verify(lower(s2("g")), "coverage"))["layer"]) == ()
 
 
 @pytest.mark.parametrize("path", sorted(GALLERY.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_price_is_what_the_forecast_says(path: Path):
-    classes = classes_of(load(path))
+    classes = lower(load(path))
     told, model = price(classes, 5000, "fp32"), forecast(classes, 5000, "fp32").model
     assert told.kv_bytes == model["kv_bytes_kept"]
     assert told.density == pytest.approx(model["density"], rel=1e-12)
@@ -148,7 +149,7 @@ def test_what_is_said_of_several_layers_is_said_once():
     given = loads(head + "layouts: [" + ", ".join(layouts).replace("layers: 4-5", "layers: 4") +
                   ", {layers: 5, shards: [{heads: 0-3, local: 4, stride: 16, offset: g}, "
                   "{heads: 4-7, local: 4, stride: 16, offset: 7 - g % 4}]}]\n")  # fmt: skip
-    classes = classes_of(given)
+    classes = lower(given)
     bad = failed(verify(classes, "coverage"), "coverage", given.promises)
     lines = explanations(classes, bad, given)
     assert len(lines) == len(set(lines)) == 2
@@ -158,7 +159,7 @@ def test_what_is_said_of_several_layers_is_said_once():
 def test_the_summary_says_what_decides():
     """Promises decide; rows that fail beside them are counted, not passed over."""
     given = s2("h", promises="{coverage: layer}")
-    classes = classes_of(given)
+    classes = lower(given)
     verdicts = verify(classes, "all", promises=given.promises)
     report = Report("x", verdicts, failed(verdicts, "all", given.promises), asked="all", promises=given.promises)
     said = "its promises hold; 1 property that it does not promise fails: coverage (group)"
@@ -179,7 +180,7 @@ def test_the_summary_says_what_decides():
 
 def test_the_default_promise_is_explained():
     given = loads("pattern: 1\nname: x\nheads: 1\nblock: 16\nshards: [{heads: all, stride: 4}]\n")
-    classes = classes_of(given)
+    classes = lower(given)
     with pytest.raises(BrokenPromise) as raised:
         keep_promises(given, classes)
     text = str(raised.value)
@@ -193,7 +194,7 @@ def test_the_default_promise_is_explained():
 
 def test_two_changes_when_one_does_not_do():
     given = pattern("local: 4", "stride: 16", "offset: 2 * g", heads=8, kv_heads=4)
-    verdict = by_scope(verify(classes_of(given), "coverage"))["layer"]
+    verdict = by_scope(verify(lower(given), "coverage"))["layer"]
     found = [mend for mend in mends(given, verdict) if len(mend.changes) == 2]
     assert [str(mend) for mend in found] == ["stride 8 and offset: h"]
 
@@ -208,16 +209,16 @@ def test_two_changes_when_one_does_not_do():
 )
 def test_mends_of_other_properties(lines: tuple[str, ...], property: str, scope: str, expected: str):
     given = pattern(*lines, heads=8, kv_heads=8)
-    verdict = by_scope(verify(classes_of(given), property))[scope]
+    verdict = by_scope(verify(lower(given), property))[scope]
     assert verdict.holds is False
     assert expected in [str(mend) for mend in mends(given, verdict)]
 
 
 def test_phi3_small_holds_and_fails_with_twice_the_stride():
     given = load(GALLERY / "phi3_small.yaml")
-    assert not failed(verify(classes_of(given), "coverage"), "coverage", given.promises)
+    assert not failed(verify(lower(given), "coverage"), "coverage", given.promises)
     wider = loads(given.source.replace("stride: 8", "stride: 16"))
-    bad = failed(verify(classes_of(wider), "coverage"), "coverage", wider.promises)
+    bad = failed(verify(lower(wider), "coverage"), "coverage", wider.promises)
     assert [(verdict.scope, verdict.layers[:2]) for verdict in bad] == [("layer", (0, 2))]
     assert bad[0].witness is not None and (bad[0].witness.row, bad[0].witness.column) == (16, 0)
 
@@ -225,9 +226,9 @@ def test_phi3_small_holds_and_fails_with_twice_the_stride():
 @pytest.mark.parametrize("path", sorted(GALLERY.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_gallery_keeps_its_promises(path: Path):
     given = load(path)
-    verdicts = prove_promises(classes_of(given), given.promises)
+    verdicts = prove_promises(lower(given), given.promises)
     assert verdicts and not failed(verdicts, "promises", given.promises)
-    for verdict in verify(classes_of(given), "all"):
+    for verdict in verify(lower(given), "all"):
         told = json.loads(json.dumps(verdict.to_json()))
         assert {"property", "scope", "layer", "holds", "proof", "witness", "note"} <= set(told)
         assert (told["holds"] is False) == (told["witness"] is not None) or told["property"] == "balance"
@@ -309,7 +310,7 @@ def test_an_unknown_property():
 
 
 def test_compare_finds_the_first_pair_each_way():
-    a, b = classes_of(s2("g")), classes_of(s2("h"))
+    a, b = lower(s2("g")), lower(s2("h"))
     found = compare(a, b)
     assert found.equal is False and found.subset is False
     assert found.only_in_a is not None and found.only_in_b is not None
@@ -322,7 +323,7 @@ def test_compare_finds_the_first_pair_each_way():
 def test_random_parts_that_are_the_same_are_equal_for_every_length():
     drawn = one("d<2 | random 2 seed 3")
     assert compare(drawn, drawn).equal is True
-    gallery = classes_of(load(GALLERY / "bigbird.yaml"))
+    gallery = lower(load(GALLERY / "bigbird.yaml"))
     assert compare(gallery, gallery).equal is True
     more = compare(drawn, one("d<2 | j%4==0 | random 2 seed 3"))
     assert (more.equal, more.subset, more.only_in_a, more.note) == (False, True, None, "")
@@ -363,19 +364,19 @@ def test_compare_across_blocks_looks_at_the_first_tokens():
 
 
 def test_diff_tells_cost_and_verdicts():
-    told = diff(classes_of(s2("g")), classes_of(s2("h"))).to_json()
+    told = diff(lower(s2("g")), lower(s2("h"))).to_json()
     assert told["equal"] is False
     assert {"row", "column", "query_token", "key_token", "layer", "head"} <= set(told["only_in_a"])
     assert told["figures"]["kv_bytes_kept"]["b"] > 3 * told["figures"]["kv_bytes_kept"]["a"]
     assert {"property": "coverage", "scope": "layer", "a": False, "b": True} in told["verdicts"]
     json.dumps(told)
-    same = diff(classes_of(s2("g")), classes_of(s2("g"))).to_json()
+    same = diff(lower(s2("g")), lower(s2("g"))).to_json()
     assert (same["equal"], same["only_in_a"], same["only_in_b"], same["verdicts"]) == (True, None, None, [])
 
 
 def test_reports():
     given = s2("g")
-    classes = classes_of(given)
+    classes = lower(given)
     verdicts = verify(classes, "all")
     bad = failed(verdicts, "coverage")
     report = Report("x|y", verdicts, bad, (str(explain(classes, bad[0], given)),))

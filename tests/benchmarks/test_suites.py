@@ -14,7 +14,7 @@ from benchmarks.proofs import nested_cover
 from benchmarks.timing import alternate
 from patterncc.analysis.costs.forecast import forecast
 from patterncc.language import loads
-from patterncc.pipeline import lower
+from patterncc.passes import lower
 
 
 @pytest.mark.parametrize("tokens", [4096, 4100])

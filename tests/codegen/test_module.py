@@ -17,6 +17,7 @@ from patterncc.codegen.module import docstring, set_docstring, specialise_packag
 from patterncc.codegen.package import GeneratedPackage, write_files
 from patterncc.codegen.template import Template, TemplateError, templates
 from patterncc.ir.layout import Classes, Layout
+from patterncc.passes import lower
 from patterncc.passes.choose_plan import choose_plan
 from patterncc.runtime.gallery import shipped
 
@@ -121,7 +122,7 @@ def test_kernels_are_named_for_the_pattern() -> None:
 def test_a_long_docstring_is_cut_and_lines_stay_short() -> None:
     for name in ("phi3_small", "longnet", "bigbird"):
         pattern = language.load(shipped()[name])
-        words = docstring(choose_plan(pipeline.lower(pattern)), pattern.about)
+        words = docstring(choose_plan(lower(pattern)), pattern.about)
         assert all(len(line) <= 104 for line in words.splitlines()) and len(words.splitlines()) < 70
         assert "class 0" in words and "not kept" in words
 
@@ -147,7 +148,7 @@ def test_generated_text_is_clean(name: str, tmp_path: Path) -> None:
     known = shipped()
     if name in known:
         pattern = language.load(known[name])
-        made = specialise_package(choose_plan(pipeline.lower(pattern)), pattern.about, None, "")
+        made = specialise_package(choose_plan(lower(pattern)), pattern.about, None, "")
     else:
         made = package(name)
     write_files(tmp_path / "package", made.files)

@@ -9,7 +9,7 @@ import pytest
 
 from patterncc.ir.check import BrokenIR, check
 from patterncc.ir.closed import MOST_RESIDUES, Band, ClosedForm
-from patterncc.ir.layout import Classes, Layout, Mask, Random, Term
+from patterncc.ir.layout import Classes, Layout, Layouts, Mask, Random, Term
 from patterncc.ir.plan import Plan
 from patterncc.ir.table import Table
 
@@ -19,7 +19,9 @@ PLAN = Plan(CLASSES, "closed", (ClosedForm(0, (Band(0, 2),)), ClosedForm(0, (Ban
 TABLE = Table.of([[0], [0, 1], [], [0, 3]])
 
 
-@pytest.mark.parametrize("whole", [((NEAR,), (FAR,)), NEAR, CLASSES, PLAN, PLAN.closed[0], TABLE, Table.of([])])
+@pytest.mark.parametrize(
+    "whole", [Layouts((NEAR, FAR), ((0,), (1,))), NEAR, CLASSES, PLAN, PLAN.closed[0], TABLE, Table.of([])]
+)
 def test_what_is_whole(whole: object) -> None:
     check(whole)
 
@@ -32,8 +34,10 @@ BROKEN = {
     "sink": (Layout(sink=-1), "negative sink"),
     "random": (Layout(random=Random(0, 1)), "draws nothing"),
     "mask": (Layout(mask=Mask(3, 3, b"a")), "do not fit"),
-    "ragged layers": (((NEAR,), (NEAR, FAR)), "different numbers of heads"),
-    "a layout of a layer": (((NEAR, Layout(sink=-1)),), "negative sink"),
+    "ragged layers": (Layouts((NEAR, FAR), ((0,), (0, 1))), "different numbers of heads"),
+    "a layout of a layer": (Layouts((NEAR, Layout(sink=-1)), ((0, 1),)), "negative sink"),
+    "a layout of nobody": (Layouts((NEAR, FAR), ((0, 0),)), "without a head"),
+    "a head of nothing": (Layouts((NEAR,), ((0, 1),)), "without a layout"),
     "unused class": (replace(CLASSES, of=((0, 0),)), "without a head"),
     "missing class": (replace(CLASSES, of=((0, 2), (1, 1))), "without a class"),
     "missing head": (replace(CLASSES, of=((0, 1), (1,))), "not as many heads"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patterncc.ir.closed import Band, ClosedForm
-from patterncc.ir.layout import Classes, Layout, Term
+from patterncc.ir.layout import Classes, Layout, Layouts, Term
 from patterncc.ir.table import MOST_ENTRIES, MOST_ROWS, Table, check_size
 from tests.strategies import layouts, terms
 
@@ -31,6 +31,8 @@ def test_classes(some: list[Layout], data: st.DataObject, causal: bool, rest: tu
     of = data.draw(st.lists(st.tuples(numbers, numbers, numbers, numbers), min_size=1, max_size=6))
     classes = Classes("drawn", 16, causal, 64, 4, 2, tuple(some), tuple(of), *rest)
     assert classes.v_head_dim == (rest[2] or 64) and Classes.parse(str(classes)) == classes
+    of_heads = Layouts(tuple(some), tuple(of))
+    assert Layouts.parse(str(of_heads)) == of_heads
 
 
 @given(st.lists(st.sets(st.integers(0, 40)).map(sorted), max_size=8))

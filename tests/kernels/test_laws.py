@@ -14,8 +14,8 @@ from patterncc import language
 from patterncc.codegen.module import index_map_of
 from patterncc.codegen.specialise import set_index_map
 from patterncc.codegen.template import templates
+from patterncc.passes import lower
 from patterncc.passes.choose_plan import choose_plan
-from patterncc.pipeline import lower
 from tests.kernels.held import HEAD, Held, check_backward, check_forward, held, tensors
 
 ROOT = Path(__file__).parents[2]

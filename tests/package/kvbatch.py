@@ -13,7 +13,7 @@ from patterncc import reference
 from patterncc.analysis.costs.live import live_tokens
 from patterncc.ir.layout import Classes
 from patterncc.language.model import Pattern
-from patterncc.pipeline import lower
+from patterncc.passes import lower
 from tests.package.made import HEAD, off
 from tests.package.test_kvcache import FP32
 

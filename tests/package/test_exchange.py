@@ -16,7 +16,7 @@ import patterncc
 from patterncc import language, reference
 from patterncc.analysis.costs.forecast import forecast
 from patterncc.language.model import Pattern
-from patterncc.pipeline import lower
+from patterncc.passes import lower
 from patterncc.runtime.gallery import find, shipped
 
 ROOT = Path(__file__).parents[2]

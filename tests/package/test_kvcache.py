@@ -14,7 +14,7 @@ from patterncc import reference
 from patterncc.analysis.costs.forecast import forecast
 from patterncc.analysis.costs.live import live_tokens
 from patterncc.language.model import Pattern
-from patterncc.pipeline import lower
+from patterncc.passes import lower
 from tests.package.made import HEAD, PATTERNS, TOLERANCE, compiled, off, tensors
 
 FP32 = TOLERANCE[torch.float32]

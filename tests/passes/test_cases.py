@@ -12,11 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.layout import Classes, Layout, Layouts
 from patterncc.language import loads
 from patterncc.passes.choose_plan import choose_plan
 from patterncc.passes.closed_form import closed_form
-from patterncc.passes.lower_columns import lower_columns
 from patterncc.passes.lower_table import lower_table
 from patterncc.passes.merge_heads import merge_heads
 from patterncc.passes.normalise import normal_layout, normalise
@@ -58,17 +57,23 @@ def read(name: str) -> list[Case]:
 
 def of_heads(case: Case) -> str:
     pattern = loads("pattern: 1\nname: case\n" + case.before)
-    layers = resolve_heads(pattern)
-    return "\n".join(f"{n}.{h}: {layout}" for n, row in enumerate(layers) for h, layout in enumerate(row))
+    layouts = resolve_heads(pattern)
+    heads = ((n, h) for n, row in enumerate(layouts.of) for h in range(len(row)))
+    return "\n".join(f"{n}.{h}: {layouts.layout(n, h)}" for n, h in heads)
 
 
 def of_layers(case: Case) -> str:
     """Before: one line a layer, its heads' layouts between semicolons."""
-    layers = tuple(tuple(Layout.parse(head) for head in line.split("; ")) for line in case.before.splitlines())
-    heads = len(layers[0])
+    texts = [line.split("; ") for line in case.before.splitlines()]
+    numbers = iter(range(sum(map(len, texts))))  # each head has a layout of its own
+    layouts = Layouts(
+        tuple(Layout.parse(text) for line in texts for text in line),
+        tuple(tuple(next(numbers) for _ in line) for line in texts),
+    )
+    heads = len(texts[0])
     sizes = {"block": 64, "causal": True, "head_dim": 64, "heads": heads, "kv_heads": 1}
     pattern = SimpleNamespace(name="case", softcap=None, sinks=None, v_head_dim=64, **sizes)
-    return str(merge_heads(pattern, layers))
+    return str(merge_heads(pattern, layouts))
 
 
 def of_normal(case: Case) -> str:
@@ -93,7 +98,6 @@ RUN: dict[str, Callable[[Case], str]] = {
     "closed_form": of_layouts(lambda layout, case: closed_form(layout, case.sizes["causal"])),
     "choose_plan": lambda case: str(choose_plan(Classes.parse(case.before))),
     "lower_table": of_layouts(lambda layout, case: lower_table(layout, **case.sizes)),
-    "lower_columns": of_layouts(lambda layout, case: lower_columns(layout, **case.sizes)),
 }
 CASES = [case for name in RUN for case in read(name)]
 

@@ -1,4 +1,4 @@
-"""Tables against the definition at tokens, for every length; rows against columns; what makes it fast and exact."""
+"""Tables against the definition at tokens, for every length; what makes it fast and exact."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from patterncc.ir.layout import Layout
 from patterncc.ir.table import Table
-from patterncc.passes import lower_columns as columns_module
 from patterncc.passes import lower_table as table_module
-from patterncc.passes.lower_columns import lower_columns
 from patterncc.passes.lower_table import lower_table
 from tests.strategies import layouts
 from tests.witness import kept_tokens, table_lists
@@ -21,10 +19,9 @@ from tests.witness import kept_tokens, table_lists
 BLOCK = 3
 
 
-def tables(layout: Layout, length: int, causal: bool, block: int = BLOCK) -> tuple[Table, Table]:
+def square(layout: Layout, length: int, causal: bool, block: int = BLOCK) -> Table:
     blocks = -(-length // block)
-    sizes = {"causal": causal, "block": block, "rows": blocks, "columns": blocks}
-    return lower_table(layout, **sizes), lower_columns(layout, **sizes)
+    return lower_table(layout, causal=causal, block=block, rows=blocks, columns=blocks)
 
 
 @given(layouts(), st.integers(0, 40), st.booleans())
@@ -32,18 +29,14 @@ def tables(layout: Layout, length: int, causal: bool, block: int = BLOCK) -> tup
 @example(Layout(window=(2, 9), sink=4), 25, False)
 def test_any_token_pair(layout: Layout, length: int, causal: bool) -> None:
     expected = table_lists(kept_tokens(layout, length, causal=causal, block=BLOCK), BLOCK)
-    by_row, by_column = tables(layout, length, causal)
-    assert by_row.tolist() == expected
-    assert by_column.tolist() == [[i for i, row in enumerate(expected) if j in row] for j in range(len(expected))]
+    assert square(layout, length, causal).tolist() == expected
 
 
 @given(layouts(closed=True), st.integers(0, 40), st.booleans())
 @example(Layout.parse("j<4 | 2<=d & (i-j)%3==1"), 40, True)
 def test_closed_layouts_at_every_length(layout: Layout, length: int, causal: bool) -> None:
     expected = table_lists(kept_tokens(layout, length, causal=causal, block=BLOCK), BLOCK)
-    by_row, by_column = tables(layout, length, causal)
-    assert by_row.tolist() == expected
-    assert by_column.tolist() == [[i for i, row in enumerate(expected) if j in row] for j in range(len(expected))]
+    assert square(layout, length, causal).tolist() == expected
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 5, 16]), st.booleans())
@@ -51,27 +44,24 @@ def test_windows_of_tokens(before: int, after: int, block: int, causal: bool) ->
     layout = Layout(window=(before, after))
     for length in (1, block, 2 * block + 1, 61):
         expected = table_lists(kept_tokens(layout, length, causal=causal, block=block), block)
-        assert tables(layout, length, causal, block)[0].tolist() == expected
+        assert square(layout, length, causal, block).tolist() == expected
 
 
 @given(layouts(), st.integers(1, 9), st.integers(1, 9), st.booleans())
 def test_rows_and_columns_may_differ(layout: Layout, rows: int, columns: int, causal: bool) -> None:
-    square = lower_table(layout, causal=causal, block=BLOCK, rows=9, columns=9).tolist()
+    whole = lower_table(layout, causal=causal, block=BLOCK, rows=9, columns=9).tolist()
     sizes = {"causal": causal, "block": BLOCK, "rows": rows, "columns": columns}
-    expected = [[j for j in row if j < columns] for row in square[:rows]]
+    expected = [[j for j in row if j < columns] for row in whole[:rows]]
     assert lower_table(layout, **sizes).tolist() == expected
-    inverse = [[i for i, row in enumerate(expected) if j in row] for j in range(columns)]
-    assert lower_columns(layout, **sizes).tolist() == inverse
 
 
 @given(layouts(), st.booleans(), st.sampled_from([1, 7, 64]))
 def test_chunks_change_nothing(layout: Layout, causal: bool, size: int) -> None:
-    whole = tables(layout, 36, causal)
+    whole = square(layout, 36, causal)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table_module, "CELLS", size)
-        patch.setattr(columns_module, "CELLS", size)
         patch.setattr("patterncc.ir.runs.CHUNK", size)
-        assert tables(layout, 36, causal) == whole
+        assert square(layout, 36, causal) == whole
 
 
 @given(layouts(), st.data())
@@ -80,7 +70,7 @@ def test_one_wrong_entry_is_noticed(layout: Layout, data: st.DataObject) -> None
     rows = [list(row) for row in expected]
     at = data.draw(st.integers(0, len(rows) - 1))
     rows[at] = sorted(set(rows[at]) ^ {data.draw(st.integers(0, 9))})
-    assert tables(layout, 30, True)[0] != Table.of(rows)
+    assert square(layout, 30, True) != Table.of(rows)
 
 
 @pytest.mark.parametrize("text", ["d<2 | j%5==3", "j%5==3 & 2<=d<6 | (i-j)%4==1", "d<2 | j%5==3 | 4<=i<5"])
@@ -90,14 +80,13 @@ def test_one_wrong_offset_is_noticed(text: str) -> None:
         if term.every > 1:
             wrong = dataclasses.replace(term, offset=(term.offset + 1) % term.every)
             moved = dataclasses.replace(layout, terms=(*layout.terms[:n], wrong, *layout.terms[n + 1 :]))
-            assert tables(moved, 45, True)[0] != tables(layout, 45, True)[0]
-            assert tables(moved, 45, True)[1] != tables(layout, 45, True)[1]
+            assert square(moved, 45, True) != square(layout, 45, True)
 
 
 def test_entries_are_as_many_as_arithmetic_says() -> None:
     """32k tokens, block 64, local 16, stride 16: what a first prototype counted."""
     layout = Layout.parse("d<16 | j%16==0")
-    table, inverse = tables(layout, 32768, True, block=64)
-    assert table.entries == inverse.entries == sum(min(i + 1, 16) + (max(i - 15, 0) + 15) // 16 for i in range(512))
+    table = square(layout, 32768, True, block=64)
+    assert table.entries == sum(min(i + 1, 16) + (max(i - 15, 0) + 15) // 16 for i in range(512))
     assert table.pointers.dtype == np.int64
     assert table.columns.dtype == np.int32

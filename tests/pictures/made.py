@@ -3,14 +3,6 @@
 from __future__ import annotations
 
 from patterncc.ir.layout import Classes, Layout
-from patterncc.language import Pattern
-from patterncc.passes.merge_heads import merge_heads
-from patterncc.passes.normalise import normalise
-from patterncc.passes.resolve_heads import resolve_heads
-
-
-def classes_of(pattern: Pattern) -> Classes:
-    return normalise(merge_heads(pattern, resolve_heads(pattern)))
 
 
 def one_layer(*texts: str, name: str = "made", causal: bool = True, block: int = 16) -> Classes:

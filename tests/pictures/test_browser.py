@@ -17,13 +17,14 @@ import pytest
 from patterncc.ir.layout import Classes
 from patterncc.ir.table import Table
 from patterncc.language import loads
+from patterncc.passes import lower
 from patterncc.passes.lower_table import lower_table
 from patterncc.pictures import write
 from patterncc.pictures.palette import FIELD, NIGHT_FIELD, NIGHT_PAPER, PAPER, PARTS
 from patterncc.pictures.png import rgb
 from patterncc.pictures.view import coverage, live_tokens
 from tests.pictures.browser import Browser, find
-from tests.pictures.made import classes_of, everything, one_layer
+from tests.pictures.made import everything, one_layer
 from tests.witness import kept_tokens, table_lists
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \" ' {{7*7}} ${7*7}"
@@ -77,7 +78,7 @@ def table(browser: Browser) -> str:
 
 @pytest.mark.parametrize(
     "classes",
-    [everything(), *(classes_of(loads(OTHER.replace("CAUSAL", causal))) for causal in ("true", "false"))],
+    [everything(), *(lower(loads(OTHER.replace("CAUSAL", causal))) for causal in ("true", "false"))],
     ids=["every part", "causal", "both sides"],
 )
 def test_the_page_keeps_what_the_tables_keep(browser: Browser, classes: Classes, tmp_path: Path) -> None:

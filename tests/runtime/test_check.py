@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from patterncc import language, pipeline
+from patterncc import language
 from patterncc.codegen.package import GeneratedPackage
+from patterncc.passes import lower
 from patterncc.runtime import check
 from patterncc.runtime.check import check_kernels
 
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.interpret
 
 def verdicts(text: str = YAML) -> dict[tuple[str, int], tuple[bool | None, str]]:
     pattern = language.loads(text)
-    found = check_kernels(pattern, pipeline.lower(pattern))
+    found = check_kernels(pattern, lower(pattern))
     return {(v.scope, v.layers[0]): (v.holds, f"{v.witness or ''}{v.note}") for v in found}
 
 

@@ -18,6 +18,7 @@ from patterncc.analysis.verdict import Verdict
 from patterncc.analysis.verify import prove
 from patterncc.errors import PatternError
 from patterncc.ir.layout import Classes
+from patterncc.passes import lower
 
 if TYPE_CHECKING:
     from patterncc.language import Pattern
@@ -65,7 +66,7 @@ def mends(pattern: Pattern, verdict: Verdict, limit: int = 5, length: int = LENG
     singles = list(_changes(pattern, text, verdict))
     found: list[tuple[tuple[Any, ...], Mend]] = []
     kinds: set[str] = set()
-    tries = min(TRIES, LAYOUTS // len(classes_of(pattern).layouts))
+    tries = min(TRIES, LAYOUTS // len(lower(pattern).layouts))
     for size in (1, 2):
         for changes in combinations(singles, size):
             of = sorted({change.kind for change in changes})
@@ -90,15 +91,6 @@ def mends(pattern: Pattern, verdict: Verdict, limit: int = 5, length: int = LENG
     return tuple(mend for _, mend in sorted(found, key=lambda each: each[0])[:limit])
 
 
-def classes_of(pattern: Pattern) -> Classes:
-    """The pattern's classes, as the compiler makes them."""
-    from patterncc.passes.merge_heads import merge_heads
-    from patterncc.passes.normalise import normalise
-    from patterncc.passes.resolve_heads import resolve_heads
-
-    return normalise(merge_heads(pattern, resolve_heads(pattern)))
-
-
 def _proved(pattern: Pattern, new: dict[str, Any], property: str, scope: str) -> Classes | None:
     """The changed file's classes, if it is a pattern for which the property holds."""
     from pydantic import ValidationError
@@ -108,7 +100,7 @@ def _proved(pattern: Pattern, new: dict[str, Any], property: str, scope: str) ->
     try:
         changed = Read.model_validate(new)
         changed._folder = pattern.folder  # type: ignore[reportPrivateUsage]
-        classes = classes_of(changed)
+        classes = lower(changed)
     except (ValidationError, PatternError, ValueError):
         return None
     return classes if all(v.holds is True for v in prove(classes, property, scope, QUICK)) else None
