@@ -20,23 +20,22 @@ SIGNS = {
 PARTLY, DROPPED = "+", "."
 
 
-def drawing(layout: Layout, *, causal: bool, block: int, rows: int = 16) -> list[str]:
-    """The first `rows` rows and columns, one sign a block, and below them the legend of the signs that occur.
+def grid(layout: Layout, *, causal: bool, block: int, rows: int, gap: str = " ") -> list[str]:
+    """The first `rows` rows and columns, one sign a block, with `gap` between signs: with one space a block is about
+    square. `legend` says what the signs mean.
 
-    >>> print(*drawing(Layout.parse("d<2 | j%4==1"), causal=True, block=64, rows=6), sep="\\n")
+    >>> layout = Layout.parse("d<2 | j%4==1")
+    >>> print(*grid(layout, causal=True, block=64, rows=6), *legend([layout]), sep="\\n")
     #
     # #
     . # #
     . | # #
     . | . # #
     . | . . # #
-    # local  | stride  . not kept
+    # local
+    | stride
+    . not kept
     """
-    return [*grid(layout, causal=causal, block=block, rows=rows), "  ".join(legend([layout]))]
-
-
-def grid(layout: Layout, *, causal: bool, block: int, rows: int, gap: str = " ") -> list[str]:
-    """The rows of a drawing alone, with `gap` between signs: with one space a block is about square."""
     parts = parts_of(layout)
     signs = [DROPPED, *(SIGNS[part.kind] if part.whole else PARTLY for part in parts)]
     lines = []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from patterncc.ir.layout import Layout, Term
 from patterncc.pictures.parts import density, parts_of, row_parts
-from patterncc.pictures.text import drawing, telling_rows
+from patterncc.pictures.text import grid, legend, telling_rows
 from patterncc.pictures.view import live_tokens, row_weights
 from tests.strategies import banded, layouts
 from tests.witness import kept_tokens, table_lists
@@ -90,7 +90,7 @@ def test_the_lead_figures_of_the_cache() -> None:
 
 def test_a_drawing() -> None:
     layout = Layout.parse("d<2 | j%4==1 | window 100,1 tokens | sink 4 tokens | 5<=i<6")
-    assert drawing(layout, causal=True, block=64, rows=7) == [
+    assert grid(layout, causal=True, block=64, rows=7) == [
         "#",
         "# #",
         "+ # #",
@@ -98,13 +98,13 @@ def test_a_drawing() -> None:
         "+ | + # #",
         "= | = = # #",
         "+ | . . + # #",
-        "# local  | stride  = globals  + kept in part  . not kept",
     ]
+    assert legend([layout]) == ["# local", "| stride", "= globals", "+ kept in part", ". not kept"]
 
 
 def test_both_sides_are_drawn_where_heads_look_ahead() -> None:
-    lines = drawing(Layout.parse("-1<=d<2"), causal=False, block=64, rows=3)
-    assert lines == ["# # .", "# # #", ". # #", "# local  . not kept"]
+    lines = grid(Layout.parse("-1<=d<2"), causal=False, block=64, rows=3)
+    assert lines == ["# # .", "# # #", ". # #"]
 
 
 def test_rows_that_tell() -> None:
