@@ -1,4 +1,4 @@
-"""One switch for those who work on the compiler: PATTERNCC_DEBUG=value,value, from the table below.
+"""The switch PATTERNCC_DEBUG=value,value for work on the compiler; its values are in the table below.
 
 PATTERNCC_DEBUG=passes patterncc compile demo
 """

@@ -1,4 +1,4 @@
-"""What a person sees who made a mistake: where it is, the line itself, what was expected, and how to mend it.
+"""Mistakes as people see them: the place, the line itself, what was expected, and how to mend it.
 
 patterns/phi3.yaml:9:13: offset 9 must be below the stride, 8
   9 |     offset: 9

@@ -117,7 +117,7 @@ def compile(
 
 
 def check_options(plan: str | None, binaries: Sequence[str], dtype: str) -> None:
-    """UsageError for a form or a dtype that there is none of, and for one architecture where a list is meant."""
+    """Raise UsageError for an unknown form or dtype, and for a single architecture where a list is expected."""
     known: dict[str, tuple[object, Sequence[str]]] = {"dtype": (dtype, DTYPES)}
     if plan is not None:
         from patterncc.ir.plan import FORMS
@@ -189,8 +189,10 @@ def load_compiled(name: str) -> ModuleType | None:
 
 
 def input_key(given: Path | str | None, plan: str | None, *more: bytes) -> str | None:
-    """What the package depends on, hashed: the file or text, the options and the compiler itself. None when it may name
-    further files, is a pipe, which can be read but once, or cannot be read: then it is compiled, which says why."""
+    """The hash of everything that the package depends on: the file or text, the options and the compiler itself.
+
+    None when the text may name further files, comes from a pipe (which can be read only once), or cannot be read; then
+    the pattern is compiled, and compiling reports what is wrong."""
     if isinstance(given, str):
         text, suffix = given.encode("utf-8", "surrogatepass"), b" text"
     else:

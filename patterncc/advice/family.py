@@ -67,7 +67,7 @@ class Member:
 
 
 def family(shape: ModelShape, coverage: str | None, dense_layers: int | None) -> Iterator[Member]:
-    """All patterns of the family that can cover at the scope that is asked for, as far as counting heads tells."""
+    """All members of the family that have enough heads to cover at the scope that is asked for."""
     group = shape.heads // shape.kv_heads
     layers = (dense_layers,) if dense_layers is not None else tuple(n for n in DENSE_LAYERS if n < shape.layers)
     for dense in layers:

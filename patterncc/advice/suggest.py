@@ -1,4 +1,5 @@
-"""The family of a model → patterns that are proved and priced, of which no other is better in every way."""
+"""The family of a model → its Pareto front: patterns that are proved and priced, none better than another in every
+way."""
 
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for: the KV bytes of all requests together, and the largest share of work."""
+    """The limits that are asked for: KV bytes of all requests together, and the largest share of work."""
 
     length: int
     kv_budget: int | None = None
@@ -115,7 +116,8 @@ def _candidate(member: Member, wish: Wish, name: str, speed: Rate | None) -> Can
 
 
 def _exchanged(one: Candidate, wish: Wish) -> Candidate:
-    """The candidate with what it sends, which takes longer to count than all the rest: only of those that are shown."""
+    """The candidate with its exchanged bytes. Counting them takes longer than all the rest, so it is done only for
+    candidates that are shown."""
     classes = lower(loads(one.yaml))
     return replace(one, exchange_bytes=forecast(classes, wish.length, wish.dtype).model["exchange_bytes"])
 
@@ -142,7 +144,8 @@ def _balance(classes: Classes) -> float:
 
 
 def _best(found: list[Candidate]) -> list[Candidate]:
-    """Those that no other one is better than in everything that is compared, the smallest cache first."""
+    """The Pareto front: the candidates that no other one beats in everything that is compared, the smallest cache
+    first."""
 
     def beaten(one: Candidate) -> bool:
         return any(_as_good(other, one) and not _as_good(one, other) for other in found if other is not one)
@@ -164,8 +167,10 @@ def _as_good(a: Candidate, b: Candidate) -> bool:
 
 
 def _recommend(found: list[Candidate], wish: Wish) -> list[Candidate]:
-    """At most MOST of them, one marked: of those that fit one that is even over ranks, covers by layer, has a window up
-    to S2's, and then with a budget the smallest stride, which sees most, without one the smallest cache."""
+    """At most MOST candidates, one of them marked as recommended if any fits.
+
+    Of those that fit, it prefers one that is even over ranks, covers by layer, and has a window no larger than S2's;
+    then with a budget the smallest stride, which keeps most, and without one the smallest cache."""
     fitting = [
         one
         for one in found

@@ -89,7 +89,7 @@ def prove(
 def prove_promises(
     classes: Classes, promises: Mapping[str, Any] | None, budget: Budget = DEFAULT
 ) -> tuple[Verdict, ...]:
-    """What the file promises; without the key `promises`, that no row is empty.
+    """The verdicts on what the file promises; a file without `promises` promises that no row is empty.
 
     >>> from patterncc.ir.layout import Layout
     >>> one = Classes("x", 64, True, 64, 1, 1, (Layout.parse("d<4"),), ((0,),))

@@ -1,4 +1,4 @@
-"""The command line. `main` runs a command and turns what went wrong into words and an exit code:
+"""The command line. `main` runs a command and turns errors into messages and an exit code:
 
 0    done, and everything held
 1    a property does not hold, or two patterns differ
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def mute(stream: TextIO) -> None:
-    """Let a stream lead nowhere, or the interpreter complains of it as it ends."""
+    """Redirect a stream to nowhere, so that the interpreter does not complain when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

@@ -1,4 +1,4 @@
-"""Every command: what it takes and what `--help` says. What it does stands in the module of its name."""
+"""Every command: its options and its `--help`. The work is done by the module of the command's name."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _properties(incomplete: str) -> list[str]:
 
 
 def _one_of(*values: str) -> Any:
-    """What completes an option that takes one of a few values; of a list with commas its last entry."""
+    """A completion for an option with a few values; in a list with commas the last entry is completed."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")

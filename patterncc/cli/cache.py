@@ -13,7 +13,8 @@ from patterncc.runtime.tuned import TunedFile
 
 
 def ls(json: bool) -> int:
-    """What is there; the latest of a name is what `from patterncc.kernels import NAME` gives."""
+    """Print the cache's contents. The latest entry of a name is the one that `from patterncc.kernels import NAME`
+    imports."""
     cache = Cache.of_user()
     entries = cache.checked()
     tuned, built = cache.tuned(), cache.libraries()

@@ -1,4 +1,4 @@
-"""`patterncc compile`: packages from patterns, and what their kernels take of a GPU."""
+"""`patterncc compile`: packages from patterns, and the GPU resources of their kernels."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def targets(arch: str | None) -> tuple[str, ...]:
 
 
 def resources(done: Compiled, arches: tuple[str, ...], dtype: str) -> list[dict[str, Any]]:
-    """What each kernel takes on each architecture; it is compiled for it, without a GPU."""
+    """The resources of each kernel on each architecture, found by compiling it; no GPU is needed."""
     if not arches:
         return []
     from patterncc.codegen.resources import report
@@ -89,7 +89,7 @@ def resources(done: Compiled, arches: tuple[str, ...], dtype: str) -> list[dict[
 
 @contextmanager
 def installed(option: str) -> Iterator[None]:
-    """What is missing here is missing for this option."""
+    """Report a missing module as a usage error of this option."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -97,7 +97,7 @@ def installed(option: str) -> Iterator[None]:
 
 
 def of_binaries(done: Compiled) -> list[dict[str, Any]]:
-    """What each kernel takes of which the package has a binary."""
+    """The resources of each kernel of which the package has a binary."""
     from patterncc.codegen.binaries import reports
 
     return [asdict(kernel) for kernel in reports(done.entry.path)]

@@ -24,7 +24,7 @@ def run(a: str, b: str, json: bool) -> int:
 
 
 def tell(found: Diff, a: str, b: str) -> None:
-    """First token pairs each way, where they differ, and what that changes."""
+    """Print the first token pairs that only one pattern keeps, the heads that differ, and what that changes."""
     print(f"a is {output.paint(a, output.BOLD)}, b is {output.paint(b, output.BOLD)}")
     if found.equal:
         print("  they keep the same token pairs")

@@ -98,7 +98,7 @@ def requested(figures: dict[str, Any], batch: int, shape: ModelShape | None, car
 
 
 def tell_request(request: dict[str, Any]) -> None:
-    """A line on the batch, and one on the card."""
+    """Print one line on the batch and one on the card."""
     kept, paged, dense = (_bytes(request[f"kv_bytes_{kind}"]) for kind in ("kept", "paged", "dense"))
     print(f"  {count(request['batch'], 'request')}: KV cache {kept} kept, {paged} in pages, {dense} dense")
     if request["weights_bytes"]:
@@ -109,7 +109,7 @@ def tell_request(request: dict[str, Any]) -> None:
 
 
 def tell(known: Forecast) -> None:
-    """A line a figure; a column a layer class, and one for the model."""
+    """Print a table: one line a figure, one column a layer class, and one for the model."""
     entries = [*known.layers[:MOST_COLUMNS], known.model]
     header = ["layers", *(runs(entry["layers"]) for entry in known.layers[:MOST_COLUMNS]), "model"]
     rows = [[words, *(text_of(entry[key]) for entry in entries)] for key, (words, text_of) in FIGURES.items()]

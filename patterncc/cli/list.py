@@ -8,7 +8,7 @@ from patterncc.runtime.gallery import shipped
 
 
 def run(json: bool) -> int:
-    """Name, shape and one sentence of each."""
+    """Print the name, shape and one sentence of each shipped pattern."""
     patterns = [load(path) for path in shipped().values()]
     if json:
         keys = ("name", "about", "heads", "kv_heads", "head_dim", "layers", "block", "causal")

@@ -1,4 +1,4 @@
-"""What goes where: results to stdout, errors and progress to stderr, colour to terminals only."""
+"""Output: results go to stdout, errors and progress to stderr, colour only to terminals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def error(problem: PatternError) -> None:
 
 
 def note(text: str) -> None:
-    """A line for people that is no result."""
+    """Print a line to stderr: a message for people that is not a result."""
     _tell(clean(text))
 
 
@@ -69,7 +69,7 @@ def columns(
 
 
 def _verdicts(line: str) -> str:
-    """Verdicts in the colour that they deserve."""
+    """The line with its verdicts in colour."""
     for word, code in ((" holds", GREEN), (" fails", RED), (" undecided", YELLOW)):
         if word in line:
             return line.replace(word, paint(word, code), 1)
@@ -77,7 +77,7 @@ def _verdicts(line: str) -> str:
 
 
 def warning(message: Warning | str, *_: object, **__: object) -> None:
-    """How `warnings` speaks on the command line."""
+    """Print a Python warning as a line of the command line's own style."""
     note(f"warning: {message}")
 
 

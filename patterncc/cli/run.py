@@ -1,4 +1,4 @@
-"""Run a command, and turn what goes wrong into words and an exit code."""
+"""Run a command, and turn errors into messages and an exit code."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _called(arguments: list[str]) -> int:
 
 
 def _of_typer(error: Any) -> int:
-    """Typer's own exceptions, whichever version raises them: a way out with a code, or a wrong usage."""
+    """The exit code of one of typer's own exceptions (an exit, or wrong usage), in any of its versions."""
     if isinstance(error, PatternError) or not hasattr(error, "exit_code"):
         if type(error).__name__ == "Abort":
             return INTERRUPTED

@@ -52,7 +52,7 @@ def save(path: Path, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> Non
 
 
 def tokens(length: str) -> int:
-    """What --length says; UsageError for what is no length, or one that cannot be.
+    """The tokens of --length; UsageError for a value that is no length or is too large.
 
     >>> tokens("131_072"), tokens("128k")
     (131072, 131072)

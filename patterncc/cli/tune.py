@@ -56,7 +56,7 @@ def run(pattern: str, dtype: str, length: str, batch: int, only: str | None, jso
 
 
 def directions(only: str | None) -> tuple[str, ...]:
-    """Those of `--only forward,dq`, by default all.
+    """The directions of `--only forward,dq`; all by default.
 
     >>> directions("dq, forward")
     ('dq', 'forward')

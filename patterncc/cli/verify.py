@@ -76,7 +76,7 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def tell(report: Report) -> None:
-    """One calm table."""
+    """Print the report as one table."""
     print(output.paint(report.name, output.BOLD))
     header = ("property", "scope", "layers", "verdict", "ms", "witness or proof")
     rows = []

@@ -1,4 +1,4 @@
-"""How kernels say the distances and residues of a piece that every class has: of columns, and of rows."""
+"""The bounds and residues of pieces and bands, written as expressions of the kernels' source."""
 
 from __future__ import annotations
 

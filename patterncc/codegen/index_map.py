@@ -116,7 +116,7 @@ def keeps(slot, i_first, i_last, j, t_first, t_last, u, rule):
 
 
 def write_map(plan: Plan, ints: Integers, writer: ZoneWriter, far: int, rule: list[str]) -> str:
-    """The text of the functions."""
+    """The source text of `index_map`, `column` and `keeps` for one pattern."""
     rule = any_of(rule)
     used = used_in(rule, ints, writer)
     return CLOSED.format(

@@ -18,7 +18,7 @@ from patterncc.codegen.targets import backend
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of call of a kernel, in the words of the JIT."""
+    """A kind of call of a kernel, described by what the JIT specialises on."""
 
     kernel: Any
     purpose: str
@@ -40,7 +40,7 @@ class Kind:
         return f"{self.options.num_warps} warps, {self.options.num_stages} stages"
 
     def compile(self, arch: str) -> Any:
-        """What the JIT would compile, and where it would put it: in Triton's cache."""
+        """The kernel compiled as the JIT would compile it, in Triton's cache where the JIT will look for it."""
         import triton
         from triton.backends.compiler import GPUTarget
 
@@ -67,8 +67,9 @@ class NamedGpu:
 
 
 def kinds(package: ModuleType, calls: Iterable[tuple[str, Callable[[], Any]]], arch: str) -> list[Kind]:
-    """What a package's launchers ask of its kernels in these calls (what for, and the call): each kind once, in the
-    order of the first. Nothing is compiled or launched."""
+    """The distinct kinds of kernel calls that a package's launchers make in `calls`, in the order of their first use.
+
+    A call is (purpose, callable). Nothing is compiled or launched."""
     from triton.runtime import driver
 
     driver.set_active(NamedGpu(arch))  # type: ignore[arg-type]
@@ -77,7 +78,7 @@ def kinds(package: ModuleType, calls: Iterable[tuple[str, Callable[[], Any]]], a
 
     def note(
         kernel: Any, key: str, signature: Any, device: int, constants: Any, options: Any, attributes: Any, warmup: bool
-    ) -> None:  # for want of a result, Triton launches nothing
+    ) -> None:  # returns None, so Triton launches nothing
         call = package.launch.binaries.call_of(signature, constants, attributes, options)
         kind = Kind(kernel, purpose, signature, constants, attributes, options)
         found.setdefault(json.dumps([kernel.fn.__name__, call]), kind)

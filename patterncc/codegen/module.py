@@ -152,7 +152,7 @@ def docstring(plan: Plan, about: str) -> str:
 
 
 def drawings(plan: Plan) -> list[str]:
-    """The first classes side by side, as many as find room."""
+    """Drawings of the first classes side by side, as many as fit into the line width."""
     classes = plan.classes
     rows = min(MOST_ROWS, telling_rows(classes.layouts[:MOST_DRAWN], classes.block))
     shown = classes.layouts[: min(MOST_DRAWN, (WIDTH - 4 + GAP) // (2 * rows - 1 + GAP))]
@@ -209,7 +209,7 @@ def _text(layout: Layout) -> str:
 
 
 def _whose(plan: Plan, number: int) -> str:
-    """Which heads are in a class: of which layers, then which heads."""
+    """The layers and heads of a class, in words."""
     classes = plan.classes
     layers = [n for n, row in enumerate(classes.of) if number in row]
     heads = {tuple(h for h, k in enumerate(classes.of[n]) if k == number) for n in layers}

@@ -1,8 +1,8 @@
 """The text of the backward kernel's index map: column and slot to row, the inverse of the forward kernel's.
 
-It says the near rows, which keep a column as one of a run: bands without a period, those counted from the query, sinks
-and the parts given in tokens. Each stride, a band with a period counted from the key, has items of its own, since its
-columns are gathered to full tiles; the launcher makes them of the numbers in STRIDES.
+It lists the near rows, those that keep a column as one of a run of columns: bands without a period, bands counted from
+the query, sinks, and parts given in tokens. A stride (a band with a period, counted from the key) has work items of its
+own, since its columns are gathered into full tiles; the launcher makes them from the numbers in STRIDES.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def is_stride(piece: Piece) -> bool:
 
 
 def stride(piece: Piece, z: Zones) -> tuple[int, int, int, int, int] | None:
-    """What tells the launcher which columns a stride is about and which rows read them: period, residue, the distances
-    from and to, and the column from which it counts."""
+    """(period, residue, nearest distance, farthest distance, first column) of a stride: which columns it keeps and
+    which rows read them; None for a class without this stride."""
     return (piece.every, piece.residue, piece.low, piece.high, z.sink) if piece.low < FAR else None
 
 
@@ -115,7 +115,7 @@ def near_edges(z: Zones) -> tuple[Edge, ...]:
 
 
 def needed(loads: list[str], body: list[str]) -> list[str]:
-    """The loads whose name the body says."""
+    """The loads whose name occurs in the body."""
     words = {word for line in body for word in re.findall(r"\w+", line)}
     return [load for load in loads if load.split(" = ")[0] in words]
 

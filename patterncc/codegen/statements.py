@@ -59,7 +59,7 @@ def indented(lines: list[str]) -> str:
 
 
 def comment(plan: Plan) -> str:
-    """The first classes' rules."""
+    """A comment with the rules of the first classes."""
     pairs = enumerate(zip(plan.closed, plan.classes.layouts, strict=True))
     rules = [f"# class {n}: {form or replace(layout, mask=None)}" for n, (form, layout) in pairs]
     more = [f"# and {len(rules) - MOST_SHOWN} classes more"] if len(rules) > MOST_SHOWN else []

@@ -10,14 +10,14 @@ ARCHES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120", "gfx
 
 
 def check_arch(arch: str) -> str:
-    """The name as given; ValueError with what could have been meant."""
+    """The name itself, if kernels can be compiled for it; else ValueError with the name that was probably meant."""
     if arch not in ARCHES:
         raise ValueError(f"unknown architecture {arch!r}: {meant(arch) or 'known are ' + ', '.join(ARCHES)}")
     return arch
 
 
 def meant(arch: str) -> str | None:
-    """What to say of an architecture that is not among `ARCHES`, if anything.
+    """A hint for an architecture that is not among `ARCHES`: the name that was probably meant, or None.
 
     >>> meant("sm90"), meant("sm_75"), meant("tpu")
     ('did you mean sm_90?', 'the kernels need an NVIDIA GPU of sm_80 or newer', None)

@@ -40,7 +40,7 @@ class Template:
 
     @cached_property
     def index_map(self) -> tuple[int, int] | None:
-        """The lines of the index map, likewise."""
+        """The lines of the index map, markers left out, counted from 0; None when there is none."""
         return _marked(self.text, MAP_BEGIN, MAP_END)
 
     @cached_property

@@ -16,7 +16,7 @@ HIP_RANGE = 1 << 31  # bytes: Triton compiles anew for a larger tensor, on AMD's
 
 
 def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """For every kind of KV head: what for, and the call. Whole tiles, and single queries; aligned tensors."""
+    """(purpose, callable) for every kind of KV head: calls on whole tiles and on single queries, of aligned tensors."""
     import torch
 
     class OnGpu(torch.Tensor):
@@ -64,9 +64,11 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
 
 
 def distinct_heads(package: ModuleType) -> list[tuple[int, int]]:
-    """KV heads that kernels treat differently, as layer and first query head: in how many of their query heads share a
-    tile, which strides dK and dV have, and whether they keep all columns. However a model is split over devices,
-    its KV heads are whole."""
+    """One KV head of each kind that kernels treat differently, as (layer, first query head).
+
+    Kinds differ in how many query heads share a tile, which strides dK and dV have, and whether all columns are kept.
+    A KV head is never split over devices.
+    """
     pattern, found = package.pattern, dict[tuple[int, tuple[bool, ...], bool], tuple[int, int]]()
     share = pattern.HEADS // pattern.KV_HEADS
     for layer in range(pattern.LAYERS):

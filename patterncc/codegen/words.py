@@ -1,4 +1,4 @@
-"""Figures in a few words."""
+"""Lists of numbers as short text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Sorted numbers in a few words.
+    """Sorted numbers as ranges, such as "0-3, 8".
 
     >>> ranges([0, 1, 2, 5, 7, 8]), ranges([0, 2, 4, 6])
     ('0-2, 5, 7-8', '0, 2, 4, 6')

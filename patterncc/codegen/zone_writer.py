@@ -1,5 +1,5 @@
-"""What the index map of the forward kernel and that of the backward say alike: integers of classes, zones of slots, and
-the rule of parts given in tokens."""
+"""What the index maps of the forward and backward kernels have in common: the integers of the classes, the zones of
+slots, and the conditions of parts given in tokens."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ZoneWriter:
         return numbers + [every for every in dict.fromkeys(self.every) if not every.isdigit()]
 
     def choices(self, far: int, x: str = "j") -> list[str]:
-        """The statements that say what a slot holds: one after the other, of which far slots need the first ones."""
+        """The statements that turn a slot into its column. Far slots need only the first of them."""
         terms = [f"first_{n} + slot" + ("" if every == "1" else f" * {every}") for n, every in enumerate(self.every)]
         choices = [f"{x} = tl.where(slot < stop_{n}, {x}, {term})" for n, term in enumerate(terms[1:])]
         edge = ["if not IS_FAR:", *("    " + line for line in choices[far - 1 :])]
@@ -105,8 +105,8 @@ def token_rule(
 
 
 def chunk_of(classes: Sequence[Zones], ints: Integers) -> tuple[str, str]:
-    """The rows of a chunk, "" when no class has one, and what moves its end out of sight for a class without, "" when
-    all have one."""
+    """Two expressions: the rows of a chunk, "" when no class has one; and a shift that moves the chunk's end out of
+    sight for classes without a chunk, "" when all have one."""
     sizes = [z.chunk for z in classes]
     if set(sizes) == {NO_CHUNK}:
         return "", ""
@@ -115,7 +115,7 @@ def chunk_of(classes: Sequence[Zones], ints: Integers) -> tuple[str, str]:
 
 
 def used_in(rule: list[str], ints: Integers, writer: ZoneWriter) -> list[str]:
-    """What the statements of the rule need to be given."""
+    """The names that the statements of the rule read: the ones that must be passed to them."""
     words = {word for line in rule for word in re.findall(r"\w+", line)}
     known = ints.names + [line.split(" = ")[0] for line in writer.lines if line.startswith("row_residue")]
     return [name for name in known if name in words]

@@ -1,4 +1,5 @@
-"""Patterns in and out: what other libraries say, read into this language, and patterns written for other libraries.
+"""Patterns in and out: other libraries' configurations and masks → pattern files, and patterns → code for other
+libraries.
 
 rules        what one head keeps, as plain values; many heads as the entries of a YAML file
 infer        a boolean mask → the smallest rules that equal it

@@ -1,4 +1,4 @@
-"""A pattern at one length as blocks that are kept whole, in part, or not at all: what other libraries take."""
+"""A pattern at one length as blocks that are kept whole, in part, or not at all, the form that other libraries take."""
 
 from __future__ import annotations
 

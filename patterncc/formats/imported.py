@@ -1,4 +1,4 @@
-"""What every reader gives: a pattern as YAML text, the mask files it needs, and what a person should know of it."""
+"""The result of every reader: a pattern as YAML text, the mask files that it needs, and notes for the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SOURCE → a checked pattern file: which reader takes it, and what it gives is read back by the language."""
+"""SOURCE → a checked pattern file: the reader is chosen by the source, and its result is read back by the language."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def import_pattern(
     level: str = "auto",
     block: int | None = None,
 ) -> Imported:
-    """The pattern that `source` means; raises UsageError that says what cannot be read, or not be said.
+    """The pattern of `source`. Raises UsageError for a source that cannot be read, or that the language cannot express.
 
-    `heads` and `length` are for sources that do not say them: a DeepSpeed section, a mask_mod, frozen random blocks.
+    `heads` and `length` are for sources that do not state them: a DeepSpeed section, a mask_mod, frozen random blocks.
     """
     if level not in LEVELS:
         raise UsageError(f"--level is {quote(level)}; one of {', '.join(LEVELS)}")
@@ -93,7 +93,8 @@ def named(wanted: str | None, stem: str) -> str:
 
 
 def _check(imported: Imported) -> None:
-    """Read the text back as a user's file; what a source says wrongly (17 heads on 4) is told as it stands there."""
+    """Read the text back like a user's file. Raises UsageError where the source is inconsistent (17 heads on 4 KV
+    heads)."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{imported.name}.yaml"
         write(imported, path)

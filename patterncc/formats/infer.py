@@ -1,7 +1,7 @@
 """A boolean mask → the smallest rules of the language that equal it, head by head.
 
-What is known of a mask is a sample: its first T rows. A rule is believed when it says the sample exactly and the sample
-shows at least two of its periods. What no rule says stays an explicit mask.
+A mask is a sample of a pattern: its first T rows. A rule is accepted when it equals the sample exactly and the sample
+shows at least two of its periods. A head that no rule explains stays an explicit mask.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _blocks(kept: Mask, known_before: Mask, causal: bool) -> tuple[Rule, Mask | 
 
     known = known_before.copy()
     before = after = sink = 0
-    if not known_before.any():  # else windows and sinks are said in tokens
+    if not known_before.any():  # else windows and sinks are given in tokens
         before, after = _band(kept, causal)
         known |= (distance < before) & (-distance < after) & possible
     rows = [] if causal else [row for row in i if kept[row].all()] if missing() else []
@@ -207,7 +207,7 @@ def plain(numbers: Sequence[int]) -> tuple[int, ...]:
 
 
 def _on(stride: Stride, distance: NDArray[np.int64], i: NDArray[np.int64]) -> Mask:
-    """Where a stride keeps: [rows, columns]."""
+    """bool [rows, columns]: the blocks that a stride keeps."""
     x = np.broadcast_to(i, distance.shape) if stride.anchor == "key" else distance
     near = np.abs(distance)
     within = near >= stride.first if stride.stop is None else (near >= stride.first) & (near < stride.stop)

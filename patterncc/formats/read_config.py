@@ -95,7 +95,7 @@ def _window(config: Config) -> Rule:
 
 
 def _every(key: str, default: int) -> Callable[[Config, int], bool]:
-    """All layers slide but each n-th one, n under `key`."""
+    """The rule that all layers slide except every n-th one, n under `key`."""
     return lambda config, layer: (layer + 1) % whole(config, key, default) != 0
 
 

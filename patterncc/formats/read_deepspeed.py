@@ -1,8 +1,8 @@
 """DeepSpeed's `sparse_attention` JSON → a pattern: the modes dense, fixed, variable, bigbird and bslongformer.
 
 What each mode keeps is stated in DeepSpeed's documentation of sparse attention and was checked against the layouts of
-its release 0.18.9. A layout there is a mask of blocks; two things depend on its length and are said differently here:
-the global columns of `fixed` in a last, incomplete window, and random blocks, which are frozen into a mask file.
+its release 0.18.9. A layout there is a mask of blocks; two things depend on its length and are written differently
+here: the global columns of `fixed` in a last, incomplete window, and random blocks, which are frozen into a mask file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A rectangle of a layout as booleans: whether row i keeps column j. For what arithmetic cannot say."""
+"""A rectangle of a layout as booleans: whether row i keeps column j. Used where there is no closed form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold of each kind of IR, between any two passes. A breach is a fault of the compiler, never of a user."""
+"""Checks of every kind of IR, run between any two passes. A breach is a fault of the compiler, never of a user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from patterncc.ir.table import Table
 
 
 class BrokenIR(Exception):
-    """Something that a pass gave back breaks a rule; the message prints it."""
+    """The result of a pass breaks a rule; the message prints the result."""
 
 
 def check(value: object, after: str = "") -> None:

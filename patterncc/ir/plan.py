@@ -12,7 +12,7 @@ FORMS = ("closed", "table")
 
 @dataclass(frozen=True)
 class Plan:
-    """The classes, for each its closed form if it has one, and the form in which kernels take the index map.
+    """The classes, for each its closed form if it has one, and the form of the index map in kernels.
 
     >>> from patterncc.ir.layout import Layout
     >>> layouts = Layout.parse("d<4 | j%8==0"), Layout.parse("3<=i<4")

@@ -72,7 +72,7 @@ def hits(band: Band, low: int, high: int) -> NDArray[np.int64]:
 
 
 def _chunks(pointers: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """PieceBounds of whole rows of about CHUNK entries, at least one row each."""
+    """Ranges of whole rows of about CHUNK entries, at least one row each."""
     spans, low, rows = [], 0, len(pointers) - 1
     while low < rows:
         high = int(np.searchsorted(pointers, pointers[low] + CHUNK, side="right")) - 1

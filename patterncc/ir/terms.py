@@ -77,7 +77,7 @@ def _wheel_contains(outer: Wheel, inner: Wheel) -> bool:
 
 
 def _clipped(term: Term, causal: bool) -> Rule:
-    """Without the bounds and residues that exclude nothing, the offset reduced."""
+    """The term without bounds and residues that exclude nothing, and with its offset reduced."""
     (d, j, i), (every, offset, width, anchor) = _rule(term)
     d = (-inf if causal and d[0] <= 0 else d[0], d[1])
     j = (-inf if j[0] <= 0 else j[0], j[1])
@@ -138,7 +138,7 @@ def _join_ranges(rules: set[Rule], axis: int) -> set[Rule]:
 
 
 def _absorb(rules: set[Rule], lists: set[Rule]) -> set[Rule]:
-    """Each rule widened over what another already keeps beside it; then those inside another left out."""
+    """The rules, each widened over the pairs beside it that another rule keeps, then without those inside another."""
     if (SPACE, FULL) in rules | lists:
         return {(SPACE, FULL)}
     near = sorted(rules, key=_order)  # sets have no order of their own, results must
@@ -151,7 +151,7 @@ def _absorb(rules: set[Rule], lists: set[Rule]) -> set[Rule]:
 
 
 def _is_free(rule: Rule) -> bool:
-    """Whether it is bound to no rows and no columns: then no list lies beside it, nor contains it."""
+    """Whether the rule has no bounds on rows or columns: then no list lies beside it or contains it."""
     return rule[0][J] == rule[0][I] == LINE
 
 

@@ -1,4 +1,4 @@
-"""What the parts given in tokens mean for blocks: which they keep whole, and which they touch at all.
+"""Parts given in tokens, as terms on blocks: the blocks that they keep whole, and those that they touch at all.
 
 A window keeps the token pairs -after < t - u < before. Rows and columns at distance d hold the differences
 d*block - (block-1) ... d*block + (block-1), so the window keeps distance d whole iff the largest and the smallest of
@@ -48,7 +48,8 @@ def touched_terms(layout: Layout, *, causal: bool, block: int) -> tuple[Term, ..
 
 
 def chunk_terms(chunk: int) -> tuple[Term, ...]:
-    """The columns of a row's own chunk, as terms: a column with so many behind it in its chunk is kept as far.
+    """The columns of a row's own chunk, as terms: one for each place in the chunk, a column with n behind it in its
+    chunk is kept by the rows up to distance n.
 
     >>> chunk_terms(2)
     (Term(d_from=0, d_to=2, every=2), Term(d_from=-1, d_to=1, every=2, offset=1))
@@ -57,7 +58,7 @@ def chunk_terms(chunk: int) -> tuple[Term, ...]:
 
 
 def joined(spans: Iterable[tuple[int, int | None]]) -> tuple[tuple[int, int | None], ...]:
-    """The same distances low <= x < high (None: without end) in as few spans as can be, rising.
+    """The same distances low <= x < high (None: without end) in the fewest ranges, rising.
 
     >>> joined([(9, None), (0, 4), (3, 6), (12, 14)])
     ((0, 6), (9, None))

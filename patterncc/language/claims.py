@@ -11,7 +11,8 @@ from patterncc.language.source import BAD, Path
 
 
 class Reporter(Protocol):
-    """Takes a mistake at a path of the file; `earlier` is the path of what it clashes with."""
+    """A function that records a mistake at a path of the file. `earlier` is the path of the value that it conflicts
+    with."""
 
     def __call__(
         self,
@@ -27,7 +28,8 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Claims:
-    """What each selector claims (None: unknown, a mistake stands in the way), and what none does."""
+    """The numbers that each selector claims (None: unknown because of a mistake), and the numbers that no selector
+    claims."""
 
     chosen: tuple[tuple[int, ...] | None, ...]
     unclaimed: tuple[int, ...]

@@ -63,7 +63,7 @@ class Entry:
         return self._shards[key]
 
     def work(self, layers: int) -> int:
-        """What evaluating the entry for so many layers takes: 16 for each stride and each shard, 1 for each index."""
+        """The cost of evaluating the entry for `layers` layers: 16 for each stride and each shard, 1 for each index."""
         heads = len(self.heads or ())
         shards = (heads if self._by_head or self._uses[0] or self._uses[1] else 1) * (layers if self._uses[2] else 1)
         strides, ends = _known(self.written.strides), self.written.globals

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def evaluate(entry: Entry, at: tuple[int, int, int] | None, position: int) -> Resolved:
-    """The entry's parts as numbers at (h, g, l), for its head number `position`; what is wrong is reported.
+    """The entry's parts as numbers at (h, g, l), for its head number `position`; mistakes are reported.
 
-    Without `at`, only what holds for every head and layer is looked at.
+    Without `at`, only values that are the same for every head and layer are checked.
     """
     return _Evaluation(entry, at, position).shard()
 
 
 class _Evaluation:
-    """An entry at one (h, g, l). Without: only what holds for all of them is checked."""
+    """An entry at one (h, g, l). Without one, only values that are the same for all of them are checked."""
 
     def __init__(self, entry: Entry, at: tuple[int, int, int] | None, position: int) -> None:
         self._entry, self._at, self._position = entry, at, position
@@ -81,7 +81,7 @@ class _Evaluation:
         return None
 
     def _where(self, *numbers: Expression | None) -> str:
-        """At which head and layer, if that matters to any of the numbers."""
+        """The head and layer for messages, "" where none of the numbers depends on them."""
         if self._at is None or not any(number and number.names for number in numbers):
             return ""
         return " at h = {}, g = {}, l = {}".format(*self._at)

@@ -1,4 +1,4 @@
-"""Every kind of value that the language has: how it is read, what is said when it is wrong, and its JSON Schema."""
+"""Every kind of value of the language: how it is read, the message when it is wrong, and its JSON Schema."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SELECTOR_SCHEMA: Schema = {
 
 @dataclass(frozen=True)
 class Length:
-    """So many blocks or tokens."""
+    """A number of blocks or of tokens."""
 
     number: Expression
     unit: Literal["blocks", "tokens"] = "blocks"
@@ -68,7 +68,7 @@ class Indices:
 
     @property
     def count(self) -> int:
-        """Numbers in the range, at most so many as are allowed."""
+        """How many numbers the range has, capped at the limit."""
         size = 1 if self.last is None else self.last.evaluate(0, 0, 0) - self.first.evaluate(0, 0, 0) + 1
         return min(size, MOST_INDICES)
 

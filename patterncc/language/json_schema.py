@@ -19,7 +19,8 @@ def json_schema() -> dict[str, Any]:
 
 
 def _tidy(node: Any) -> Any:
-    """Without the null that stands for a key left out: a key that is written has a value."""
+    """The schema without `null`, which pydantic adds for keys that may be left out: a key that is written has a
+    value."""
     if isinstance(node, list):
         return [_tidy(item) for item in node]
     if not isinstance(node, dict):

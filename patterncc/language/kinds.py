@@ -19,12 +19,12 @@ Schema = dict[str, Any]
 
 
 def must_be(expected: str, help: str | None = None) -> PydanticCustomError:
-    """A wrong value, said as `<key> is <value>; it must be <expected>`."""
+    """The error of a wrong value, with the message `<key> is <value>; it must be <expected>`."""
     return PydanticCustomError("must_be", "{expected}", {"expected": expected, "help": help})
 
 
 def mistake(message: str, help: str | None = None, inside: tuple[int, int] | None = None) -> PydanticCustomError:
-    """A wrong value, in words of its own; `inside` marks columns of its text."""
+    """The error of a wrong value with a message of its own; `inside` marks columns of its text."""
     return PydanticCustomError("mistake", "{message}", {"message": message, "help": help, "inside": inside})
 
 

@@ -122,7 +122,7 @@ def _validated(document: Document) -> Pattern | None:
 
 
 def _note_mistake(found: Any, document: Document, noted: set[Path]) -> None:
-    """Note one of pydantic's errors in our words, and put BAD where it was."""
+    """Record one of pydantic's errors in the language's own words, and put BAD in the place of its value."""
     path, missing = _walk(document.data, found["loc"])
     kind = found["type"]
     if kind == "missing" and missing is not None:

@@ -1,4 +1,4 @@
-"""An explicit mask from a `.npy` file: read only from the pattern's own folder, checked before it is believed."""
+"""An explicit mask from a `.npy` file: read only from the pattern's own folder, and checked before use."""
 
 from __future__ import annotations
 

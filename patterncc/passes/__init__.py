@@ -5,7 +5,7 @@
     normalise       Classes → Classes     each layout in its shortest form, so that more of them are equal
     choose_plan     Classes → Plan        the closed form where every class has one, else the table
 
-and what these, the analyses and the commands ask of a single layout:
+and functions of a single layout, which these, the analyses and the commands use:
 
     closed_form     Layout → ClosedForm   bands of distances with residues; None where arithmetic cannot say it
     lower_table     Layout → Table        the columns of every row, for a given number of rows

@@ -1,4 +1,4 @@
-"""Say in a few integers, valid for every length, which blocks a layout keeps whole."""
+"""Write the blocks that a layout keeps whole as a few integers, valid for every length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write each layout in its shortest form, and give one class to those that then say the same."""
+"""Write each layout in its shortest form, and merge the classes whose layouts are then equal."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def normal_layout(layout: Layout, *, causal: bool, block: int) -> Layout:
 
 
 def _joined(layout: Layout) -> Layout:
-    """The same distances in as few bands as can be; those from 0 on are the window."""
+    """The layout with its bands joined into the fewest; a band that begins at 0 becomes the window."""
     spans = [*layout.bands, *([(0, layout.window[0])] if layout.window else [])]
     bands = joined(spans)
     if bands[0] == (0, None):
@@ -74,7 +74,7 @@ def _joined(layout: Layout) -> Layout:
 def _bands(
     bands: tuple[tuple[int, int | None], ...], terms: tuple[Term, ...], block: int
 ) -> tuple[tuple[int, int | None], ...]:
-    """The bands all of whose blocks are not kept whole by one of the terms."""
+    """The bands that are not redundant: some block that they touch is not kept whole by the terms."""
     left = []
     for band in bands:
         (term,) = touched_terms(Layout(bands=(band,)), causal=True, block=block)
@@ -84,7 +84,7 @@ def _bands(
 
 
 def _window(window: tuple[int, int], terms: tuple[Term, ...], causal: bool, block: int) -> tuple[int, int] | None:
-    """The window without a side all of whose blocks are kept whole; None when neither side is left."""
+    """The window without the sides whose blocks are all kept whole by terms; None when neither side is left."""
     before, after = window
     back = Term(d_from=None if causal else 0, d_to=ceil_div(before - 1, block) + 1)
     ahead = Term(d_from=-ceil_div(after - 1, block), d_to=1)

@@ -49,7 +49,7 @@ def resolve_heads(pattern: Pattern) -> Layouts:
 
 
 def _key(shard: Resolved) -> object:
-    """What two shards have in common when they are equal; masks are told apart by identity."""
+    """A key that is equal for equal shards; masks are compared by identity."""
     strides = tuple([(s.every, s.offset, s.width, s.anchor, s.distance_from, s.distance_to) for s in shard.strides])
     parts = (shard.dense, shard.local, shard.local_tokens, shard.sink, shard.sink_tokens, shard.random)
     parts += shard.chunk, shard.bands

@@ -1,4 +1,4 @@
-"""Whole pictures of a pattern: what stands where."""
+"""Whole pictures of a pattern: panels, plots and legends, and their places."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def part_cells(layout: Layout, classes: Classes, rows: int) -> list[list[str | N
 
 
 def _legend(scene: Scene, layouts: Iterable[Layout], y: float) -> float:
-    """A line of swatches; gives the place after it."""
+    """Add a line of swatches to the scene; returns the y after it."""
     x = float(MARGIN)
     for word, colour in swatches(layouts, FIELD, PAPER):
         scene.add(Rectangle(x, y - 10, 12, 12, colour, 2), Label(x + 18, y, word, 12, QUIET))

@@ -38,7 +38,7 @@ def html(classes: Classes, *, rows: int, about: str, layer: int = 0, head: int |
 
 
 def data(classes: Classes, *, rows: int, about: str, layer: int, head: int | None) -> dict[str, Any]:
-    """Everything that the page knows, as plain data."""
+    """The page's data as plain values."""
     kinds = layer_classes(classes)
     row_of = {layer: k for k, kind in enumerate(kinds) for layer in kind.layers}
     places: dict[int, tuple[int, int]] = {}
@@ -90,7 +90,7 @@ def part_data(layout: Layout) -> list[dict[str, Any]]:
 
 
 def _mask(mask: Mask) -> dict[str, Any]:
-    """As much of a mask as the page can show."""
+    """The mask cut to what the page can show."""
     import numpy as np
 
     bits = np.unpackbits(np.frombuffer(mask.bits, np.uint8), count=mask.rows * mask.columns)

@@ -1,4 +1,4 @@
-"""What a picture consists of, in points: composed once, painted as SVG or as PNG."""
+"""The shapes of a picture, in points: composed once, painted as SVG or as PNG."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def swatches(layouts: Iterable[Layout], field: str, paper: str | None = None) ->
 
 
 def few(counts: Iterable[int], most: int = 8) -> list[int]:
-    """At most `most` of some numbers of heads, ascending: none, the fewest and the most are among them.
+    """At most `most` of the counts, ascending; always with 0, the smallest and the largest.
 
     >>> few(range(13), 7), few([2, 5])
     ([0, 1, 3, 5, 7, 9, 12], [2, 5])

@@ -1,4 +1,5 @@
-"""A temporary folder beside what is made, in a folder of the user's; the next maker sweeps what a killed one left.
+"""Temporary folders beside a target in a user's folder. The next process that writes the target removes those that
+killed processes left.
 
 .<name>-<8 characters>/    lock, held while its maker lives; new, what is made; old, what it takes the place of
 """
@@ -22,7 +23,8 @@ PATIENCE_S = 3600  # for a folder without a lock: one is made an instant after t
 
 @contextmanager
 def building(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`, removed at the end; first, those that killed makers of `target` left there."""
+    """A new folder beside `target`, removed at the end. First, folders that killed writers of `target` left are
+    removed."""
     sweep(target)
     room = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
@@ -33,8 +35,8 @@ def building(target: Path) -> Iterator[Path]:
 
 
 def sweep(target: Path) -> None:
-    """Remove temporary folders of makers of `target` that are no more; an earlier `target` that one of them had moved
-    away, and had put nothing in the place of, is moved back."""
+    """Remove the temporary folders of writers of `target` that no longer run. Where such a writer had moved the earlier
+    `target` away and not yet put a new one in its place, the earlier one is moved back."""
     names = re.compile(re.escape(f".{target.name}-") + "[a-z0-9_]{8}")
     for left in sorted(path for path in target.parent.iterdir() if names.fullmatch(path.name)):
         with suppress(OSError):

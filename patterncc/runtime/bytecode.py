@@ -24,7 +24,7 @@ HASH = 32  # bytes
 
 
 def read(folder: Path, module: str, source: bytes, path: str) -> CodeType | None:
-    """The code of a module's source that would be at `path`; None when it is not there, or not right."""
+    """The stored code of a module whose source is at `path`; None when there is none or it is damaged."""
     file = folder / FOLDER / _name(module)
     if doubt(file.parent) or doubt(file):
         return None
@@ -42,7 +42,8 @@ def read(folder: Path, module: str, source: bytes, path: str) -> CodeType | None
 
 
 def write(folder: Path, module: str, source: bytes, path: str, code: CodeType) -> None:
-    """Keep the code where that can be written, whole or not at all; never in a folder that was removed meanwhile."""
+    """Store the code, whole or not at all. Nothing is written where the folder takes nothing or was removed
+    meanwhile."""
     if sys.dont_write_bytecode:
         return
     rest = _facts(source, path) + marshal.dumps(code)
@@ -73,7 +74,7 @@ def _is_right(data: bytes) -> bool:
 
 
 def _facts(source: bytes, path: str) -> bytes:
-    """All that code depends on, hashed."""
+    """The hash of everything that the code depends on."""
     facts = repr((MAGIC_NUMBER, sys.flags.optimize, hashlib.sha256(source).digest(), path))
     return hashlib.sha256(facts.encode("utf-8", "surrogatepass")).digest()
 

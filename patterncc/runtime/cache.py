@@ -228,7 +228,7 @@ class Cache:
         return Entry(name, digest, folder / name, root=self.root)
 
     def _identity(self, digest: str) -> tuple[int, ...] | None:
-        """Which folder it is that stands there; None where there is none."""
+        """The identity (device, inode) of the entry's folder; None where there is none."""
         try:
             found = (self.packages / digest).stat()
         except OSError:
@@ -278,7 +278,7 @@ def _default() -> Path:
 
 
 def _close(folder: Path) -> None:
-    """Keep everybody else from writing what lies in the folder, whatever the umask was."""
+    """Take the write permission of group and others from the folder and all in it, whatever the umask was."""
     for path in folder.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
 

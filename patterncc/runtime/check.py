@@ -1,4 +1,4 @@
-"""The compiled package against the definition: its masks and tables exactly, its attention up to rounding."""
+"""The compiled package compared with the reference: its masks and tables exactly, its attention up to rounding."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _attention(
 def _kernel(
     pattern: Pattern, classes: Classes, packages: dict[str, Any], layers: tuple[int, ...], length: int
 ) -> Verdict:
-    """So are the kernels, with each form of the index map."""
+    """Each form of the kernels gives dense attention under the definition's mask."""
     if _has_gpu():
         return _compared("kernel", pattern, classes, packages, layers, length, "cuda", HALF_TOLERANCE)
     with interpreting():

@@ -1,4 +1,4 @@
-"""The patterns that patterncc ships, and what a person means by PATTERN: a file, or the name of a shipped one."""
+"""The patterns that patterncc ships, and the file that an argument PATTERN refers to: a path, or a shipped name."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ def latest(name: str, cache: Cache, build: Build) -> Entry | None:
 
 
 def _of_file(name: str, note: Note, build: Build) -> Entry | None:
-    """What the file gives now; None without a file, when it has another name by now, or the cache takes nothing."""
+    """The entry of the file as it is now; None where there is no file, it has another name by now, or the cache takes
+    nothing."""
     if note.source is None or not os.path.isfile(note.source):
         return None
     try:
@@ -52,7 +53,7 @@ def _of_file(name: str, note: Note, build: Build) -> Entry | None:
 
 
 def _again(name: str, note: Note, why: str, cache: Cache, build: Build) -> Entry:
-    """In the place of an entry that is damaged or gone."""
+    """The entry that replaces one that is damaged or gone: built again, or the newest whole one of the name."""
     why = why or f"the entry {note.digest[:12]} of {name} is gone"
     try:
         text = Manifest.read((cache.packages / note.digest / name / FILE).read_bytes()).source

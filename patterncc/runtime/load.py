@@ -94,8 +94,8 @@ class Finder:
 
 
 def _spec(name: str, entry: Entry, inner: str) -> ModuleSpec:
-    """The module or folder `inner` of the package, "" for the package itself; ModuleNotFoundError for one that the
-    package does not have, whatever lies in its folder by now."""
+    """The import spec of the module or folder `inner` of the package, "" for the package itself. Raises
+    ModuleNotFoundError for one that the manifest does not list, whatever lies in the folder by now."""
     for file in (f"{inner}/__init__.py".removeprefix("/"), f"{inner}.py"):
         if file in entry.contents:
             path = entry.path / file
@@ -108,7 +108,7 @@ def _spec(name: str, entry: Entry, inner: str) -> ModuleSpec:
 
 
 def _in_cache(name: str) -> Entry | None:
-    """The entry of a module's name: what another process pickled is found again."""
+    """The entry that a module's name refers to, so that objects pickled by another process can be loaded."""
     found = re.fullmatch(rf"{re.escape(PARENT)}\.(\w+)_([0-9a-f]{{{DIGITS}}})", name)
     for entry in Cache.of_user().entries() if found else []:
         if found and entry.name == found[1] and entry.digest.startswith(found[2]):

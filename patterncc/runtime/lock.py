@@ -1,4 +1,4 @@
-"""One process at a time, by a lock that the system releases when its holder dies."""
+"""A lock between processes that the system releases when its holder dies."""
 
 from __future__ import annotations
 

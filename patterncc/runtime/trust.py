@@ -1,4 +1,4 @@
-"""Whether what lies in the cache may run here: nobody but its user and root can have written it.
+"""Whether files of the cache may be run: only files that nobody but this user and root can have written.
 
 One rule for every read of code, and for the notes that lead to it: from the cache's root down to the file, everything
 belongs to this user or to root, and neither its group nor others may write it. Where a system has no such owners, there
@@ -32,7 +32,8 @@ def check_trust(root: Path, path: Path) -> None:
 
 
 def doubt(place: Path) -> tuple[str, str] | None:
-    """Why what lies there may not run, and how to mend that; None where it may. A link counts with what it leads to."""
+    """The reason why a file may not be run, and how to mend that; None where it may. A link is judged with its
+    target."""
     if not hasattr(os, "geteuid"):
         return None
     try:

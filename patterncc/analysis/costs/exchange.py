@@ -43,7 +43,7 @@ def exchanged_tokens(kept: tuple[Layout, ...], block: int, length: int, devices:
 
 
 def dense_exchange(block: int, length: int, devices: int, causal: bool) -> int:
-    """The same of a head that keeps everything.
+    """`exchanged_tokens` of a head that keeps everything.
 
     >>> dense_exchange(64, 1000, 4, causal=True), dense_exchange(64, 1000, 4, causal=False)
     (1536, 3000)
@@ -66,8 +66,8 @@ def runs_of(rows: int, devices: int) -> list[tuple[int, int]]:
 def _asked(
     rows: int, devices: int, bound: int, period: int, causal: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Columns that are asked about, device by device, for how many each stands, and the device's rows first .. stop-1:
-    four arrays."""
+    """Four arrays: the columns to test, device by device; how many columns each stands for; and the first and
+    stop row of that device."""
     parts = [np.zeros((4, 0), np.int64)]
     for first, stop in runs_of(rows, devices):
         for low, high in ((0, first),) if causal else ((0, first), (stop, rows)):
@@ -78,8 +78,8 @@ def _asked(
 
 
 def _columns(low: int, high: int, bound: int, period: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns that stand for all of low .. high-1, which lie all before or all behind fixed rows, and for how many each
-    stands.
+    """Columns that represent all of low .. high-1, and how many columns each represents. All of low .. high-1 lie
+    before, or all lie behind, the rows in question.
 
     Columns at least `bound` from 0 and from the rows are only seen at distances >= bound (<= -bound), so whether one of
     the rows keeps them depends on j mod period. The last column stands for itself.

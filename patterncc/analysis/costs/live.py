@@ -78,7 +78,8 @@ class Live:
         return total + turns * self._growth() + int((self.last[known - self.period :][:rest] == FOREVER).sum())
 
     def peak(self, length: int, curve: tuple[np.ndarray, np.ndarray] | None = None) -> int:
-        """The most that is live after any number of tokens up to `length`. `curve`: that of so many rows or more."""
+        """The largest number of live keys after any number of tokens up to `length`. `curve` may be given if it
+        has been computed for at least as many rows."""
         rows = -(-length // self.block)
         lengths, counts = curve or self.curve(min(rows, len(self.last) - 1))
         if self.period:  # the latest length that is a whole number of periods away has the most
@@ -92,7 +93,8 @@ class Live:
         return int((self.last[self.start : self.start + self.period] == FOREVER).sum())
 
     def curve(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """(lengths, live keys) at the ends of the blocks 0 .. rows-1 and wherever the window's edge bends the curve."""
+        """(lengths, live keys) at the ends of the blocks 0 .. rows-1 and where a window's far end crosses an edge of a
+        block."""
         block = self.block
         edges = {0, block - 1, *((self.before + k) % block for k in (-2, -1, 0) if self.before)}
         n = np.arange(rows)
@@ -131,7 +133,7 @@ class Live:
         return sink + window
 
     def _offsets(self) -> list[int]:
-        """Distances of the blocks that a window may hold in part."""
+        """Distances (in blocks) of the blocks that a window holds in part."""
         far = self.before // self.block
         return sorted({0, *range(max(far - 1, 0), far + 2)}) if self.before else []
 
@@ -140,7 +142,8 @@ class Live:
 
 
 def _as_read(layout: Layout) -> Layout:
-    """What keeps as many keys live: a band lets later rows attend all that a window of its far end would."""
+    """A layout with equally many live keys whose bands are windows: later rows attend all that a window as long as the
+    band's far end would hold."""
     if not layout.bands:
         return layout
     if layout.bands[-1][1] is None:
@@ -165,7 +168,7 @@ def live_of(kept: list[Layout] | tuple[Layout, ...], block: int, rows: int) -> L
 
 @dataclass(frozen=True)
 class Held:
-    """Of heads that share one KV head: live keys after N tokens, the most ever live, columns never dropped."""
+    """What one KV head holds: the live keys after N tokens, their peak, and the columns that are never dropped."""
 
     tokens: int
     peak: int
@@ -173,7 +176,8 @@ class Held:
 
 
 def held(kept: tuple[Layout, ...], block: int, length: int) -> Held:
-    """What is held after `length` tokens; of heads that come from others by a move, by what those hold.
+    """Live keys after `length` tokens, their peak and the columns that are never dropped. Heads whose layouts are moved
+    copies of others (`moved`) are computed from those.
 
     >>> held((Layout.parse("d<2 | j%4==1"),), 16, 160)
     Held(tokens=64, peak=64, forever=3)

@@ -1,4 +1,4 @@
-"""Layouts that differ by where their stride begins alone: counted once, for all of them.
+"""Layouts that differ only in where their strides begin: one of them is counted, the others follow by a move.
 
 Theorem (moved). Causal; let every part be bounds on d = i - j, or a window, or a column residue without bounds, and
 `near` all but the residues. Let L_e be the layout whose residues all begin e later than those of L_0, none of them
@@ -23,8 +23,8 @@ PLAIN = Term()
 
 @dataclass(frozen=True)
 class Moved:
-    """The layouts `first`, their residues `by` blocks later; `near`: what of them has no residue, `reach` blocks far
-    at most."""
+    """The layouts `first` with their residues `by` blocks later. `near` are the parts without a residue; they reach
+    `reach` blocks back at most."""
 
     first: tuple[Layout, ...]
     near: tuple[Layout, ...]
@@ -34,7 +34,7 @@ class Moved:
 
 @lru_cache(maxsize=1 << 14)
 def moved(layouts: tuple[Layout, ...], block: int) -> Moved | None:
-    """How the layouts come from others by a move; None where the theorem does not speak of them.
+    """The move that makes these layouts from simpler ones; None where the theorem does not apply.
 
     >>> print(*moved((Layout.parse("d<2 | j%8==3"), Layout.parse("d<2 | j%8==5")), 64).first, sep="; ")
     d<2 | j%8==0; d<2 | j%8==2
@@ -69,5 +69,5 @@ def moved(layouts: tuple[Layout, ...], block: int) -> Moved | None:
 
 
 def _placed(term: Term) -> bool:
-    """Whether it is bound to some rows or columns."""
+    """Whether the term has bounds on rows or columns, so that a move changes it."""
     return (term.j_from, term.j_to, term.i_from, term.i_to) != (None, None, None, None)

@@ -34,7 +34,7 @@ class Price:
 
 
 def price(classes: Classes, length: int = LENGTH, dtype: str = "bf16") -> Price:
-    """The price of a pattern; what it takes depends on its distinct layouts alone.
+    """The price of a pattern at `length` tokens. The time it takes depends only on the number of distinct layouts.
 
     >>> from patterncc.ir.layout import Layout
     >>> price(Classes("x", 64, True, 128, 2, 1, (Layout.parse("d<16 | j%16==3"),), ((0, 0),)), 131_072)
@@ -63,7 +63,7 @@ def price(classes: Classes, length: int = LENGTH, dtype: str = "bf16") -> Price:
 
 
 def amount(x: float, unit: str, step: int) -> str:
-    """Three digits, four where three would need an exponent.
+    """A number with its unit in three digits (four where three would need an exponent).
 
     >>> amount(1536, "B", 1024), amount(1_024_000, "B", 1024), amount(999.7e9, "FLOP", 1000), amount(48, "B", 1024)
     ('1.5 KiB', '1000 KiB', '1000 GFLOP', '48 B')

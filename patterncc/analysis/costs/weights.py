@@ -95,7 +95,7 @@ def weights(layout: Layout, causal: bool, block: int, rows: int, budget: Budget 
 
 
 def _by_move(found: Moved, block: int, rows: int) -> Weights:
-    """The weights of a layout that comes from another by a move of its residues."""
+    """The weights of a layout that is another one with its residues moved."""
     by, (whole, near) = min(found.by, rows), (_once(x[0], block, rows) for x in (found.first, found.near))
     blocks, tokens = near.blocks.copy(), near.tokens.copy()
     blocks[by:] += (whole.blocks - near.blocks)[: rows - by]
@@ -195,7 +195,8 @@ def _sieved(arcs: frozenset[Arc], low: int, count: int) -> np.ndarray:
 
 
 def _convolved(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How often each sum of indices occurs. The transform's error is far below 1/2 for counts up to 2**30."""
+    """The convolution of two count arrays, rounded to whole numbers. The Fourier transform's error is far below 1/2 for
+    counts up to 2**30."""
     size = len(a) + len(b) - 1
     spectrum = np.fft.rfft(a.astype(float), size) * np.fft.rfft(b.astype(float), size)
     return np.rint(np.fft.irfft(spectrum, size)).astype(np.int64)
@@ -216,7 +217,7 @@ def _whole_pairs(layout: Layout, whole: Union, i: np.ndarray, j: np.ndarray) -> 
 
 
 def _drawn(layout: Layout, whole: Union, rows: int, causal: bool) -> np.ndarray:
-    """The rows of the block pairs that random and mask parts add to the terms."""
+    """The rows of the block pairs that random and mask parts keep and the terms do not."""
     pairs: list[np.ndarray] = [np.zeros((0, 2), np.int64)]
     if layout.random:
         drawn = draw_rows(layout.random, np.arange(rows))

@@ -27,7 +27,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Turned:
-    """A property that one pattern has and the other does not (None: undecided)."""
+    """A property whose verdict differs between the two patterns (None: undecided)."""
 
     property: str
     scope: str

@@ -54,8 +54,8 @@ def explanations(
     mended: dict[tuple[str, str], tuple[Mend, ...]] | None = None,
     name_layers: bool = True,
 ) -> tuple[str, ...]:
-    """Why verdicts are what they are, a line each; what is said of several layers is said once, and of which. `mended`
-    keeps the mends of a property at a scope from one call to the next."""
+    """One line for each reason why a verdict fails or is undecided. Layers with the same reason share a line that names
+    them. `mended` keeps the mends of a (property, scope) from one call to the next."""
     of = {} if mended is None else mended
     layers: dict[str, list[int]] = {}
     for verdict in verdicts:

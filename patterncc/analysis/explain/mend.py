@@ -32,8 +32,8 @@ QUICK = Budget(
 
 @dataclass(frozen=True)
 class Change:
-    """One edit: in words, and the keys of the file it sets (path, value). `model`: it is for coverage by all layers
-    together; `other`: the model itself must have other KV heads."""
+    """One edit: its text, and the keys that it sets in the file, as (path, value). `model`: after it, all layers
+    together cover everything. `other`: it needs a model with another number of KV heads."""
 
     text: str
     edits: tuple[tuple[tuple[str | int, ...], Any], ...]
@@ -55,10 +55,11 @@ class Mend:
 
 
 def mends(pattern: Pattern, verdict: Verdict, limit: int = 5, length: int = LENGTH) -> tuple[Mend, ...]:
-    """Changes after which the verdict's property holds at its scope in every layer: the fewest first, of equally many
-    the one that keeps the smallest KV cache at `length` tokens, and the least work; one of a kind. After
-    them, where a layer is to cover everything and a stride's offset can turn with the layers instead: then all layers
-    together cover it (`coverage: model`). Changes that ask for another model come last.
+    """Up to `limit` mends: changes after which the verdict's property holds at its scope in every layer.
+
+    They are ordered by the number of changes, then by the KV cache that is kept at `length` tokens, then by the work;
+    one of each kind is listed. Next come mends that let all layers together cover everything (`coverage: model`) by an
+    offset that rotates with the layer. Mends that need another model come last.
     """
     import yaml
 
@@ -186,7 +187,8 @@ def _turning(
     text: dict[str, Any],
     scope: str,
 ) -> Iterator[Change]:
-    """Offsets that turn with the layers: each KV head keeps few columns in a layer, all of them over some layers."""
+    """Changes to an offset that rotates with the layer: a KV head keeps few columns in each layer and all of them over
+    several layers."""
     promise = ((("promises", "coverage"), "model"),) if "coverage" in (text.get("promises") or {}) else ()
     for path, part, name in _places(where, entry):
         stride, kv_heads = part[name], pattern.kv_heads
@@ -203,13 +205,13 @@ def _turning(
 def _places(
     where: tuple[str | int, ...], entry: dict[str, Any]
 ) -> list[tuple[tuple[str | int, ...], dict[str, Any], str]]:
-    """The strides of an entry: where each stands, what it says, and how its length is called."""
+    """The strides of an entry, each as (path in the file, its mapping, the name of the key that holds its period)."""
     found = [(where, entry, "stride")] if "stride" in entry else []
     return [*found, *(((*where, "strides", n), part, "every") for n, part in enumerate(entry.get("strides") or ()))]
 
 
 def _offsets(offset: Any) -> Iterator[str]:
-    """Other offsets to try: counted by query head instead of KV head, and plainly by either."""
+    """Other offsets to try: the same one counted by query head instead of KV head, and `g` and `h` alone."""
     text = str(offset)
     by_head = "".join("h" if c == "g" else c for c in text)
     for candidate in dict.fromkeys([by_head, "h", "g"]):

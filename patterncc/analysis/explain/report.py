@@ -38,7 +38,7 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """What decides and what does not, in a sentence.
+        """One sentence: whether the deciding verdicts hold, and which of the others do not.
 
         >>> held, not_held = Verdict("rows", "head", (0,), True, ""), Verdict("coverage", "group", (0,), False, "")
         >>> Report("x", (held, not_held)).summary
@@ -112,8 +112,8 @@ def markdown(reports: Sequence[Report]) -> str:
 
 
 def junit(reports: Iterable[Report]) -> str:
-    """JUnit XML: a suite a pattern, a case a verdict. What decides against the pattern is a failure; the rest passes,
-    and what is undecided or merely informative is told in system-out."""
+    """JUnit XML with one suite a pattern and one case a verdict. Verdicts that decide against the pattern are failures.
+    The others pass; those that are undecided or only informative are listed in system-out."""
     from xml.sax.saxutils import escape, quoteattr  # which imports half of the network
 
     suites = []

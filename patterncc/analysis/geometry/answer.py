@@ -1,4 +1,4 @@
-"""What a search for a counterexample says: there is none, here is the smallest, or so far none."""
+"""The result of a search for a counterexample: there is none, this is the smallest, or none was found so far."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Answer:
 
 
 def first(answers: Iterable[Answer]) -> Answer:
-    """The answer to all the searches together.
+    """The answers of several searches combined into one.
 
     >>> first([Answer(), Answer((7, 1)), Answer((5, 2), settled=6)])
     Answer(pair=(5, 2), settled=6)

@@ -1,4 +1,4 @@
-"""How much work a proof may cost, and what is said when that does not suffice."""
+"""How much work a proof may cost, and the exception that is raised when that does not suffice."""
 
 from __future__ import annotations
 

@@ -71,7 +71,8 @@ def components(moduli: list[int]) -> list[list[int]]:
 
 
 def uncovered(held_ranges: HeldRanges, budget: Budget) -> Uncovered:
-    """What the arcs leave; no classes: they hold every integer. Raises Undecided.
+    """The integers that no arc holds, as residue classes; no classes when the arcs hold every integer. Raises
+    Undecided when the budget ends.
 
     >>> uncovered(((2, ((0, 1),)), (3, ((0, 1),))), Budget())
     Uncovered(classes=((1, 6), (5, 6)), complete=True)

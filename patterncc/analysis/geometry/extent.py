@@ -25,7 +25,8 @@ def extent(union: Union) -> tuple[int, int]:
 
 
 def column_extent(union: Union) -> tuple[int, int]:
-    """The same of what does not move with a pair (i, j) -> (i + 1, j + 1): bounds of j and i, and key residues.
+    """`extent` of only those conditions that change when a pair moves (i, j) -> (i + 1, j + 1): bounds on j and i, and
+    residues of keys.
 
     >>> from patterncc.analysis.geometry.union import union
     >>> from patterncc.ir.layout import Layout

@@ -1,4 +1,4 @@
-"""Random and mask parts, which only looking decides: block rows as Boolean arrays."""
+"""Random and mask parts, for which there is no closed form: they are evaluated row by row as Boolean arrays."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def kept_tokens(layout: Layout, causal: bool, block: int, tokens: int) -> np.nda
 
 
 def kept_together(whole: Union, causal: bool, block: int, tokens: int) -> np.ndarray:
-    """The same of several layouts together."""
+    """bool [tokens, tokens]: whether query token t attends key token u in any of several layouts."""
     blocks = -(-tokens // block)
     kept = kept_whole(whole, np.arange(blocks), blocks).repeat(block, 0).repeat(block, 1)[:tokens, :tokens]
     t, u = np.arange(tokens)[:, None], np.arange(tokens)[None, :]

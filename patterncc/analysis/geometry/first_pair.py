@@ -71,7 +71,7 @@ def first_pair(pieces: tuple[Piece, ...], other: Union, causal: bool, block: int
 def _further_down(
     pieces: tuple[Piece, ...], other: Union, causal: bool, block: int, row: int
 ) -> tuple[int, int] | None:
-    """Some pair at twice the row, or at twice that, and so on."""
+    """Some such pair in a row at twice, four times, ... the row, or None."""
     parts = len(pieces) + len(other.terms) + len(other.randoms) + len(other.masks)
     while (row := 2 * row) * parts <= FURTHER:
         found = first_in_rows(pieces, other, causal, block, row + 1, row + 1, start=row)
@@ -81,7 +81,7 @@ def _further_down(
 
 
 def _extent(pieces: tuple[Piece, ...], other: Union, budget: Budget) -> tuple[int, int, bool]:
-    """Rows and columns to look at, and whether no random or mask part reaches beyond."""
+    """(rows, columns) to evaluate one by one, and whether no random or mask part reaches beyond them."""
     parts = [*(part for part, _ in pieces), *other.randoms, *other.masks]
     masks = [part for part in parts if isinstance(part, Mask)]
     random = any(isinstance(part, Random) for part in parts)

@@ -1,7 +1,7 @@
-"""The boxes of the plane that terms leave: where no bound cuts, and no term keeps everything.
+"""The boxes of the plane that terms leave: no bound of a term cuts such a box, and no term keeps all of it.
 
-The search splits boxes at the terms' bounds, and is best first by a box's smallest row: who knows of a witness in some
-row never has a box opened that starts after it.
+The search splits boxes at the terms' bounds and always continues with the box of the smallest first row. So a caller
+who has found a witness in some row stops before any box that starts after that row is split.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ FEW = 2  # bounds: both of a window
 
 @dataclass(frozen=True)
 class Gap:
-    """A box that no bound cuts and no term keeps whole: what is left of it are the columns outside the key arcs at
-    distances outside the query arcs. `later`: if asked for, the terms that may keep a column of it in a later row."""
+    """A box that no bound cuts and no term keeps whole. The pairs that are left in it have a column outside the key
+    arcs and a distance outside the query arcs. `later`: the terms that may keep one of its columns in a later row
+    (filled only when `Gaps` was asked for them)."""
 
     box: Box
     key: frozenset[Arc]
@@ -32,7 +33,7 @@ class Gap:
 
 
 class Gaps:
-    """The gaps that terms leave in a region, in order of their first rows; each is looked for when it is asked for."""
+    """The gaps that terms leave in a region, in order of their first rows, found one at a time on demand."""
 
     def __init__(self, region: Box, terms: Iterable[Term], budget: Budget, *, later: bool = False) -> None:
         bounds = tuple((box_of(t), t) for t in set(terms) if t.width > 0)
@@ -86,7 +87,7 @@ def _arcs(active: Candidates, anchor: str) -> frozenset[Arc]:
 
 
 def meeting(box: Box, candidates: Candidates, budget: Budget) -> Candidates | None:
-    """The terms that may meet the box; None when those that keep it in all but residue keep every pair of it.
+    """The terms that may keep pairs of the box; None when they are proved to keep every pair of it.
 
     In a box that no bound cuts, ranges that overlap contain the box's: then every term returned is active throughout.
     """
@@ -106,9 +107,9 @@ def meeting(box: Box, candidates: Candidates, budget: Budget) -> Candidates | No
 
 
 def cut(box: Box, active: Candidates) -> tuple[Box, Box] | None:
-    """The box in two, at the middle bound that cuts it; None when no bound does.
+    """The box split in two at the middle one of the bounds that cut it; None when no bound does.
 
-    Few distances come first: one cut often takes off all that a window keeps, with whatever bounds lie in there.
+    Bounds on the distance are tried first: one such cut often removes everything that a window keeps.
     """
     d, j, i = set(), set(), set()
     for bounds, _ in active:

@@ -49,7 +49,7 @@ class Missing:
 
 
 def missing(kept: Iterable[Layout], causal: bool, block: int, budget: Budget = DEFAULT) -> tuple[Missing, ...]:
-    """What the layouts together never keep far from the start, nearest distances first.
+    """The block pairs far from the start that the layouts together never keep, nearest distances first.
 
     Blocks of which a window keeps any token count as kept; random and mask parts do not.
 

@@ -59,7 +59,8 @@ def first_outside(region: Term, terms: Iterable[Term], budget: Budget) -> Pair |
 
 
 def _asked(region: Term) -> tuple[frozenset[Arc] | None, frozenset[Arc] | None]:
-    """The region's own residue, as arcs that rule out the rest. None: it keeps nothing."""
+    """(key arcs, query arcs) that exclude everything outside the region's own residue; (None, None) when no pair has
+    that residue."""
     if region.width >= region.every:
         return frozenset(), frozenset()
     if region.width <= 0:
@@ -104,7 +105,7 @@ def _smallest(box: Box, key: frozenset[Arc], query: frozenset[Arc], budget: Budg
 def _bounded(
     search: Callable[..., int | None], arcs: frozenset[Arc], low: float, high: float, budget: Budget, row: int
 ) -> int | None:
-    """A search within row `row`: when it gives up, the rows before that one are settled."""
+    """`search`, whose Undecided says that the rows before `row` are settled."""
     if low >= high:
         return None
     try:
@@ -117,7 +118,7 @@ def _bounded(
 def _lifted(
     arcs: frozenset[Arc], low: int, high: float, budget: Budget, pair: Callable[[int], Pair | None], lift: int
 ) -> int | None:
-    """`first_free`, its Undecided turned into pairs and rows: x lies in row x + lift."""
+    """`first_free`, whose Undecided is turned from integers x into rows x + lift and pairs."""
     try:
         return first_free(arcs, low, high, budget)
     except Undecided as stop:

@@ -92,7 +92,7 @@ class Union:
 
     @property
     def opaque(self) -> bool:
-        """Whether there are parts that only looking decides."""
+        """Whether there are random or mask parts, which only evaluation decides."""
         return bool(self.randoms or self.masks)
 
     def spans(self, causal: bool) -> tuple[TokenRange, ...]:

@@ -100,7 +100,7 @@ def _one_way(a: Classes, b: Classes, kept: Layout, other: Layout, budget: Budget
 
 
 def _looked_at(a: Classes, b: Classes, x: Layout, y: Layout) -> tuple[Answer, Answer]:
-    """The first pair each way among the first tokens."""
+    """The first pair that only a keeps and the first that only b keeps, among the first tokens."""
     found: list[tuple[int, int] | None] = [None, None]
     for tokens in LOOKED_AT:
         kept_a, kept_b = kept_tokens(x, a.causal, a.block, tokens), kept_tokens(y, b.causal, b.block, tokens)

@@ -50,7 +50,7 @@ def coverage(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...
 
 
 def _order(answer: Answer) -> tuple[int, tuple[int, int], float]:
-    """Failures first, the smallest witness first of all; then the undecided."""
+    """A sort key: failures by their witness, then what is undecided, the earliest open row first, then what holds."""
     return (0 if answer.pair else 1, answer.pair or (0, 0), answer.settled)
 
 

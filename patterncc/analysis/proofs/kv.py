@@ -103,8 +103,9 @@ def first_return(kept: frozenset[Layout], causal: bool, block: int, budget: Budg
 
 
 def _beyond_a_gap(whole: Union, kept: frozenset[Layout], block: int, budget: Budget) -> Answer:
-    """The same where there are bands of distances beyond the window. If they, the window and sinks are all, the first
-    band of all after a gap takes up the first key that is no sink. Else token by token, up to LOOKED_AT."""
+    """`first_return` where there are bands of distances beyond the window. If the layouts have only bands, windows and
+    sinks, the nearest band behind a gap takes up the first key that is no sink; otherwise tokens are tried one by one,
+    up to LOOKED_AT."""
     window, low = whole.window[0] if whole.window else 0, whole.bands[0][0]
     sinks = [term.j_to * block for term in whole.terms if term.j_to is not None and term == Term(j_to=term.j_to)]
     whole = replace(whole, sink=max([whole.sink, *sinks]))
@@ -129,8 +130,8 @@ def _beyond_a_gap(whole: Union, kept: frozenset[Layout], block: int, budget: Bud
 
 
 def _begins_at_once(term: Term) -> bool:
-    """Whether the rows j, j + 1, ... that keep a column j by this term are the first ones, without a gap. If that is
-    so of every term, it is so of their union, with windows and sinks, too: nothing is taken up again."""
+    """Whether the rows that keep a column j by this term are j, j + 1, ... without a gap. If this holds for every term,
+    it holds for their union with windows and sinks: no dropped key is taken up again."""
     by_rows = term.width < term.every and term.anchor != KEY
     return not by_rows and (term.d_from or 0) <= 0 and (term.i_from or 0) <= 0
 
@@ -183,7 +184,8 @@ def _no_gap(region: Box, whole: Union, budget: Budget) -> bool:
 
 
 def _looked_at(whole: Union, gap: TokenRange, block: int, budget: Budget) -> Answer:
-    """Row by row, which columns have had a gap so far; random parts up to the budget, masks until they end.
+    """`first_return` row by row, noting which columns have had a gap so far: random parts up to the budget, masks until
+    they end.
 
     With masks alone a box of side 2 S + 3 P, S the largest bound and P a common period, decides: beyond it, a return
     moves to an earlier one by a period, as in `outside`.

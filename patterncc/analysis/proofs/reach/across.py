@@ -56,7 +56,7 @@ class Reached:
 
 
 def across(kept: list[Union], block: int, budget: Budget) -> Reached:
-    """Layers of a pattern that is not causal; random and mask parts are left out."""
+    """How many layers of a non-causal pattern reach every pair; random and mask parts are left out."""
     unseen = first_unseen(kept, block)
     if unseen is not None:
         return Reached(len(kept) + 1, None, Answer((0, unseen)))
@@ -101,8 +101,8 @@ def across(kept: list[Union], block: int, budget: Budget) -> Reached:
 
 
 def decides(bound: int, period: int, layers: int, budget: Budget) -> int:
-    """The length (in blocks if bound and period are) up to which so many layers must be composed; 0 when that exceeds
-    the budget."""
+    """The length up to which that many layers must be composed, in blocks if `bound` and `period` are in blocks; 0 when
+    it exceeds the budget."""
     blocks = 2 * (period + layers * (bound + 1)) + bound + 2
     return blocks if layers * blocks**3 <= budget.lengths else 0
 
@@ -165,7 +165,7 @@ def unconnected(
 
 
 def _followed(layers: Sequence[Layer], steps: Mapping[Layer, np.ndarray]) -> np.ndarray:
-    """[length, row]: where the layers in turn lead from each length's last row, by at least one real step."""
+    """bool [length, row]: the rows that the layers lead to from each length's last row, by at least one real step."""
     size = len(steps[layers[0]])
     inside, start = np.tri(size, dtype=bool), np.eye(size, dtype=bool)
     reached = np.zeros_like(inside)

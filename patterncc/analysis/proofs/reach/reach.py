@@ -68,7 +68,7 @@ def reach(classes: Classes, budget: Budget, within: int | None = None) -> tuple[
 
 
 def layers_to_reach(kept: list[Union], causal: bool, block: int, budget: Budget) -> Reached:
-    """How many of the layers it takes.
+    """The smallest number of layers that connect every pair, as bounds and an answer (`Reached`).
 
     Random and mask parts count as not kept when they would connect, which is safe for "enough"; what may hang on them
     is not claimed.
@@ -122,7 +122,8 @@ def _leave_some(layers: list[Union], causal: bool, block: int) -> bool:
 def _composed(
     asked: list[Union], alone: list[Answer], covering: int | None, causal: bool, block: int, budget: Budget
 ) -> Reached:
-    """By composing layers, for every length; the first that covers alone is the last one asked."""
+    """`layers_to_reach` by composing the layers, for every length. `covering` numbers the first layer that covers
+    alone: no later one is needed."""
     plain = [replace(layer, randoms=frozenset(), masks=frozenset()) for layer in asked]
     found = (_along if causal else across)(plain, block, budget)
     if covering is not None and (found.at_most is None or found.at_most > covering):
@@ -138,13 +139,13 @@ def _composed(
 
 
 def _alone(layer: Union, causal: bool, block: int, budget: Budget) -> Answer:
-    """What one layer leaves unconnected: coverage, but for t = u, which the residual connection takes."""
+    """What one layer leaves unconnected: coverage, except that t = u is connected by the residual path."""
     spans = (TokenRange(lag_from=1),) if causal else (TokenRange(lag_from=1), TokenRange(lag_to=0))
     return first_pair(tuple((Term(), span) for span in spans), layer, causal, block, budget)
 
 
 def _along(kept: list[Union], block: int, budget: Budget) -> Reached:
-    """Causal layers."""
+    """How many causal layers reach every pair."""
     if (pair := _windows(kept, block)) is not None:
         return Reached(len(kept) + 1, None, Answer(pair))
     distinct = dict.fromkeys(kept)

@@ -104,7 +104,8 @@ def _looked_at(layers: Sequence[Union], causal: bool, block: int, tokens: int) -
 
 
 def further(kept: Sequence[Union], block: int) -> Pair | None:
-    """Some unconnected pair of causal layers, of a query token twice as far as the last one that connects all."""
+    """Some pair that causal layers leave unconnected, found by doubling the query token; None if FURTHER pairs of work
+    show none."""
     row = TOKENS // block + 1
     squares = any(
         layer.opaque or any(t.anchor == QUERY and t.width < t.every for t in layer.terms)
