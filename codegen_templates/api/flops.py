@@ -1,4 +1,4 @@
-"""What torch.utils.flop_counter counts for the operators: products of the token pairs that are kept."""
+"""Formulas of torch.utils.flop_counter for the operators: they count the products of the token pairs that are kept."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def _paged(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int:
 
 
 def _of_gradient(formula: Any, *tensors: Any, **options: Any) -> int:
-    """Of dout, dlse, q, k, v, out, lse and the rest: scores once more, dq and dk; dv and the weights' gradients."""
+    """The formula of an operator's backward, whose arguments begin with dout, dlse, q, k, v, out, lse: three products
+    along q's dimension (scores again, dq, dk) and two along v's (dv and the gradient of the weights)."""
     return formula(*tensors[2:5], *tensors[7:], products=(3, 2), **options)
 
 
@@ -79,7 +80,8 @@ FORMULAS: dict[str, Any] = {
 
 
 def _work(pairs: int, products: tuple[int, int], q: Tensor, v: Tensor) -> int:
-    """A product adds and multiplies, along q's and k's dimension or along v's."""
+    """The operations of `products` = (products along q's and k's dimension, products along v's), a multiply and an add
+    each."""
     return 2 * pairs * (products[0] * q.shape[-1] + products[1] * v.shape[-1])
 
 
@@ -89,7 +91,7 @@ def _is_unknown(x: Tensor) -> bool:
 
 
 def _lengths(starts: Tensor, most: int) -> list[int]:
-    """Of all sequences; where they are not known, the longest there can be."""
+    """The lengths of all sequences; where they are not known, the longest possible ones."""
     if _is_unknown(starts):
         return [most] * (len(starts) - 1)
     return [b - a for a, b in pairwise(starts.tolist())]
@@ -103,7 +105,7 @@ def _pairs(layer: int, head_offset: int, heads: int, q_start: int, q_len: int, k
 
 @lru_cache(maxsize=256)
 def _kept(klass: int, q_start: int, q_len: int, kv_start: int, kv_len: int) -> int:
-    """Of one class: whole blocks by their sizes, the others token by token."""
+    """The token pairs that one class keeps: whole blocks by their sizes, the others token by token."""
     if not q_len or not kv_len:
         return 0
     q_stop, kv_stop = q_start + q_len, kv_start + kv_len

@@ -29,7 +29,8 @@ _modules: dict[str, ModuleType] = {}
 
 
 class Package(ModuleType):
-    """A module that is copied as what it is, and pickled by its name: objects that hold it can be, too."""
+    """A module whose copies are the module itself and which is pickled by name, so that objects that hold it can be
+    copied and pickled."""
 
     def __copy__(self) -> Package:
         return self
@@ -72,7 +73,7 @@ def remember() -> None:
 
 
 def retire() -> None:
-    """Go on under another name: the package's is imported anew."""
+    """Rename this import's modules, since the package is imported anew under its name."""
     registry = _registry()
     registry.retired = number = getattr(registry, "retired", 0) + 1  # type: ignore[attr-defined]
     root = f"{REGISTRY}.{number}_{_name.replace('.', '_')}"

@@ -14,12 +14,12 @@ from ..checks.values import described
 def combine(
     outs: Sequence[Tensor] | Tensor, lses: Sequence[Tensor] | Tensor, *, packed: bool | None = None
 ) -> tuple[Tensor, Tensor]:
-    """What attention over all keys gives, from what it gave over disjoint parts of them: output and LSE.
+    """Output and LSE of attention over all keys, from those over disjoint parts of the keys.
 
     outs: of each part [..., dim]; lses: of each part [...], natural logarithms. Differentiable in both. A part without
     keys, with an LSE of -inf, adds nothing, whatever its output holds; without any keys the result is 0 and -inf.
     `packed`: the LSEs are as attention_varlen, attention_paged and decode give them, with heads before queries, and so
-    is the result's. It must be said, True or False, for packed outputs [n, n, dim], whose shape does not tell one from
+    is the result's. It must be given, True or False, for packed outputs [n, n, dim], whose shape does not tell one from
     the other.
     """
     if any(not isinstance(parts, Tensor | Sequence) or isinstance(parts, str) for parts in (outs, lses)):

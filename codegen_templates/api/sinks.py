@@ -10,7 +10,7 @@ from ..pattern import NAME, NEEDS_SINKS
 
 
 def check_sinks(sinks: Tensor | None, q: Tensor, heads: int) -> None:
-    """One number for every query head present, or none where the pattern does not ask for them."""
+    """Check that sinks hold one number for every query head present; the pattern decides whether they must be given."""
     if sinks is None:
         if NEEDS_SINKS:
             raise TypeError(

@@ -16,7 +16,7 @@ FUSED_BACKWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_fo
 
 
 def is_fused() -> bool:
-    """Whether torch's fused kernel is to be had, and computes these scores."""
+    """Whether torch's fused attention kernel is available and computes these scores."""
     return FUSED is not None and not SOFTCAP
 
 
@@ -29,7 +29,7 @@ class Mask:
 
     @staticmethod
     def of(kept: Tensor, dtype: torch.dtype) -> Mask:
-        """From bool [items or 1, queries, keys]."""
+        """The mask of bool [items or 1, queries, keys]."""
         kept = kept[:, None]
         empty = ~kept.any(-1)
         bias = torch.zeros(kept.shape, dtype=dtype, device=kept.device).masked_fill_(~kept, float("-inf"))

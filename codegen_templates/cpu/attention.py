@@ -43,7 +43,7 @@ def backward(*tensors: Any, **place: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, *, layer: int, scale: float, head_offset: int, q_start: int, kv_start: int
 ) -> tuple[Tensor, Tensor]:
-    """`forward`, but that NaN in what a row does not keep may reach it."""
+    """`forward` for finite tensors: NaN in keys or values that a row does not keep may reach its output."""
     asked()  # also where neither way is taken: a switch that is misspelt is said
     out = torch.empty_like(q)
     lse = torch.empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32), device="cpu")
@@ -110,7 +110,7 @@ def _backward(
     q_start: int,
     kv_start: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`backward`, but that NaN may reach what is not kept."""
+    """`backward` for finite tensors: NaN may reach gradients of pairs that are not kept."""
     if compiled.usable(q):
         where = compiled.Position(layer, head_offset, q_start, q.shape[2], kv_start, k.shape[2])
         return compiled.backward(q, k, v, out, lse, dout, dlse, where, scale)
@@ -163,7 +163,7 @@ def _backward(
 
 
 def _merge(step: Step, out: Tensor, lse: Tensor, out_part: Tensor, lse_part: Tensor, is_first: bool) -> None:
-    """Bring a part's result into that of the parts before it: the softmax over all of their keys."""
+    """Merge a part's result into `out` and `lse`, which then are the softmax over the keys of all parts so far."""
     out_part, lse_part = step.unflat(out_part, out), step.unflat(lse_part, lse)
     if is_first:
         step.write(out, out_part)
@@ -181,7 +181,7 @@ def _merge(step: Step, out: Tensor, lse: Tensor, out_part: Tensor, lse_part: Ten
 def _tasks(
     q: Tensor, kv_len: int, layer: int, head_offset: int, q_start: int, kv_start: int, done: tuple[int, ...] = ()
 ) -> list[tuple[Group, slice]]:
-    """What one thread works on at a time: some heads of some sequences."""
+    """The tasks of the threads: a task is some heads of some sequences."""
     tasks = []
     for group in plan(layer, q.shape[1], head_offset, q_start, q.shape[2], kv_start, kv_len, done):
         heads = len(group.heads) * len(group.heads[0])

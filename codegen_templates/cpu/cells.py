@@ -1,4 +1,4 @@
-"""How the rows of one span keep their columns: a number a block, from which columns are peeled off."""
+"""How the rows of a segment keep their columns: one number a block (a cell). Columns are taken from it call by call."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Cells:
 
     @staticmethod
     def of(classes: list[int], first: int, last: int, kv_start: int, kv_len: int) -> Cells:
-        """Of the query tokens first..last-1 and the keys that are there."""
+        """The cells of query tokens first..last-1 and the keys that are present."""
         rows = torch.arange(first // BLOCK, -(-last // BLOCK), device="cpu")
         stop = -(-(kv_start + kv_len) // BLOCK)
         stop = min(stop, int(rows[-1]) + 1) if CAUSAL else stop
@@ -71,7 +71,8 @@ class Cells:
         return Cells(classes, int(rows[0]), kv_start // BLOCK, cells, cut_column, cut_keys)
 
     def dense_rows(self) -> int:
-        """So many of the first rows keep every column up to their own. The first row is that of the first column."""
+        """The number of first rows that keep every column up to their own. The first row is that of the first
+        column."""
         kept = (self.cells == WHOLE) | (self.cells == DIAGONAL)
         later = torch.ones(kept.shape[1:], dtype=torch.bool, device="cpu").triu_(1)
         return int((kept | later).all(2).all(0).long().cumprod(0).sum())
@@ -162,7 +163,7 @@ class Kinds:
 
 
 def _runs(flags: list[bool]) -> Iterator[range]:
-    """Where the runs of True are."""
+    """The runs of True, as ranges."""
     at = 0
     for flag, same in groupby(flags):
         stop = at + len(list(same))
@@ -172,7 +173,7 @@ def _runs(flags: list[bool]) -> Iterator[range]:
 
 
 def _cells(klass: int, i: Tensor, j: Tensor) -> Tensor:
-    """How rows i [rows, 1] keep columns j [1, columns], whatever the length."""
+    """Cells of rows i [rows, 1] and columns j [1, columns], ignoring the length."""
     window, sink = CLASSES[klass]["window"], CLASSES[klass]["sink"]
     whole = keeps_blocks(klass, i, j)
     part = touches_blocks(klass, i, j)

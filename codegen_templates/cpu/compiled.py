@@ -1,4 +1,4 @@
-"""Attention on the CPU by the compiled kernels: what they are given, and which thread does what."""
+"""Attention on the CPU by the compiled kernels: their arguments, and the division of the work among threads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Strided(ctypes.Structure):
 
 
 class Problem(ctypes.Structure):
-    """What c/tiles.h says of it."""
+    """The struct `Problem` of c/tiles.h."""
 
     _fields_ = (
         *((name, Strided) for name in ("q", "k", "v", "out", "lse", "dout", "dlse", "dq")),
@@ -58,7 +58,7 @@ class Task(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Which part of the pattern the tensors are."""
+    """The part of the pattern that the tensors hold: layer, first head, and ranges of tokens."""
 
     layer: int
     head_offset: int
@@ -76,7 +76,7 @@ class Position(NamedTuple):
 
 
 def usable(q: Tensor) -> bool:
-    """Whether the kernels are to be had, and are what is fastest for q's type."""
+    """Whether the compiled kernels are available and the fastest choice for q's type."""
     if HAS_BANDS or q.dtype not in TYPES or (q.dtype != torch.float32 and has_half_products()):
         return False
     kernels = library()
@@ -107,7 +107,7 @@ def forward(
     """Output and LSE of these heads of q [batch, heads, q_len, dim], k and v [batch, kv_heads, kv_len, dim].
 
     With `pages`, int32 and contiguous, of one sequence, whose keys are in these of k and v [pages, kv_heads, page_size,
-    dim]. All that its length takes must be there: nobody looks.
+    dim]. The caller has checked that all pages exist.
     """
     tensors = {"q": q, "k": k, "v": v, "out": out, "lse": lse}
     classes = {place.klass(head) for head in heads}
@@ -224,7 +224,7 @@ def plan(klass: int, q_start: int, q_len: int, kv_start: int, kv_len: int) -> tu
 
 @lru_cache(maxsize=128)
 def _table(klass: int, first_row: int, rows: int, first_column: int, columns: int) -> Table:
-    """The same for a block's worth of lengths: a token more seldom changes it."""
+    """The columns of `plan`, for all lengths that end in one block: a further token rarely changes them."""
     return build(klass, torch.arange(first_row, rows, device="cpu"), torch.arange(first_column, columns, device="cpu"))
 
 

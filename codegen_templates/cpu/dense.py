@@ -1,4 +1,4 @@
-"""Heads that keep everything at a length: they need no plan, torch's own causal attention does them in one call."""
+"""Heads that keep everything at a length: torch's own causal attention computes them in one call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_ROWS = 256  # that are looked at; longer sequences are dense only by that t
 def dense_heads(
     layer: int, heads: int, head_offset: int, q_start: int, q_len: int, kv_start: int, kv_len: int
 ) -> tuple[int, ...]:
-    """Those of the heads present that keep all keys, up to their own, where queries and keys are the same tokens."""
+    """The heads present that keep all keys up to the query's own, if queries and keys are the same tokens."""
     if not is_fused() or not q_len or not kv_len or (CAUSAL and (q_start, q_len) != (kv_start, kv_len)):
         return ()
     span = min(q_start, kv_start) // BLOCK, -(-max(q_start + q_len, kv_start + kv_len) // BLOCK)
@@ -40,7 +40,7 @@ def _is_dense(klass: int, first: int, last: int) -> bool:
 def attend_dense(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, heads: tuple[int, ...], head_offset: int
 ) -> None:
-    """Attention of these heads over all keys, up to their own, into out and lse."""
+    """Write causal attention of these heads over all keys to out and lse."""
     for queries, keys in _runs(heads, head_offset):
         part = FUSED(q[:, queries], k[:, keys], v[:, keys], 0.0, CAUSAL, attn_mask=None, scale=scale)
         out[:, queries], lse[:, queries] = part

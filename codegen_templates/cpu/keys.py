@@ -1,4 +1,4 @@
-"""Keys and values where they lie in memory, and the kept ones brought together."""
+"""Keys and values where they lie in memory, and the kept ones gathered."""
 
 from __future__ import annotations
 

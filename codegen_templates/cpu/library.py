@@ -52,7 +52,7 @@ _found: list[tuple[ctypes.CDLL | None, str]] = []
 
 
 def asked() -> str:
-    """What PATTERNCC_CPU asks for, "" for nothing; ValueError if that is not known."""
+    """The value of PATTERNCC_CPU, "" if unset; ValueError for an unknown value."""
     if (choice := os.environ.get("PATTERNCC_CPU", "")) not in CHOICES:
         raise ValueError(f"PATTERNCC_CPU is {choice!r}; expected torch or compiled, or nothing")
     return choice
@@ -107,7 +107,8 @@ def _library() -> tuple[ctypes.CDLL | None, str]:
 def _built(
     sources: dict[str, bytes], flags: tuple[str, ...], name: str, folder: Path | None
 ) -> tuple[ctypes.CDLL | None, str]:
-    """Compile and load, and keep in the folder if there is one; whole or not at all, whoever else does the same."""
+    """Compile and load the library, and store it in `folder` if there is one: whole or not at all, also when several
+    processes do so at once."""
     chosen, of_chosen = _chosen()
     why = of_chosen or "there is no C compiler: install one, or the package ziglang"
     if folder is not None:
@@ -150,8 +151,8 @@ def _built(
 
 
 def _try(built: Path) -> None:
-    """ArithmeticError unless the library passes its trial, in a process of its own: one that dies there does not die
-    here, and one that makes subnormal numbers 0 as soon as it is loaded does it there."""
+    """Raise ArithmeticError unless the library passes its trial. The trial runs in a process of its own, so that a
+    crash, or a library that sets subnormal numbers to 0 when it is loaded, does not affect this one."""
     done = subprocess.run(
         [sys.executable or "python3", "-I", "-c", TRIAL, built],
         stdin=subprocess.DEVNULL,
@@ -166,7 +167,7 @@ def _try(built: Path) -> None:
 
 
 def _compilers() -> Iterator[list[str]]:
-    """Commands, the first one that works is taken."""
+    """The commands to try, in order."""
     chosen, of_chosen = _chosen()
     if chosen:
         yield chosen
@@ -180,7 +181,8 @@ def _compilers() -> Iterator[list[str]]:
 
 
 def _chosen() -> tuple[list[str], str]:
-    """The command that `$CC` is, of the program's full path, for it runs in another folder; and why it is none."""
+    """(command, reason): `$CC` as a command with the program's full path, since it runs in another folder; or the
+    reason why it is not usable."""
     text = os.environ.get("CC", "").strip()
     try:
         command = shlex.split(text)
@@ -197,7 +199,8 @@ def _chosen() -> tuple[list[str], str]:
 
 
 def _is_ours(*places: Path) -> bool:
-    """Whether nobody else can have written in any of these, from the cache's root down: what lies there runs here."""
+    """Whether only this user and root can write these files and their folders, from the cache's root down: their code
+    is run."""
     try:
         owners = {place.lstat().st_uid for place in places} | {place.stat().st_uid for place in places}
         return owners <= {os.geteuid(), 0} and not any(place.stat().st_mode & 0o022 for place in places)

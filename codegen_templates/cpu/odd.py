@@ -1,4 +1,4 @@
-"""Attention where some keys or values are not finite: rows that do not keep them are as if these were not there.
+"""Attention where some keys or values are not finite: they do not affect rows that do not keep them.
 
 Scores that are not kept get no weight, but 0 times NaN is NaN. So keys and values that are not finite are replaced by
 0, and what they are to the rows that keep them is put in afterwards. Which rows these are is asked of the same
@@ -23,7 +23,7 @@ def has_nan(*tensors: Tensor) -> bool:
 
 
 def forward(attend: Forward, q: Tensor, k: Tensor, v: Tensor, found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """What `attend(q, k, v)` gave, which has NaN, without what rows do not keep.
+    """The result `found` of `attend(q, k, v)`, in which rows are NaN only because of keys or values that they keep.
 
     A row is NaN, with its LSE, where it keeps a key of which any number is not finite; and where it keeps such a value,
     what a sum with it is.
@@ -74,5 +74,5 @@ def _keeping(attend: Forward, q: Tensor, k: Tensor, marked: Tensor) -> Tensor:
 
 
 def _zeros(x: Tensor) -> Tensor:
-    """Of a type in which a weight of one in two thousand million is above 0."""
+    """Zeros like x, in a type that can hold a weight of 1 / 2**31."""
     return torch.zeros(x.shape, dtype=torch.promote_types(x.dtype, torch.float32), device="cpu")

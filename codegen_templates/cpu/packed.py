@@ -134,12 +134,13 @@ def forward_paged(
 
 
 def _are_there(pages: Tensor, count: int) -> bool:
-    """Whether each is a page. Those that are not are left to torch's way: it reads only what is kept, or names them."""
+    """Whether every entry is the number of a page. If not, the torch path runs: it reads only pages that are kept, and
+    its error names the bad entry."""
     return not len(pages) or 0 <= int(pages.min()) <= int(pages.max()) < count
 
 
 def _nothing(q: Tensor) -> tuple[Tensor, Tensor]:
-    """What tokens of no sequence have, as padding is."""
+    """Output 0 and LSE -inf, the result for tokens of no sequence."""
     dtype = torch.promote_types(q.dtype, torch.float32)
     return torch.zeros_like(q), torch.full((q.shape[1], q.shape[0]), float("-inf"), dtype=dtype, device="cpu")
 

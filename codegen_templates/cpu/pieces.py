@@ -39,12 +39,12 @@ class Place:
         return x[self._at].unflatten(1, (len(self.group.heads), len(self.group.heads[0])))
 
     def room(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Where to make this part of x: in x itself, or in memory of its own where x is of another type."""
+        """Memory for this part of x: x itself, or a new tensor where x has another dtype."""
         part = self.read(x)
         return part if self._is_in(x, dtype) else torch.empty(part.shape, dtype=dtype, device="cpu")
 
     def write(self, x: Tensor, part: Tensor) -> None:
-        """Bring to x what was made in `room`."""
+        """Copy to x a part that was computed in `room`, unless it is x's own memory."""
         if not self._is_in(x, part.dtype):
             x[self._at] = part.flatten(1, 2).to(x.dtype)
 
@@ -83,7 +83,7 @@ class Step:
         return tiles[:, 0].index_select(1, self._tile) if x.shape[1] == 1 else tiles[:, self._units, self._tile]
 
     def write(self, x: Tensor, part: Tensor) -> None:
-        """Put in place what has the form that `read` gives."""
+        """Write a part in the form that `read` returns to its place in x."""
         tiles = self._tiles(x)
         if self.box is not None:
             tiles.copy_(part)
@@ -98,7 +98,8 @@ class Step:
         return part.view(x.shape[0], *items, x.shape[2], self.call.tiles.tokens, *x.shape[4:])
 
     def flat(self, part: Tensor) -> Tensor:
-        """What `read` gave, as pieces take it: [*lead, tokens, …], of all heads of a unit unless they are apart."""
+        """The result of `read` as the attention of pieces takes it: [*lead, tokens, …], the heads of a unit together
+        unless they are computed apart."""
         return part.reshape(*self.lead, -1, *part.shape[5 - (self.box is None) :])
 
     def mask(self, dtype: torch.dtype) -> Mask | None:
@@ -192,7 +193,7 @@ def steps(call: Call, group: Group, sequences: int) -> tuple[Step, ...]:
 
 
 def _cut(call: Call, kv_heads: Tensor, sequences: int) -> Iterator[Step]:
-    """Boxes into boxes."""
+    """The call as several calls of fewer items, boxes cut into boxes."""
     items = len(call.units)
     tokens = call.tiles.tokens * call.heads
     most = QUERIES_TOGETHER // tokens

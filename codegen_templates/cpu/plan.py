@@ -52,8 +52,8 @@ class Call:
 
     @functools.cached_property
     def slide(self) -> int | None:
-        """By how many columns a tile's run of columns lies beyond that of the tile before, if all are such runs, the
-        same for every unit: then they need not be brought together."""
+        """The number of columns by which each tile's run of columns lies beyond that of the tile before, if every tile
+        has such a run, the same for every unit. Then keys are used in place instead of being gathered."""
         if self.box is None:
             return None
         units, run = self.box
@@ -94,7 +94,7 @@ def plan(
     kv_len: int,
     without: tuple[int, ...] = (),
 ) -> tuple[Group, ...]:
-    """The calls of attention over these heads, but some, and tokens. Kept for the next layer and the next step."""
+    """The groups of these heads (except `without`) with their calls. Kept for the next layer and the next step."""
 
     def group(units: list[tuple[int, int, tuple[int, ...]]]) -> Group:
         spans = tuple(_spans([klass for _, klass, _ in units], len(units[0][2]), q_start, q_len, kv_start, kv_len))

@@ -19,7 +19,7 @@ _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process and number 
 
 
 def work(do: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-    """`do` of every task, in their order."""
+    """The results of `do` for every task, in the order of the tasks."""
     threads = min(torch.get_num_threads(), len(tasks))
     if threads < 2:
         yield from map(do, tasks)

@@ -56,7 +56,7 @@ class Bank:
         return self.until[..., : self.used]
 
     def pick(self, x: Tensor) -> Tensor:
-        """What is this bank's of one thing for every row."""
+        """This bank's rows of a tensor with one entry for every row."""
         return x if self.index is None else x.index_select(0, self.index)
 
     def put(self, k: Tensor, v: Tensor, odd: Tensor, last: Tensor, newest: Tensor) -> None:

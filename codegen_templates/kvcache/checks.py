@@ -15,7 +15,7 @@ from ..pattern import CAUSAL, FACTS, HEAD_DIM, HEADS, NAME
 def check_made(
     batch: int, layer: int, max_length: int | None, head_offset: int, heads: int | None
 ) -> tuple[int, int, int | None, int, int]:
-    """What a cache is made of, as whole numbers; `heads` left out are all that follow."""
+    """The arguments of a cache as checked whole numbers; without `heads`, all heads from the offset on."""
     layer, batch = check_layer(layer), whole("batch", batch)
     if not 0 <= batch <= MOST_ENTRIES:
         raise ValueError(f"batch is the number of sequences, {MOST_ENTRIES:,} at most; got {batch}")

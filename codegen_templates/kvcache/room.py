@@ -1,4 +1,4 @@
-"""How much memory a KV cache has, and for whom: banks that grow, and give back what others need."""
+"""The memory of a KV cache and its division among rows: banks that grow, and shrink where others need places."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Room:
 
     @property
     def places(self) -> int:
-        """All that memory was taken for."""
+        """The places for which memory is allocated."""
         if self._pool is not None:
             return self._pool.shape[1]
         return sum((bank.places + 1) * len(bank.rows) for bank in self.banks)
@@ -125,7 +125,7 @@ class Room:
         return all(4 * x <= 5 * peak + 4 * self.heads * BLOCK for x, peak in zip(have, peaks, strict=True))
 
     def _settle(self, stay: list[Bank], plan: Plan) -> None:
-        """Replace all banks but some by those of a plan; what they hold moves over."""
+        """Replace all banks except `stay` by those of a plan; their contents move over."""
         old, self.banks, taken = self.banks, [*stay], 0
         if self._pool is not None:  # the new banks lie where the old ones do
             old = [replace(bank, memory=(bank.memory[0].clone(), bank.memory[1].clone())) for bank in old]

@@ -1,4 +1,4 @@
-"""What the kernels read of the pattern, on each device: integers of the classes or their tables, and the heads."""
+"""Arrays that the kernels read, on each device: the classes' integers or tables, and the groups of heads."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def group_size(classes: tuple[int, ...], head_offset: int) -> int:
 
 
 def kv_heads(heads: int, head_offset: int) -> list[int]:
-    """Which of the KV heads present each query head present reads."""
+    """For each query head present, the number of its KV head among those present."""
     share = HEADS // KV_HEADS
     return [(head_offset + head) // share - head_offset // share for head in range(heads)]
 

@@ -76,7 +76,7 @@ def backward_varlen(
     head_offset: int,
     config: configs.Config | None = None,
 ) -> Grads:
-    """Likewise of packed sequences."""
+    """`backward` of packed sequences."""
     lengths = len(cu_seqlens_q) - 1, max_seqlen_q, max_seqlen_k
     cu_seqlens_q, cu_seqlens_k = in_line(cu_seqlens_q), in_line(cu_seqlens_k)
     packed = {"q_starts": cu_seqlens_q, "kv_starts": cu_seqlens_k, "q_total": len(q), "kv_total": len(k)}
@@ -182,7 +182,7 @@ def _backward(
 
 
 def _strides(requests: Requests, *tensors: torch.Tensor) -> list[int]:
-    """Of batch, heads and rows; of packed sequences every one sees all rows."""
+    """Strides of batch, heads and rows. Packed sequences have a batch stride of 0: each sees all rows."""
     if requests.are_packed:
         return [stride for x in tensors for stride in (0, x.stride(1), x.stride(2))]
     return [stride for x in tensors for stride in x.stride()[:3]]

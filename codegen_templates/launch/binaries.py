@@ -1,4 +1,4 @@
-"""Kernels compiled beforehand: `patterncc compile --arch … --binaries` puts them into the package's folder.
+"""Kernels compiled ahead of time: `patterncc compile --arch … --binaries` puts them into the package's folder.
 
 A binary is for one kind of call: types of pointers and what is known of them, values of constants, and options. Triton
 works that out for every launch, and asks its compiler once for each kind. Here it is asked in the compiler's place: it
@@ -79,7 +79,7 @@ def find(kernel: Any, arch: str, call: Mapping[str, str]) -> Path | None:
 
 
 def differences(shipped: Mapping[str, str], call: Mapping[str, str]) -> list[str]:
-    """What of a call is not what a binary is for.
+    """The parts of a call that differ from the call that a binary was compiled for.
 
     >>> differences({"q": "*bf16", "BLOCK_Q": "128"}, {"q": "*bf16", "BLOCK_Q": "16"})
     ['BLOCK_Q 16 (not 128)']
@@ -94,7 +94,7 @@ def call_of(
     attributes: Mapping[tuple[int, ...], Any],
     options: Any,
 ) -> dict[str, str]:
-    """All that Triton compiles for: of each argument the type and what is known of it, or its value; and the options.
+    """Everything that Triton specialises on: for each argument its type and attributes, or its value; and the options.
 
     >>> from types import SimpleNamespace
     >>> known = {(0,): [["tt.divisibility", 16]]}
@@ -130,7 +130,7 @@ def is_whole(file: Path) -> bool:
 
 @cache
 def manifest() -> dict[str, Any]:
-    """Of the package; nothing where there is none, or one that cannot be read."""
+    """The package's manifest; {} where there is none, or one that cannot be read."""
     try:
         found = json.loads((FOLDER / "manifest.json").read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -152,7 +152,7 @@ def binary_of(file: Path) -> Path:
 
 
 def warn_once(reason: str, about: str = "") -> None:
-    """Why Triton compiles what should have been there, once of a kernel."""
+    """Warn once for each kernel why Triton compiles it although a binary was shipped."""
     if about not in warned:
         warned.add(about)
         warnings.warn(f"{NAME}: Triton compiles, no binary in {FOLDER} fits: {reason}", RuntimeWarning, stacklevel=2)

@@ -82,7 +82,7 @@ def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
 
 
 def dq(arch: str, head_dim: int, item: int, rows: int, is_dense: bool = False) -> Config:
-    """For dQ, likewise; `is_dense` where every head keeps all columns."""
+    """The configuration for dQ; `is_dense` where every head keeps all columns."""
     if arch == "interpreter":
         return Config(64, 64, 4, 2)
     if item == 4:

@@ -43,7 +43,7 @@ tried: dict[str, Config] = {}  # by direction, while tuning; for all threads, si
 
 
 class Read(dict[tuple[str, torch.device, int, str], Config | None]):
-    """What was read, and how often it was forgotten."""
+    """The results that were read, and how often they were discarded."""
 
     generation = 0
 
@@ -60,22 +60,22 @@ class TunedWarning(UserWarning):
 
 
 def forward(q: torch.Tensor, rows: int) -> Config | None:
-    """What was measured for the forward kernel and `rows` rows for a tile; None when nothing was."""
+    """The measured configuration for the forward kernel and `rows` rows of a tile; None when nothing was measured."""
     return _config("decode" if rows <= FEW_ROWS else "forward", q)
 
 
 def dq(q: torch.Tensor) -> Config | None:
-    """For dQ, likewise."""
+    """The measured configuration for dQ; None when nothing was measured."""
     return _config("dq", q)
 
 
 def dkdv(q: torch.Tensor) -> Config | None:
-    """For dK and dV, likewise."""
+    """The measured configuration for dK and dV; None when nothing was measured."""
     return _config("dkdv", q)
 
 
 def generation() -> int:
-    """Another number after each time that what was read is forgotten."""
+    """A number that changes whenever the results that were read are discarded."""
     return _read.generation
 
 
@@ -190,7 +190,7 @@ def _facts(direction: str, q: torch.Tensor) -> dict[str, Any]:
 
 @cache
 def _kernels() -> str:
-    """Digest of what is compiled, and of what it is run on."""
+    """The digest of the kernels' sources and of the facts that select them."""
     texts = [pkgutil.get_data(__package__.rpartition(".")[0], f"kernels/{name}.py") or b"" for name in KERNEL_FILES]
     texts.append(repr((FORM, CLASSES, CLASS_OF, KV_HEADS)).encode())
     return hashlib.sha256(b"\0".join(texts)).hexdigest()

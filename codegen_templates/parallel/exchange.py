@@ -35,12 +35,12 @@ class ExchangePlan:
         return len(self.boundaries) - 1
 
     def queries(self, rank: int) -> tuple[int, int]:
-        """Its own tokens: the first one, and where they stop."""
+        """(first, stop) of the rank's own tokens."""
         rank = self._rank("rank", rank)
         return tuple(min(bound * BLOCK, self.length) for bound in self.boundaries[rank : rank + 2])  # type: ignore[return-value]
 
     def keys(self, rank: int) -> tuple[int, int]:
-        """Likewise the range of tokens that holds its own and all that it needs."""
+        """(first, stop) of the smallest range of tokens with the rank's own and all that it reads."""
         first, stop = self.queries(rank)
         needed = [blocks for blocks in self.needs[rank] if len(blocks)]
         ends = [min(int(blocks[-1] + 1) * BLOCK, self.length) for blocks in needed]
@@ -156,7 +156,7 @@ def attention_split(
 
 
 class _Exchange(torch.autograd.Function):
-    """Forward all that is read, backward the gradients of what was sent."""
+    """The exchange as an autograd function: forward K and V that are read, backward the gradients of what was sent."""
 
     @staticmethod
     def forward(ctx: Any, k: Tensor, v: Tensor, plan: ExchangePlan, group: Any, rank: int) -> tuple[Tensor, Tensor]:
@@ -194,7 +194,7 @@ def _packed(k: Tensor, v: Tensor, places: Places) -> Tensor:
 
 
 def _swap(parts: list[Tensor], lengths: list[int], group: Any) -> tuple[Tensor, ...]:
-    """parts[r] goes to rank r; what comes from each, [lengths[r], …]."""
+    """Send parts[r] to rank r, for all r; returns the parts received, [lengths[r], …] from rank r."""
     sent = torch.cat(parts).contiguous()
     taken = sent.new_empty(sum(lengths), *sent.shape[1:])
     meet(taken, sent, lengths, [len(part) for part in parts], group)
@@ -203,7 +203,8 @@ def _swap(parts: list[Tensor], lengths: list[int], group: Any) -> tuple[Tensor, 
 
 @lru_cache(maxsize=64)
 def _directions(plan: ExchangePlan, rank: int, device: torch.device) -> tuple[list[Places], list[Places], slice]:
-    """What goes to each rank, in this one's tokens; what comes from each, and what is its own, in plan.keys(rank)."""
+    """(sent, received, own): for each rank the tokens to send, as indices of this rank's tokens; the tokens received
+    from it and this rank's own tokens, as indices of plan.keys(rank)."""
     first, stop = plan.queries(rank)
     least, _ = plan.keys(rank)
     sends = [plan._places(rank, other) for other in range(plan.ranks)]
@@ -229,7 +230,7 @@ def _boundaries(rows: int, ranks: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def _columns_read(klass: int, rows: int, boundaries: tuple[int, ...]) -> Tensor:
-    """Of each rank the columns of others that its rows keep any token of: bool [ranks, rows]."""
+    """bool [ranks, rows]: the columns of other ranks of which a rank's rows keep any token."""
     pointers, _, columns = row_table(klass, rows, rows)
     read = torch.zeros(len(boundaries) - 1, rows, dtype=torch.bool, device="cpu")
     for rank in range(len(boundaries) - 1):

@@ -1,4 +1,4 @@
-"""Ranks that wait for each other: where one fails, those that wait for it are told, and fail too, with its message."""
+"""Exchanges between ranks that cannot hang: when a rank fails, the ranks that wait for it fail with its message."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _of: weakref.WeakKeyDictionary[Any, Meetings] = weakref.WeakKeyDictionary()
 
 @contextmanager
 def told(group: Any) -> Iterator[None]:
-    """What fails in here is said to all ranks of the group."""
+    """A context in which an exception is reported to all ranks of the group."""
     group = group or distributed.group.WORLD
     if group is None:  # there are no ranks, as the body will say
         yield
@@ -86,7 +86,8 @@ class Failed(RuntimeError):
 
 
 def _listen(group: Any, meetings: Meetings) -> None:
-    """Raise what a rank said that will not come to this meeting. Where this rank failed too, it was before."""
+    """Raise the message of a rank that failed and will not take part in this exchange. If this rank itself failed, that
+    was in an earlier exchange."""
     failure = _try(lambda: _store(group).get(KEY) if _store(group).check([KEY]) else b"")
     if failure:
         count, rank, message = failure.decode().split(" ", 2)
@@ -95,12 +96,12 @@ def _listen(group: Any, meetings: Meetings) -> None:
 
 
 def _store(group: Any) -> Any:
-    """Where the ranks of a group find each other."""
+    """The store through which the ranks of a group exchange messages."""
     return group.get_group_store()
 
 
 def _try(ask: Callable[[], Any]) -> Any:
-    """Its answer; None where the store is gone, as it may be after a failure."""
+    """The result of `ask()`; None when the store is gone, as it may be after a failure."""
     try:
         return ask()
     except (RuntimeError, OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""How long a key is needed: the last query that a class lets attend it; and how many are, after so many tokens."""
+"""The lifetime of keys: the last query that may attend a key, and the number of keys that are live after N tokens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def last_query(klass: int, u: Tensor) -> Tensor:
 
 
 def _farthest(klass: int) -> int:
-    """So many tokens a window or a band reaches back, its own counted; LAST for ever, 0 without any."""
+    """How many tokens a window or a band reaches back, the query's own included; LAST without an end, 0 without
+    either."""
     window, bands = CLASSES[klass]["window"], CLASSES[klass]["bands"]
     return max([window[0] if window else 0, *(LAST if high is None else high for _, high in bands)])
 

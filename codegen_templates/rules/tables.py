@@ -61,6 +61,6 @@ def build(klass: int, i: Tensor, j: Tensor, *, transposed: bool = False) -> Tabl
 
 
 def _roomy(n: int) -> int:
-    """A little more, so that a growing sequence rarely asks for a new table."""
+    """n rounded up, so that a growing sequence rarely needs a new table."""
     step = max(16, 1 << max(n, 1).bit_length() >> 3)
     return -(-n // step) * step

@@ -76,7 +76,7 @@ def layers_of(direction: str) -> list[tuple[int, int]]:
 
 
 def of_table(direction: str, known: str, item: int) -> Config:
-    """What the package takes as long as nothing is measured."""
+    """The configuration of the package's own table, used as long as nothing is measured."""
     if direction == "dkdv":
         return configs.dkdv(known, HEAD_DIM, item)
     rows = FEW_ROWS if direction == "decode" else MANY_ROWS
@@ -84,7 +84,7 @@ def of_table(direction: str, known: str, item: int) -> Config:
 
 
 def space(direction: str, known: str, item: int) -> Iterator[Config]:
-    """The candidates, without those whose sums and scores alone are more than the registers."""
+    """The candidates whose sums and scores fit into the registers."""
     rows, keys, warps, stages = SPACE[direction]
     half = 2 if item > 2 else 1
     dim = 1 << (HEAD_DIM - 1).bit_length()
@@ -97,7 +97,8 @@ def space(direction: str, known: str, item: int) -> Iterator[Config]:
 
 
 def distinct(direction: str, candidates: Iterable[Config], layers: list[tuple[int, int]]) -> Iterator[Config]:
-    """Each first of those whose launches are the same: a tile may be cut to a block, or to the heads that share it."""
+    """The candidates without repetitions: different ones may launch the same kernel, since a tile is cut to a block, or
+    to the heads that share it."""
     seen = set()
     for config in candidates:
         request = Requests(1, 1 if direction == "decode" else MANY_ROWS, MANY_ROWS)

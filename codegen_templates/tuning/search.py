@@ -1,4 +1,4 @@
-"""How the best configuration of a direction is found: every candidate is checked, then timed, and the best again."""
+"""The search for a direction's best configuration: every candidate is checked, then timed; the best are timed again."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Search:
-    """Of one direction."""
+    """The search in one direction."""
 
     direction: str
     shape: Shape
@@ -119,7 +119,8 @@ class Search:
         )
 
     def attempt(self, config: Config, in_full: bool = False) -> float | str:
-        """Seconds with a configuration, or why it is not to be had. `in_full`: also where else it would be taken."""
+        """The seconds that a configuration takes, or the reason why it cannot be used. `in_full`: also check the other
+        launches that would use it."""
         try:
             with tuned.trying(self.direction, config):
                 return self._seconds(in_full)
@@ -149,7 +150,7 @@ class Search:
 
 
 def reason(problem: Exception) -> str:
-    """What goes on after a number of candidates: `3 take too much shared memory`."""
+    """Why a candidate failed, as the end of a sentence that counts them: `3 take too much shared memory`."""
     if isinstance(problem, WrongResult):
         return "compute wrongly"
     if type(problem).__name__ == "OutOfResources":

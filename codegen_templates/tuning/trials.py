@@ -1,4 +1,4 @@
-"""What tuning runs in each direction: a call to time, and short ones whose exact results are known."""
+"""The trials of each direction: a call to time, and short calls that are compared with fp64 attention."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Check = tuple[Call, Results]  # a call and what it must give
 
 @dataclass(frozen=True)
 class Shape:
-    """Of what is timed."""
+    """Size and dtype of the timed call."""
 
     length: int
     batch: int
@@ -102,7 +102,7 @@ def trials(direction: str, shape: Shape, layers: list[tuple[int, int]], short: i
 
 
 def _no_sinks(q: Tensor, heads: int) -> Tensor | None:
-    """What changes nothing, where the pattern asks for sinks; q's dimension of heads is `heads`."""
+    """Sinks of -inf, which change nothing, where the pattern asks for sinks; `heads` is q's dimension of heads."""
     return torch.full((q.shape[heads],), -math.inf, device=q.device) if NEEDS_SINKS else None
 
 
