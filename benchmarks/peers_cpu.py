@@ -17,7 +17,8 @@ def dense(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def dense_through_fp32(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same with casts before and after: what a user does where torch's backward is slow in fewer bits."""
+    """Dense attention in fp32 with casts before and after, the usual workaround where torch's backward is slow in 16
+    bits."""
     return dense(q.float(), k.float(), v.float()).to(q.dtype)
 
 

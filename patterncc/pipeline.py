@@ -55,7 +55,7 @@ class Compiled:
 
     @property
     def binaries(self) -> dict[str, Any] | None:
-        """Of the package's binaries: arches, dtype, triton, bytes. None when it has none."""
+        """Facts of the package's binaries: arches, dtype, triton, bytes. None when it has none."""
         if not (facts := self.entry.manifest.options.get("binaries")):
             return None
         sizes = (len(data) for name, data in self.entry.contents.items() if name.endswith((".cubin", ".hsaco")))

@@ -18,7 +18,8 @@ SOURCES = (".c", ".h")
 
 
 def key(compiler: str, arguments: list[str]) -> str:
-    """Of all that the output depends on: compiler, arguments but the output's name, sources and what they include."""
+    """A hash of everything that the output depends on: compiler, arguments except the output's name, sources and
+    headers."""
     output = arguments.index("-o") + 1
     files = [Path(argument) for argument in arguments if argument.endswith(SOURCES)]
     beside = sorted({file for folder in {file.parent for file in files} for file in folder.glob("*.h")})

@@ -66,8 +66,8 @@ def both_ways(tensors: list[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
 
 
 def flops(facts: Case, batch: int, tokens: int, direction: str) -> float:
-    """Of the products, over kept pairs: two products forward, five backward; the diagonal's blocks count half, as they
-    do in dense causal attention."""
+    """Floating-point operations of the products over kept pairs: two products forward, five backward. Blocks on the
+    diagonal count half, as in dense causal attention."""
     return 4 * batch * facts.pairs(tokens) * facts.head_dim * (1 if direction == "forward" else 2.5)
 
 

@@ -116,7 +116,7 @@ class Device:
             return {}
 
     def versions(self) -> dict[str, object]:
-        """Of the libraries that dense attention comes from."""
+        """Versions of the libraries behind dense attention."""
         return {} if self.toy else {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
 
     def random(self, *shape: int) -> Tensor:

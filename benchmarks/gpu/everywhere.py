@@ -36,7 +36,7 @@ def forward_squares(case: Case, attention: Attention, q: Tensor, k: Tensor, v: T
 
 
 def backward_squares(case: Case, attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Iterator[Tensor]:
-    """The same of dq's rows, and of dv's keys."""
+    """Squared errors of dq's rows, and of dv's keys."""
     zero, k = torch.zeros_like(q).requires_grad_(), k.detach().requires_grad_()
     a = v.detach()[..., :1]
     v = a.expand(v.shape).contiguous().requires_grad_()
@@ -62,7 +62,7 @@ def backward_squares(case: Case, attention: Attention, q: Tensor, k: Tensor, v: 
 
 
 def means(case: Case, head: int, values: Tensor) -> Tensor:
-    """Of the values [tokens, n] that each query token keeps, in fp64."""
+    """The mean of the values [tokens, n] over the keys that each query token keeps, in fp64."""
     return _sums(case, head, values).div_(counts(case, head, values))
 
 

@@ -41,7 +41,7 @@ def measure(device: Device, *, case: str, **_: object) -> Iterator[dict[str, obj
 
 
 def microseconds(device: Device, call: Callable[[], object]) -> tuple[float, float]:
-    """Of one call, once it has been made before."""
+    """Microseconds of one call that has been made before."""
     for _ in range(1 if device.toy else 10):
         call()
     taken: list[float] = []

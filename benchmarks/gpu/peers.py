@@ -73,7 +73,7 @@ def has(device: Device, peer: str, name: str, direction: str) -> bool:
 
 
 def _errors(case: Case, device: Device, others: Mapping[str, Attention], inputs: list[Tensor]) -> dict[str, float]:
-    """Of each that runs; when none does, why the last one does not."""
+    """The error of each peer that runs; when none does, raises what stopped the last one."""
     errors: dict[str, float] = {}
     failure: Exception | None = None
     for name, other in others.items():
@@ -110,8 +110,8 @@ def flex_call(device: Device, case: Case, tokens: int, size: int) -> Attention:
 
 
 def tiles(case: Case, size: int) -> dict[str, int] | None:
-    """Of its forward, where its own choice may be larger than the blocks, which it refuses. Its backward takes its own
-    choice alone: where that is too large, blocks of this size have no backward."""
+    """FlexAttention's options for forward tiles no larger than the blocks, where its own choice might be larger, which
+    it refuses. Its backward always takes its own tiles: where they are larger than the blocks, there is no backward."""
     if size >= LEAST or case.head_dim > 128:
         return None
     return {"fwd_BLOCK_M": size, "fwd_BLOCK_N": size, "fwd_num_warps": 4}

@@ -86,13 +86,13 @@ class KVCache:
 
     @property
     def bytes(self) -> int:
-        """Of the live keys and values: those that a row from an entry's newest token on may attend."""
+        """Bytes of the live keys and values: those that a row from an entry's newest token on may attend."""
         return sum(self._room.wanted(self._ends).values()) * self._bytes_of_place
 
     @property
     def allocated_bytes(self) -> int:
-        """Of all places: for every entry at most 1.25 times the most bytes of it that were ever live, and a block a KV
-        head. With `max_length`: that were live at any length up to it."""
+        """Bytes of all allocated places: for every entry at most 1.25 times the most bytes of it that were ever live,
+        and a block for each KV head. With `max_length`, of the most that are live at any length up to it."""
         return self._room.places * self._bytes_of_place
 
     @property
@@ -228,7 +228,8 @@ def _attend_old(bank: Bank, q: Tensor, t: Tensor, scale: float) -> tuple[Tensor,
 def _attend_chunk(
     bank: Bank, q: Tensor, k: Tensor, v: Tensor, odd: Tensor, last: Tensor, t: Tensor, *, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """The same also over the new keys [rows, n, dim], which are not there yet, up to each query's own."""
+    """Output and LSE over what the bank holds and over the new keys [rows, n, dim], which it does not hold yet, each
+    query up to its own key."""
     later = torch.ones(t.shape[1], t.shape[1], dtype=torch.bool, device=t.device).triu_(1)
     new = _attend(q, k, v, odd, later | (last[:, :, None] < t[:, None, :, None]), scale)
     return combine(*zip(_attend_old(bank, q, t, scale), new, strict=True), packed=False)

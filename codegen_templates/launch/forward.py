@@ -189,7 +189,8 @@ def _room(q: torch.Tensor, count: int, longest: int, splits: int = 0) -> tuple[t
 
 
 def upright(q: torch.Tensor, scale: float) -> tuple[torch.Tensor, float]:
-    """The same scores with a scale of 0 or more: a maximum of scores must be one of scaled scores."""
+    """(q, scale) that give the same scores with a scale of 0 or more, so that the largest score is also the largest
+    after scaling."""
     return (q, scale) if scale >= 0 else (-q, -scale)
 
 

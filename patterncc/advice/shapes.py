@@ -22,7 +22,7 @@ class ModelShape:
     weights: int | None = None
 
     def kv_bytes(self, length: int, size: int = 2) -> int:
-        """Of a dense cache: K and V of `length` tokens in all layers, `size` bytes a number."""
+        """Bytes of a dense cache: K and V of `length` tokens in all layers, `size` bytes a number."""
         return 2 * length * self.layers * self.kv_heads * self.head_dim * size
 
 

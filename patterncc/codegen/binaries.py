@@ -82,7 +82,7 @@ def reports(folder: Path) -> list[Report]:
 
 
 def compile_kinds(found: Sequence[Kind], arch: str, limit: int, describe: Any) -> Iterator[tuple[str, bytes, bytes]]:
-    """Of each kind the binary's suffix, the binary and its description."""
+    """(suffix, binary, description) of each kind."""
     for kind in found:
         binary = kind.compile(arch)
         (written,) = (path for name, path in binary.metadata_group.items() if name.endswith(".json"))

@@ -38,7 +38,8 @@ class Edge:
 
 @dataclass(frozen=True)
 class Zones:
-    """Of one class: columns below `sink` are whole, below `sink_edge` kept in part; then pieces, far ones first."""
+    """The zones of one class: columns below `sink` are kept whole, those below `sink_edge` in part; then pieces, far
+    ones first."""
 
     sink: int
     sink_edge: int
@@ -107,7 +108,7 @@ def _band_edges(layout: Layout, block: int) -> list[Edge]:
 
 
 def _apart(edges: list[Edge]) -> list[Edge]:
-    """The same distances, no two edges overlapping."""
+    """Edges of the same distances of which no two overlap."""
     apart: list[Edge] = []
     for edge in sorted(edges, key=lambda edge: edge.low):
         if apart and edge.low <= apart[-1].high:

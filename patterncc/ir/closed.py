@@ -20,7 +20,7 @@ MOST_RESIDUES = 64  # a longer list is no longer arithmetic: a table says it bet
 
 @dataclass(frozen=True)
 class Band:
-    """Of the distances d_from <= d < d_to (None: unbounded), those where x mod every is one of `residues`; x is j, or
+    """The distances d_from <= d < d_to (None: unbounded) where x mod every is one of `residues`; x is j, or
     i - j when `anchor` is QUERY. Contiguous bands have every 1 and residues (0,)."""
 
     d_from: int | None

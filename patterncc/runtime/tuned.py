@@ -54,7 +54,7 @@ class TunedFile:
 
     @property
     def name(self) -> str:
-        """Of the pattern; "?" when it cannot be read."""
+        """The pattern's name; "?" when it cannot be read."""
         try:
             return str(self.read()["name"])
         except ValueError:

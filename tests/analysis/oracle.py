@@ -12,7 +12,7 @@ from patterncc.ir.layout import KEY, QUERY, Classes, Layout, Mask, Random, Term
 
 
 def attends(layout: Layout, block: int, causal: bool, t: int, u: int) -> bool:
-    """The same of one pair, however far out (no random part)."""
+    """Whether the layout keeps one token pair, however far out (no random part)."""
     i, j = t // block, u // block
     kept = any(term.keeps(i, j) for term in layout.terms) or u < layout.sink
     if layout.window:

@@ -46,7 +46,7 @@ KERNELS = {f"attn_{kernel}_small" for kernel in ("fwd", "combine", "bwd_prepare"
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """Of a process that compiles as binaries are compiled; Triton keeps what it compiles in `cache`."""
+    """Environment variables of a process that compiles as binaries are compiled, with Triton's cache in `cache`."""
     paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "TRITON_CACHE_DIR": str(cache)}
     return os.environ | {"TRITON_DISABLE_LINE_INFO": "1", "PYTHONDONTWRITEBYTECODE": "1"} | paths
 

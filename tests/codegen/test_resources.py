@@ -22,7 +22,7 @@ def package(name: str, folder: Path) -> Path:
 
 
 def with_head_dim(name: str, head_dim: int, folder: Path) -> Path:
-    """The same with another head dimension."""
+    """A shipped pattern with another head dimension, as a file in `folder`."""
     text = (PATTERNS / f"{name}.yaml").read_text()
     other = re.sub(r"head_dim: \d+", f"head_dim: {head_dim}", text)
     assert f"head_dim: {head_dim}\n" in other

@@ -34,7 +34,7 @@ def generated(name: str) -> dict[str, bytes]:
 
 
 def differing(sources: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Of each file that is not its template: the lines that are others, as a diff that knows no line numbers."""
+    """For each file that differs from its template, the lines that differ, as a diff without line numbers."""
     known = {file: template.text.encode() for file, template in templates().items()} | companions()
     known["__init__.py"] = known.pop("package.py")
     assert known.keys() == sources.keys()

@@ -153,7 +153,7 @@ def test_programs_that_share_the_keys(text: str, splits: int, monkeypatch: pytes
 
 
 def test_a_part_that_kept_nothing_is_not_read() -> None:
-    """Of several programs' parts, by the kernel that merges them: NaN where the LSE is -inf adds nothing."""
+    """The kernel that merges several programs' parts: NaN in a part whose LSE is -inf adds nothing."""
     of, none = held(BY_QUERY_HEAD), -float("inf")
     parts = torch.full((2, 3, 1, of.pattern.head_dim), float("nan"))
     parts[0, 0], parts[1, 1] = 2.0, 3.0

@@ -96,7 +96,7 @@ class Batch:
         assert held == sum(live)
 
     def live(self, length: int) -> int:
-        """Of all KV heads, by analysis."""
+        """Live keys of all KV heads, by analysis."""
         return self.known[length]
 
     def peak(self, length: int) -> int:
@@ -104,7 +104,7 @@ class Batch:
         return max(self.live(n) for n in range(length + 1))
 
     def check_outputs(self) -> None:
-        """Of every entry, by itself: those of dense attention under the definition's mask."""
+        """Every entry's outputs are those of dense attention under the definition's mask."""
         for sequence in self.all_seen:
             if sequence.length:
                 inputs = [torch.cat(x, 2) for x in zip(*sequence.inputs, strict=True)]

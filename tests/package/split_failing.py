@@ -39,7 +39,7 @@ def main(folder: Path, rank: int) -> None:
 
 
 def error(rank: int, length: int, ranks: int | list[int]) -> float:
-    """Of output, LSE and gradients of this rank's tokens, against attention in one process."""
+    """The error of output, LSE and gradients of this rank's tokens, against attention in one process."""
     plan = split.exchange_plan(length, ranks)
     torch.manual_seed(0)
     q, k, v, dout = (torch.randn(1, n, length, DIM) for n in (HEADS, KV_HEADS, KV_HEADS, HEADS))

@@ -22,7 +22,7 @@ def spoiled(part: str) -> tuple[ModuleType, ModuleType]:
 
 
 def error(package: ModuleType, length: int = 150) -> float:
-    """Of attention's output, in fp32."""
+    """The error of attention's output, in fp32."""
     pattern, _ = compiled(TEXT)
     for part, kept in (("cpu.plan", "plan"), ("cpu.compiled", "plan"), ("cpu.compiled", "_table")):
         getattr(importlib.import_module(f"{package.__name__}.{part}"), kept).cache_clear()

@@ -57,7 +57,7 @@ def test_attention(name: str, where: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
 @pytest.mark.parametrize("name", ["strided", "window", "both_ways"])
 def test_packed_sequences(name: str, dtype: torch.dtype) -> None:
-    """The same of sequences with more queries than keys, which `attention` gives one by one."""
+    """Packed sequences with more queries than keys equal what `attention` gives one by one."""
     pattern, package = compiled(name)
     lengths = [(300, 20), (257, 1), (5, 300), (40, 0)]
     starts = [torch.tensor([0, *(pair[n] for pair in lengths)]).cumsum(0).int() for n in range(2)]

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")  #
 
 
 def loss_of(package: ModuleType, name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Of the output and of the LSE."""
+    """A loss of the output and of the LSE."""
 
     def loss(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if name == "attention":

@@ -31,7 +31,7 @@ def test_inference_mode_comes_and_goes(inside: tuple[bool, ...]) -> None:
 
 
 def test_autocast_casts_to_the_dtype_of_the_cache() -> None:
-    """As `linear` gives bf16 there and a norm fp32; and its products are not cast."""
+    """Under autocast `linear` gives bf16 and a norm fp32: the cache takes both; and its own products are not cast."""
     pattern, package = compiled("strided")
     torch.manual_seed(1)
     q, k, v = (torch.randn(1, heads, 80, 16).bfloat16() for heads in (4, 2, 2))

@@ -21,7 +21,7 @@ def attend_of() -> ModuleType:
 
 
 def error(attend: ModuleType, dtype: torch.dtype) -> float:
-    """Of the LSE of scores about 30 large, against fp64 of the same numbers."""
+    """The error of the LSE of scores about 30 large, against fp64 of the same numbers."""
     torch.manual_seed(5)
     q, k, v = (torch.randn(3, 1, n, 16).mul(7.5).to(dtype) for n in (5, 70, 70))
     found = attend.attend(q, k, v, None, 0.25)[1]

@@ -48,7 +48,8 @@ def sources(layers: Sequence[Union], t: int, block: int) -> np.ndarray:
 
 
 def _kept_by(layer: Union, busy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each column: whether some busy row beyond it keeps it whole; of each row, whether it keeps its own column."""
+    """Two arrays: for each column whether some busy row beyond it keeps it whole, and for each row whether it keeps its
+    own column."""
     n = len(busy)
     i = np.arange(n)
     below, own = np.zeros(n, bool), np.zeros(n, bool)
