@@ -25,12 +25,12 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
 
-from ..launch.tuned import cache_folder
+from ..launch.folder import cache_folder, locked
 
 SOURCES = ("problem.h", "tiles.h", "forward.c", "backward.c", "trial.c")
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-sanitize=all", "-w", "-fPIC", "-shared")
@@ -115,8 +115,10 @@ def _built(
         _sweep(folder)
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix=BUILDING, ignore_cleanup_errors=True) as room,
-        _held(Path(room), must=False),
+        ExitStack() as held,
     ):
+        with suppress(OSError):  # a system without such locks builds all the same
+            held.enter_context(locked(Path(room), wait=False))
         for file, text in sources.items():
             (Path(room) / file).write_bytes(text)
         for attempt, compiler in enumerate(_compilers()):
@@ -208,21 +210,6 @@ def _is_ours(*places: Path) -> bool:
         return False
 
 
-@contextmanager
-def _held(room: Path, *, must: bool = True) -> Iterator[None]:
-    """Hold the lock of a folder in which a library is built; the system releases it when this process dies. OSError
-    where somebody else holds it, or the system has none, unless it need not be held."""
-    import fcntl
-
-    handle = os.open(room, os.O_RDONLY)
-    try:
-        with suppress(*() if must else (OSError,)):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
-
-
 def _sweep(folder: Path) -> None:
     """Remove what killed builds left: folders with nothing but sources and libraries in them that nobody holds."""
     known = {*SOURCES, *(f"{attempt}.so" for attempt in range(8))}
@@ -230,7 +217,7 @@ def _sweep(folder: Path) -> None:
         with suppress(OSError):
             if left.is_symlink() or time.time() - left.stat().st_mtime < SOON_S or set(os.listdir(left)) - known:
                 continue
-            with _held(left):
+            with locked(left, wait=False):
                 shutil.rmtree(left)
 
 

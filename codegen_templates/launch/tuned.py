@@ -13,16 +13,14 @@ Length, batch and layer are none of them: one result holds for all.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import pkgutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -32,6 +30,7 @@ import torch
 
 from ..pattern import CLASS_OF, CLASSES, FORM, KV_HEADS, NAME
 from .configs import FEW_ROWS, KERNEL_FILES, Config
+from .folder import cache_folder, locked
 from .requests import arch, precision, processors
 
 DIRECTIONS = ("forward", "decode", "dq", "dkdv")
@@ -144,7 +143,7 @@ def store(direction: str, q: torch.Tensor, config: Config, measured: dict[str, A
     root = cache_folder()
     path = root / "tuned" / _file(facts)
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(root / "lock"):  # who holds it may empty tmp
+    with locked(root / "lock"):  # who holds it may empty tmp
         for place in (root / "tmp", path.parent):
             place.mkdir(mode=0o700, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root / "tmp", prefix="patterncc-writing-") as folder:
@@ -152,22 +151,6 @@ def store(direction: str, q: torch.Tensor, config: Config, measured: dict[str, A
             os.replace(Path(folder) / path.name, path)
     _read.clear()
     return path
-
-
-def cache_folder() -> Path:
-    """`$PATTERNCC_CACHE_DIR`, else patterncc's folder where this system keeps caches; FileNotFoundError without a home,
-    and for a part of a path in a working folder that was removed."""
-    if given := os.environ.get("PATTERNCC_CACHE_DIR"):
-        return Path(given).absolute()
-    home = Path(os.path.expanduser("~"))
-    if not home.is_absolute():
-        raise FileNotFoundError(errno.ENOENT, "HOME is not set, and this user has no home folder", "~")
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "patterncc" / "Cache"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "patterncc"
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if os.path.isabs(given) else home / ".cache") / "patterncc"
 
 
 def device_name(device: torch.device) -> str:
@@ -202,17 +185,3 @@ def _file(facts: dict[str, Any]) -> str:
 
 def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the cache's lock, where the system has such locks."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        with suppress(ImportError):
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -11,6 +11,7 @@ import torch
 
 from ..launch import tuned
 from ..launch.configs import Config
+from ..launch.folder import cache_folder
 from .trials import Results, Shape, Trial, error
 
 FINALISTS, ROUNDS = 3, 2
@@ -112,7 +113,7 @@ class Search:
         try:
             path = tuned.store(self.direction, self.shape.empty(), best, times | place)
         except OSError as problem:
-            message = f"cannot write to the cache {tuned.cache_folder()}: {problem.strerror or problem}"
+            message = f"cannot write to the cache {cache_folder()}: {problem.strerror or problem}"
             raise TuningError(message, "set PATTERNCC_CACHE_DIR to a folder that takes it") from problem
         return Tuned(
             self.direction, best, **times, table=table, measured=len(seconds), skipped=dict(skipped), path=path

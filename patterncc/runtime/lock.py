@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-if sys.platform == "win32":
-    import msvcrt
-    import time
-
-    def _acquire(handle: int, wait: bool) -> None:
-        while True:
-            try:
-                return msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-            except OSError:
-                if not wait:
-                    raise
-                time.sleep(0.02)
-
-else:
-    import fcntl
-
-    def _acquire(handle: int, wait: bool) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+POLL_S = 0.01  # between two looks of who waits
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock on `path`, which is created if need be; waits while another process or thread holds it.
+    """Hold the lock on `path`, a file that is created if need be and stays; waits while another process or thread holds
+    it.
 
-    Raises OSError where the system has no lock for it and, with `wait=False`, where somebody holds it.
+    Raises OSError where the system has no lock for it (a file whose being there is the lock would outlive its maker)
+    and, with `wait=False`, where somebody holds it.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-    try:
-        _acquire(handle, wait)
+    from filelock import FileLock  # here, for the command line starts without it
+
+    timeout = -1 if wait else 0
+    with FileLock(path, timeout, mode=0o600, poll_interval=POLL_S, fallback_to_soft=False):
         yield
-    finally:
-        os.close(handle)

@@ -158,7 +158,7 @@ def test_what_a_killed_build_left_is_swept(fresh: Callable[[], ModuleType], tmp_
         (folder / f".building-{name}" / inner).write_text("")
         os.utime(folder / f".building-{name}", (0, 0) if name != "lately00" else None)
     (folder / "precious").mkdir()
-    with module._held(folder / ".building-held0000"):
+    with module.locked(folder / ".building-held0000"):
         module._sweep(folder)
     kept = {".building-held0000", ".building-lately00", ".building-other000", "precious"}
     assert {path.name for path in folder.iterdir()} == kept

@@ -15,6 +15,7 @@ import time
 import warnings
 from pathlib import Path
 
+import filelock
 import pytest
 
 from patterncc.codegen.package import GeneratedPackage
@@ -136,7 +137,8 @@ def test_bytecode_is_no_damage(cache: Cache) -> None:
 
 WRITER = """
 import os, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(os.pathsep)
+import filelock
 from patterncc.codegen.package import GeneratedPackage
 from patterncc.runtime.cache import Cache
 n = int(sys.argv[2])
@@ -148,10 +150,11 @@ while True:
     Cache.of_user().remember(entry)
 """
 ROOT = str(Path(cache_module.__file__).parents[2])
+PLACES = os.pathsep.join([ROOT, str(Path(filelock.__file__).parents[1])])  # of what a process without `site` imports
 
 
 def writer(n: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-S", "-c", WRITER, ROOT, str(n)]
+    command = [sys.executable, "-S", "-c", WRITER, PLACES, str(n)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout and process.stdout.readline() == "ready\n"
     return process
@@ -193,11 +196,16 @@ def test_the_kill_test_would_see_a_half_written_entry(cache: Cache) -> None:
 
 def test_two_writers_at_once(cache: Cache) -> None:
     processes = [writer(0), writer(0), writer(5)]  # numbered alike: they write to the same names
-    time.sleep(0.5)
+    deadline = time.monotonic() + 20
+    while len(cache.entries()) < 20 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    alive = [process.poll() is None for process in processes]
     for process in processes:
         process.kill()
         process.wait()
-    for entry in cache.entries():
+    entries = cache.entries()
+    assert all(alive) and len(entries) >= 20
+    for entry in entries:
         entry.read()
 
 
@@ -218,12 +226,12 @@ def test_a_full_disk(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
 def test_a_file_cut_by_a_limit(cache: Cache) -> None:
     script = (
-        "import resource, sys\nsys.path.insert(0, sys.argv[1])\n"
+        "import os, resource, sys\nsys.path[:0] = sys.argv[1].split(os.pathsep)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
         "from patterncc.codegen.package import GeneratedPackage\nfrom patterncc.runtime.cache import Cache\n"
         "Cache.of_user().store(GeneratedPackage('demo', '', {}, {'__init__.py': bytes(9000)}))"
     )
-    done = subprocess.run([sys.executable, "-S", "-c", script, ROOT], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-S", "-c", script, PLACES], capture_output=True, text=True)
     assert "UsageError: cannot write to the cache" in done.stderr and "File too large" in done.stderr
     assert cache.entries() == [] and rubbish(cache) == []
 
