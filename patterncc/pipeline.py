@@ -1,12 +1,13 @@
 """The compiler on one page: a pattern file in, a proved package out, and the package imported.
 
-language.load     YAML → Pattern, or every mistake with its place
-resolve_heads     ranges expanded, expressions evaluated: one layout a head
-merge_heads       equal layouts share a class
-normalise         parts made disjoint, sorted, absorbed
-verify            what the file promises, for every length
-choose_plan       arithmetic where it can say the pattern, else tables
-specialise        templates + constants + index maps → sources
+language.load        YAML → Pattern, or every mistake with its place
+lower                resolve_heads: ranges expanded, expressions evaluated, one layout a head
+                     merge_heads: equal layouts share a class
+                     normalise: parts made disjoint, sorted, absorbed
+keep_promises        what the file promises, proved for every length
+prove_for_caches     whether a cache may drop what a row has dropped; proved unless it was promised
+choose_plan          arithmetic where it can say the pattern, else tables
+specialise_package   templates + constants + index maps + what was proved → sources
 """
 
 from __future__ import annotations
@@ -132,23 +133,26 @@ def check_options(plan: str | None, binaries: Sequence[str], dtype: str) -> None
 
 def generate(pattern: Pattern, plan: str | None = None) -> GeneratedPackage:
     """From a checked pattern to the files of its package, its promises proved."""
+    from patterncc.analysis.verify import prove_for_caches
     from patterncc.codegen.module import specialise_package
     from patterncc.passes.choose_plan import choose_plan
 
     classes = lower(pattern)
     check_head_dim(pattern)
-    keep_promises(pattern, classes)
+    promised = keep_promises(pattern, classes)
+    kv = prove_for_caches(classes, promised)
     chosen = choose_plan(classes, plan)
-    return specialise_package(chosen, pattern.about, pattern.promises, pattern.source)
+    return specialise_package(chosen, pattern.about, pattern.promises, pattern.source, kv)
 
 
-def keep_promises(pattern: Pattern, classes: Classes) -> None:
-    """Prove what the file promises; BrokenPromise with the witnesses."""
+def keep_promises(pattern: Pattern, classes: Classes) -> tuple[Verdict, ...]:
+    """The verdicts on what the file promises, all of which hold; else BrokenPromise with the witnesses."""
     from patterncc.analysis.verify import failed, verify
 
     verdicts = verify(classes, "promises", promises=pattern.promises)
     if broken := failed(verdicts, "promises", pattern.promises):
         raise BrokenPromise(pattern, classes, broken)
+    return verdicts
 
 
 def check_head_dim(pattern: Pattern) -> None:

@@ -15,7 +15,11 @@ import pytest
 
 import patterncc
 from patterncc import language, pipeline, reference
+from patterncc.analysis.geometry.budget import Budget
+from patterncc.analysis.proofs.kv import kv
+from patterncc.analysis.verdict import Verdict
 from patterncc.errors import PatternError, UsageError
+from patterncc.ir.layout import Classes
 from patterncc.runtime.cache import Cache, CacheWarning
 from patterncc.runtime.gallery import shipped
 
@@ -124,6 +128,21 @@ def test_a_mask_that_is_spelled_with_an_escape_is_read_again(file: Path) -> None
         np.save(file.parent / "kept.npy", mask)
         expected = reference.dense_mask(language.load(file), 0, 48)
         assert patterncc.load(file).dense_mask(48)[0].numpy().tolist() == expected[0].tolist()
+
+
+@pytest.mark.parametrize("promises", ["{rows: nonempty, kv: monotone}", "{kv: group}", "{}"])
+def test_nothing_is_proved_twice(file: Path, promises: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verdicts on what the file promises are handed on to who asks the same for caches."""
+    proved: list[str] = []
+
+    def counted(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...]:
+        proved.append(scope)
+        return kv(classes, scope, budget)
+
+    monkeypatch.setattr("patterncc.analysis.proofs.kv.kv", counted)
+    made = pipeline.generate(language.loads(YAML.format(stride=4, promises=promises)))
+    assert proved == (["group", "head"] if "group" in promises else ["head"])
+    assert "'kv': [None]" in made.sources["pattern.py"].decode().replace('"', "'")
 
 
 def test_a_broken_promise_stops_the_compile(file: Path) -> None:

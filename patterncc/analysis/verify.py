@@ -103,6 +103,20 @@ def prove_promises(
     return tuple(verdicts)
 
 
+def prove_for_caches(classes: Classes, proved: Iterable[Verdict] = ()) -> tuple[Verdict, ...]:
+    """What a compact cache asks of every layer class: whether any head takes up a column that it has dropped. Where
+    `proved` has these verdicts they are taken from it. None for a pattern whose rows look ahead, which has no cache.
+
+    >>> from patterncc.ir.layout import Layout
+    >>> one = Classes("x", 64, True, 64, 1, 1, (Layout.parse("d<4"),), ((0,),))
+    >>> [(v.property, v.scope, v.holds) for v in prove_for_caches(one)]
+    [('kv', 'head', True)]
+    """
+    if not classes.causal:
+        return ()
+    return tuple(v for v in proved if (v.property, v.scope) == ("kv", "head")) or prove(classes, "kv", "head")
+
+
 def promised_scopes(name: str, value: Any) -> tuple[str, ...]:
     """The scopes that a promise speaks of.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, replace
 from typing import Any
 
-from patterncc.analysis.verify import verify
+from patterncc.analysis.verdict import Verdict
 from patterncc.codegen.index_map import index_map
 from patterncc.codegen.package import GeneratedPackage, check_name
 from patterncc.codegen.row_map import row_map
@@ -27,12 +27,14 @@ MOST_NAMED = 12  # classes that it lists
 WIDTH = 100
 
 
-def specialise_package(plan: Plan, about: str, promises: Mapping[str, Any] | None, source: str) -> GeneratedPackage:
+def specialise_package(
+    plan: Plan, about: str, promises: Mapping[str, Any] | None, source: str, kv: Iterable[Verdict]
+) -> GeneratedPackage:
     """The package of a plan: every template with the pattern's facts in it, and the masks.
 
-    `source` is the YAML text, which only the manifest holds.
+    `source` is the YAML text, which only the manifest holds; `kv` are the verdicts that `prove_for_caches` gives.
     """
-    name, known = check_name(plan.classes.name), constants(plan, about, promises)
+    name, known = check_name(plan.classes.name), constants(plan, about, promises, kv)
     names = {kernel: f"{kernel}_{name}" for template in templates().values() for kernel in template.kernels}
     sources = dict(companions())
     for file, template in templates().items():
@@ -53,7 +55,7 @@ def index_map_of(file: str, plan: Plan) -> str:
     return INDEX_MAPS[file](plan)
 
 
-def constants(plan: Plan, about: str, promises: Mapping[str, Any] | None) -> dict[str, object]:
+def constants(plan: Plan, about: str, promises: Mapping[str, Any] | None, kv: Iterable[Verdict]) -> dict[str, object]:
     """Every constant of every template, by name."""
     classes, known = plan.classes, masks(plan)
     return {
@@ -88,16 +90,16 @@ def constants(plan: Plan, about: str, promises: Mapping[str, Any] | None) -> dic
             "sinks": "learned" if classes.sinks else None,
             "promises": None if promises is None else {key: _plain(value) for key, value in promises.items()},
             "classes": [_text(layout) for layout in classes.layouts],
-            "kv": taken_up_again(plan),
+            "kv": taken_up_again(classes.layers, kv),
         },
     }
 
 
-def taken_up_again(plan: Plan) -> list[dict[str, Any] | None]:
+def taken_up_again(layers: int, kv: Iterable[Verdict]) -> list[dict[str, Any] | None]:
     """For each layer None where it is proved that no head takes up a column it has dropped, else why not: a compact
     cache keeps only what is still to be read, and refuses such a layer."""
-    found: list[dict[str, Any] | None] = [None] * plan.classes.layers
-    for verdict in verify(plan.classes, "kv", scopes=["head"]) if plan.classes.causal else ():
+    found: list[dict[str, Any] | None] = [None] * layers
+    for verdict in kv:
         if verdict.holds is not True:
             witness: dict[str, Any] = verdict.witness.to_json() if verdict.witness else dict.fromkeys(WITNESS)
             note = verdict.note or verdict.proof

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from patterncc.analysis.scopes import layer_classes
 from patterncc.analysis.verdict import Verdict, at_tokens
+from patterncc.analysis.verify import prove_for_caches
 from patterncc.codegen.module import specialise_package
 from patterncc.ir.layout import Classes
 from patterncc.passes.choose_plan import choose_plan
@@ -68,11 +69,9 @@ def built(pattern: Pattern, classes: Classes) -> Iterator[dict[str, ModuleType]]
     """The package in each form that the pattern has, imported from a folder that is removed again."""
     best = choose_plan(classes)
     plans = {form: choose_plan(classes, form) for form in dict.fromkeys((best.form, "table"))}
+    facts = pattern.about, pattern.promises, pattern.source, prove_for_caches(classes)
     with tempfile.TemporaryDirectory(prefix="patterncc-") as folder:
-        entries = {
-            form: Cache(Path(folder)).store(specialise_package(plan, pattern.about, pattern.promises, pattern.source))
-            for form, plan in plans.items()
-        }
+        entries = {form: Cache(Path(folder)).store(specialise_package(plan, *facts)) for form, plan in plans.items()}
         try:
             with interpreting() if not _has_gpu() else nullcontext():  # before triton is imported
                 packages = {form: load(entry) for form, entry in entries.items()}

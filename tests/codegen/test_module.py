@@ -148,7 +148,7 @@ def test_generated_text_is_clean(name: str, tmp_path: Path) -> None:
     known = shipped()
     if name in known:
         pattern = language.load(known[name])
-        made = specialise_package(choose_plan(lower(pattern)), pattern.about, None, "")
+        made = specialise_package(choose_plan(lower(pattern)), pattern.about, None, "", ())
     else:
         made = package(name)
     write_files(tmp_path / "package", made.files)
@@ -165,6 +165,6 @@ def test_many_heads_make_no_long_files() -> None:
     classes = Classes(
         "many", 64, True, 128, 256, 64, layouts, tuple(tuple(h % 64 for h in range(256)) for _ in range(40))
     )
-    text = specialise_package(choose_plan(classes), "", {}, "").sources["pattern.py"].decode()
+    text = specialise_package(choose_plan(classes), "", {}, "", ()).sources["pattern.py"].decode()
     lines = text[text.index("CLASS_OF") :].splitlines()
     assert len(lines) < 1000 and "# fmt: off" in text and max(map(len, lines)) <= 120
