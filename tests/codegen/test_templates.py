@@ -16,7 +16,7 @@ from patterncc.passes.choose_plan import choose_plan
 
 FILES = sorted(templates())
 PLAN = choose_plan(Classes("demo", 16, True, 32, 1, 1, (Layout.parse("d<2"),), ((0,),)))
-KNOWN = constants(PLAN, "About.", None)
+KNOWN = constants(PLAN, "About.", None, ())
 
 
 @pytest.mark.parametrize("file", FILES)
