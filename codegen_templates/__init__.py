@@ -1,9 +1,9 @@
 """The templates of generated packages. Each is a module that runs as it stands, with a small pattern's constants;
 `package.py` becomes the package's `__init__.py`.
 
-Open `kernels/forward.py` first. `pattern.py` is the pattern as data, `kernels/index_map.py` and
-`kernels/row_map.py` are it as arithmetic. All else is the same for every pattern, but for constants
-and the kernels' names.
+The pattern: pattern.py says it as data, kernels/index_map.py and kernels/row_map.py as arithmetic:
+open these to see what is particular here. The runtime: all else, which is the same for every
+pattern but for constants and the kernels' names; open kernels/forward.py first.
 
 kernels/   the Triton kernels and their index maps
 launch/    grids, arguments and configurations of the kernels; binaries and measured configurations

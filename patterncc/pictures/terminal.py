@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.text import Text
 from patterncc.ir.layout import Classes, Layout
 from patterncc.pictures.palette import NIGHT_FIELD, NIGHT_PAPER, count_colour, mix, part_colour
 from patterncc.pictures.parts import density, parts_of, row_parts
-from patterncc.pictures.text import DROPPED, PARTLY, SIGNS, grid, legend, telling_rows
+from patterncc.pictures.text import DROPPED, PARTLY, SIGNS, grid, kept_most, legend, sampled, telling_rows
 from patterncc.pictures.view import (
     check_choice,
     check_rows,
@@ -85,7 +85,7 @@ def _layouts(
         else:
             gap = " " if head is not None and 2 * rows // step <= width else ""
             lines = grid(panel.layout, causal=classes.causal, block=classes.block, rows=rows, gap="")
-            drawn.append(_signed(titles, _sampled(lines, step, _kept_most), gap))
+            drawn.append(_signed(titles, sampled(lines, step, kept_most), gap))
     layouts = [panel.layout for panel in panels]
     key = _colour_legend(layouts) if colour else Text("   ".join(legend(layouts)))
     return drawn, key.append(_scale(step))
@@ -109,7 +109,7 @@ def _unions(classes: Classes, layer: int | None, rows: int, width: int, colour: 
         else:
             signs = ["".join(_count_sign(count, classes.heads) for count in line) for line in lines]
             gap = " " if 2 * rows // step <= width // len(wanted) else ""
-            drawn.append(_signed(titles, _sampled(signs, step, min), gap))
+            drawn.append(_signed(titles, sampled(signs, step, min), gap))
     key = Text("heads that keep a block:")
     for count in few(seen):
         sign = FULL if colour else _count_sign(count, classes.heads)
@@ -161,24 +161,6 @@ def _shrunk(cells: list[list[str]], step: int) -> list[list[str]]:
             line.append(mean)
         small.append(line)
     return small
-
-
-def _sampled(lines: list[str], step: int, choose: Callable[[str], str]) -> list[str]:
-    """One sign for every step × step, chosen from theirs (`.` sorts below all others)."""
-    if step == 1:
-        return lines
-    return [
-        "".join(
-            choose("".join(line[left : left + step] for line in lines[top : top + step]))
-            for left in range(0, len(lines[min(top + step, len(lines)) - 1]), step)
-        )
-        for top in range(0, len(lines), step)
-    ]
-
-
-def _kept_most(signs: str) -> str:
-    """The commonest sign of a kept block, if there is one."""
-    return Counter(signs.replace(DROPPED, "") or DROPPED).most_common(1)[0][0]
 
 
 def _reasons(layout: Layout, colour: bool) -> list[Text]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 from patterncc.ir.layout import Layout
 from patterncc.pictures.parts import KINDS, parts_of, row_parts
@@ -43,6 +44,24 @@ def grid(layout: Layout, *, causal: bool, block: int, rows: int, gap: str = " ")
         numbers = row_parts(layout, i, rows, causal=causal, block=block)
         lines.append(gap.join(signs[number] for number in numbers[: i + 1 if causal else rows]))
     return lines
+
+
+def sampled(lines: list[str], step: int, choose: Callable[[str], str]) -> list[str]:
+    """One sign for every step × step, chosen from theirs (`.` sorts below all others)."""
+    if step == 1:
+        return lines
+    return [
+        "".join(
+            choose("".join(line[left : left + step] for line in lines[top : top + step]))
+            for left in range(0, len(lines[min(top + step, len(lines)) - 1]), step)
+        )
+        for top in range(0, len(lines), step)
+    ]
+
+
+def kept_most(signs: str) -> str:
+    """The commonest sign of a kept block, if there is one."""
+    return Counter(signs.replace(DROPPED, "") or DROPPED).most_common(1)[0][0]
 
 
 def legend(layouts: Iterable[Layout]) -> list[str]:

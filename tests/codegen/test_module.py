@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from patterncc import language, pipeline
-from patterncc.codegen.module import docstring, set_docstring, specialise_package
+from patterncc.codegen.docstring import docstring, drawings, set_docstring
+from patterncc.codegen.module import specialise_package
 from patterncc.codegen.package import GeneratedPackage, write_files
 from patterncc.codegen.template import Template, TemplateError, templates
 from patterncc.ir.layout import Classes, Layout
@@ -125,6 +126,19 @@ def test_a_long_docstring_is_cut_and_lines_stay_short() -> None:
         words = docstring(choose_plan(lower(pattern)), pattern.about)
         assert all(len(line) <= 104 for line in words.splitlines()) and len(words.splitlines()) < 70
         assert "class 0" in words and "not kept" in words
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_the_drawing_shows_what_a_class_drops(name: str) -> None:
+    """Not the solid triangle that the first rows of a wide window are, nor a dense layer's."""
+    classes = lower(language.load(shipped()[name]))
+    title, *lines = drawings(classes)
+    drawn = [line for line in lines if not set(line) - set("# |o:=?%+.")]
+    assert len(drawn) in (16, 24) and all(len(line) <= 96 for line in lines)
+    if all(str(layout) == "all" for layout in classes.layouts):
+        assert {*"".join(drawn)} == {"#", " "}  # the control: a pattern that is dense
+    else:
+        assert len({*"".join(drawn)} - {" "}) > 1 and str(classes.layouts[int(title.split()[1].strip(","))]) != "all"
 
 
 def test_masks_travel_as_bits(tmp_path: Path) -> None:
