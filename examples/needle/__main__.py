@@ -4,7 +4,7 @@ python examples/needle                    train, measure, write results/ (under 
 python examples/needle convert            train dense, switch to the covered pattern, train on
 python examples/needle prepare DIR        only compile the patterns into DIR, for a machine without patterncc
 
-Options: --setting cpu|gpu|toy (the GPU's where there is one), --packages DIR, --results DIR, --jobs N.
+Options: --setting cpu|gpu|toy (the GPU's where there is one), --packages DIR, --results DIR, --jobs N, --more STEPS.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("--packages", type=Path, help="where the compiled patterns lie, or shall lie")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--jobs", type=int, default=4 if gpu else 1, help="trainings at once")
+    parser.add_argument("--more", type=int, help="steps of `convert` after the switch; default: a quarter of the first")
     arguments = parser.parse_args()
     setting = SETTINGS[arguments.setting]
     if arguments.what == "prepare":
@@ -56,10 +57,11 @@ def main() -> int:
         if arguments.what == "compare":
             result = compare(setting, compiled, device, arguments.jobs)
         else:
-            result = convert(setting, compiled, device)
+            result = convert(setting, compiled, device, arguments.more or max(2, setting.steps // 4))
     result = {"machine": machine(device), "commit": commit(), "setting": vars(setting), **result}
     arguments.results.mkdir(parents=True, exist_ok=True)
     stem = f"{'needle' if arguments.what == 'compare' else 'convert'}_{setting.name}"
+    stem += f"_{arguments.more}" if arguments.more else ""
     (arguments.results / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     page = (report.compared if arguments.what == "compare" else report.converted)(result)
     (arguments.results / f"{stem}.md").write_text(page, encoding="utf-8")

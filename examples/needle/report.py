@@ -28,11 +28,11 @@ def compared(result: dict) -> str:
 
 
 def converted(result: dict) -> str:
-    """A Markdown page with a row for each moment of the conversion."""
+    """A Markdown page with a row for each moment of the conversion (512 documents; on the way 64)."""
     runs, switched = result["runs"], result["switched"]
     rows = [("dense, trained", runs["dense"]["recall"]), ("switched to covered", switched["recall"])]
-    rows += [(f"… trained on for {step + 1} steps", recall) for step, _, _, recall in runs["covered"]["curve"][::10]]
-    rows += [(f"… {result['setting']['steps'] // 4} steps, on 512 documents", runs["covered"]["recall"])]
+    rows += [(f"… trained on for {step + 1} steps", recall) for step, _, _, recall in runs["covered"]["curve"][:-1:10]]
+    rows += [(f"… for {result['more']:,} steps", runs["covered"]["recall"])]
     table = "\n".join(f"| {what} | {recall:.1%} |" for what, recall in rows)
     return f"{result['machine']}; commit {result['commit']}.\n\n| model | recall |\n| --- | --- |\n{table}\n"
 
