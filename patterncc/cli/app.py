@@ -200,19 +200,31 @@ def table(
 
 @app.command()
 def show(
-    pattern: Pattern,
+    patterns: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATTERN [PATTERN]",
+            help="A YAML file or a shipped name; of two, both side by side.",
+            autocompletion=_names,
+        ),
+    ],
     layer: Layer = None,
     head: Head = None,
     union: Annotated[bool, typer.Option("--union", help="How many heads keep each block.")] = False,
-    length: Annotated[str | None, typer.Option("--length", "-n", metavar="N", help="Tokens to draw.")] = None,
+    overview: Annotated[
+        bool, typer.Option("--overview", help="Only the kinds of heads: layers by heads, how much each keeps.")
+    ] = False,
+    length: Annotated[
+        str | None, typer.Option("--length", "-n", metavar="N", help="Tokens to draw, and to count what is kept of.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write a picture: .svg, .png or .html.")
     ] = None,
 ) -> int:
-    """Draw a pattern in the terminal or into a file."""
+    """Draw a pattern, or two side by side."""
     from patterncc.cli.show import run
 
-    return run(pattern, layer, head, union, length, output)
+    return run(patterns, layer, head, union, overview, length, output)
 
 
 @app.command()

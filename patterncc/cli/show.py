@@ -1,9 +1,10 @@
-"""`patterncc show`: a drawing."""
+"""`patterncc show`: a drawing of one pattern, or of two side by side."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from patterncc.analysis.costs.price import LENGTH
 from patterncc.cli import output as out
 from patterncc.cli.table import blocks, check_place, tokens
 from patterncc.errors import UsageError
@@ -12,21 +13,58 @@ from patterncc.passes import lower
 from patterncc.runtime.gallery import find
 
 
-def run(name: str, layer: int | None, head: int | None, union: bool, length: str | None, output: Path | None) -> int:
+def run(
+    names: list[str],
+    layer: int | None,
+    head: int | None,
+    union: bool,
+    overview: bool,
+    length: str | None,
+    output: Path | None,
+) -> int:
     """Draw in the terminal, or write a picture."""
     from patterncc.pictures import show_terminal, write
 
-    pattern = load(find(name))
-    check_place(pattern, layer, head)
-    rows = None if length is None else blocks(pattern, tokens(length))
-    classes = lower(pattern)
+    if len(names) > 2:
+        raise UsageError(f"show takes one pattern, or two to see side by side, not {len(names)}")
+    if overview and (union or layer is not None or head is not None):
+        raise UsageError("--overview shows every head of every layer: leave out --layer, --head and --union")
+    patterns = [load(find(name)) for name in names]
+    for pattern in patterns:
+        check_place(pattern, layer, head)
+    count = LENGTH if length is None else tokens(length)
+    rows = None if length is None or overview else blocks(patterns[0], count)
+    first, *others = map(lower, patterns)
+    beside = others[0] if others else None
     if output is None:
         from rich.console import Console
 
-        show_terminal(classes, layer=layer, head=head, union=union, rows=rows, console=Console(highlight=False))
+        console = Console(highlight=False)
+        show_terminal(
+            first,
+            beside,
+            layer=layer,
+            head=head,
+            union=union,
+            rows=rows,
+            console=console,
+            length=count,
+            overview=overview,
+        )
         return 0
     try:
-        write(classes, output, layer=layer, head=head, union=union, rows=rows, about=pattern.about)
+        write(
+            first,
+            output,
+            beside,
+            layer=layer,
+            head=head,
+            union=union,
+            rows=rows,
+            about=patterns[0].about,
+            length=count,
+            overview=overview,
+        )
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from error
     out.note(f"drawn: {output}")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from patterncc.analysis.costs.price import LENGTH
 from patterncc.ir.layout import Classes, Layout
+from patterncc.pictures.heads import at_a_glance
+from patterncc.pictures.overview import overview as kinds_of
 from patterncc.pictures.palette import FIELD, INK, PAPER, QUIET, count_colour, part_colour
 from patterncc.pictures.parts import density, parts_of, row_parts
 from patterncc.pictures.plots import live_plot, weights_plot
@@ -22,6 +25,7 @@ from patterncc.pictures.view import (
     panels_of,
     spell,
     swatches,
+    telling_layer,
 )
 
 WIDTH, MARGIN, GUTTER, WIDE = 960, 32, 24, 40
@@ -37,35 +41,49 @@ def figure(
     union: bool = False,
     rows: int | None = None,
     about: str = "",
+    length: int = LENGTH,
+    overview: bool = False,
 ) -> Scene:
-    """A scene of one head, of the coverage counts (`union`), or of all classes with coverage, live keys and weights."""
+    """A scene of one head, of the coverage counts (`union`), of the kinds of heads (`overview`), or of all: kinds where
+    there are several, classes, coverage, live keys and weights. Kinds keep what is said of them at `length` tokens."""
     check_choice(classes, layer, head)
+    if overview:
+        return _overview(classes, length, about)
     panels = panels_of(classes, layer, head)
     most = 192 if len(panels) < 4 else 96
     shown = check_rows(rows or telling_rows([panel.layout for panel in panels], classes.block, least=32, most=most))
     scene = Scene(WIDTH, 0, f"The attention pattern {classes.name}", about or facts(classes))
     y = _header(scene, classes, about, shown)
-    chosen = [shared for shared in layer_classes(classes) if layer is None or layer in shared.layers]
     if union and head is None:
-        y = _unions(scene, classes, chosen, layer, shown, y)
+        y = _unions(scene, classes, layer, shown, y)
     elif len(panels) == 1:
         y = _one(scene, classes, panels[0], shown, y)
     else:
+        if layer is None and len((found := kinds_of(classes, length=length)).kinds) > 1:
+            y = at_a_glance(scene, classes, found, MARGIN, y, ROOM) + 44
         y = _panels(scene, classes, panels, shown, y)
-        y = _summary(scene, classes, chosen, layer, shown, y + 40)
+        y = _summary(scene, classes, layer, shown, y + 40)
     scene.height = round(y + MARGIN - 6)
     return scene
 
 
-def _header(scene: Scene, classes: Classes, about: str, rows: int) -> float:
+def _overview(classes: Classes, length: int, about: str) -> Scene:
+    scene = Scene(WIDTH, 0, f"The attention pattern {classes.name} at a glance", about or facts(classes))
+    y = _header(scene, classes, about, None)
+    found = kinds_of(classes, length=length)
+    scene.height = round(at_a_glance(scene, classes, found, MARGIN, y, ROOM) + MARGIN - 6)
+    return scene
+
+
+def _header(scene: Scene, classes: Classes, about: str, rows: int | None) -> float:
     scene.add(Label(MARGIN, 50, cut(classes.name, 24, ROOM, bold=True), 24, INK, bold=True))
     y = 52.0
     for line in wrap(about, 14, ROOM):
         y += 21
         scene.add(Label(MARGIN, y, line, 14, INK))
     y += 21
-    extent = f"{rows} × {rows} blocks: query rows down, key columns across"
-    scene.add(Label(MARGIN, y, cut(f"{facts(classes)}. {extent}", 12, ROOM), 12, QUIET))
+    extent = f". {rows} × {rows} blocks: query rows down, key columns across" if rows else ""
+    scene.add(Label(MARGIN, y, cut(f"{facts(classes)}{extent}", 12, ROOM), 12, QUIET))
     return y + 28
 
 
@@ -85,7 +103,7 @@ def _panels(scene: Scene, classes: Classes, panels: Sequence[Panel], rows: int, 
             Cells(x, top + 23, side / rows, part_cells(panel.layout, classes, rows), FIELD),
         )
     y += -(-len(drawn) // across) * (side + 52) + 2
-    x = _legend(scene, [panel.layout for panel in panels], y)
+    x = legend_of(scene, [panel.layout for panel in panels], y)
     if len(panels) > len(drawn):
         scene.add(Label(x, y, f"and {len(panels) - len(drawn)} more classes", 12, QUIET))
     return y
@@ -119,22 +137,21 @@ def _one(scene: Scene, classes: Classes, panel: Panel, rows: int, y: float) -> f
     return y + 14 + side
 
 
-def _unions(
-    scene: Scene, classes: Classes, chosen: Sequence[LayerClass], layer: int | None, rows: int, y: float
-) -> float:
+def _unions(scene: Scene, classes: Classes, layer: int | None, rows: int, y: float) -> float:
+    chosen = [shared for shared in layer_classes(classes) if layer is None or layer in shared.layers]
     drawn = chosen[:MOST_UNIONS]
     across = min(len(drawn), 3)
     side = 520 if across == 1 else (ROOM - GUTTER * (across - 1)) / across
     for k, shared in enumerate(drawn):
         x, top = MARGIN + k % across * (side + GUTTER), y + k // across * (side + 64)
-        _union(scene, classes, shared, layer, rows, x, top, side)
+        draw_union(scene, classes, shared, layer, rows, x, top, side)
     y += -(-len(drawn) // across) * (side + 64)
     if len(chosen) > len(drawn):
         scene.add(Label(MARGIN, y, f"and {len(chosen) - len(drawn)} more kinds of layer", 12, QUIET))
     return y
 
 
-def _union(
+def draw_union(
     scene: Scene,
     classes: Classes,
     shared: LayerClass,
@@ -165,13 +182,11 @@ def _union(
         place += 30 + 7 * len(text)
 
 
-def _summary(
-    scene: Scene, classes: Classes, chosen: Sequence[LayerClass], layer: int | None, rows: int, y: float
-) -> float:
+def _summary(scene: Scene, classes: Classes, layer: int | None, rows: int, y: float) -> float:
     """Coverage of the commonest layers that are not dense, live keys, and row weights, side by side."""
-    telling = max(chosen, key=lambda shared: (len(set(shared.of)), len(shared.layers)))
+    telling = telling_layer(classes, layer)
     side = (ROOM - 2 * WIDE) / 3
-    _union(scene, classes, telling, layer, rows, MARGIN, y, side)
+    draw_union(scene, classes, telling, layer, rows, MARGIN, y, side)
     columns = iter((MARGIN + side + WIDE, MARGIN + 2 * (side + WIDE)))
     if classes.causal:
         size = classes.group
@@ -192,8 +207,8 @@ def part_cells(layout: Layout, classes: Classes, rows: int) -> list[list[str | N
     return cells
 
 
-def _legend(scene: Scene, layouts: Iterable[Layout], y: float) -> float:
-    """Add a line of swatches to the scene; returns the y after it."""
+def legend_of(scene: Scene, layouts: Iterable[Layout], y: float) -> float:
+    """Add a line of swatches to the scene; returns the x after it."""
     x = float(MARGIN)
     for word, colour in swatches(layouts, FIELD, PAPER):
         scene.add(Rectangle(x, y - 10, 12, 12, colour, 2), Label(x + 18, y, word, 12, QUIET))

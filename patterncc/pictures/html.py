@@ -13,17 +13,24 @@ from dataclasses import fields
 from importlib import resources
 from typing import Any
 
+from patterncc.analysis.costs.price import LENGTH
 from patterncc.ir.layout import Classes, Layout, Mask, Term
 from patterncc.pictures import palette
+from patterncc.pictures.heads import note
+from patterncc.pictures.overview import Kind, hue, overview
 from patterncc.pictures.parts import parts_of
-from patterncc.pictures.svg import escape
+from patterncc.pictures.scene import Scene
+from patterncc.pictures.svg import escape, svg
 from patterncc.pictures.view import MOST_ROWS, facts, layer_classes, panels_of
 
 MOST_PANELS = 96
 
 
-def html(classes: Classes, *, rows: int, about: str, layer: int = 0, head: int | None = None) -> str:
-    """The page's text; it opens with `layer`, `head` (None: all of them) and `rows`."""
+def html(
+    classes: Classes, *, rows: int, about: str, layer: int = 0, head: int | None = None, length: int = LENGTH
+) -> str:
+    """The page's text; it opens with `layer`, `head` (None: all of them) and `rows`. Its map of all heads tells what
+    they keep at `length` tokens."""
     style = _colours() + _resource("page.css")
     script = _resource("keep.js") + _resource("page.js").replace('"use strict";\n', "", 1)
     parts = {
@@ -31,13 +38,26 @@ def html(classes: Classes, *, rows: int, about: str, layer: int = 0, head: int |
         "TITLE": escape(classes.name),
         "STYLE": style,
         "SCRIPT": script,
-        "DATA": _json(data(classes, rows=rows, about=about, layer=layer, head=head)),
+        "DATA": _json(data(classes, rows=rows, about=about, layer=layer, head=head, length=length)),
     }
     first, *rest = _resource("page.html").split("$")
     return first + "".join(parts[text] if k % 2 == 0 else text for k, text in enumerate(rest))
 
 
-def data(classes: Classes, *, rows: int, about: str, layer: int, head: int | None) -> dict[str, Any]:
+def framed(scene: Scene) -> str:
+    """A page of one drawing that runs nothing and asks for nothing."""
+    style = "body{margin:0;background:#fff}svg{display:block;max-width:960px;width:100%;height:auto;margin:24px auto}"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src {_hash(style)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(scene.title)}</title>\n<style>{style}</style>\n</head>\n<body>\n{svg(scene)}</body>\n</html>\n"
+    )
+
+
+def data(
+    classes: Classes, *, rows: int, about: str, layer: int, head: int | None, length: int = LENGTH
+) -> dict[str, Any]:
     """The page's data as plain values."""
     kinds = layer_classes(classes)
     row_of = {layer: k for k, kind in enumerate(kinds) for layer in kind.layers}
@@ -45,6 +65,10 @@ def data(classes: Classes, *, rows: int, about: str, layer: int, head: int | Non
     for kind in kinds:
         for h, number in enumerate(kind.of):
             places.setdefault(number, (kind.layers[0], h))
+    found = overview(classes, length=length)
+    kind_of = {
+        k: kind for of, line in zip(classes.of, found.cells[0], strict=True) for k, kind in zip(of, line, strict=True)
+    }
     panels = zip(places.items(), panels_of(classes, None, None), strict=True)
     return {
         "name": classes.name,
@@ -66,7 +90,16 @@ def data(classes: Classes, *, rows: int, about: str, layer: int, head: int | Non
             for (number, place), panel in panels
         ][:MOST_PANELS],
         "colours": palette.PARTS,
+        "kinds": [kind_data(kind) for kind in found.kinds],
+        "kind_of": [kind_of[k] for k in range(len(classes.layouts))],
+        "note": note(classes, found),
     }
+
+
+def kind_data(kind: Kind) -> dict[str, Any]:
+    """A kind of head, with its colour as the key that it takes it from and the share of that."""
+    words = {"letter": kind.letter, "parts": kind.parts, "rule": kind.rule, "density": kind.density}
+    return words | {"count": kind.count, "where": kind.where, "hue": hue(kind.layout), "strength": kind.strength}
 
 
 def part_data(layout: Layout) -> list[dict[str, Any]]:

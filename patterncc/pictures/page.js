@@ -20,6 +20,7 @@ function palette() {
   return {
     field: parse(variable("field")),
     part: (part) => (part.whole ? hue(part) : blend(hue(part), paper, 0.5)),
+    kind: (kind) => blend(parse(variable("field")), parse(pattern.colours[kind.hue] ?? variable("field")), kind.strength),
     count(count) {
       if (count <= 0) return parse(variable("unseen"));
       const share = pattern.heads > 1 ? Math.sqrt((count - 1) / (pattern.heads - 1)) : 1;
@@ -90,6 +91,7 @@ function draw() {
   if (get("text").open) get("table").textContent = text();
   plots();
   explain();
+  map(colours);
   for (const button of get("classes").children) {
     button.setAttribute("aria-pressed", String(head !== ALL && Number(button.dataset.klass) === classOf(layer, head)));
   }
@@ -128,6 +130,57 @@ function text() {
     lines.push(`${i}: ${ranges(kept)}`.trimEnd());
   }
   return lines.join("\n");
+}
+
+// ---- every head of every layer ------------------------------------------------------------------------------
+
+const kindOf = (layer, head) => pattern.kinds[pattern.kind_of[classOf(layer, head)]];
+const widest = Math.max(...pattern.rows_of.map((row) => row.length));
+
+function map(colours) {
+  const canvas = get("map"), layers = pattern.layer_row.length;
+  const room = Math.min(get("map-section").clientWidth || 512, 512), ratio = window.devicePixelRatio || 1;
+  const wide = Math.max(1, Math.min(18, room / widest)), high = Math.max(4, Math.min(20, Math.max(wide, 10), 480 / layers));
+  canvas.style.cssText = `width:${wide * widest}px;height:${high * layers}px`;
+  [canvas.width, canvas.height] = [Math.round(wide * widest * ratio), Math.round(high * layers * ratio)];
+  const context = canvas.getContext("2d");
+  context.scale(ratio, ratio);
+  const size = pattern.heads / pattern.kv_heads, gap = wide >= 6 && high >= 6 ? 1 : 0;
+  pattern.layer_row.forEach((row, layer) => pattern.rows_of[row].forEach((klass, head) => {
+    context.fillStyle = css(colours.kind(pattern.kinds[pattern.kind_of[klass]]));
+    const part = gap && head && size > 1 && head % size === 0 ? 1.5 : 0; // heads of one KV head stand closer together
+    context.fillRect(head * wide + part, layer * high, wide - gap - part, high - gap);
+  }));
+  context.strokeStyle = variable("ink");
+  context.lineWidth = 2;
+  const { layer, head } = state;
+  if (head === ALL) context.strokeRect(1, layer * high, wide * widest - 2, high - gap);
+  else context.strokeRect(head * wide, layer * high, wide - gap, high - gap);
+  canvas.setAttribute("aria-label", `The kinds of ${widest} heads in ${layers} layers`);
+  get("kinds").replaceChildren(...pattern.kinds.map((kind) => {
+    const letter = document.createElement("span"), colour = colours.kind(kind);
+    [letter.className, letter.textContent] = ["letter", kind.letter];
+    letter.style.cssText = `background:${css(colour)};color:${luminance(colour) > 0.3 ? "#1f2733" : "#ffffff"}`;
+    const count = `${kind.count.toLocaleString("en")} head${kind.count === 1 ? "" : "s"}`;
+    const row = line([`${kind.parts}: ${kind.density} kept`, kind.rule, [count, kind.where].filter(Boolean).join(": ")], false);
+    row.cells[0].prepend(letter);
+    return row;
+  }));
+}
+
+const luminance = (colour) => colour.map((x) => (x / 255) ** 2.2).reduce((sum, x, k) => sum + x * [0.2126, 0.7152, 0.0722][k], 0);
+
+/** The layer and head of a cell of the map that an event points at. */
+function cellAt(event) {
+  const box = get("map").getBoundingClientRect(), layers = pattern.layer_row.length;
+  const layer = Math.min(layers - 1, Math.max(0, Math.floor(((event.clientY - box.top) * layers) / box.height)));
+  const head = Math.min(widest - 1, Math.max(0, Math.floor(((event.clientX - box.left) * widest) / box.width)));
+  return { layer, head: Math.min(head, headsOf(layer).length - 1) };
+}
+
+function name({ layer, head }) {
+  const kind = kindOf(layer, head);
+  get("map-place").textContent = `layer ${layer}, head ${head}: ${kind.parts}, ${kind.density} kept (${kind.letter})`;
 }
 
 // ---- plots --------------------------------------------------------------------------------------------------
@@ -300,6 +353,17 @@ function start() {
     if (!move) return;
     event.preventDefault();
     choose({ i: state.i + move[0] * step, j: state.j + move[1] * step }, { redraw: false });
+  });
+  get("map-section").hidden = pattern.layer_row.length * widest === 1;
+  get("map-note").textContent = pattern.note;
+  get("map").addEventListener("pointermove", (event) => name(cellAt(event)));
+  get("map").addEventListener("click", (event) => choose(cellAt(event)));
+  get("map").addEventListener("keydown", (event) => {
+    const move = moves[event.key];
+    if (!move) return;
+    event.preventDefault();
+    choose({ layer: state.layer + move[0], head: (state.head === ALL ? -1 : state.head) + move[1] });
+    if (state.head !== ALL) name(state);
   });
   get("theme").addEventListener("click", () => {
     document.documentElement.dataset.theme = variable("night") === "1" ? "light" : "dark";

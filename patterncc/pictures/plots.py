@@ -73,7 +73,8 @@ def plot(
     )
     if share < 0.97:
         scene.add(Label(right + 5, top + 4, "dense", 11, QUIET))
+    if right - left > 220:
+        scene.add(Label(left, bottom + 15, "row 0", 11, QUIET))
     scene.add(
-        Label(left, bottom + 15, "row 0", 11, QUIET),
         Label(right, bottom + 15, f"row {rows - 1}: {mean[-1]:,.0f} of {most:,} {unit}", 11, QUIET, anchor="end"),
     )

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
 
-from rich.console import Console
 from rich.text import Text
 
 from patterncc.ir.layout import Classes, Layout
+from patterncc.pictures.drawn import GAP, Drawn, titled
 from patterncc.pictures.palette import NIGHT_FIELD, NIGHT_PAPER, count_colour, mix, part_colour
 from patterncc.pictures.parts import density, parts_of, row_parts
-from patterncc.pictures.text import DROPPED, PARTLY, SIGNS, grid, kept_most, legend, sampled, telling_rows
+from patterncc.pictures.text import DROPPED, PARTLY, SIGNS, grid, kept_most, legend, sampled
 from patterncc.pictures.view import (
-    check_choice,
-    check_rows,
     coverage,
-    facts,
     few,
     layer_classes,
     panels_of,
@@ -25,53 +20,18 @@ from patterncc.pictures.view import (
     swatches,
 )
 
-HALF, FULL, GAP = "▀", "█", 3
+HALF, FULL = "▀", "█"
+PANELS = 12  # layouts drawn of a pattern that has more; a layer or a head is chosen to see the others
 DIGITS = "123456789abcdefghijklmnopqrstuvwxyz"
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A panel ready to print: its lines, and how many characters each takes."""
-
-    lines: list[Text]
-    width: int
-
-
-def show_terminal(
-    classes: Classes,
-    *,
-    layer: int | None = None,
-    head: int | None = None,
-    union: bool = False,
-    rows: int | None = None,
-    console: Console,
-) -> None:
-    """Print a pattern's classes, one layer's, one head's layout, or how many heads keep each block (`union`)."""
-    check_choice(classes, layer, head)
-    colour = console.is_terminal and not console.no_color and console.color_system is not None
-    colour = colour and (console.encoding or "").lower().startswith("utf")
-    across = 1 if head is not None else 3
-    shown = check_rows(
-        rows or _fitting(telling_rows(classes.layouts, classes.block, least=24), console.width // across)
-    )
-    console.print(Text(classes.name, "bold").append(f"  {facts(classes)}", "not bold dim"), soft_wrap=True)
-    console.print(
-        f"first {shown} rows (down) and columns (across): {shown * classes.block} tokens", style="dim", highlight=False
-    )
-    console.print()
-    if union:
-        drawn, key = _unions(classes, layer, shown, console.width, colour)
-    else:
-        drawn, key = _layouts(classes, layer, head, shown, console.width, colour)
-    for line in _flow(drawn, console.width):
-        console.print(line, no_wrap=True, overflow="crop", soft_wrap=False)
-    console.print(key, soft_wrap=True)
-
-
-def _layouts(
+def drawn_layouts(
     classes: Classes, layer: int | None, head: int | None, rows: int, width: int, colour: bool
 ) -> tuple[list[Drawn], Text]:
+    """Each layout's drawing, and the legend."""
     panels = panels_of(classes, layer, head)
+    more = len(panels) - PANELS
+    panels = panels[:PANELS] if more > 0 and layer is None else panels
     step = _step(rows, len(panels), width, colour)
     drawn = []
     for panel in panels:
@@ -88,10 +48,12 @@ def _layouts(
             drawn.append(_signed(titles, sampled(lines, step, kept_most), gap))
     layouts = [panel.layout for panel in panels]
     key = _colour_legend(layouts) if colour else Text("   ".join(legend(layouts)))
-    return drawn, key.append(_scale(step))
+    key.append(_scale(step))
+    return drawn, key.append(f"\nand {more} more layouts: --layer, --head" if more > 0 and layer is None else "")
 
 
-def _unions(classes: Classes, layer: int | None, rows: int, width: int, colour: bool) -> tuple[list[Drawn], Text]:
+def drawn_unions(classes: Classes, layer: int | None, rows: int, width: int, colour: bool) -> tuple[list[Drawn], Text]:
+    """For each kind of layer how many of its heads keep each block, and the legend."""
     wanted = [shared for shared in layer_classes(classes) if layer is None or layer in shared.layers]
     step = _step(rows, len(wanted), width, colour)
     drawn, seen = [], set()
@@ -142,7 +104,7 @@ def _painted(titles: list[Text], cells: list[list[str]], step: int) -> Drawn:
                 line.append(HALF * (k - start), f"{upper[start]} on {lower[start]}")
                 start = k
         lines.append(line)
-    return _titled(titles, lines, width)
+    return titled(titles, lines, width)
 
 
 def _shrunk(cells: list[list[str]], step: int) -> list[list[str]]:
@@ -175,36 +137,7 @@ def _reasons(layout: Layout, colour: bool) -> list[Text]:
 
 def _signed(titles: list[Text], lines: list[str], gap: str) -> Drawn:
     width = (len(gap) + 1) * max(map(len, lines)) - len(gap)
-    return _titled(titles, [Text(gap.join(line)) for line in lines], width)
-
-
-def _titled(titles: list[Text], lines: list[Text], width: int) -> Drawn:
-    width = max(width, 24)
-    for text in titles:
-        text.truncate(width, overflow="ellipsis")
-    return Drawn([*titles, *lines], width)
-
-
-def _flow(drawn: list[Drawn], width: int) -> Iterable[Text]:
-    """Panels side by side, as many as fit, then the next line of them."""
-    while drawn:
-        room = max(1, (width + GAP) // (max(panel.width for panel in drawn) + GAP))
-        line, drawn = drawn[:room], drawn[room:]
-        for k in range(max(len(panel.lines) for panel in line)):
-            text = Text()
-            for panel in line:
-                part = panel.lines[k].copy() if k < len(panel.lines) else Text()
-                part.pad_right(max(0, panel.width - part.cell_len) + GAP)
-                text.append_text(part)
-            text.rstrip()
-            yield text
-        yield Text()
-
-
-def _fitting(rows: int, width: int) -> int:
-    """Rows to show when nobody asked for a number: cut to what fits in `width`, if most of them do."""
-    room = width - GAP + 1
-    return room if room < rows <= 2 * room else rows
+    return titled(titles, [Text(gap.join(line)) for line in lines], width)
 
 
 def _step(rows: int, panels: int, width: int, colour: bool) -> int:

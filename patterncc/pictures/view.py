@@ -44,6 +44,12 @@ def layer_classes(classes: Classes) -> tuple[LayerClass, ...]:
     return tuple(LayerClass(tuple(layers), of) for of, layers in together.items())
 
 
+def telling_layer(classes: Classes, layer: int | None = None) -> LayerClass:
+    """The commonest layers of those whose heads differ most, or those with this layer among them."""
+    chosen = [shared for shared in layer_classes(classes) if layer is None or layer in shared.layers]
+    return max(chosen, key=lambda shared: (len(set(shared.of)), len(shared.layers)))
+
+
 def panels_of(classes: Classes, layer: int | None, head: int | None) -> tuple[Panel, ...]:
     """The classes of a pattern, of one layer or of one head, each with a title that says whose layout it is."""
     check_choice(classes, layer, head)

@@ -168,6 +168,11 @@ def test_mistakes(patterncc: Shell, mistaken: Path, broken: Path) -> None:
         (["table", "demo", "-n", "99", "-o", "/nowhere/x.npz"], "cannot write"),
         (["show", "demo", "--head", "4"], "--head is 4; demo has heads 0 to 3"),
         (["show", "demo", "-o", "x.jpeg"], "cannot draw"),
+        (["show", "demo", "s2_strided", "-o", "x.jpeg"], "cannot draw"),
+        (["show", "demo", "s2_strided", "--head", "9"], "--head is 9; demo has heads 0 to 3"),
+        (["show", "s2_strided", "demo", "--layer", "1"], "--layer is 1; s2_strided has layers 0 to 0"),
+        (["show", "demo", "demo", "demo"], "show takes one pattern, or two to see side by side, not 3"),
+        (["show", "demo", "--overview", "--union"], "--overview shows every head of every layer"),
         (["show", "demo", "-o", "/nowhere/x.svg"], "cannot write"),
         (["forecast", "demo", "-n", str(10**18)], "--length is"),
         (["forecast", "demo", "-n", "99", "--dtype", "bf17"], "did you mean bf16?"),
@@ -252,7 +257,12 @@ def test_lengths_in_units(patterncc: Shell) -> None:
 def test_show(patterncc: Shell, tmp_path: Path) -> None:
     assert "not kept" in patterncc("show", "demo", "--head", "1")
     assert patterncc("show", "demo", "--union", "-n", "200") != patterncc("show", "demo", "-n", "200")
-    assert patterncc("show", "demo", "-o", tmp_path / "d.svg") == "" and (tmp_path / "d.svg").stat().st_size > 500
+    for suffix in ("svg", "png", "html"):
+        for names in (["demo"], ["demo", "bigbird"], ["demo", "--overview"], ["demo", "bigbird", "--overview"]):
+            file = tmp_path / f"d.{suffix}"
+            assert patterncc("show", *names, "-o", file) == "" and file.stat().st_size > 500
+            file.unlink()
+    assert "at 10,000,000 tokens" in patterncc("show", "s2_hybrid", "--overview", "-n", "10_000_000")
 
 
 def test_forecast(patterncc: Shell) -> None:

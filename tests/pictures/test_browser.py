@@ -20,6 +20,7 @@ from patterncc.language import loads
 from patterncc.passes import lower
 from patterncc.passes.lower_table import lower_table
 from patterncc.pictures import write
+from patterncc.pictures.overview import overview
 from patterncc.pictures.palette import FIELD, NIGHT_FIELD, NIGHT_PAPER, PAPER, PARTS
 from patterncc.pictures.png import rgb
 from patterncc.pictures.view import coverage, live_tokens
@@ -156,11 +157,49 @@ def test_every_control_is_reached_by_keys(browser: Browser, tmp_path: Path) -> N
     browser.size(1180, 1200)
     browser.open(write(everything(), tmp_path / "a.html"))
     reached = []
-    for _ in range(11):
+    for _ in range(12):
         browser.press("Tab", 9)
         reached.append(browser.value("document.activeElement.id || document.activeElement.tagName"))
-    expected = ["theme", "layer", "head", "rows", "cells", "BUTTON", "BUTTON", "BUTTON", "BUTTON", "SUMMARY"]
+    expected = ["theme", "layer", "head", "rows", "map", "cells", "BUTTON", "BUTTON", "BUTTON", "BUTTON", "SUMMARY"]
     assert reached[: len(expected)] == expected
+
+
+def test_the_map_has_every_head_in_its_kinds_colour(browser: Browser, tmp_path: Path) -> None:
+    classes = lower(loads(OTHER.replace("CAUSAL", "true")))
+    found = overview(classes)
+    browser.size(1180, 1200)
+    browser.open(write(classes, tmp_path / "a.html"), "layer=1&head=7")
+    box = "(({left, top, width, height}) => [left, top, width, height])(get('map').getBoundingClientRect())"
+    left, top, width, height = browser.value(box)
+    across, down = width / classes.heads, height / classes.layers
+    for layer, line in enumerate(found.cells[0]):
+        for head, kind in enumerate(line):
+            seen = browser.pixel(left + (head + 0.5) * across, top + (layer + 0.5) * down)
+            assert seen == [*rgb(found.kinds[kind].colour())], (layer, head)
+    words = browser.value("get('kinds').textContent")
+    assert all(f"{kind.letter}{kind.parts}: {kind.density} kept" in words for kind in found.kinds)
+
+
+def test_the_map_chooses_a_head(browser: Browser, tmp_path: Path) -> None:
+    browser.size(1180, 1200)
+    browser.open(write(lower(loads(OTHER.replace("CAUSAL", "true"))), tmp_path / "a.html"))
+    place = "{clientX: box.left + box.width * 5.5 / 8, clientY: box.top + 1}"
+    press = f"get('map').dispatchEvent(new MouseEvent('click', {place}))"
+    browser.value(f"(() => {{ const box = get('map').getBoundingClientRect(); {press}; }})()")
+    assert browser.value("[state.layer, state.head, get('head').value]") == [0, 5, "5"]
+    browser.value("get('map').focus()")
+    browser.press("ArrowDown", 40)
+    browser.press("ArrowLeft", 37)
+    assert browser.value("[state.layer, state.head]") == [1, 4]
+    assert browser.value("get('map-place').textContent").startswith("layer 1, head 4: ")
+
+
+def test_a_page_of_two_patterns_stands_still(browser: Browser, tmp_path: Path) -> None:
+    browser.size(1000, 1200)
+    browser.open(write(everything(NASTY), tmp_path / "a.html", one_layer("d<2", "all", name="other")))
+    assert browser.value("document.title") == f"{NASTY} beside other"
+    assert browser.value("document.querySelectorAll('script, img').length") == 0
+    assert browser.value("document.querySelectorAll('svg text').length") > 10
 
 
 def test_colours_follow_the_theme(browser: Browser, tmp_path: Path) -> None:
