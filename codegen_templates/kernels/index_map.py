@@ -33,12 +33,15 @@ def search(p_sorted, low, high, bound, FROM_END: tl.constexpr):
 # class 1: 0<=d<2 | 2<=d & j%4==1
 # class 2: 0<=d<2 | 2<=d & j%4==2
 # class 3: 0<=d<2 | 2<=d & j%4==3
+# columns of CLASS_INTS: residue
 CLASS_INTS = ((0,), (1,), (2,), (3,))
 
 
 @triton.jit
 def index_map(pattern, columns, i_first, i_last, j_first, j_whole, j_stop):
-    """The slots of rows i_first..i_last: how many are far, how many there are, their zones, and what the rule needs."""
+    """(far, all, places, rule) of rows i_first..i_last: how many slots are far, how many there are in all, and what
+    `column` and `keeps` need. places: for zone n, first_n is its first column less its first slot, stop_n the slot
+    behind it."""
     residue = tl.load(pattern)
     # far: columns below j_whole that every row keeps
     low, count = progression(j_first, tl.minimum(j_whole, i_first - 1), 4, residue)
@@ -76,7 +79,7 @@ def column(slot, places, IS_FAR: tl.constexpr):
 @triton.jit
 def keeps(slot, i_first, i_last, j, t_first, t_last, u, rule):
     """Whether one of the query tokens t_first..t_last, of rows i_first..i_last, keeps key token u, of the column j in
-    this slot: but for causality."""
+    this slot, ignoring the causal mask."""
     (residue,) = rule
     keep = (j <= i_last - 2) & ((j - residue) % 4 == 0)
     keep |= j > i_first - 2

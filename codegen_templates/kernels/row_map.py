@@ -16,8 +16,9 @@ STRIDES = (((4, 0, 2, 1073741824, 0), (4, 1, 2, 1073741824, 0), (4, 2, 2, 107374
 
 @triton.jit
 def row_map(pattern, rows, j_first, j_last, i_first, i_whole, i_full, i_stop):
-    """The slots of the rows that are near columns j_first..j_last: how many are far, how many there are, their
-    zones, and what the rule needs."""
+    """(far, all, places, rule) of the rows that are near columns j_first..j_last: how many slots are far, how many
+    there are in all, and what `row` and `keeps_near` need. places: for zone n, first_n is its first row less its first
+    slot, stop_n the slot behind it."""
     # far: whole rows, past all of the columns, that keep each of them
     low = i_whole
     first_0 = low
@@ -54,7 +55,8 @@ def row(slot, places, IS_FAR: tl.constexpr):
 
 @triton.jit
 def keeps_near(slot, i, j, t, u, rule):
-    """Whether query token t, of the near row i in this slot, adds to key token u, of column j: but for causality."""
+    """Whether query token t, of the near row i in this slot, adds to key token u, of column j, ignoring the causal
+    mask."""
     keep = i - j < 2
     return keep
 

@@ -95,7 +95,9 @@ CLOSED = '''{comment}
 
 @triton.jit
 def index_map(pattern, columns, i_first, i_last, j_first, j_whole, j_stop):
-    """The slots of rows i_first..i_last: how many are far, how many there are, their zones, and what the rule needs."""
+    """(far, all, places, rule) of rows i_first..i_last: how many slots are far, how many there are in all, and what
+    `column` and `keeps` need. places: for zone n, first_n is its first column less its first slot, stop_n the slot
+    behind it."""
 {zones}
     return stop_{far}, stop_{last}, places, rule
 
@@ -109,7 +111,7 @@ def column(slot, places, IS_FAR: tl.constexpr):
 @triton.jit
 def keeps(slot, i_first, i_last, j, t_first, t_last, u, rule):
     """Whether one of the query tokens t_first..t_last, of rows i_first..i_last, keeps key token u, of the column j in
-    this slot: but for causality."""
+    this slot, ignoring the causal mask."""
 {rule}
 
 '''
@@ -155,7 +157,7 @@ def column(slot, places, IS_FAR: tl.constexpr):
 @triton.jit
 def keeps(slot, i_first, i_last, j, t_first, t_last, u, rule):
     """Whether one of the query tokens t_first..t_last, of rows i_first..i_last, keeps key token u, of the column j in
-    this slot: but for causality."""
+    this slot, ignoring the causal mask."""
 {rule}
 
 '''

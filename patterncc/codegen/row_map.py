@@ -134,8 +134,9 @@ CLOSED = '''{comment}
 
 @triton.jit
 def row_map(pattern, rows, j_first, j_last, i_first, i_whole, i_full, i_stop):
-    """The slots of the rows that are near columns j_first..j_last: how many are far, how many there are, their
-    zones, and what the rule needs."""
+    """(far, all, places, rule) of the rows that are near columns j_first..j_last: how many slots are far, how many
+    there are in all, and what `row` and `keeps_near` need. places: for zone n, first_n is its first row less its first
+    slot, stop_n the slot behind it."""
 {zones}
     return stop_{far}, stop_{last}, places, rule
 
@@ -148,7 +149,8 @@ def row(slot, places, IS_FAR: tl.constexpr):
 
 @triton.jit
 def keeps_near(slot, i, j, t, u, rule):
-    """Whether query token t, of the near row i in this slot, adds to key token u, of column j: but for causality."""
+    """Whether query token t, of the near row i in this slot, adds to key token u, of column j, ignoring the causal
+    mask."""
 {rule}
 
 '''
@@ -182,7 +184,7 @@ def row(slot, places, IS_FAR: tl.constexpr):
 
 @triton.jit
 def keeps_near(slot, i, j, t, u, rule):
-    """Whether query token t, of the row i in this slot, keeps key token u, of column j: but for causality."""
+    """Whether query token t, of the row i in this slot, keeps key token u, of column j, ignoring the causal mask."""
 {rule}
 
 '''

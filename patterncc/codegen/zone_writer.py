@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import TypeVar
 
 from patterncc.codegen.statements import assigned, less
@@ -36,10 +37,10 @@ class Integers:
         return [f"{name} = tl.load(pattern{f' + {n}' if n else ''})" for n, name in enumerate(self.names, start)]
 
     def table(self, classes: int) -> list[str]:
-        """The lines of CLASS_INTS."""
-        return assigned(
-            "CLASS_INTS", tuple(zip(*(values for _, values in self.columns), strict=True)) or ((),) * classes
-        )
+        """The lines of CLASS_INTS: a row of integers for each class, and a comment that names its columns."""
+        rows = tuple(zip(*(values for _, values in self.columns), strict=True)) or ((),) * classes
+        names = wrap(f"columns of CLASS_INTS: {', '.join(self.names)}", 118) if self.columns else []
+        return [*(f"# {line}" for line in names), *assigned("CLASS_INTS", rows)]
 
 
 @dataclass
