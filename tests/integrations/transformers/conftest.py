@@ -26,6 +26,30 @@ block: 16
 shards: [{{heads: all, local: 2, stride: 4, offset: h}}]
 dense_layers: 0
 """
+LOCAL_AND_GLOBAL = """layouts:
+  - layers: [0, 2]
+    shards: [{heads: all, local: 20 tokens}]
+  - layers: [1]
+    shards: [{heads: all, local: 2, stride: 4, offset: h}]
+"""
+WINDOWS = {"sliding_window": 20, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+# name: the library's family, what its pattern says beside heads and sizes, what its configuration says
+FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "llama": ("Llama", "", {}),
+    "qwen3": ("Qwen3", "", {}),
+    "mistral": ("Mistral", "", {"sliding_window": None}),
+    "gemma2": (
+        "Gemma2",
+        LOCAL_AND_GLOBAL + "softcap: 0.5\n",
+        WINDOWS | {"attn_logit_softcapping": 0.5, "query_pre_attn_scalar": 1},
+    ),
+    "gemma3": ("Gemma3Text", LOCAL_AND_GLOBAL, WINDOWS | {"query_pre_attn_scalar": 16}),
+    "gpt_oss": (
+        "GptOss",
+        LOCAL_AND_GLOBAL + "sinks: learned\n",
+        WINDOWS | {"num_local_experts": 4, "num_experts_per_tok": 2, "rope_parameters": None},
+    ),
+}
 SIZES: dict[str, Any] = {
     "vocab_size": 97, "hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": LAYERS, "head_dim": HEAD_DIM,
     "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "max_position_embeddings": 512, "pad_token_id": 0,
@@ -59,7 +83,7 @@ def witness(pattern: Pattern) -> str:
         if mask is not None:
             own = torch.minimum(own, mask[..., : k.shape[2]])
         eager = importlib.import_module(type(module).__module__).eager_attention_forward
-        return eager(module, q, k, v, own.to(q.dtype), scaling, dropout, **rest)
+        return eager(module, q, k, v, own.to(q.dtype), scaling=scaling, dropout=dropout, **rest)
 
     AttentionInterface.register("witness", attend)
     AttentionMaskInterface.register("witness", eager_mask)
@@ -76,7 +100,13 @@ def build() -> Callable[..., Any]:
         torch.manual_seed(1)
         sizes = SIZES | changes
         config = getattr(transformers, f"{family}Config")(**sizes)
-        return getattr(transformers, f"{family}ForCausalLM")(config).eval()
+        model = getattr(transformers, f"{family.removesuffix('Text')}ForCausalLM")(config).eval()
+        for layer in model.model.layers:
+            if hasattr(layer.self_attn, "sinks"):  # zeros of a new model tell nothing
+                torch.nn.init.normal_(layer.self_attn.sinks)
+            if sizes.get("attn_logit_softcapping"):  # scores that reach the cap
+                layer.self_attn.q_proj.weight.data *= 20
+        return model
 
     return make
 
@@ -98,6 +128,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
         return known[text]
 
     return make
+
+
+@pytest.fixture(params=list(FAMILIES))
+def family(request: pytest.FixtureRequest, build: Any, compiled: Any) -> Any:
+    """A model of each family, and the package and the pattern that fit it."""
+    name, said, changes = FAMILIES[request.param]
+    text = TEXT.split("shards:")[0].replace("name: tiny", f"name: {request.param}") + said if said else TEXT
+    return build(name, **changes), *compiled(text)
 
 
 @pytest.fixture

@@ -38,6 +38,18 @@ def test_caches_of_the_library(build: Any, compiled: Any, tokens: torch.Tensor, 
     assert torch.equal(generated(model, package, tokens, **cache), greedy(model, pattern, tokens))
 
 
+def test_families(family: Any, tokens: torch.Tensor) -> None:
+    """Local and global layers, soft-capping, sinks: the library's caches and PatternCache give the mask's tokens."""
+    from patterncc.integrations.transformers import PatternCache, register
+
+    model, package, pattern = family
+    expected = greedy(model, pattern, tokens, new=12)
+    model.set_attn_implementation(register(package))
+    static = {"cache_implementation": "static", "disable_compile": True}
+    for options in ({}, static, {"past_key_values": PatternCache(model)}):
+        assert torch.equal(generated(model, package, tokens, new=12, **options), expected), options
+
+
 def test_the_cache_that_holds_what_is_kept(build: Any, compiled: Any, tokens: torch.Tensor) -> None:
     from patterncc.integrations.transformers import PatternCache, register
 
