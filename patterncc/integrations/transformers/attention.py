@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from patterncc.errors import UsageError
-from patterncc.integrations.transformers.bounds import FIRST, KEY, QUERY, STOP
+from patterncc.integrations.transformers.bounds import FIRST, GRAPH, KEY, QUERY, STOP
 from patterncc.integrations.transformers.fitting import check_call, check_layer
 
 _STARTS: WeakIdKeyDictionary = WeakIdKeyDictionary()  # position_ids → where its sequences start: once for all layers
+_JUMPS: WeakIdKeyDictionary = WeakIdKeyDictionary()  # position_ids → where it does not count up by one, or None
 
 
 def attention(
@@ -32,13 +34,17 @@ def attention(
     `attention_mask` is what `bounds` made, or None. Packed sequences are told by cu_seq_lens_q or by position_ids that
     begin anew. Raises UsageError where the model and the pattern do not fit.
     """
-    head_offset = check_layer(package, module, query, key, value)
+    head_offset = check_layer(package, module, query, key, value, options.get("is_causal"))
     call: dict[str, Any] = {"layer": module.layer_idx, "scale": scaling, "head_offset": head_offset}
     sinks = check_call(package, module, dropout, options)
     if sinks is not None:
         call["sinks"] = sinks
     held = getattr(key, "patterncc_layer", None)  # put there by PatternCache
     if held is not None:
+        if held.package is not package:
+            raise UsageError("the PatternCache was made for another pattern", "make a new one: PatternCache(model)")
+        if attention_mask is not None:
+            _check_unpacked(options.get("position_ids"), attention_mask[:, 0, 0].tolist(), query.shape[2])
         out = held.attend(query, key, value, attention_mask, **call)
     elif attention_mask is not None:
         if attention_mask.shape[1:] != (1, 1, 4) or attention_mask.dtype != torch.int64:
@@ -46,18 +52,22 @@ def attention(
                 f"patterncc got a mask of shape {list(attention_mask.shape)}: the pattern itself says what is attended",
                 "give a padding mask [batch, tokens], or none",
             )
-        out = _bounded(package, query, key, value, attention_mask[:, 0, 0].tolist(), call)
+        out = _bounded(package, query, key, value, attention_mask, options.get("position_ids"), call)
     elif (starts := _starts(query, key, options)) is not None:
-        out = _packed(package, query, key, value, starts, call)
+        longest = options.get("max_length_q") if options.get("cu_seq_lens_q") is not None else None
+        out = _packed(package, query, key, value, starts, longest, call)
     else:
         out = package.attention(query, key, value, **call)
     return out.transpose(1, 2).contiguous(), None
 
 
+@partial(torch.compiler.disable, reason=GRAPH)
 def _bounded(
-    package: ModuleType, q: Tensor, k: Tensor, v: Tensor, rows: list[list[int]], call: dict[str, Any]
+    package: ModuleType, q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, positions: Tensor | None, call: dict[str, Any]
 ) -> Tensor:
     """Attention of padded sequences: those with equal bounds together. The outputs of padding are 0."""
+    rows = bounds[:, 0, 0].tolist()
+    _check_unpacked(positions, rows, q.shape[2])
     out = torch.zeros_like(q)
     groups: dict[tuple[int, ...], list[int]] = {}
     for n, row in enumerate(rows):
@@ -94,12 +104,46 @@ def _placed(
 
 def _check_dropped(package: ModuleType, layer: int, kv_start: int, q_start: int) -> None:
     """Raise UsageError where a query from q_start on keeps a key before kv_start, which a sliding cache has dropped."""
-    if package.dense_mask(1, q_start + 1, layer=layer)[:, 0, :kv_start].any():
-        raise UsageError(
-            f"the model's sliding cache has dropped keys before token {kv_start}, which layer {layer} of the pattern "
-            f"{package.PATTERN['name']} still keeps at token {q_start}",
-            "pass past_key_values=PatternCache(model), or a DynamicCache() made without the model's config",
-        )
+    dropped = range(0, kv_start, STRETCH)
+    if package.PATTERN["causal"] and all(
+        last_reader(package, layer, start, min(start + STRETCH, kv_start)) < q_start for start in dropped
+    ):
+        return
+    raise UsageError(
+        f"the model's sliding cache has dropped keys before token {kv_start}, which layer {layer} of the pattern "
+        f"{package.PATTERN['name']} still keeps at token {q_start} or later",
+        "pass past_key_values=PatternCache(model), or a DynamicCache() made without the model's config",
+    )
+
+
+STRETCH = 1024  # tokens that are looked at together: a step of decoding asks anew for the last of them only
+
+
+@lru_cache(maxsize=65536)
+def last_reader(package: ModuleType, layer: int, start: int, stop: int) -> int:
+    """The last query of any head that keeps one of the keys start … stop - 1."""
+    keys = torch.arange(start, stop)
+    classes = sorted(set(package.pattern.CLASS_OF[layer]))
+    return int(torch.stack([package.rules.lifetime.last_query(klass, keys) for klass in classes]).max())
+
+
+def _check_unpacked(positions: Tensor | None, rows: list[list[int]], q_length: int) -> None:
+    """Raise UsageError for position_ids that begin anew within what the padding mask leaves of a row."""
+    if positions is None or positions.dim() != 2 or positions.shape[1] != q_length:
+        return
+    jumps = _JUMPS.get(positions, False)
+    if jumps is False:
+        jumps = (positions[:, 1:] != positions[:, :-1] + 1).cpu()
+        jumps = _JUMPS[positions] = jumps if bool(jumps.any()) else None
+    if jumps is None:
+        return
+    for n, row in enumerate(rows):
+        top, bottom = max(row[FIRST] - row[QUERY], 0), row[STOP] - row[QUERY]
+        if bottom - top > 1 and bool(jumps[n % len(jumps), top : bottom - 1].any()):
+            raise UsageError(
+                "position_ids begin anew within a row that has a padding mask, or that a cache serves",
+                "packed sequences come without attention_mask and without a cache",
+            )
 
 
 def _starts(q: Tensor, k: Tensor, options: dict[str, Any]) -> Tensor | None:
@@ -110,7 +154,11 @@ def _starts(q: Tensor, k: Tensor, options: dict[str, Any]) -> Tensor | None:
             raise UsageError("cu_seq_lens_q comes with several rows, or a cache: packed sequences lie in one row")
         return starts.to(torch.int32)
     positions = options.get("position_ids")
-    if positions is None or q.shape[2] != k.shape[2] or positions.dim() != 2 or torch.compiler.is_compiling():
+    if positions is None or q.shape[2] != k.shape[2] or positions.dim() != 2:
+        return None
+    if torch.compiler.is_compiling():
+        counted = positions[:, 1:] == positions[:, :-1] + 1
+        torch._assert_async(counted.all(), "under torch.compile patterncc takes packed sequences by cu_seq_lens_q only")
         return None
     known = _STARTS.get(positions, False)
     if known is False:
@@ -141,10 +189,13 @@ def _anew(positions: Tensor) -> Tensor | None:
     return torch.cat([starts, starts.new_tensor([positions.numel()])]).to(torch.int32)
 
 
-def _packed(package: ModuleType, q: Tensor, k: Tensor, v: Tensor, starts: Tensor, call: dict[str, Any]) -> Tensor:
+def _packed(
+    package: ModuleType, q: Tensor, k: Tensor, v: Tensor, starts: Tensor, longest: int | None, call: dict[str, Any]
+) -> Tensor:
     """Attention within each packed sequence; rows of the batch are laid end to end."""
     batch, _, length, _ = q.shape
     flat = [x.transpose(1, 2).flatten(0, 1) for x in (q, k, v)]
-    longest = int((starts[1:] - starts[:-1]).max())
+    if longest is None:
+        longest = int((starts[1:] - starts[:-1]).max())
     out = package.attention_varlen(*flat, starts, starts, longest, longest, **call)
     return out.unflatten(0, (batch, length)).transpose(1, 2)

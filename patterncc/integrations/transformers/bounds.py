@@ -6,12 +6,22 @@ whose padding ends before `first`. The mask function gives the numbers to every 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+REPLACED = (  # functions of transformers.masking_utils
+    "and_masks", "causal_mask_function", "bidirectional_mask_function", "sliding_window_overlay", "chunked_overlay",
+    "_legacy_chunked_overlay", "sliding_window_bidirectional_overlay", "packed_sequence_mask_function",
+    "remap_positions_for_packed_sequence",
+)  # fmt: skip
+GRAPH = (
+    "patterncc cannot trace padding masks and static caches (fullgraph=True): leave attention_mask away where nothing "
+    "is padded, or call generate(..., disable_compile=True)"
+)
 FIRST, STOP, QUERY, KEY = range(4)  # first and end of the valid slots; the slots of the first query and the first key
 
 
@@ -24,21 +34,45 @@ def bounds(
     mask_function: Callable[..., Any] | None = None,
     attention_mask: Tensor | None = None,
     cache_position: Tensor | None = None,
+    allow_is_causal_skip: bool = True,
+    causal: bool = True,
+    device: torch.device | str | None = None,
     **_: Any,
 ) -> Tensor | None:
     """int64 [batch, 1, 1, 4] on the CPU: FIRST, STOP, QUERY, KEY of each sequence; None where nothing is padded and
     queries and keys end together. Four dimensions, because transformers hands on a mask of four as it is.
 
     transformers 5 gives q_length and q_offset, 4.57 gives cache_position in their place. Raises ValueError for a mask
-    with holes.
+    with holes, and for a model that adds pairs to the mask.
     """
     if cache_position is None and isinstance(q_length, Tensor):  # 4.57 by position
         cache_position = q_length
     if cache_position is not None:
-        q_length, q_offset = len(cache_position), cache_position[0]
+        q_length, q_offset, device = len(cache_position), cache_position[0], cache_position.device
     assert isinstance(q_length, int) and kv_length is not None
     if torch.compiler.is_compiling():
-        return _compiled(attention_mask, q_length, kv_length, q_offset, kv_offset)
+        if causal:
+            _check_traced(mask_function, batch_size, kv_length, device)
+        if cache_position is not None and (q_length == kv_length or allow_is_causal_skip):
+            q_offset = kv_length - q_length  # 4.57 allows the skip for every cache but a static one
+        known = attention_mask is None and not isinstance(q_offset, Tensor)
+        if known and not kv_offset and q_offset + q_length == kv_length:
+            return None
+    else:
+        _check_pairs(mask_function)
+    return _measured(batch_size, q_length, kv_length, q_offset, kv_offset, attention_mask)
+
+
+@functools.partial(torch.compiler.disable, reason=GRAPH)
+def _measured(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | Tensor,
+    kv_offset: int,
+    attention_mask: Tensor | None,
+) -> Tensor | None:
+    """The bounds, by looking at the numbers of the mask and of the cache."""
     query = int(q_offset)
     end = query + q_length
     if attention_mask is None:
@@ -73,12 +107,28 @@ def _valid(mask: Tensor, end: int) -> tuple[Tensor, Tensor]:
     return first, stop
 
 
-def _compiled(
-    attention_mask: Tensor | None, q_length: int, kv_length: int, q_offset: int | Tensor, kv_offset: int
-) -> None:
-    """While torch.compile traces nothing can be asked of a tensor: only what needs no bounds is taken."""
-    if attention_mask is not None or isinstance(q_offset, Tensor) or kv_offset or q_offset + q_length != kv_length:
-        raise ValueError(
-            "under torch.compile(fullgraph=True) patterncc takes calls without attention_mask and with a dynamic cache "
-            "or none: padding and static caches need lengths that only a running program knows"
-        )
+def _check_pairs(mask_function: Callable[..., Any] | None) -> None:
+    """Raise ValueError where a model's mask is more than causality, a window, chunks and packed sequences, such as the
+    tokens of an image that see each other: the pattern takes the place of these, and of nothing else."""
+    waiting: list[Any] = [] if mask_function is None else [mask_function]
+    while waiting:
+        function = waiting.pop()
+        name = getattr(function, "__qualname__", type(function).__name__).split(".")[0]
+        if name not in REPLACED:
+            raise ValueError(
+                f"the model changes its mask by {name}: patterncc attends the pattern's pairs and no others, so "
+                "tokens of an image that see each other, for one, cannot be had"
+            )
+        held = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+        waiting += [part for x in held for part in (x if isinstance(x, tuple) else (x,)) if callable(part)]
+
+
+def _check_traced(mask_function: Callable[..., Any] | None, batch_size: int, kv_length: int, device: Any) -> None:
+    """The same while torch.compile traces, when functions cannot be looked into: the program that runs stops with a
+    RuntimeError where a causal model's mask lets a token see the next one."""
+    if mask_function is None or kv_length < 2:
+        return
+    t = torch.arange(kv_length - 1, device=device)[None]
+    rows = torch.arange(batch_size, device=device)[:, None]
+    sees_next = mask_function(rows, 0, t, t + 1)
+    torch._assert_async(~sees_next.any(), "the model's mask lets tokens see later ones; the pattern does not")

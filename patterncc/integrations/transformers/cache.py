@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -26,15 +27,18 @@ class PatternCache(Cache):
     def __init__(self, model: nn.Module, *, length: int | None = None) -> None:
         config: Any = model.config
         config = config.get_text_config() if hasattr(config, "get_text_config") else config
-        package = package_of(config._attn_implementation)
+        name = config._attn_implementation
+        package = package_of(name)
         if package is None:
             raise UsageError(
-                f"the model's attn_implementation is {config._attn_implementation!r}, which is no registered pattern",
+                f"the model's attn_implementation is {name!r}, which is no registered pattern",
                 "model.set_attn_implementation(register(PATTERN)) first",
             )
         length = length or getattr(config, "max_position_embeddings", None) or 4096
         layers: list[CacheLayerMixin] = [
-            PatternLayer(package, layer) if pays(package, layer, length) else DynamicLayer()
+            PatternLayer(package, layer, lambda: config._attn_implementation == name)
+            if pays(package, layer, length)
+            else DynamicLayer()
             for layer in range(package.PATTERN["layers"])
         ]
         super().__init__(layers=layers)
@@ -66,6 +70,18 @@ def pays(package: ModuleType, layer: int, length: int) -> bool:
     return probe.allocated_bytes < PAYS * dense
 
 
+class _NoGradient(torch.autograd.Function):
+    """`out` as it is, in a graph that says at its first backward pass why it cannot go on."""
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, q: Tensor) -> Tensor:
+        return out.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        raise UsageError("PatternCache keeps no gradients", "train without a cache: model(..., use_cache=False)")
+
+
 class PatternLayer(CacheLayerMixin):
     """One layer: `update` keeps nothing itself, it hands the new keys on to `attend`, which stores and attends."""
 
@@ -73,9 +89,11 @@ class PatternLayer(CacheLayerMixin):
     is_compileable = False
     is_croppable = False
 
-    def __init__(self, package: ModuleType, layer: int) -> None:
+    def __init__(self, package: ModuleType, layer: int, in_use: Callable[[], bool] = lambda: True) -> None:
         super().__init__()
         self.package, self.layer, self.cache, self.length = package, layer, None, 0
+        self.in_use = in_use  # whether the model still has the pattern for which this cache was made
+        self.waiting = False  # keys were handed on, and nobody took them
         self.padding: list[int] | None = None  # tokens of padding before each sequence
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -84,8 +102,14 @@ class PatternLayer(CacheLayerMixin):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """The new keys and values themselves; the attention function finds this layer by a mark on the keys."""
+        if not self.in_use() or self.waiting:
+            raise UsageError(
+                "a PatternCache serves only a model whose attention is the pattern that it was made for",
+                "set the attention implementation first, then make PatternCache(model)",
+            )
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        self.waiting = True
         key_states.patterncc_layer = self  # type: ignore[attr-defined]
         self.length += key_states.shape[2]
         return key_states, value_states
@@ -94,7 +118,13 @@ class PatternLayer(CacheLayerMixin):
         self, q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None, *, layer: int, scale: float | None,
         head_offset: int, **options: Any,
     ) -> Tensor:  # fmt: skip
-        """Attention of the newest tokens over what is held and themselves, like q; they are stored."""
+        """Attention of the newest tokens over what is held and themselves, like q; they are stored. A backward pass
+        through it raises UsageError: what is stored has no gradients."""
+        self.waiting = False
+        if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+            with torch.no_grad():
+                out = self.attend(q, k, v, bounds, layer=layer, scale=scale, head_offset=head_offset, **options)
+            return _NoGradient.apply(out, q)
         if self.cache is None:
             self.cache = self.package.KVCache(
                 q.shape[0], layer=layer, dtype=k.dtype, device=k.device, head_offset=head_offset, heads=q.shape[1]
@@ -124,7 +154,7 @@ class PatternLayer(CacheLayerMixin):
     get_max_cache_shape = get_max_length  # its name in transformers 4.57
 
     def reset(self) -> None:
-        self.cache, self.length = None, 0
+        self.cache, self.length, self.waiting = None, 0, False
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Take the sequences of the chosen beams."""

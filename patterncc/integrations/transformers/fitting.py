@@ -12,18 +12,36 @@ from torch import Tensor, nn
 
 from patterncc.errors import UsageError
 
+CHANGES = {  # arguments of attention functions in transformers that would change the result
+    "position_bias": "a bias on the scores",
+    "indices": "keys chosen by the data",
+    "block_indices": "blocks of keys chosen by the data",
+    "sinks": "sinks that are keys",
+    "head_mask": "a factor for each head",
+    "layer_head_mask": "a factor for each head",
+}
 
-def check_layer(package: ModuleType, module: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> int:
+
+def check_layer(
+    package: ModuleType, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, causal: bool | None = None
+) -> int:
     """The global number of the first query head in q; raises UsageError where the model's shapes are not the pattern's.
 
     q [batch, heads, queries, head_dim] and k are those of this rank: under tensor parallelism a part of the heads.
+    `causal`: what the call says, where it does; else the module is asked.
     """
     pattern = package.PATTERN
     config = module.config
     config = getattr(config, "text_config", config)
     layer = getattr(module, "layer_idx", None)
     if layer is None:
-        raise UsageError(f"{type(module).__name__} does not say its layer (layer_idx), so no layer's pattern fits it")
+        raise UsageError(
+            f"{type(module).__name__} does not say its layer (layer_idx), so no layer's pattern fits it",
+            "of a model of images and text give the pattern to the text alone: "
+            "model.set_attn_implementation({'text_config': register(PATTERN)})",
+        )
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "add_cross_attention", False):
+        raise UsageError(f"{type(config).__name__} has cross-attention; a pattern describes self-attention")
     heads = getattr(config, "num_attention_heads", q.shape[1])
     group = getattr(module, "num_key_value_groups", None) or heads // getattr(config, "num_key_value_heads", heads)
     layers = getattr(config, "num_hidden_layers", None)
@@ -31,6 +49,7 @@ def check_layer(package: ModuleType, module: nn.Module, q: Tensor, k: Tensor, v:
         ("heads", heads, pattern["heads"], "heads"),
         ("kv_heads", heads // group, pattern["kv_heads"], "KV heads"),
         ("head_dim", q.shape[-1], pattern["head_dim"], "numbers a head"),
+        ("v_head_dim", v.shape[-1], pattern.get("v_head_dim") or pattern["head_dim"], "numbers a value"),
     ]
     for key, theirs, ours, words in facts:
         if theirs != ours:
@@ -42,8 +61,10 @@ def check_layer(package: ModuleType, module: nn.Module, q: Tensor, k: Tensor, v:
     if layer >= pattern["layers"]:
         where = place(package, "layers")
         raise UsageError(f"the model's layer {layer} is not among the pattern's {pattern['layers']}{where}")
-    if getattr(module, "is_causal", True) is not True and pattern["causal"]:
-        raise UsageError(f"{type(module).__name__} is not causal, the pattern is{place(package, 'causal')}")
+    causal = getattr(module, "is_causal", None) if causal is None else causal
+    if causal is not None and bool(causal) != pattern["causal"]:
+        words = ("is causal, the pattern {} is not{}", "is not causal, the pattern {} is{}")[pattern["causal"]]
+        raise UsageError(f"{type(module).__name__} {words.format(pattern['name'], place(package, 'causal'))}")
     if q.shape[1] == heads:
         return 0
     return _rank(module) * q.shape[1]
@@ -71,6 +92,9 @@ def check_call(package: ModuleType, module: nn.Module, dropout: float, options: 
         )
     if options.get("output_attentions"):
         raise UsageError("output_attentions asks for weights, which are never made", "use attn_implementation='eager'")
+    for name, words in CHANGES.items():
+        if options.get(name) is not None:
+            raise UsageError(f"{type(module).__name__} gives {name}, {words}: a pattern knows nothing of it")
     softcap, ours = options.get("softcap"), package.PATTERN.get("softcap")
     if (softcap or None) != (ours or None):
         raise UsageError(

@@ -27,7 +27,7 @@ def register(pattern: str | os.PathLike[str] | ModuleType) -> str:
     name = _name(package)
     PACKAGES[name] = package
     AttentionInterface.register(name, functools.partial(attention, package))
-    AttentionMaskInterface.register(name, bounds)
+    AttentionMaskInterface.register(name, functools.partial(bounds, causal=package.PATTERN["causal"]))
     return name
 
 

@@ -1,0 +1,276 @@
+"""What a model, a cache or a call asks of attention beside a pattern: right or refused, never wrong in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.integrations.transformers.conftest import FAMILIES, LOCAL_AND_GLOBAL, SIZES, TEXT, witness
+
+pytestmark = pytest.mark.peers
+TOLERANCE = 2e-5  # largest difference of logits near 1 in float32, through three layers
+HEAD = TEXT.split("shards:")[0]
+SHARDS = "shards: [{heads: all, local: 2, stride: 4, offset: h}]\n"
+BIDIRECTIONAL = TEXT.replace("kv_heads: 2", "kv_heads: 4").replace("block: 16", "block: 16\ncausal: false")
+
+
+@pytest.fixture
+def llama(build: Any, compiled: Any) -> Any:
+    """A Llama whose attention is the pattern."""
+    from patterncc.integrations.transformers import register
+
+    model = build("Llama")
+    model.set_attn_implementation(register(compiled()[0]))
+    return model
+
+
+@pytest.fixture
+def shallow(build: Any, compiled: Any) -> Any:
+    """A Llama of one layer, to be compiled in less time."""
+    from patterncc.integrations.transformers import register
+
+    torch._dynamo.reset()
+    model = build("Llama", num_hidden_layers=1)
+    model.set_attn_implementation(register(compiled(HEAD.replace("layers: 3", "layers: 1") + SHARDS)[0]))
+    yield model
+    torch._dynamo.reset()
+
+
+def packed() -> torch.Tensor:
+    return torch.cat([torch.arange(33), torch.arange(52)])[None]
+
+
+def test_packed_sequences_in_a_whole_graph(shallow: Any, tokens: torch.Tensor) -> None:
+    """By cu_seq_lens they are right; by position_ids alone, which a graph cannot look at, it stops."""
+    starts = torch.tensor([0, 33, 85], dtype=torch.int32)
+    lengths = {"cu_seq_lens_q": starts, "cu_seq_lens_k": starts, "max_length_q": 52, "max_length_k": 52}
+    inputs = {"input_ids": tokens[:1], "position_ids": packed(), "use_cache": False}
+    plain = shallow(**inputs).logits
+    traced = torch.compile(shallow, fullgraph=True, backend="aot_eager")
+    assert (traced(**inputs, **lengths).logits - plain).abs().max() < TOLERANCE
+    with pytest.raises(RuntimeError, match="takes packed sequences by cu_seq_lens_q only"):
+        traced(**inputs)
+
+
+def test_padding_in_a_graph(shallow: Any, tokens: torch.Tensor) -> None:
+    """The graph is broken where that is allowed, and the reason is given where it is not."""
+    mask = torch.ones_like(tokens)
+    mask[1, :9] = 0
+    inputs = {"input_ids": tokens, "attention_mask": mask, "use_cache": False}
+    plain = shallow(**inputs).logits
+    traced = torch.compile(shallow, backend="aot_eager")(**inputs).logits
+    assert (traced - plain)[mask.bool()].abs().max() < TOLERANCE
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="patterncc cannot trace padding masks and static caches"):
+        torch.compile(shallow, backend="aot_eager", fullgraph=True)(**inputs)
+
+
+def test_packed_sequences_with_padding_are_refused(llama: Any, tokens: torch.Tensor) -> None:
+    from patterncc.errors import UsageError
+    from patterncc.integrations.transformers import PatternCache
+
+    mask = torch.ones_like(tokens)
+    mask[:, 70:] = 0
+    inputs = {"input_ids": tokens, "attention_mask": mask, "position_ids": packed().expand(2, -1)}
+    for cache in ({"use_cache": False}, {"past_key_values": PatternCache(llama)}):
+        with pytest.raises(UsageError, match="position_ids begin anew within a row that has a padding mask"):
+            llama(**inputs, **cache)
+
+
+@pytest.mark.parametrize("other", ["eager", "sdpa", "pattern"])
+def test_a_cache_of_another_pattern_is_refused(llama: Any, compiled: Any, tokens: torch.Tensor, other: str) -> None:
+    """sdpa attended to the newest token alone, in silence."""
+    from patterncc.errors import UsageError
+    from patterncc.integrations.transformers import PatternCache, register
+
+    cache = PatternCache(llama)
+    if other == "pattern":
+        other = register(compiled(TEXT.replace("offset: h", "offset: 0"))[0])
+    llama.set_attn_implementation(other)
+    with pytest.raises(UsageError, match="serves only a model whose attention is the pattern"):
+        llama(tokens, past_key_values=cache)
+
+
+def test_keys_that_nobody_takes_are_missed(llama: Any) -> None:
+    """Keys lose their mark where a model changes them behind its cache: the next ones are refused."""
+    from patterncc.errors import UsageError
+    from patterncc.integrations.transformers import PatternCache
+
+    keys = torch.zeros(1, 2, 5, 16)
+    cache = PatternCache(llama)
+    layer = next(n for n, layer in enumerate(cache.layers) if hasattr(layer, "waiting"))
+    cache.update(keys, keys, layer)
+    with pytest.raises(UsageError, match="serves only a model"):
+        cache.update(keys, keys, layer)
+    cache.reset()
+    cache.update(keys, keys, layer)
+
+
+def test_a_cache_has_no_gradients_and_says_so(llama: Any, tokens: torch.Tensor) -> None:
+    from patterncc.errors import UsageError
+    from patterncc.integrations.transformers import PatternCache
+
+    with pytest.raises(UsageError, match="PatternCache keeps no gradients"):
+        llama(tokens, past_key_values=PatternCache(llama)).logits.sum().backward()
+
+
+def test_a_second_turn_of_a_padded_talk(llama: Any, tokens: torch.Tensor) -> None:
+    from patterncc.integrations.transformers import PatternCache
+
+    mask = torch.ones_like(tokens)
+    mask[1, :19] = 0
+    cache = PatternCache(llama)
+    options = {"max_new_tokens": 6, "do_sample": False}
+    first = llama.generate(tokens, attention_mask=mask, past_key_values=cache, **options)
+    again = torch.cat([first, tokens[:, :7]], 1)
+    mask = torch.cat([mask, torch.ones(2, again.shape[1] - 85, dtype=torch.int64)], 1)
+    held = llama.generate(again, attention_mask=mask, past_key_values=cache, **options)
+    assert torch.equal(held, llama.generate(again, attention_mask=mask, use_cache=False, **options))
+
+
+@pytest.mark.parametrize("far", ["strides: [{every: 5, anchor: query}]", "globals: {rows: [5]}"])
+def test_later_rows_of_a_chunk_that_a_sliding_cache_cannot_serve(
+    build: Any, compiled: Any, tokens: torch.Tensor, far: str
+) -> None:
+    """The first row of the chunk needs nothing that was dropped; later ones do."""
+    from transformers import DynamicCache
+
+    from patterncc.errors import UsageError
+    from patterncc.integrations.transformers import register
+
+    package, _ = compiled(HEAD + f"shards: [{{heads: all, local: 20 tokens, {far}}}]\n")
+    model = build("Mistral", sliding_window=40)
+    model.set_attn_implementation(register(package))
+    cache = DynamicCache(config=model.config)
+    model(tokens[:, :64], past_key_values=cache)
+    with pytest.raises(UsageError, match="sliding cache has dropped keys before token 25"):
+        model(tokens[:, 64:], past_key_values=cache)
+
+
+def test_a_bidirectional_model(compiled: Any, tokens: torch.Tensor) -> None:
+    import transformers
+
+    from patterncc.integrations.transformers import register
+
+    package, pattern = compiled(BIDIRECTIONAL)
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 32}
+    model = transformers.BertModel(transformers.BertConfig(vocab_size=97, **sizes)).eval()
+    mask = torch.ones_like(tokens)
+    mask[1, 70:] = 0
+    model.set_attn_implementation(register(package))
+    ours = model(tokens, attention_mask=mask).last_hidden_state
+    alone = model(tokens[1:, :70]).last_hidden_state
+    model.set_attn_implementation(witness(pattern))
+    assert (ours[0] - model(tokens[:1]).last_hidden_state[0]).abs().max() < TOLERANCE
+    assert (ours[1, :70] - alone[0]).abs().max() < TOLERANCE
+
+
+def bart() -> Any:
+    import transformers
+
+    sizes = {f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in
+             {"layers": 3, "attention_heads": 4, "ffn_dim": 32}.items()}  # fmt: skip
+    return transformers.BartModel(transformers.BartConfig(vocab_size=97, d_model=64, **sizes))
+
+
+def t5() -> Any:
+    import transformers
+
+    return transformers.T5EncoderModel(
+        transformers.T5Config(vocab_size=97, d_model=64, d_kv=16, num_layers=3, num_heads=4, d_ff=32)
+    )
+
+
+def mla() -> Any:
+    import transformers
+
+    sizes = {key: value for key, value in SIZES.items() if key != "head_dim"}
+    sizes |= {"num_key_value_heads": 4, "first_k_dense_replace": 3, "n_group": 1, "topk_group": 1, "q_lora_rank": 16}
+    sizes |= {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "kv_lora_rank": 16}
+    sizes |= {"qk_rope_head_dim": 16, "qk_nope_head_dim": 16, "v_head_dim": 16}
+    return transformers.DeepseekV3ForCausalLM(transformers.DeepseekV3Config(**sizes))
+
+
+@pytest.mark.parametrize(
+    ("make", "text", "said"),
+    [
+        (bart, BIDIRECTIONAL, "BartConfig has cross-attention"),
+        (t5, BIDIRECTIONAL, "T5Attention gives position_bias|does not say its layer"),
+        (
+            mla,
+            TEXT.replace("kv_heads: 2", "kv_heads: 4").replace("head_dim: 16", "head_dim: 32"),
+            "16 numbers a value, the pattern tiny has 32",
+        ),
+    ],
+)
+def test_attention_that_is_no_pattern(compiled: Any, tokens: torch.Tensor, make: Any, text: str, said: str) -> None:
+    from patterncc.errors import UsageError
+    from patterncc.integrations.transformers import register
+
+    torch.manual_seed(1)
+    model = make().eval()
+    try:
+        model.set_attn_implementation(register(compiled(text)[0]))
+    except ValueError:
+        pytest.skip("this version of transformers has no attention functions for the model")
+    if getattr(model.config, "_attn_implementation", "eager") == "eager":
+        pytest.skip("this version of transformers has no attention functions for the model")
+    with pytest.raises(UsageError, match=said):
+        model(tokens)
+
+
+def test_causal_and_not(build: Any, compiled: Any, tokens: torch.Tensor) -> None:
+    from patterncc.errors import UsageError
+    from patterncc.integrations.transformers import register
+
+    model = build("Llama", num_key_value_heads=4)
+    model.set_attn_implementation(register(compiled(BIDIRECTIONAL)[0]))
+    with pytest.raises(
+        UsageError, match=r"LlamaAttention is causal, the pattern tiny is not \(line 8: causal: false\)"
+    ):
+        model(tokens)
+
+
+def test_images_that_see_themselves_are_refused(compiled: Any, tokens: torch.Tensor) -> None:
+    """Gemma 3 lets the tokens of an image see each other; its text alone is served, by the text's configuration."""
+    import transformers
+
+    from patterncc.errors import UsageError
+    from patterncc.integrations.transformers import register
+
+    text = SIZES | FAMILIES["gemma3"][2] | {"vocab_size": 300}
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 28, "patch_size": 14}
+    config = transformers.Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_id=262, image_token_index=262
+    )
+    torch.manual_seed(1)
+    model = transformers.Gemma3ForConditionalGeneration(config).eval()
+    package, pattern = compiled(HEAD + LOCAL_AND_GLOBAL)
+    model.set_attn_implementation({"text_config": register(package)})
+    ours = model(input_ids=tokens).logits
+    model.set_attn_implementation({"text_config": witness(pattern)})
+    assert (ours - model(input_ids=tokens).logits).abs().max() < TOLERANCE
+    tokens[:, 10:14] = 262
+    inputs = {"input_ids": tokens, "token_type_ids": (tokens == 262).long(), "pixel_values": torch.randn(2, 3, 28, 28)}
+    model.set_attn_implementation({"text_config": register(package)})
+    with pytest.raises(ValueError, match="the model changes its mask by or_masks"):
+        model(**inputs)
+    model.set_attn_implementation(register(package))
+    with pytest.raises(UsageError, match="give the pattern to the text alone"):
+        model(**inputs)
+
+
+@pytest.mark.parametrize("asked", ["call", "generate"])
+def test_weights_are_never_made(llama: Any, tokens: torch.Tensor, asked: str) -> None:
+    """Refused, or given as none: some versions ask eager attention for them by themselves."""
+    from patterncc.errors import UsageError
+
+    with pytest.raises(UsageError, match="output_attentions asks for weights"):
+        if asked == "call":
+            llama(tokens, output_attentions=True)
+        else:
+            llama.generate(tokens, max_new_tokens=2, output_attentions=True, return_dict_in_generate=True)
