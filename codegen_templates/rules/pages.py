@@ -8,7 +8,7 @@ from torch import Tensor
 from ..checks.shapes import check_layer, check_length
 from ..checks.values import whole
 from ..pattern import CAUSAL, CLASS_OF
-from .lifetime import last_query
+from .lifetime import FOREVER, last_query
 
 
 def dead_pages(length: int, page_size: int, *, layer: int = 0) -> Tensor:
@@ -23,8 +23,19 @@ def dead_pages(length: int, page_size: int, *, layer: int = 0) -> Tensor:
     check_length(length=length)
     page_size = whole("page_size", page_size, 1)
     pages = -(-int(length) // page_size)
+    return dead_from(pages, page_size, layer=layer) <= length
+
+
+def dead_from(pages: int, page_size: int, *, layer: int = 0) -> Tensor:
+    """The length from which on each of the first pages of a sequence is dead: int64 [pages], on the CPU; beyond all
+    lengths where it never dies.
+
+    Page p is dead_pages(length, page_size)[p] exactly when length is this or more: it is full, and the last query that
+    may attend any of its tokens is behind.
+    """
     if not CAUSAL:
-        return torch.zeros(pages, dtype=torch.bool, device="cpu")
+        return torch.full((pages,), FOREVER, dtype=torch.int64, device="cpu")
     u = torch.arange(pages * page_size, device="cpu")
     last = torch.stack([last_query(klass, u) for klass in sorted(set(CLASS_OF[layer]))]).amax(0)
-    return ((last < length) & (u < length)).view(pages, page_size).all(1)
+    full = torch.arange(1, pages + 1, device="cpu") * page_size
+    return torch.maximum(last.view(pages, page_size).amax(1) + 1, full)

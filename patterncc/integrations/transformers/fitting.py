@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
 from patterncc.errors import UsageError
+from patterncc.integrations.place import place
 
 CHANGES = {  # arguments of attention functions in transformers that would change the result
     "position_bias": "a bias on the scores",
@@ -111,16 +109,3 @@ def check_call(package: ModuleType, module: nn.Module, dropout: float, options: 
             f"the model {have}{place(package, 'sinks')}", "write `sinks: learned` for such a model, and only for it"
         )
     return sinks
-
-
-def place(package: ModuleType, key: str) -> str:
-    """Where the pattern file says `key`: " (line 4: heads: 32)"; empty where it does not."""
-    try:
-        manifest = json.loads((Path(package.__file__ or "").parent / "manifest.json").read_text(encoding="utf-8"))
-        lines = str(manifest["source"]).splitlines()
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-    for number, line in enumerate(lines, 1):
-        if re.match(rf"""["']?{key}["']?\s*:""", line):
-            return f" (line {number}: {line.split('#')[0].strip()})"
-    return ""

@@ -1,0 +1,116 @@
+"""Whether a model and an engine are what the pattern describes: refused with both numbers, else nothing is said."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from patterncc.errors import UsageError
+from patterncc.integrations.place import place
+
+KEY = "patterncc"  # of additional_config
+DTYPES = ("auto", "float16", "bfloat16", "float32")  # of the KV cache
+
+
+def source_of(additional_config: Any) -> str:
+    """The pattern that `additional_config` names, as text that each process of the engine can load: a name, an absolute
+    path, or the text of a pattern. Raises UsageError where it names none."""
+    how = 'LLM(..., additional_config={"patterncc": "s2_hybrid"}), a shipped name, a path or the text of a pattern'
+    given = additional_config.get(KEY) if isinstance(additional_config, Mapping) else None
+    if isinstance(given, Mapping):
+        return json.dumps(given, indent=1)
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+        what = "names no pattern" if given is None else f"has {given!r} where a pattern should be"
+        raise UsageError(f"the attention backend is patterncc's, and additional_config {what}", how)
+    given = os.fspath(given)
+    return os.path.abspath(given) if os.path.exists(given) else given
+
+
+def check_model(package: ModuleType, model: Mapping[str, int]) -> None:
+    """Raise UsageError where the model's numbers are not the pattern's: heads, kv_heads, head_dim, v_head_dim, layers,
+    all of them of the whole model."""
+    pattern = package.PATTERN
+    ours = {"v_head_dim": pattern["head_dim"], **{key: x for key, x in pattern.items() if x is not None}}
+    words = {
+        "heads": "heads",
+        "kv_heads": "KV heads",
+        "head_dim": "numbers a head",
+        "v_head_dim": "numbers a value",
+        "layers": "layers",
+    }
+    for key, theirs in model.items():
+        if theirs != ours[key]:
+            raise UsageError(
+                f"the model has {theirs} {words[key]}, the pattern {pattern['name']} has {ours[key]}"
+                f"{place(package, key)}"
+            )
+    if not pattern["causal"]:
+        raise UsageError(
+            f"the pattern {pattern['name']} is not causal{place(package, 'causal')}: a decoder's tokens see only what "
+            "is before them"
+        )
+
+
+def check_layer(
+    package: ModuleType,
+    *,
+    softcap: float | None,
+    has_sinks: bool,
+    alibi: bool,
+    sliding_window: int | None,
+    kv_cache_dtype: str,
+    attn_type: str,
+    shares_kv_with: str | None,
+    others: Mapping[str, Any],
+) -> None:
+    """Raise UsageError for what a layer asks of its attention and the pattern does not say."""
+    pattern = package.PATTERN
+    name = pattern["name"]
+    if attn_type != "decoder":
+        raise UsageError(f"the layer is {attn_type} attention; a pattern describes a decoder's self attention")
+    if alibi:
+        raise UsageError("the model adds ALiBi biases to scores; a pattern adds nothing to them")
+    if sliding_window is not None:
+        raise UsageError(
+            f"the model's configuration has a sliding window of {sliding_window} tokens, and the pattern {name} says "
+            "what is attended",
+            'hf_overrides={"sliding_window": None}, and the window as `local: "N tokens"` in the pattern',
+        )
+    if kv_cache_dtype not in DTYPES:
+        raise UsageError(
+            f"kv_cache_dtype is {kv_cache_dtype}; patterncc reads keys as they were written", 'kv_cache_dtype="auto"'
+        )
+    if shares_kv_with is not None:
+        raise UsageError(f"the layer reads the KV cache of {shares_kv_with}; patterns of two layers may differ")
+    if (softcap or None) != (pattern.get("softcap") or None):
+        raise UsageError(
+            f"the model caps its scores at {softcap or None}, the pattern {name} at {pattern.get('softcap')}"
+            f"{place(package, 'softcap')}",
+            f"write `softcap: {float(softcap)}`" if softcap else "remove `softcap` from the pattern",
+        )
+    if has_sinks != (pattern.get("sinks") is not None):
+        what = "has learned sinks, the pattern has none" if has_sinks else "has no learned sinks, the pattern has"
+        raise UsageError(
+            f"the model {what}{place(package, 'sinks')}", "write `sinks: learned` for such a model, and only for it"
+        )
+    if unknown := [key for key, value in others.items() if value not in (None, False)]:
+        raise UsageError(f"the layer asks for {', '.join(sorted(unknown))}, which patterncc's backend does not know")
+
+
+def check_engine(
+    *, speculative: bool, transfers_kv: bool, decode_context: int, prefill_context: int, is_hybrid: bool
+) -> None:
+    """Raise UsageError for parts of vLLM that were not tried with pages that die."""
+    facts = (
+        (speculative, "speculative decoding is on: drafts have layers that no pattern describes", "speculative_config"),
+        (transfers_kv, "a KV connector is set: it moves pages, of which a pattern's are gone", "kv_transfer_config"),
+        (decode_context > 1, "decode context parallelism splits pages over ranks", "decode_context_parallel_size"),
+        (prefill_context > 1, "prefill context parallelism splits pages over ranks", "prefill_context_parallel_size"),
+        (is_hybrid, "the model has layers that are no attention", ""),
+    )
+    for holds, what, option in facts:
+        if holds:
+            raise UsageError(what, f"leave out {option}" if option else None)

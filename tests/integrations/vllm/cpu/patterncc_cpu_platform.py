@@ -1,0 +1,55 @@
+"""For tests: vLLM's own CPU platform, made to honour the attention backend that is asked for, in an accelerator's wheel.
+
+vLLM finds it by the entry point beside this file once the folder is on PYTHONPATH, in all processes of an engine. The
+wheel for GPUs lacks three operators that the CPU worker calls; what they do is written here in torch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_library = torch.library.Library("_C", "FRAGMENT")
+
+
+def plugin() -> str:
+    return "patterncc_cpu_platform.Platform"
+
+
+def _define(schema: str, function: object) -> None:
+    name = schema.split("(")[0]
+    if not hasattr(torch.ops._C, name):
+        _library.define(schema)
+        _library.impl(name, function, "CompositeExplicitAutograd")
+
+
+def _slots(query_start_loc: Tensor, positions: Tensor, block_table: Tensor, slot_mapping: Tensor, size: int) -> None:
+    """The slot of each token: its page's number times the page size, and its place in the page; -1 for padding."""
+    slot_mapping.fill_(-1)
+    starts = query_start_loc.tolist()
+    for request, (first, end) in enumerate(zip(starts, starts[1:], strict=False)):
+        place = positions[first:end].long()
+        slot_mapping[first:end] = block_table[request, place // size].long() * size + place % size
+
+
+_define("init_cpu_memory_env(int[] nodes) -> ()", lambda nodes: None)
+_define("compute_slot_mapping_kernel_impl(Tensor q, Tensor p, Tensor b, Tensor(a!) slots, int size) -> ()", _slots)
+_define("greedy_argmax(Tensor logits) -> Tensor", lambda logits: logits.argmax(-1))
+
+try:
+    from vllm.platforms.cpu import CpuPlatform
+except ImportError:  # vLLM looks at the plugin before it can be imported whole
+    pass
+else:
+
+    class Platform(CpuPlatform):
+        @classmethod
+        def get_attn_backend_cls(cls, selected_backend, attn_selector_config, num_heads=None):  # type: ignore[no-untyped-def]
+            """The path of the backend that was asked for, checked as the CUDA platform checks it."""
+            if selected_backend is None:
+                return super().get_attn_backend_cls(selected_backend, attn_selector_config, num_heads)
+            backend = selected_backend.get_class()
+            reasons = backend.validate_configuration(device_capability=None, **attn_selector_config._asdict())
+            if reasons:
+                raise ValueError(f"{selected_backend}: {reasons}")
+            return selected_backend.get_path()
