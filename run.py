@@ -18,9 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-VENV = ROOT / ".venv"
-BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+PYTHON = Path("Scripts/python.exe" if os.name == "nt" else "bin/python")  # in a virtual environment
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,8 @@ class Task:
     extra: str  # of pyproject.toml; empty: what a user of patterncc installs
     commands: tuple[tuple[str, ...], ...]  # run by the environment's Python, as `python ARGUMENTS`
     default: tuple[str, ...] = ()  # arguments where none are given; all commands get the same
+    folder: str = ".venv"  # the virtual environment
+    more: str = ""  # a script that installs what pip cannot be told in one line, run by the environment's Python
 
 
 WORKERS = str(min(os.cpu_count() or 1, 8))
@@ -53,6 +53,13 @@ TASKS = {
         ("build/gpu",),
     ),
     "needle": Task("train a small model under four patterns, count the needles", "bench", (("examples/needle",),)),
+    "vllm": Task(
+        "the real vLLM engine on the CPU: the same tokens, fewer pages",
+        "test",
+        (("-m", "tests.integrations.vllm"),),
+        folder=".venv-vllm",
+        more="tests/integrations/vllm/install.py",
+    ),
     "lint": Task("ruff: style and format", "dev", (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"))),
     "types": Task("pyright, strict", "dev", (("-m", "pyright"),)),
     "setup": Task("the environment with everything a contributor needs", "dev", ()),
@@ -67,32 +74,37 @@ def main(arguments: list[str]) -> int:
         print(f"usage: python3 run.py TASK [ARGUMENTS]\n\n{listing}", file=sys.stderr)
         return 0 if arguments in (["-h"], ["--help"]) else 2
     task = TASKS[arguments[0]]
-    install(task.extra)
+    python = install(task)
     for command in task.commands:
-        code = subprocess.call([str(PYTHON), *command, *(arguments[1:] or task.default)], cwd=ROOT)
+        code = subprocess.call([str(python), *command, *(arguments[1:] or task.default)], cwd=ROOT)
         if code:
             return code
     return 0
 
 
-def install(extra: str) -> None:
-    """Leave .venv with this checkout installed in it, editable, with `extra`'s packages; done before, do nothing."""
-    needs = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
+def install(task: Task) -> Path:
+    """The Python of the task's environment, in which this checkout is installed, editable, with the packages of the
+    task's extra; done before, nothing is done."""
+    folder = ROOT / task.folder
+    python, stamp = folder / PYTHON, folder / f"installed-{task.extra.replace(',', '-') or 'base'}"
+    needs = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt", task.more) if name)
     digest = hashlib.sha256(needs).hexdigest()
-    stamp = VENV / f"installed-{extra.replace(',', '-') or 'base'}"
     if stamp.exists() and stamp.read_text() == digest:
-        return
-    if not PYTHON.exists():
-        print(f"making a virtual environment in {VENV.name}", file=sys.stderr)
-        if subprocess.call([sys.executable, "-m", "venv", str(VENV)]):
+        return python
+    if not python.exists():
+        print(f"making a virtual environment in {folder.name}", file=sys.stderr)
+        if subprocess.call([sys.executable, "-m", "venv", str(folder)]):
             sys.exit("run.py: this Python cannot make virtual environments (Debian, Ubuntu: install python3-venv)")
-    what = f".[{extra}]" if extra else "."
+    what = f".[{task.extra}]" if task.extra else "."
     print(f"installing {what} with constraints.txt; the first time this fetches torch, some 200 MB", file=sys.stderr)
-    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     command = [*pip, "--constraint", "constraints.txt", "--editable", what]
     if all(subprocess.call(command, cwd=ROOT) for _ in range(2)):  # networks fail now and then
         sys.exit("run.py: pip could not install patterncc and what it needs")
+    if task.more and subprocess.call([str(python), task.more], cwd=ROOT):
+        sys.exit(f"run.py: {task.more} could not install what the task needs")
     stamp.write_text(digest)
+    return python
 
 
 if __name__ == "__main__":

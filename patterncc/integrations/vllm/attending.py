@@ -76,7 +76,9 @@ class PatternImpl(AttentionImpl[PatternMetadata]):
         for layer in self.config.compilation_config.static_forward_context.values():
             if getattr(layer, "impl", None) is self:
                 if layer.attn_backend is not PatternBackend and layer.attn_backend.kind is None:
-                    raise UsageError(f"{type(layer).__name__} changes what its backend attends; a pattern says all of it")
+                    raise UsageError(
+                        f"{type(layer).__name__} changes what its backend attends; a pattern says all of it"
+                    )
                 kinds = kinds_of_layers(self.package)
                 own = (kinds[self.layer_of(layer)],)
                 if self.config.scheduler_config.disable_hybrid_kv_cache_manager:
@@ -85,16 +87,17 @@ class PatternImpl(AttentionImpl[PatternMetadata]):
 
     def layer_of(self, layer: Any) -> int:
         """The number of the layer in the model; its checks are made the first time."""
-        if self.layer is None:
-            values = getattr(layer, "head_size_v", self.head_size)
-            check_model(self.package, {"v_head_dim": values})
-            self.layer = extract_layer_index(layer.layer_name)
-            if not 0 <= self.layer < self.package.PATTERN["layers"]:
+        number = self.layer
+        if number is None:
+            number, layers = extract_layer_index(layer.layer_name), self.package.PATTERN["layers"]
+            check_model(self.package, {"v_head_dim": getattr(layer, "head_size_v", self.head_size)})
+            if not 0 <= number < layers:
                 raise UsageError(
-                    f"the model's layer {layer.layer_name} is not among the {self.package.PATTERN['layers']} layers of "
-                    f"the pattern {self.package.PATTERN['name']}"
+                    f"the model's layer {layer.layer_name} is not among the {layers} layers of the pattern "
+                    f"{self.package.PATTERN['name']}"
                 )
-        return self.layer
+            self.layer = number
+        return number
 
     def do_kv_cache_update(
         self, layer: Any, key: Tensor, value: Tensor, kv_cache: Tensor, slot_mapping: Tensor

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from importlib.metadata import version
-
-from packaging.version import Version
+from importlib.metadata import PackageNotFoundError, version
 
 from patterncc.errors import UsageError
 
@@ -17,7 +15,12 @@ _log = logging.getLogger("vllm.patterncc")  # below vLLM's own logger, so that i
 
 def check_version() -> None:
     """Raise UsageError where the vLLM that is installed is not one that was read."""
-    installed = version("vllm")
+    try:
+        installed = version("vllm")
+    except PackageNotFoundError:
+        raise UsageError("vLLM is not installed", "pip install 'patterncc[vllm]'") from None
+    from packaging.version import Version  # vLLM's own needs bring it
+
     if not Version(OLDEST) <= Version(Version(installed).base_version) < Version(NEXT):
         raise UsageError(
             f"vLLM {installed} is installed; patterncc works with {OLDEST} and newer, below {NEXT}",
@@ -38,7 +41,7 @@ def register() -> None:
     try:
         from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
     except ImportError:
-        return  # a vLLM before OLDEST, of which the warning speaks
+        return  # none, or one before OLDEST: the warning says so
     custom = AttentionBackendEnum.CUSTOM
     if custom.is_overridden() and custom.get_path() != BACKEND:
         _log.warning(

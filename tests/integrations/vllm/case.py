@@ -128,7 +128,7 @@ def run(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     model = model_in(folder / "model")
     draw = torch.Generator().manual_seed(3)
     rounds = [[torch.randint(3, VOCABULARY, (n,), generator=draw).tolist() for n in case["prompts"]]]
-    rounds += [[prompt[: case["shared"]] + [5, 6, 7] for prompt in rounds[0]]] if case.get("shared") else []
+    rounds += [[[*prompt[: case["shared"]], 5, 6, 7] for prompt in rounds[0]]] if case.get("shared") else []
     start = time.time()
     llm = engine(folder / "model", case["pattern"], case.get("options", {}))
     watch = Watch(llm)
@@ -138,13 +138,12 @@ def run(case: dict[str, Any], folder: Path) -> dict[str, Any]:
         prompts += some
         peaks.append(watch.pages)
     groups = watch.scheduler.kv_cache_config.kv_cache_groups
+    specs = [group.kv_cache_spec for group in groups]
+    config = llm.llm_engine.vllm_config
     result: dict[str, Any] = {
         "peak": peaks[0], "requests": watch.requests, "mixed": watch.mixed, "steps": watch.steps,
         "groups": [len(group.layer_names) for group in groups],
-        "most_of_a_request": sum(
-            group.kv_cache_spec.max_memory_usage_bytes(llm.llm_engine.vllm_config) // group.kv_cache_spec.page_size_bytes
-            for group in groups
-        ),
+        "most_of_a_request": sum(spec.max_memory_usage_bytes(config) // spec.page_size_bytes for spec in specs),
         "cached": sum(output.num_cached_tokens or 0 for output in outputs[len(rounds[0]) :]),
         "left": watch.free_at_first - watch.pool.get_num_free_blocks(),
         "seconds": round(time.time() - start, 1),

@@ -1,10 +1,12 @@
-"""For tests: vLLM's own CPU platform, made to honour the attention backend that is asked for, in an accelerator's wheel.
+"""For tests: vLLM's own CPU platform, made to honour the attention backend that is asked for, with a wheel for GPUs.
 
-vLLM finds it by the entry point beside this file once the folder is on PYTHONPATH, in all processes of an engine. The
-wheel for GPUs lacks three operators that the CPU worker calls; what they do is written here in torch.
+vLLM finds it by the entry point beside this file once the folder is on PYTHONPATH, in all processes of an engine. That
+wheel lacks three operators that the CPU worker calls; what they do is written here in torch.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,7 +29,7 @@ def _slots(query_start_loc: Tensor, positions: Tensor, block_table: Tensor, slot
     """The slot of each token: its page's number times the page size, and its place in the page; -1 for padding."""
     slot_mapping.fill_(-1)
     starts = query_start_loc.tolist()
-    for request, (first, end) in enumerate(zip(starts, starts[1:], strict=False)):
+    for request, (first, end) in enumerate(pairwise(starts)):
         place = positions[first:end].long()
         slot_mapping[first:end] = block_table[request, place // size].long() * size + place % size
 
