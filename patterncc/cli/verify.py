@@ -68,6 +68,10 @@ def verified(name: str, property: str, length: int) -> Report:
         from patterncc.analysis.explain.explain import explanations
 
         told = explanations(classes, bad, pattern, length)
+    if property == "kv":
+        from patterncc.analysis.explain.paged import paged_explanations
+
+        told += paged_explanations(classes, length)
     return Report(pattern.name, verdicts, bad, told, property, pattern.promises)
 
 

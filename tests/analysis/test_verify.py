@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from patterncc.analysis.costs.forecast import forecast
@@ -14,6 +15,7 @@ from patterncc.analysis.costs.price import price
 from patterncc.analysis.explain.diff import diff
 from patterncc.analysis.explain.explain import explain, explanations
 from patterncc.analysis.explain.mend import mends
+from patterncc.analysis.explain.paged import paged_explanations
 from patterncc.analysis.explain.report import Report, junit, markdown
 from patterncc.analysis.geometry.budget import Budget
 from patterncc.analysis.geometry.finite import kept_tokens
@@ -24,6 +26,7 @@ from patterncc.ir.layout import Classes, Layout
 from patterncc.language import Pattern, load, loads
 from patterncc.passes import lower
 from patterncc.pipeline import BrokenPromise, keep_promises
+from patterncc.reference import keeps
 from tests.analysis import oracle
 
 GALLERY = Path(__file__).parents[2] / "patterns"
@@ -388,3 +391,25 @@ def test_reports():
     assert "| coverage | layer | 0 | fails | row 24, column 8 (token 1536 to 512) |" in text
     assert "> stride 16 with 8 KV heads" in text
     assert all(line.seconds >= 0 for line in report.lines())
+
+
+@pytest.mark.parametrize("length", [1, 700, 3001, 4096])
+def test_pages_and_the_compact_cache_are_told_apart_where_kv_heads_differ(length: int):
+    """With both numbers, as counted key by key from the definition."""
+    given = s2("g", layers=1)
+    t, t2 = np.arange(length - 1, length + 40 * given.block), np.arange(length)
+    later = np.stack([keeps(given, 0, head, t, t2).any(0) for head in range(given.heads)])  # [heads, keys]
+    kept = later.reshape(given.kv_heads, -1, length).any(1).mean()
+    live = later.any(0)
+    paged = min(16 * sum(live[p : p + 16].any() for p in range(0, length, 16)) / length, 1)
+    told = paged_explanations(lower(given), length)
+    if length < 1024:  # the window holds all
+        assert told == () and paged == pytest.approx(kept)
+    else:
+        (line,) = told
+        assert f"KVCache holds {kept:.1%} of the keys" in line and f"(vLLM) {paged:.1%}" in line and paged > kept
+
+
+def test_pages_need_no_word_where_kv_heads_agree():
+    same = pattern("local: 2", heads=4, kv_heads=2)
+    assert paged_explanations(lower(same), 4096) == ()
