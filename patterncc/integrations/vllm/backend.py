@@ -24,10 +24,9 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 from patterncc.errors import UsageError
 from patterncc.integrations.vllm.registering import check_version
-from patterncc.integrations.vllm.spec import register_spec, spec_like
+from patterncc.integrations.vllm.spec import spec_like
 
 check_version()
-register_spec()
 
 
 @dataclass

@@ -149,3 +149,6 @@ def register_spec() -> None:
     counts as filled."""
     KVCacheSpecRegistry._ensure_registered()
     KVCacheSpecRegistry.register(PatternSpec, PatternManager, uniform_type_base_spec=PatternSpec)
+
+
+register_spec()  # here, since a scheduler unpickles workers' specs and may import nothing else of this folder

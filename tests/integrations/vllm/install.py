@@ -23,20 +23,26 @@ FOR_GPUS = {
 }  # fmt: skip
 
 
-def main() -> int:
-    """The exit code of pip, twice: for vLLM alone, and for what it needs here."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+def main() -> None:
+    """Install vLLM alone, then what it needs here."""
     print("installing vLLM without what it needs of GPUs; the first time this fetches some 600 MB", file=sys.stderr)
     supported = next(need for need in map(Requirement, requires("patterncc") or []) if need.name == "vllm")
-    if code := subprocess.call([*pip, "--no-deps", f"vllm{supported.specifier}"]):
-        return code
+    pip("--no-deps", f"vllm{supported.specifier}")
     needs = []
     for need in map(Requirement, requires("vllm") or []):
         if canonicalize_name(need.name) in FOR_GPUS or (need.marker and not need.marker.evaluate({"extra": ""})):
             continue
         newest = need.name == "certifi"  # a list of certificates: the newest that the index has will do
         needs.append(need.name if newest else f"{need.name}{extras(need)}{need.specifier}")
-    return subprocess.call([*pip, "--constraint", str(ROOT / "constraints.txt"), *needs])
+    pip("--constraint", str(ROOT / "constraints.txt"), *needs)
+
+
+def pip(*arguments: str) -> None:
+    """Install; what pip says is shown only where it fails: it names all that is left out on purpose."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *arguments]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
 
 
 def extras(need: Requirement) -> str:
@@ -44,4 +50,4 @@ def extras(need: Requirement) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
