@@ -241,7 +241,7 @@ def _compiler() -> bytes:
 def _broken(pattern: Pattern, classes: Classes, verdicts: tuple[Verdict, ...]) -> list[Diagnostic]:
     """A mistake for each broken promise; layers that break it for one reason share one."""
     from patterncc.analysis.explain.explain import explanations
-    from patterncc.codegen.words import ranges
+    from patterncc.language.ranges import ranges
 
     layers: dict[tuple[str, str], list[int]] = {}
     of: dict[tuple[str, str], list[Verdict]] = {}

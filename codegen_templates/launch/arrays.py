@@ -9,7 +9,7 @@ import torch
 
 from ..kernels import index_map, row_map
 from ..pattern import CAUSAL, CLASS_OF, CLASSES, FORM, HEADS, KV_HEADS
-from ..rules.tables import column_table, row_table
+from ..rules.tables import column_table, room, row_table
 from . import configs
 
 Heads = tuple[int, int, int]  # which are present: of which layer, from which one on, how many
@@ -153,9 +153,3 @@ def weight(klass: int, row: int = 4096) -> float:
 def present(layer: int, head_offset: int, heads: int) -> tuple[int, ...]:
     """The classes of the heads present."""
     return tuple(CLASS_OF[layer][head_offset : head_offset + heads])
-
-
-def room(n: int) -> int:
-    """A little more, so that a growing sequence rarely asks for other tables."""
-    step = max(16, 1 << max(n, 1).bit_length() >> 3)
-    return -(-max(n, 0) // step) * step

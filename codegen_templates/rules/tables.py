@@ -31,7 +31,7 @@ def column_table(klass: int, rows: int, columns: int, device: torch.device | str
 def _table(of: str, klass: int, rows: int, columns: int, device: str, first: int) -> Table:
     key = (of, klass, first, device)
     if key not in _kept or _kept[key][0] < rows or _kept[key][1] < columns:
-        rows, columns = _roomy(rows), _roomy(columns)
+        rows, columns = room(rows), room(columns)
         i, j = torch.arange(first, rows, device="cpu"), torch.arange(columns, device="cpu")
         table = build(klass, i, j) if of == "rows" else build(klass, i, j, transposed=True)
         _kept[key] = rows, columns, tuple(x.to(device) for x in table)  # type: ignore[assignment]
@@ -60,7 +60,8 @@ def build(klass: int, i: Tensor, j: Tensor, *, transposed: bool = False) -> Tabl
     return pointers, torch.cat([zero[:0], *wholes]).int(), torch.cat([zero[:0].int(), *entries])
 
 
-def _roomy(n: int) -> int:
-    """n rounded up, so that a growing sequence rarely needs a new table."""
+def room(n: int) -> int:
+    """n, or 0 if it is less, rounded up, so that a growing sequence rarely needs a new table: room(room(n)) is
+    room(n)."""
     step = max(16, 1 << max(n, 1).bit_length() >> 3)
-    return -(-n // step) * step
+    return -(-max(n, 0) // step) * step

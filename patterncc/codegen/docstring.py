@@ -7,9 +7,9 @@ import textwrap
 from dataclasses import replace
 
 from patterncc.codegen.template import FOLDER, TemplateError
-from patterncc.codegen.words import ranges
 from patterncc.ir.layout import Classes, Layout
 from patterncc.ir.plan import Plan
+from patterncc.language.ranges import ranges
 from patterncc.pictures.text import DROPPED, grid, kept_most, legend, sampled, telling_rows
 
 MOST_DRAWN, MOST_ROWS, GAP = 4, 24, 3  # classes drawn, their rows, characters between them

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from patterncc.errors import clean
+from patterncc.language.ranges import ranges
 
 AMBIGUOUS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}  # to some YAML readers no text
 
@@ -63,7 +64,7 @@ class Rule:
             lines.append(f"strides: [{', '.join(stride.to_yaml() for stride in self.strides)}]")
         if self.rows or self.columns:
             sides = (("rows", self.rows), ("columns", self.columns))
-            lines.append("globals: {" + ", ".join(f"{key}: {ranges(xs)}" for key, xs in sides if xs) + "}")
+            lines.append("globals: {" + ", ".join(f"{key}: {selectors(xs)}" for key, xs in sides if xs) + "}")
         if self.random:
             lines.append(f"random: {{blocks: {self.random[0]}, seed: {self.random[1]}}}")
         if self.mask:
@@ -86,10 +87,10 @@ class Shape:
     extra: tuple[tuple[str, str], ...] = ()  # further top-level keys, such as softcap
 
 
-def ranges(numbers: Sequence[int]) -> str:
+def selectors(numbers: Sequence[int]) -> str:
     """Sorted numbers as a YAML list of ranges.
 
-    >>> ranges([0, 1, 2, 5])
+    >>> selectors([0, 1, 2, 5])
     '[0-2, 5]'
     """
     return f"[{selector(numbers)}]"
@@ -107,13 +108,7 @@ def selector(numbers: Sequence[int]) -> str:
         and list(numbers) == list(range(numbers[0], numbers[-1] + 1, step))
     ):
         return f"{numbers[0]}:{numbers[-1] + 1}:{step}"
-    runs: list[list[int]] = []
-    for n in numbers:
-        if runs and n == runs[-1][1] + 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    return ", ".join(f"{a}-{b}" if b > a else str(a) for a, b in runs)
+    return ranges(numbers)
 
 
 def shards(rules: Sequence[Rule], kv_heads: int, indent: str) -> list[str]:

@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from patterncc.errors import UsageError
+from patterncc.language.ranges import spans
 
 if TYPE_CHECKING:  # numpy comes with the first table: most patterns are compiled without any
     import numpy as np
@@ -92,12 +93,4 @@ def check_size(rows: int, columns: int, entries: int = 0) -> None:
 
 def _ranges(columns: NDArray[np.int32]) -> str:
     """3 11 112-127: runs of three and more are written as ranges."""
-    import numpy as np
-
-    if not len(columns):
-        return ""
-    cuts = np.flatnonzero(np.diff(columns) != 1) + 1
-    words = []
-    for run in np.split(columns, cuts):
-        words += [f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run)
-    return " ".join(words)
+    return " ".join(spans(columns.tolist(), shortest=3)).replace(",", "")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from patterncc.errors import quote
+from patterncc.language.ranges import spans
 
 MOST_ITEMS = 4096
 EXAMPLES = 'all, rest, 3, [0, 5], "0-27" or "1::2"'
@@ -77,13 +78,7 @@ def compress(numbers: Iterable[int]) -> str:
     >>> compress([7, 0, 1, 2, 3, 9, 10])
     '0-3, 7, 9, 10'
     """
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    texts = [f"{a}-{b}" if b > a + 1 else f"{a}, {b}" if b > a else f"{a}" for a, b in runs]
+    texts = spans(sorted(numbers), shortest=3)
     return ", ".join(texts if len(texts) <= 8 else [*texts[:7], f"... {len(texts) - 8} more ...", texts[-1]])
 
 

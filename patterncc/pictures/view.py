@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from patterncc.analysis.costs.live import live_of
 from patterncc.errors import UsageError
 from patterncc.ir.layout import Classes, Layout
+from patterncc.language.ranges import spans
 from patterncc.pictures.palette import part_colour
 from patterncc.pictures.parts import KINDS, parts_of, row_parts
 
@@ -166,18 +167,7 @@ def spell(word: str, numbers: Iterable[int], most: int = 4) -> str:
     step = numbers[1] - numbers[0]
     if step > 1 and len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1, step)):
         return f"{word}s {numbers[0]}-{numbers[-1]} by {step}"
-    spans = [
-        f"{first}-{last}" if last > first + 1 else f"{first}, {last}" if last > first else str(first)
-        for first, last in _runs(numbers)
-    ]
-    if len(spans) > most:
-        spans = [*spans[: most - 1], "…", spans[-1]]
-    return f"{word}s {', '.join(spans)}"
-
-
-def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    start = 0
-    for k in range(1, len(numbers) + 1):
-        if k == len(numbers) or numbers[k] != numbers[k - 1] + 1:
-            yield numbers[start], numbers[k - 1]
-            start = k
+    texts = spans(numbers, shortest=3)
+    if len(texts) > most:
+        texts = [*texts[: most - 1], "…", texts[-1]]
+    return f"{word}s {', '.join(texts)}"

@@ -15,6 +15,7 @@ from patterncc.analysis.geometry.residues import INFINITY, merge
 from patterncc.analysis.geometry.union import Union, union
 from patterncc.ir.layout import Layout
 from patterncc.ir.tokens import touched
+from patterncc.language.ranges import spans
 
 LISTED = 4096  # the largest period whose residues are listed
 
@@ -94,14 +95,8 @@ def runs(numbers: Iterable[int]) -> str:
     steps = {b - a for a, b in pairwise(numbers)}
     if len(numbers) > 3 and len(steps) == 1 and steps != {1}:
         return f"{numbers[0]}-{numbers[-1]} in steps of {steps.pop()}"
-    ranges: list[list[int]] = []
-    for x in numbers:
-        if ranges and x == ranges[-1][1] + 1:
-            ranges[-1][1] = x
-        else:
-            ranges.append([x, x])
-    shown = [str(a) if a == b else f"{a}-{b}" for a, b in ranges[:8]]
-    return ", ".join(shown) + (", ..." if len(ranges) > 8 else "")
+    shown = spans(numbers)
+    return ", ".join([*shown[:8], "..."] if len(shown) > 8 else shown)
 
 
 def _same(a: Missing, b: Missing) -> bool:
