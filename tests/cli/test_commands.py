@@ -254,7 +254,7 @@ def test_lengths_in_units(patterncc: Shell) -> None:
     assert patterncc("table", "demo", "-n", "1k") == patterncc("table", "demo", "-n", "1_024")
 
 
-def test_show(patterncc: Shell, tmp_path: Path) -> None:
+def test_show(patterncc: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not kept" in patterncc("show", "demo", "--head", "1")
     assert patterncc("show", "demo", "--union", "-n", "200") != patterncc("show", "demo", "-n", "200")
     for suffix in ("svg", "png", "html"):
@@ -262,6 +262,8 @@ def test_show(patterncc: Shell, tmp_path: Path) -> None:
             file = tmp_path / f"d.{suffix}"
             assert patterncc("show", *names, "-o", file) == "" and file.stat().st_size > 500
             file.unlink()
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert patterncc("show", "demo", "-o", tmp_path / "d.png", code=2) == "" and "patterncc[png]" in patterncc.err
     assert "at 10,000,000 tokens" in patterncc("show", "s2_hybrid", "--overview", "-n", "10_000_000")
 
 

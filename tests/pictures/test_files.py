@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
-import struct
-import zlib
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from patterncc.errors import UsageError
 from patterncc.ir.layout import Classes, Layout
@@ -23,8 +24,7 @@ from patterncc.pictures.figure import figure, part_cells
 from patterncc.pictures.html import html
 from patterncc.pictures.palette import COUNTS, FIELD, HEADS, PARTS, part_colour
 from patterncc.pictures.png import png, rgb
-from patterncc.pictures.scene import Cells, Scene, merged
-from patterncc.pictures.strokes import GLYPHS, strokes
+from patterncc.pictures.scene import Cells, Label, Line, Scene, merged
 from patterncc.pictures.svg import svg
 from tests.pictures.made import everything, one_layer
 from tests.strategies import layouts
@@ -73,20 +73,10 @@ def fill(grid: list[list[str | None]], corners: list[tuple[float, float]], colou
 
 
 def pixels(data: bytes) -> NDArray[np.uint8]:
-    """A reader of the PNG that we write (RGB, filter 2), which checks every checksum."""
-    assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    chunks, at = {}, 8
-    while at < len(data):
-        (length,) = struct.unpack(">I", data[at : at + 4])
-        tag, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
-        assert struct.unpack(">I", data[at + 8 + length : at + 12 + length]) == (zlib.crc32(tag + body),)
-        chunks[tag] = body
-        at += 12 + length
-    width, height, depth, kind, *_ = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
-    assert (depth, kind) == (8, 2)
-    rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, 1 + 3 * width)
-    assert (rows[:, 0] == 2).all()
-    return np.cumsum(rows[:, 1:].reshape(height, width, 3), axis=0, dtype=np.uint8)
+    """[height, width, 3] of a PNG."""
+    image = Image.open(io.BytesIO(data))
+    assert image.format == "PNG" and image.mode == "RGB"
+    return np.asarray(image)
 
 
 def scene_of(cells: Cells, size: float) -> Scene:
@@ -205,12 +195,52 @@ def test_many_classes_are_counted_not_crammed(tmp_path: Path) -> None:
     assert len(text) < 120_000
 
 
+def written(text: str) -> NDArray[np.uint8]:
+    scene = Scene(400, 40, "t", "a")
+    scene.add(Label(4, 30, text, 20, "#000000"))
+    return pixels(png(scene))
+
+
 def test_every_letter_of_a_name_and_of_our_words_is_drawn() -> None:
-    """All of printable ASCII; no stroke leaves the grid."""
-    for character in map(chr, range(32, 127)):
-        assert character in GLYPHS, character
-        drawn, advance = strokes(character)
-        assert all(0 <= x <= advance and 0 <= y <= 9 for stroke in drawn for x, y in stroke)
+    """All of printable ASCII, and the signs of titles, each unlike what stands for a letter that the font lacks."""
+    lacking = written("\ue000")
+    for character in [*map(chr, range(33, 127)), *"×·…≤≥→–—"]:
+        drawn = written(character)
+        assert (drawn != 255).any() and (drawn != lacking).any(), character
+
+
+def test_labels_stand_where_their_anchor_says() -> None:
+    """Ink to the right of the place, around it, or to its left; bold letters have more of it."""
+    ink = {}
+    for anchor in ("start", "middle", "end"):
+        for bold in (False, True):
+            scene = Scene(200, 40, "t", "a")
+            scene.add(Label(100, 30, "word", 12, "#000000", bold, anchor))
+            dark = 255.0 - pixels(png(scene))[:, :, 0]
+            ink[anchor, bold] = dark[:, :200].sum(), dark[:, 200:].sum()
+    for bold in (False, True):
+        assert ink["start", bold][0] < 0.02 * ink["start", bold][1] and ink["end", bold][1] < 0.02 * ink["end", bold][0]
+        assert 0.7 < ink["middle", bold][0] / ink["middle", bold][1] < 1.4
+    assert sum(ink["start", True]) > 1.1 * sum(ink["start", False])
+
+
+def test_a_dashed_line_is_broken_and_ends_where_it_should() -> None:
+    scene = Scene(100, 20, "t", "a")
+    scene.add(Line(((5, 10), (50, 10), (95, 10)), "#000000", 2, dashed=True))
+    scene.add(Line(((5, 4), (95, 4)), "#000000", 2))
+    rows = pixels(png(scene))[:, :, 0] < 128
+    dashes, whole = rows[20], rows[8]
+    assert whole[12:188].all() and not whole[:8].any() and not whole[192:].any()
+    changes = np.flatnonzero(np.diff(dashes.astype(int)))
+    assert 20 <= len(changes) <= 30 and 0.5 < dashes[10:190].mean() < 0.7 and not dashes[:8].any()
+
+
+def test_without_pillow_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(UsageError, match="needs Pillow") as error:
+        write(everything(), tmp_path / "a.png")
+    assert "pip install 'patterncc[png]'" in error.value.render()
+    assert not list(tmp_path.iterdir()) and write(everything(), tmp_path / "a.svg").exists()
 
 
 def linear(colour: str) -> NDArray[np.float64]:
