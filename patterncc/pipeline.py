@@ -156,15 +156,27 @@ def keep_promises(pattern: Pattern, classes: Classes) -> tuple[Verdict, ...]:
 
 
 def check_head_dim(pattern: Pattern) -> None:
+    """PatternError for widths, of any layer, that kernels do not take."""
+    from patterncc.language.shape import shape_of
+
     limits = f"from {HEAD_DIMS[0]} to {HEAD_DIMS[-1]}"
-    widths = {"head_dim": pattern.head_dim}
-    widths |= {"v_head_dim": pattern.v_head_dim} if pattern.v_head_dim != pattern.head_dim else {}
-    wrong = [(name, n) for name, n in widths.items() if n not in HEAD_DIMS]
+    wrong: dict[str, str] = {}
+    for number, layout in [(None, None), *enumerate(pattern.layouts)]:
+        shape = shape_of(pattern, layout)
+        if shape not in pattern.shapes:
+            continue
+        stated = f"layouts.{number}."
+        widths = {"head_dim": shape.head_dim}
+        widths |= {"v_head_dim": shape.v_head_dim} if shape.v_head_dim != shape.head_dim else {}
+        at = {key: stated + key if pattern.place(stated + key) else key for key in widths}
+        for key, n in widths.items():
+            if n not in HEAD_DIMS:
+                wrong.setdefault(at[key], f"{key} is {n}; kernels take {limits}")
+        if not wrong and "v_head_dim" in widths:
+            differ = f"v_head_dim is {shape.v_head_dim}; kernels take that of head_dim, {shape.head_dim}"
+            wrong[at["v_head_dim"]] = differ
     if wrong:
-        raise PatternError([_at(pattern, name, f"{name} is {n}; kernels take {limits}", None) for name, n in wrong])
-    if pattern.v_head_dim != pattern.head_dim:
-        said = f"v_head_dim is {pattern.v_head_dim}; kernels take that of head_dim, {pattern.head_dim}"
-        raise PatternError([_at(pattern, "v_head_dim", said, None)])
+        raise PatternError([_at(pattern, key, message, None) for key, message in wrong.items()])
 
 
 def load(pattern: Given, *, plan: str | None = None) -> ModuleType:

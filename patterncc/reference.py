@@ -139,7 +139,7 @@ def dense_mask(
 
     # Heads often share one shard: state each only once.
     of_shard: dict[int, torch.Tensor] = {}
-    chosen = range(pattern.heads) if heads is None else heads
+    chosen = range(pattern.shape(layer).heads) if heads is None else heads
     for head in chosen:
         of_shard.setdefault(id(pattern.shard(layer, head)), mask(pattern, layer, head, q_len, kv_len))
     return torch.stack([of_shard[id(pattern.shard(layer, head))] for head in chosen])
@@ -164,7 +164,8 @@ def attention(
     import torch
 
     heads, q_len, kv_len = q.shape[1], q.shape[2], k.shape[2]
-    of_kv = [(head_offset + h) // pattern.group - head_offset // pattern.group for h in range(heads)]
+    group = pattern.shape(layer).group
+    of_kv = [(head_offset + h) // group - head_offset // group for h in range(heads)]
     q, k, v = q.double(), k.double()[:, of_kv], v.double()[:, of_kv]
     kept = dense_mask(pattern, layer, q_len, kv_len, range(head_offset, head_offset + heads)).to(q.device)
     empty = ~kept.any(-1, keepdim=True)

@@ -73,9 +73,11 @@ def banded(draw: st.DrawFn) -> Layout:
 
 
 @st.composite
-def patterns(draw: st.DrawFn, *, folder: Path | None = None, most_layers: int = 3, most_heads: int = 6) -> str:
+def patterns(
+    draw: st.DrawFn, *, folder: Path | None = None, most_layers: int = 3, most_heads: int = 6, sizes: bool = False
+) -> str:
     """The text of a valid pattern file, small: any keys of the language, any values. `mask` needs a folder, into
-    which the masks are written."""
+    which the masks are written. `sizes`: `layouts` may state heads and widths of their own."""
     heads = draw(st.integers(1, most_heads))
     layers = draw(st.integers(1, most_layers))
     causal = draw(st.booleans())
@@ -94,10 +96,27 @@ def patterns(draw: st.DrawFn, *, folder: Path | None = None, most_layers: int = 
     dense, named = [n for n in other if n % 2], [n for n in other if n % 2 == 0]
     document |= {"dense_layers": dense} if dense else {}
     if named:
-        document["layouts"] = [{"layers": named, "shards": draw(_shards(heads, causal, folder))}]
+        own = draw(_sizes(most_heads, document["kv_heads"])) if sizes else {}
+        shards = draw(_shards(own.get("heads", heads), causal, folder))
+        document["layouts"] = [{"layers": named, **own, "shards": shards}]
     if len(other) < layers:
         document["shards"] = draw(_shards(heads, causal, folder))
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+@st.composite
+def _sizes(draw: st.DrawFn, most_heads: int, kv_heads: int) -> dict[str, Any]:
+    """Some of the sizes that an entry of `layouts` may state; without kv_heads, the pattern's."""
+    found: dict[str, Any] = {}
+    if draw(st.booleans()):
+        found["heads"] = kv_heads * draw(st.integers(1, max(1, most_heads // kv_heads)))
+        if draw(st.booleans()):
+            found["kv_heads"] = draw(
+                st.sampled_from([n for n in range(1, found["heads"] + 1) if found["heads"] % n == 0])
+            )
+    if draw(st.booleans()):
+        found["head_dim"] = draw(st.sampled_from([16, 24, 40]))
+    return found
 
 
 @st.composite

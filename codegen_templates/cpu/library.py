@@ -79,7 +79,10 @@ def library() -> ctypes.CDLL | None:
 def _library() -> tuple[ctypes.CDLL | None, str]:
     if os.name != "posix":
         return None, f"which are not for {sys.platform}"
-    sources = {name: pkgutil.get_data(__package__, f"c/{name}") or b"" for name in SOURCES}
+    try:
+        sources = {name: pkgutil.get_data(__package__, f"c/{name}") or b"" for name in SOURCES}
+    except OSError as error:  # the package was removed, or another took its place, since it was imported
+        return None, f"whose sources are gone: {error.filename}"
     flags = (*FLAGS, *EXTENSIONS.get(torch.backends.cpu.get_cpu_capability(), ()))
     name = _digest(repr((sources, flags, platform.machine(), sys.platform, *_chosen())).encode())
     folder: Path | None = None

@@ -74,7 +74,7 @@ def layer_kinds() -> list[tuple[int, int]]:
     from ..launch.arrays import group_size
 
     kinds, launched = [], set()
-    for number, (classes, count) in enumerate(Counter(CLASS_OF).most_common()):
+    for number, (classes, count) in enumerate(Counter(filter(None, CLASS_OF)).most_common()):
         strides = tuple(any(stride[klass] for klass in classes) for stride in STRIDES)
         kernels = group_size(tuple(classes), 0), strides
         if number < MOST_LAYERS or kernels not in launched:

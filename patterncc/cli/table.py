@@ -73,6 +73,7 @@ def blocks(pattern: Pattern, length: int) -> int:
 
 def check_place(pattern: Pattern, layer: int | None, head: int | None) -> None:
     """UsageError for a layer or head that the pattern does not have."""
-    for option, given, count in (("--layer", layer, pattern.layers), ("--head", head, pattern.heads)):
+    heads = pattern.shape(layer if layer is not None and 0 <= layer < pattern.layers else 0).heads
+    for option, given, count in (("--layer", layer, pattern.layers), ("--head", head, heads)):
         if given is not None and not 0 <= given < count:
             raise UsageError(f"{option} is {given}; {pattern.name} has {option[2:]}s 0 to {count - 1}")

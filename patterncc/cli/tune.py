@@ -11,7 +11,9 @@ from patterncc.cli import output
 from patterncc.cli.compile import DTYPES, one_of
 from patterncc.cli.table import tokens
 from patterncc.errors import UsageError
+from patterncc.language.ranges import ranges
 from patterncc.pipeline import Compiled, compile
+from patterncc.runtime.parts import parts_of
 
 MOST_BATCH = 8191  # eight times as many decode, and a launch takes 65,535
 DIRECTIONS = ("forward", "decode", "dq", "dkdv")
@@ -24,33 +26,38 @@ def run(pattern: str, dtype: str, length: str, batch: int, only: str | None, jso
     if not 1 <= batch <= MOST_BATCH:
         raise UsageError(f"--batch is {batch}; it takes 1 to {MOST_BATCH}")
     done = compile(pattern)
-    tuning, progress = measuring(done), Progress()
-    results: list[Any] = []
+    (first, _), *_ = shapes = measuring(done)
+    progress = Progress()
+    results: list[tuple[tuple[int, ...], Any]] = []
     try:
-        device = tuning.find_device()
-        name = tuning.device_name(device)
+        device = first.find_device()
+        name = first.device_name(device)
         output.note(f"{done.name} on {name}: {dtype}, {count:,} tokens, batch {batch}")
-        options = {"dtype": tuning.DTYPES[dtype], "length": count, "batch": batch, "device": device}
-        for result in tuning.tune(wanted, **options, tell=progress):
-            progress.end()
-            results.append(result)
-            if not json:
-                print(f"{result}\n  {result.path}", flush=True)
-    except tuning.TuningError as error:
+        options = {"dtype": first.DTYPES[dtype], "length": count, "batch": batch, "device": device}
+        for tuning, layers in shapes:
+            where = f"layers {ranges(layers)}: " if len(shapes) > 1 else ""
+            for result in tuning.tune(wanted, **options, tell=progress):
+                progress.end()
+                results.append((layers, result))
+                if not json:
+                    print(f"{where}{result}\n  {result.path}", flush=True)
+    except tuple(tuning.TuningError for tuning, _ in shapes) as error:
         raise UsageError(str(error), error.help) from error
     except KeyboardInterrupt:
         progress.end()
-        stored = ", ".join(result.direction for result in results)
+        stored = ", ".join(result.direction for _, result in results)
         output.note(f"interrupted: {stored or 'nothing'} stored; what was not measured to its end is not")
         raise
     finally:
         progress.end()
     if json:
-        facts = {"name": done.name, "digest": done.digest, "device": name, "arch": tuning.arch(device)}
+        facts = {"name": done.name, "digest": done.digest, "device": name, "arch": first.arch(device)}
         asked = {"dtype": dtype, "length": count, "batch": batch}
-        output.document(facts | asked | {"results": [asdict(r) | {"path": str(r.path)} for r in results]})
+        of_layers = [{"layers": list(layers)} if len(shapes) > 1 else {} for layers, _ in results]
+        told = [asdict(r) | {"path": str(r.path)} | more for (_, r), more in zip(results, of_layers, strict=True)]
+        output.document(facts | asked | {"results": told})
     for direction in wanted:
-        if direction not in [result.direction for result in results]:
+        if direction not in [result.direction for _, result in results]:
             output.note(f"{direction}: nothing to measure, the heads of a tile are so many that `forward` does it")
     return 0
 
@@ -69,10 +76,10 @@ def directions(only: str | None) -> tuple[str, ...]:
     return names
 
 
-def measuring(done: Compiled) -> Any:
-    """The package's module that measures."""
+def measuring(done: Compiled) -> list[tuple[Any, tuple[int, ...]]]:
+    """The package's module that measures, and the layers that it speaks of: one for each shape that layers have."""
     try:
-        return import_module(f"{done.load().__name__}.tuning.main")
+        return [(import_module(f"{part}.tuning.main"), layers) for part, layers in parts_of(done.load()).items()]
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "triton"):
             raise

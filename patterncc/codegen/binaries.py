@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from patterncc.codegen.kinds import Kind, kinds
-from patterncc.codegen.manifest import sha256
+from patterncc.codegen.manifest import folders, sha256
 from patterncc.codegen.package import GeneratedPackage, write_files
 from patterncc.codegen.resources import Report, quiet_environment, read_report
 from patterncc.codegen.targets import check_arch
@@ -46,6 +46,10 @@ def ship_binaries(package: GeneratedPackage, arches: Sequence[str], dtype: str) 
     for module in ("torch", "triton"):
         if importlib.util.find_spec(module) is None:
             raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+    if package.parts:
+        shipped = {place: ship_binaries(part, arches, dtype) for place, part in package.parts.items()}
+        facts = next(iter(shipped.values())).options["binaries"]
+        return replace(package, options={**package.options, "binaries": facts}, parts=shipped)
     processes = min(os.cpu_count() or 1, MOST_PROCESSES)
     parts = -(-processes // len(arches))
     with tempfile.TemporaryDirectory(prefix="patterncc-") as temporary:
@@ -71,13 +75,13 @@ def ship_binaries(package: GeneratedPackage, arches: Sequence[str], dtype: str) 
         files = {path.name: path.read_bytes() for path in sorted(made.iterdir())}
     facts = {"arches": list(arches), "dtype": dtype, "triton": version}
     options = {**package.options, "binaries": facts}
-    return replace(package, options=options, sources={**package.sources, **files})
+    return replace(package, options=options, own={**package.own, **files})
 
 
 def reports(folder: Path) -> list[Report]:
     """What each kernel takes, of the binaries in a package's folder."""
     arches = json.loads((folder / "manifest.json").read_bytes())["options"]["binaries"]["arches"]
-    files = [path for arch in arches for path in sorted(folder.glob(f"{arch}_*.json"))]
+    files = [path for arch in arches for part in folders(folder) for path in sorted(part.glob(f"{arch}_*.json"))]
     return [Report(**json.loads(path.read_bytes())["report"]) for path in files]
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from patterncc import __version__
@@ -47,6 +48,12 @@ class Manifest:
 
     def _content(self) -> dict[str, Any]:
         return {"name": self.name, "options": self.options, "files": self.files, "source": self.source}
+
+
+def folders(package: Path) -> list[Path]:
+    """The folders of a package that have kernels: its own, or those of its shapes where layers differ in theirs."""
+    parts = Manifest.read((package / FILE).read_bytes()).options.get("parts")
+    return [package / part for part in parts] if parts else [package]
 
 
 def sha256(data: bytes) -> str:

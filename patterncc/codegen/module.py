@@ -7,7 +7,7 @@ from dataclasses import astuple
 from typing import Any
 
 from patterncc.analysis.verdict import Verdict
-from patterncc.codegen.docstring import docstring, set_docstring, text_of
+from patterncc.codegen.docstring import Places, docstring, set_docstring, text_of
 from patterncc.codegen.index_map import index_map
 from patterncc.codegen.package import GeneratedPackage, check_name
 from patterncc.codegen.row_map import row_map
@@ -24,11 +24,28 @@ WITNESS = ("row", "column", "query_token", "key_token")
 def specialise_package(
     plan: Plan, about: str, promises: Mapping[str, Any] | None, source: str, kv: Iterable[Verdict]
 ) -> GeneratedPackage:
-    """The package of a plan: every template with the pattern's facts in it, and the masks.
+    """The package of a plan; where layers differ in their shapes, one package above those of each shape.
 
     `source` is the YAML text, which only the manifest holds; `kv` are the verdicts that `prove_for_caches` gives.
     """
-    name, known = check_name(plan.classes.name), constants(plan, about, promises, kv)
+    if plan.classes.shapes:
+        from patterncc.codegen.by_layer import specialise_by_layer
+
+        return specialise_by_layer(plan, about, promises, source, tuple(kv))
+    return specialise_shape(plan, about, promises, source, kv)
+
+
+def specialise_shape(
+    plan: Plan,
+    about: str,
+    promises: Mapping[str, Any] | None,
+    source: str,
+    kv: Iterable[Verdict],
+    places: Places = None,
+) -> GeneratedPackage:
+    """The package of layers of one shape: every template with the pattern's facts in it, and the masks. `places`: which
+    of the plan's layers each layer of the pattern is, None for those of other shapes; left out, each is its own."""
+    name, known = check_name(plan.classes.name), constants(plan, about, promises, kv, places)
     names = {kernel: f"{kernel}_{name}" for template in templates().values() for kernel in template.kernels}
     sources = dict(companions())
     for file, template in templates().items():
@@ -36,7 +53,7 @@ def specialise_package(
         text_of_map = index_map_of(file, plan) if template.index_map else None
         text = specialise(template.text, values, index_map=text_of_map, names=names)
         if file == "package.py":
-            file, text = "__init__.py", set_docstring(text, docstring(plan, about))
+            file, text = "__init__.py", set_docstring(text, docstring(plan, about, places))
         sources[file] = text.encode()
     sources |= {mask_file(n): mask.bits for n, mask in enumerate(masks(plan))}
     return GeneratedPackage(name, source, {"form": plan.form}, sources)
@@ -49,9 +66,12 @@ def index_map_of(file: str, plan: Plan) -> str:
     return INDEX_MAPS[file](plan)
 
 
-def constants(plan: Plan, about: str, promises: Mapping[str, Any] | None, kv: Iterable[Verdict]) -> dict[str, object]:
+def constants(
+    plan: Plan, about: str, promises: Mapping[str, Any] | None, kv: Iterable[Verdict], places: Places = None
+) -> dict[str, object]:
     """Every constant of every template, by name."""
     classes, known = plan.classes, masks(plan)
+    places = range(classes.layers) if places is None else places
     return {
         "NAME": classes.name,
         "BLOCK": classes.block,
@@ -59,7 +79,7 @@ def constants(plan: Plan, about: str, promises: Mapping[str, Any] | None, kv: It
         "V_HEAD_DIM": classes.v_head_dim,
         "HEADS": classes.heads,
         "KV_HEADS": classes.kv_heads,
-        "LAYERS": classes.layers,
+        "LAYERS": len(places),
         "CAUSAL": classes.causal,
         "IS_CAUSAL": classes.causal,
         "FORM": plan.form,
@@ -68,7 +88,7 @@ def constants(plan: Plan, about: str, promises: Mapping[str, Any] | None, kv: It
         "HAS_SOFTCAP": classes.softcap > 0,
         "NEEDS_SINKS": classes.sinks,
         "CLASSES": tuple(_rules(known, *pair) for pair in zip(classes.layouts, plan.closed, strict=True)),
-        "CLASS_OF": classes.of,
+        "CLASS_OF": tuple(() if place is None else classes.of[place] for place in places),
         "MASKS": tuple((mask_file(n), mask.rows, mask.columns) for n, mask in enumerate(known)),
         "FACTS": {
             "name": classes.name,
@@ -77,14 +97,14 @@ def constants(plan: Plan, about: str, promises: Mapping[str, Any] | None, kv: It
             "kv_heads": classes.kv_heads,
             "head_dim": classes.head_dim,
             "v_head_dim": classes.v_head_dim,
-            "layers": classes.layers,
+            "layers": len(places),
             "block": classes.block,
             "causal": classes.causal,
             "softcap": classes.softcap or None,
             "sinks": "learned" if classes.sinks else None,
             "promises": None if promises is None else {key: _plain(value) for key, value in promises.items()},
             "classes": [text_of(layout) for layout in classes.layouts],
-            "kv": taken_up_again(classes.layers, kv),
+            "kv": taken_up_again(len(places), kv),
         },
     }
 

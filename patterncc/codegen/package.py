@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -16,12 +16,14 @@ PATH = re.compile(r"([a-z][a-z0-9_]*/)*[a-z_][a-z0-9_]*\.(py|c|h|bin|json|cubin|
 
 @dataclass(frozen=True)
 class GeneratedPackage:
-    """The files of `<name>/` by path: sources, tables, masks and binaries. The manifest is made from them."""
+    """The files of `<name>/` by path: sources, tables, masks and binaries. The manifest is made from them. `parts` are
+    whole packages in folders of it, one for each shape, where layers differ in their shapes."""
 
     name: str
     source: str
     options: Mapping[str, object]
-    sources: Mapping[str, bytes]
+    own: Mapping[str, bytes]
+    parts: Mapping[str, GeneratedPackage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Names end in paths and in sources: they are checked here too, whoever made them."""
@@ -29,6 +31,12 @@ class GeneratedPackage:
         for name in self.sources:
             if name == FILE or not PATH.fullmatch(name):
                 raise ValueError(f"not a file of a package: {name!r}")
+
+    @cached_property
+    def sources(self) -> Mapping[str, bytes]:
+        """Every file but the manifest, those of the parts too."""
+        of_parts = {f"{place}/{name}": data for place, part in self.parts.items() for name, data in part.files.items()}
+        return {**self.own, **of_parts}
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -65,6 +73,15 @@ def check_name(name: str) -> str:
     if not is_name(name):
         raise ValueError(f"not a module's name: {name!r}")
     return name
+
+
+def is_of(package: str, name: str) -> bool:
+    """Whether a package, or one of a single shape in it, is that of the pattern of this name.
+
+    >>> is_of("demo", "demo"), is_of("demo_h8_kv2_d64_v32", "demo"), is_of("demo_hop", "demo")
+    (True, True, False)
+    """
+    return re.fullmatch(re.escape(name) + r"(_h\d+_kv\d+_d\d+(_v\d+)?)?", package) is not None
 
 
 def is_name(name: str) -> bool:

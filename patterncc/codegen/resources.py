@@ -16,10 +16,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from patterncc.codegen.manifest import folders
 from patterncc.codegen.targets import backend, check_arch
 
 DTYPES = {"bf16": "bf16", "fp16": "fp16", "fp32": "fp32"}
@@ -53,15 +55,17 @@ def report(folder: Path, arches: Sequence[str], dtype: str = "bf16", only: str =
         check_arch(arch)
     environment = quiet_environment()
 
-    def compile_all(arch: str) -> list[Report]:
-        command = [sys.executable, "-m", "patterncc.codegen.resources", str(folder), arch, dtype, only]
+    def compile_all(job: tuple[str, Path]) -> list[Report]:
+        arch, part = job
+        command = [sys.executable, "-m", "patterncc.codegen.resources", str(part), arch, dtype, only]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"compiling {folder.name} for {arch} failed:\n{done.stderr[-4000:]}")
         return [Report(**entry) for entry in json.loads(done.stdout.splitlines()[-1])]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [entry for entries in pool.map(compile_all, arches) for entry in entries]
+        jobs = list(product(arches, folders(folder)))
+        return [entry for entries in pool.map(compile_all, jobs) for entry in entries]
 
 
 def quiet_environment() -> dict[str, str]:
@@ -126,7 +130,7 @@ def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
     yield call("attn_bwd_prepare", "", small, {}, BLOCK_M=16)
     for purpose, pointers in (("", {}), ("varlen", packed)):
         flags = {"IS_PACKED": bool(purpose), "IS_LOOKED_UP": table}
-        dense = {configs.keeps_all([pattern.CLASSES[klass] for klass in layer]) for layer in pattern.CLASS_OF}
+        dense = {configs.keeps_all([pattern.CLASSES[klass] for klass in layer]) for layer in pattern.CLASS_OF if layer}
         for config in sorted({configs.dq(arch, dim, item, FULL, is_dense) for is_dense in dense}, key=repr):
             yield call("attn_bwd_dq", purpose, config, pointers, **tile(config, config.rows), **flags)
         config = configs.dkdv(arch, dim, item, bool(purpose))

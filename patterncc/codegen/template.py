@@ -12,6 +12,9 @@ BEGIN, END = "# --- constants:", "# --- end constants ---"
 MAP_BEGIN, MAP_END = "# --- index map:", "# --- end index map ---"
 FOLDER = Path(__file__).resolve().parents[2] / "codegen_templates"  # beside patterncc, in a checkout and in a wheel
 
+BY_LAYER = "by_layer"  # the folder of the templates above several shapes
+SHARED = ("api/imports.py",)  # what these have in common with the others
+
 
 class TemplateError(ValueError):
     """A template breaks its discipline, or was given the wrong constants: a fault of patterncc, not of a pattern."""
@@ -64,11 +67,22 @@ class Template:
 
 @lru_cache(maxsize=1)
 def templates() -> dict[str, Template]:
-    """Every template by its path in the folder, sorted. `package.py` becomes the package's `__init__.py`."""
-    paths = sorted(path for path in FOLDER.rglob("*.py") if path != FOLDER / "__init__.py")
+    """Every template of a shape's package by its path in the folder, sorted. `package.py` becomes the package's
+    `__init__.py`."""
+    return {name: template for name, template in _templates(FOLDER).items() if not name.startswith(f"{BY_LAYER}/")}
+
+
+@lru_cache(maxsize=1)
+def templates_by_layer() -> dict[str, Template]:
+    """Those of the package above several shapes, likewise; what it shares with a shape's package is among them."""
+    return {**{name: templates()[name] for name in SHARED}, **_templates(FOLDER / BY_LAYER)}
+
+
+def _templates(folder: Path) -> dict[str, Template]:
+    paths = sorted(path for path in folder.rglob("*.py") if path != folder / "__init__.py")
     if not paths:
-        raise TemplateError(f"no templates in {FOLDER}: the installation is incomplete")
-    return {path.relative_to(FOLDER).as_posix(): Template(path.read_text(encoding="utf-8")) for path in paths}
+        raise TemplateError(f"no templates in {folder}: the installation is incomplete")
+    return {path.relative_to(folder).as_posix(): Template(path.read_text(encoding="utf-8")) for path in paths}
 
 
 @lru_cache(maxsize=1)

@@ -71,7 +71,7 @@ def distinct_heads(package: ModuleType) -> list[tuple[int, int]]:
     """
     pattern, found = package.pattern, dict[tuple[int, tuple[bool, ...], bool], tuple[int, int]]()
     share = pattern.HEADS // pattern.KV_HEADS
-    for layer in range(pattern.LAYERS):
+    for layer in (n for n, row in enumerate(pattern.CLASS_OF) if row):  # those of other shapes have no heads here
         for head in range(0, pattern.HEADS, share):
             classes = package.launch.arrays.present(layer, head, share)
             strides = (any(period[klass] for klass in classes) for period in package.kernels.row_map.STRIDES)

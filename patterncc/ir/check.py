@@ -37,8 +37,6 @@ def _problems(value: object) -> list[str]:
 @_problems.register
 def _layouts(layouts: Layouts) -> list[str]:
     problems = [problem for layout in layouts.distinct for problem in _layout(layout)]
-    if len({len(layer) for layer in layouts.of}) > 1:
-        problems.append("layers have different numbers of heads")
     if set().union(*map(set, set(layouts.of))) != set(range(len(layouts.distinct))):
         problems.append("a layout without a head, or a head without a layout")
     return problems
@@ -71,9 +69,11 @@ def _classes(classes: Classes) -> list[str]:
     used = set().union(*map(set, classes.of)) if classes.of else set[int]()
     if used != set(range(len(classes.layouts))):
         problems.append("a class without a head, or a head without a class")
-    if any(len(row) != classes.heads for row in classes.of):
-        problems.append("a layer has not as many heads as the pattern")
-    if classes.heads % classes.kv_heads:
+    if classes.shapes and (len(classes.shapes) != classes.layers or len(set(classes.shapes)) == 1):
+        problems.append("not a shape for every layer, or the same for all")
+    elif any(len(row) != classes.shape(layer).heads for layer, row in enumerate(classes.of)):
+        problems.append("a layer has not as many heads as its shape says")
+    if any(shape.heads % shape.kv_heads for shape in {classes.shape(layer) for layer in range(classes.layers)}):
         problems.append("query heads do not divide among the KV heads")
     if len(set(classes.layouts)) != len(classes.layouts):
         problems.append("two classes have equal layouts")

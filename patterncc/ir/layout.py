@@ -27,9 +27,14 @@ d<16 | j%16==3 | sink 4 tokens
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import groupby
+from typing import TypeVar
+
+from patterncc.language.shape import Shape
+
+T = TypeVar("T")
 
 KEY, QUERY = "j", "i-j"  # what a residue is counted from: the key block, or the distance
 
@@ -209,14 +214,14 @@ class Classes:
     softcap: float = 0.0  # scores s become softcap * tanh(s / softcap); 0: as they are
     sinks: bool = False  # whether callers must pass a logit for every query head
     v_head_dim: int = 0  # width of a value; given as 0, that of a head
+    shapes: tuple[Shape, ...] = ()  # [layer]; () where every layer has the sizes above
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "v_head_dim", self.v_head_dim or self.head_dim)
 
-    @property
-    def group(self) -> int:
-        """Query heads that share one KV head."""
-        return self.heads // self.kv_heads
+    def shape(self, layer: int) -> Shape:
+        """Heads, KV heads and widths of a layer."""
+        return self.shapes[layer] if self.shapes else Shape(self.heads, self.kv_heads, self.head_dim, self.v_head_dim)
 
     @property
     def layers(self) -> int:
@@ -231,6 +236,7 @@ class Classes:
         sizes += (f", softcap {self.softcap!r}" if self.softcap else "") + ", sinks" * self.sinks
         lines = [f"{self.name}: block {self.block}, {'causal' if self.causal else 'not causal'}, {sizes}"]
         lines += [f"class {k}: {layout}" for k, layout in enumerate(self.layouts)]
+        lines += [f"shapes {span}: {shape}" for span, shape in _spans(self.shapes)]
         return "\n".join([*lines, *_layer_lines(self.of)])
 
     @staticmethod
@@ -250,30 +256,41 @@ class Classes:
         values = re.search(r", v_head_dim (\d+)", found[7])
         sizes = head_dim, heads, kv_heads
         v_head_dim = int(values[1]) if values else 0
-        return Classes(found[1], block, not found[3], *sizes, layouts, _parse_layers(parts), *scores, v_head_dim)
+        shapes = tuple(Shape.parse(rest) for rest in _of_layers(parts, "shapes"))
+        of = _parse_layers(parts)
+        return Classes(found[1], block, not found[3], *sizes, layouts, of, *scores, v_head_dim, shapes)
 
 
 def _layer_lines(of: tuple[tuple[int, ...], ...]) -> Iterator[str]:
     """A line for each run of equal layers: their heads' numbers, `k*n` for n heads in a row."""
-    first = 0
-    for row, same in groupby(of):
-        last = first + sum(1 for _ in same) - 1
+    for span, row in _spans(of):
         runs = [(k, sum(1 for _ in run)) for k, run in groupby(row)]
-        span = f"{first}-{last}" if last > first else f"{first}"
         yield f"layers {span}: " + " ".join(f"{k}*{n}" if n > 1 else f"{k}" for k, n in runs)
-        first = last + 1
 
 
 def _parse_layers(parts: list[list[str]]) -> tuple[tuple[int, ...], ...]:
     """[layer][head] -> number, from those lines, split at their colons, that `_layer_lines` wrote."""
-    of: list[tuple[int, ...]] = []
+    runs = [[run.partition("*") for run in rest.split()] for rest in _of_layers(parts, "layers")]
+    return tuple(tuple(int(k) for k, _, n in row for _ in range(int(n or 1))) for row in runs)
+
+
+def _of_layers(parts: list[list[str]], word: str) -> list[str]:
+    """What lines that begin with `word` and a span of layers say of each layer."""
+    said: list[str] = []
     for key, rest in parts:
-        if key.startswith("layers "):
-            first, _, last = key.removeprefix("layers ").partition("-")
-            runs = (run.partition("*") for run in rest.split())
-            row = tuple(int(k) for k, _, n in runs for _ in range(int(n or 1)))
-            of += [row] * (int(last or first) - int(first) + 1)
-    return tuple(of)
+        if key.startswith(f"{word} "):
+            first, _, last = key.removeprefix(f"{word} ").partition("-")
+            said += [rest] * (int(last or first) - int(first) + 1)
+    return said
+
+
+def _spans(values: Sequence[T]) -> Iterator[tuple[str, T]]:
+    """Runs of equal values: `0-3`, or `4` for a single one, and the value."""
+    first = 0
+    for value, same in groupby(values):
+        last = first + sum(1 for _ in same) - 1
+        yield f"{first}-{last}" if last > first else f"{first}", value
+        first = last + 1
 
 
 def _range_text(name: str, low: int | None, high: int | None) -> str:

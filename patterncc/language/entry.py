@@ -34,12 +34,13 @@ class Entry:
         path: Path,
         heads: Sequence[int] | None,
         pattern: Pattern,
+        layer_heads: int,
         folder: FolderPath | None,
         report: Reporter,
     ) -> None:
         self.written, self.path, self.heads, self.report = shard, path, heads, report
         self.causal, self.block = pattern.causal, pattern.block
-        self.mask = self._load_mask(folder, pattern.heads)
+        self.mask = self._load_mask(folder, layer_heads)
         names = frozenset[str]().union(*(e.names for e in _expressions(shard)))
         cycles = [shard.offset, *(stride.offset for stride in _known(shard.strides))]
         self._uses = tuple(name in names for name in "hgl")
@@ -111,7 +112,7 @@ class Entry:
         self.report((*self.path, *path), message, help, key=key)
 
     def _load_mask(self, folder: FolderPath | None, heads: int) -> np.ndarray | None:
-        """The mask, bool [rows, columns] or [pattern heads, rows, columns]."""
+        """The mask, bool [rows, columns] or [the layer's heads, rows, columns]."""
         name = self.written.mask
         if name is None or name is BAD:
             return None
@@ -134,7 +135,7 @@ class Entry:
             of_head = np.zeros((heads, *mask.shape[1:]), dtype=np.bool_)
             of_head[list(self.heads)] = mask
             return of_head
-        help = f"it must be {heads}, the pattern's" + (
+        help = f"it must be {heads}, the layer's" + (
             f", or {len(self.heads)}, the entry's" if len(self.heads) != heads else ""
         )
         self._note(("mask",), f"the mask is for {len(mask)} heads", help)

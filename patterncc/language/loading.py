@@ -12,6 +12,7 @@ from patterncc.errors import Diagnostic, PatternError, did_you_mean, quote
 from patterncc.language.limits import LARGEST_FILE, MOST_MISTAKES
 from patterncc.language.model import Pattern, keys_of
 from patterncc.language.resolve import resolve
+from patterncc.language.shape import SIZES
 from patterncc.language.source import BAD, Document, Path, read_source
 
 # What people write who come from somewhere else.
@@ -54,12 +55,17 @@ def loads(text: str, file: str = "<text>", folder: str | os.PathLike[str] | None
     pattern = None if document.data is BAD else _validated(document)
     if pattern is not None:
         pattern._source, pattern._file, pattern._folder = text, file, where  # type: ignore[reportPrivateUsage]
-        places = {path[0]: document.span(at) for path, at in document.keys.items() if len(path) == 1}
+        keys = ((path, at) for path, at in document.keys.items() if len(path) == 1 or _states_a_size(path))
+        places = {".".join(map(str, path)): document.span(at) for path, at in keys}
         pattern._places = places  # type: ignore[reportPrivateUsage]
         pattern._resolution = resolve(pattern, where, _Reporter(document))  # type: ignore[reportPrivateUsage]
     if document.diagnostics or pattern is None:
         raise PatternError(document.diagnostics)
     return pattern
+
+
+def _states_a_size(path: Path) -> bool:
+    return len(path) == 3 and path[0] == "layouts" and path[2] in SIZES
 
 
 class _Reporter:

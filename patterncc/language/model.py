@@ -20,6 +20,7 @@ from patterncc.language.source import BAD
 
 if TYPE_CHECKING:
     from patterncc.language.resolve import Resolution
+    from patterncc.language.shape import Shape
 
 OFFSET = "Where a run begins, below {}; an expression is taken modulo it; a list cycles over the entry's heads."
 
@@ -129,9 +130,21 @@ Shards = Annotated[tuple[Annotated[Shard, Keys("`heads: all`")], ...], ListOf("`
 
 
 class LayoutEntry(Model):
-    """The shards of some layers."""
+    """The shards of some layers, and the sizes of these layers where they are not the pattern's."""
 
     layers: Annotated[Selector, f.SELECTOR] = Field(description="Layers, in the syntax of `heads`.")
+    heads: Annotated[int | None, f.HEADS] = Field(
+        None, description="Query heads of these layers. Default: the pattern's."
+    )
+    kv_heads: Annotated[int | None, f.HEADS] = Field(
+        None, description="KV heads of these layers. Default: the pattern's where written, else heads."
+    )
+    head_dim: Annotated[int | None, f.HEAD_DIM] = Field(
+        None, description="Width of a head in these layers. Default: the pattern's."
+    )
+    v_head_dim: Annotated[int | None, f.HEAD_DIM] = Field(
+        None, description="Width of a value in these layers. Default: the pattern's where written, else head_dim."
+    )
     shards: Shards = Field(description="The shards of these layers.")
 
 
@@ -188,7 +201,7 @@ class Pattern(Model):
     )
     layouts: Annotated[
         tuple[Annotated[LayoutEntry, Keys("`layers: 0-3`")], ...], ListOf("`- layers: 0-3`", limits.MOST_LAYERS)
-    ] = Field((), description="Other shards for other layers.")
+    ] = Field((), description="Other shards, and other sizes, for other layers.")
     promises: Annotated[Promises | None, Keys("{rows: nonempty}")] = Field(
         None, description="What must be proved on every compilation. Left out: {rows: nonempty}."
     )
@@ -210,7 +223,8 @@ class Pattern(Model):
         return self._file
 
     def place(self, key: str) -> tuple[Span, str] | None:
-        """Where a key of the top level stands, and its line; None where it is left out."""
+        """Where a key stands, and its line; None where it is left out. One of the top level, or `layouts.0.head_dim`
+        and the like."""
         return self._places.get(key)
 
     @property
@@ -220,13 +234,24 @@ class Pattern(Model):
 
     @property
     def group(self) -> int:
-        """Query heads that share one KV head."""
+        """Query heads that share one KV head, where a layer has the pattern's own sizes."""
         return self.heads // self.kv_heads
+
+    def shape(self, layer: int) -> Shape:
+        """Heads, KV heads and widths of a layer: the pattern's own, or those of its entry of `layouts`."""
+        if not 0 <= layer < self.layers:
+            raise IndexError(f"layer {layer} of {self.layers} layers")
+        return self._resolved().shapes[layer]
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shapes of all layers."""
+        return self._resolved().shapes
 
     def shard(self, layer: int, head: int) -> Resolved:
         """What one head of one layer keeps, every expression evaluated. Equal heads may share one object."""
-        if not (0 <= layer < self.layers and 0 <= head < self.heads):
-            raise IndexError(f"layer {layer}, head {head} of {self.layers} layers, {self.heads} heads")
+        if not 0 <= head < self.shape(layer).heads:
+            raise IndexError(f"head {head} of layer {layer}, which has {self.shape(layer).heads} heads")
         return self._resolved().shard(layer, head)
 
     def shards_of(self, layer: int) -> tuple[Resolved, ...]:

@@ -11,6 +11,7 @@ from patterncc.language.claims import Claims, Reporter, claim, named
 from patterncc.language.entry import Entry
 from patterncc.language.limits import MOST_SHARDS
 from patterncc.language.resolved import DENSE, Resolved
+from patterncc.language.shape import SIZES, Shape, check_shape, shape_of
 from patterncc.language.source import BAD, Path
 
 if TYPE_CHECKING:
@@ -18,23 +19,24 @@ if TYPE_CHECKING:
 
 
 class Resolution:
-    """The entry that claims each head of each layer. Shards are evaluated when asked for, once each."""
+    """The shape of each layer, and the entry that claims each head of it. Shards are evaluated when asked for, once
+    each."""
 
-    def __init__(self, heads: int, group: int, layouts: Sequence[Sequence[tuple[Entry, int]] | None]) -> None:
-        self._group, self._layouts = group, tuple(layouts)
-        self._dense = (DENSE,) * heads
+    def __init__(self, shapes: Sequence[Shape], layouts: Sequence[Sequence[tuple[Entry, int]] | None]) -> None:
+        self.shapes, self._layouts = tuple(shapes), tuple(layouts)
+        self._dense = {heads: (DENSE,) * heads for heads in {shape.heads for shape in shapes}}
         self._tuples: dict[tuple[int, int | None], tuple[Resolved, ...]] = {}
 
     def shards_of(self, layer: int) -> tuple[Resolved, ...]:
         """What all heads of one layer keep."""
         entries = self._layouts[layer]
         if entries is None:
-            return self._dense
+            return self._dense[self.shapes[layer].heads]
+        group = self.shapes[layer].group
         key = (id(entries), layer if any(entry.uses_layer for entry, _ in entries) else None)
         if key not in self._tuples:
             self._tuples[key] = tuple(
-                entry.shard(head, head // self._group, layer, position)
-                for head, (entry, position) in enumerate(entries)
+                entry.shard(head, head // group, layer, position) for head, (entry, position) in enumerate(entries)
             )
         return self._tuples[key]
 
@@ -44,33 +46,48 @@ class Resolution:
         if entries is None:
             return DENSE
         entry, position = entries[head]
-        return entry.shard(head, head // self._group, layer, position)
+        return entry.shard(head, head // self.shapes[layer].group, layer, position)
 
 
 def resolve(pattern: Pattern, folder: FolderPath | None, report: Reporter) -> Resolution | None:
     """The resolution of a pattern, every shard of which has been evaluated once; None when that cannot be told."""
-    heads, kv_heads, layers = pattern.heads, pattern.kv_heads, pattern.layers
-    if heads is not BAD and kv_heads is not BAD and heads % kv_heads:
-        divisors = [d for d in range(1, heads + 1) if heads % d == 0]
-        near = min(divisors, key=lambda d: abs(d - kv_heads))
-        report(("kv_heads",), f"kv_heads {kv_heads} must divide heads, {heads}", f"did you mean {near}?")
-        kv_heads = BAD
-    if heads is not BAD and layers is not BAD and heads * layers > MOST_SHARDS:
-        report(("layers",), f"{heads} heads in {layers} layers are {heads * layers}; the most is {MOST_SHARDS}")
-        layers = BAD
-    group = heads // kv_heads if heads is not BAD and kv_heads is not BAD else None
+    layers, own = pattern.layers, check_shape(shape_of(pattern), frozenset(), (), report)
     plans = _layers(pattern, layers, report)
+    shapes = [_shape(pattern, path, own, report) for path, _, _ in plans]
+    sizes = [own.heads] * (layers if layers is not BAD else 0)
+    for shape, (_, _, chosen) in zip(shapes, plans, strict=True):
+        for layer in chosen:
+            sizes[layer] = shape.heads
+    if BAD not in sizes and sum(sizes) > MOST_SHARDS:
+        heads = (
+            f"{sizes[0]} heads in {layers} layers are" if len(set(sizes)) == 1 else f"the heads of {layers} layers are"
+        )
+        report(("layers",), f"{heads} {sum(sizes)}; the most is {MOST_SHARDS}")
+        layers, plans = BAD, [(path, shards, ()) for path, shards, _ in plans]
     of_layer: list[Sequence[tuple[Entry, int]] | None] = [None] * (layers if layers is not BAD else 0)
-    for path, shards, chosen in plans:
+    shape_of_layer = [own] * len(of_layer)
+    for shape, (path, shards, chosen) in zip(shapes, plans, strict=True):
+        group = None if BAD in (shape.heads, shape.kv_heads) else shape.group
         owners: dict[int, tuple[Entry, int]] = {}
-        for n, shard, claimed in _heads(path, shards, heads, report):
-            entry = Entry(shard, (*path, n), claimed, pattern, folder, report)
+        for n, shard, claimed in _heads(path, shards, shape.heads, report):
+            entry = Entry(shard, (*path, n), claimed, pattern, shape.heads, folder, report)
             entry.check(chosen, group)
             owners |= {head: (entry, position) for position, head in enumerate(claimed or ())}
         of_head = [owners[head] for head in sorted(owners)]
         for layer in chosen:
-            of_layer[layer] = of_head
-    return Resolution(heads, group, of_layer) if group is not None and layers is not BAD else None
+            of_layer[layer], shape_of_layer[layer] = of_head, shape
+    if layers is BAD or any(BAD in (shape.heads, shape.kv_heads) for shape in (own, *shapes)):
+        return None
+    return Resolution(shape_of_layer, of_layer)
+
+
+def _shape(pattern: Pattern, path: Path, own: Shape, report: Reporter) -> Shape:
+    """The shape of the layers whose shards stand at this path."""
+    if path[0] != "layouts":
+        return own
+    layout = pattern.layouts[int(path[1])]
+    written = frozenset(layout.model_fields_set)
+    return check_shape(shape_of(pattern, layout), written, path[:2], report) if written & set(SIZES) else own
 
 
 def raising(path: Path, message: str, help: str | None = None, **_: object) -> NoReturn:

@@ -5,6 +5,8 @@
     normalise       Classes → Classes     each layout in its shortest form, so that more of them are equal
     choose_plan     Classes → Plan        the closed form where every class has one, else the table
 
+    of_shape        Plan → Plan           the layers of one shape, where layers differ in heads or widths
+
 and functions of a single layout, which these, the analyses and the commands use:
 
     closed_form     Layout → ClosedForm   bands of distances with residues; None where arithmetic cannot say it

@@ -17,8 +17,9 @@ def merge_heads(pattern: Pattern, layouts: Layouts) -> Classes:
     """Classes numbered in the order in which layers and heads first use them.
 
     >>> from types import SimpleNamespace
-    >>> sizes = {"block": 64, "causal": True, "head_dim": 128, "heads": 3, "kv_heads": 1}
-    >>> pattern = SimpleNamespace(name="demo", softcap=None, sinks=None, v_head_dim=128, **sizes)
+    >>> from patterncc.language.shape import Shape
+    >>> facts = {"block": 64, "causal": True, "softcap": None, "sinks": None}
+    >>> pattern = SimpleNamespace(name="demo", shapes=(Shape(3, 1, 128),) * 2, **facts)
     >>> a, b = Layout.parse("d<16 | j%4==0"), Layout.parse("all")
     >>> print(merge_heads(pattern, Layouts((a, b, a), ((0, 2, 1), (1, 1, 1)))))
     demo: block 64, causal, head_dim 128, heads 3, kv_heads 1
@@ -31,16 +32,18 @@ def merge_heads(pattern: Pattern, layouts: Layouts) -> Classes:
     layers = dict.fromkeys(layouts.of)  # of many that are equal, one
     class_of = {k: classes.setdefault(layouts.distinct[k], len(classes)) for k in dict.fromkeys(chain(*layers))}
     rows = {row: tuple([class_of[k] for k in row]) for row in layers}
+    shape, *others = dict.fromkeys(pattern.shapes)
     return Classes(
         name=pattern.name,
         block=pattern.block,
         causal=pattern.causal,
-        head_dim=pattern.head_dim,
-        heads=pattern.heads,
-        kv_heads=pattern.kv_heads,
+        head_dim=shape.head_dim,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
         layouts=tuple(classes),
         of=tuple([rows[row] for row in layouts.of]),
         softcap=pattern.softcap or 0.0,
         sinks=pattern.sinks is not None,
-        v_head_dim=pattern.v_head_dim,
+        v_head_dim=shape.v_head_dim,
+        shapes=pattern.shapes if others else (),
     )

@@ -164,7 +164,7 @@ def draw_union(
     """One heat map: how many heads keep each block. Its legend lists the counts that occur."""
     counts = coverage(classes, shared.of, rows)
     ends = [i + 1 if classes.causal else rows for i in range(rows)]
-    cells = [[count_colour(c, classes.heads) for c in line[:end]] for line, end in zip(counts, ends, strict=True)]
+    cells = [[count_colour(c, len(shared.of)) for c in line[:end]] for line, end in zip(counts, ends, strict=True)]
     seen = sorted({c for line, end in zip(counts, ends, strict=True) for c in line[:end]})
     where = spell("layer", shared.layers if layer is None else [layer])
     title = "Heads per block" + (f", {where}" if len(shared.layers) < classes.layers else "")
@@ -176,7 +176,7 @@ def draw_union(
     for count in few(seen):
         text = "none" if count == 0 else str(count)
         scene.add(
-            Rectangle(place, y + side + 18, 11, 11, count_colour(count, classes.heads), 2),
+            Rectangle(place, y + side + 18, 11, 11, count_colour(count, len(shared.of)), 2),
             Label(place + 16, y + side + 28, text, 11, QUIET),
         )
         place += 30 + 7 * len(text)
@@ -189,8 +189,8 @@ def _summary(scene: Scene, classes: Classes, layer: int | None, rows: int, y: fl
     draw_union(scene, classes, telling, layer, rows, MARGIN, y, side)
     columns = iter((MARGIN + side + WIDE, MARGIN + 2 * (side + WIDE)))
     if classes.causal:
-        size = classes.group
-        groups = [tuple(classes.layouts[c] for c in telling.of[g : g + size]) for g in range(0, classes.heads, size)]
+        size = telling.group
+        groups = [tuple(classes.layouts[c] for c in telling.of[g : g + size]) for g in range(0, len(telling.of), size)]
         live_plot(scene, classes, groups, rows, next(columns), y, side, side + 10)
     heads = [(classes.layouts[number],) for number in telling.of]
     weights_plot(scene, classes, heads, rows, next(columns), y, side, side + 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
 
 from patterncc.ir.layout import Classes
 from patterncc.pictures.overview import Kind, Overview
@@ -10,6 +11,7 @@ from patterncc.pictures.palette import FIELD, INK, PAPER, QUIET, part_colour
 from patterncc.pictures.parts import parts_of, row_parts
 from patterncc.pictures.scene import Cells, Label, Line, Rectangle, Scene, cut, merged
 from patterncc.pictures.text import telling_rows
+from patterncc.pictures.view import shapes
 
 SIDE, TALL = 20.0, 480.0  # the largest cell, the tallest grid
 GRID = 530.0  # room for a grid that has a legend beside it
@@ -22,18 +24,19 @@ def at_a_glance(scene: Scene, classes: Classes, found: Overview, x: float, y: fl
     """Draw the grid and beside it the legend; their bottom."""
     scene.add(
         Label(x, y, "Every head (across) of every layer (down)", 12, INK, bold=True),
-        Label(x, y + 16, note(classes, found), 11, QUIET),
+        Label(x, y + 16, note((classes,), found), 11, QUIET),
     )
     right, bottom = cells(scene, classes, found, 0, x, y + 24, GRID)
     right = max(right + 40, x + 300)
     return max(bottom, legend(scene, (classes,), found, right, y + 44, x + room - right))
 
 
-def note(classes: Classes, found: Overview) -> str:
+def note(patterns: tuple[Classes, ...], found: Overview) -> str:
     """How the grid is to be read."""
     shares = "" if len(found.kinds) == 1 else ", more in the fuller colour"
-    groups = "; wider gaps part KV heads" if classes.kv_heads < classes.heads else ""
-    return f"kept: share of {'earlier ' * classes.causal}tokens, at {found.length:,} tokens{shares}{groups}"
+    shared = any(shape.group > 1 for classes in patterns for shape in shapes(classes))
+    groups = "; wider gaps part KV heads" if shared else ""
+    return f"kept: share of {'earlier ' * patterns[0].causal}tokens, at {found.length:,} tokens{shares}{groups}"
 
 
 def cells(
@@ -61,13 +64,14 @@ def cells(
                 below = (high - 1) // 2 + 0.5 if height >= 10 else high / 2
                 middle = at + right * width, to + below * height + 3.6
                 labels.append(Label(*middle, letter, 10, on(colour), bold=True, anchor="middle"))
-    group = classes.heads // classes.kv_heads
     _lines(scene, [left + k * width for k in range(1, heads)], (top, top + down), width, upright=True)
     _lines(scene, [top + k * height for k in range(1, classes.layers)], (left, left + across), height, upright=False)
-    if group > 1 and width >= 3:
-        for k in range(group, heads, group):
-            place = left + k * width
-            scene.add(Line(((place, top), (place, top + down)), PAPER, 2.5 if width >= 6 else 1))
+    layer = 0
+    for shape, same in groupby(shapes(classes)):
+        first, layer = layer, layer + sum(1 for _ in same)
+        for k in range(shape.group, shape.heads, shape.group) if shape.group > 1 and width >= 3 else ():
+            place, ends = left + k * width, (top + first * height, top + layer * height)
+            scene.add(Line(((place, ends[0]), (place, ends[1])), PAPER, 2.5 if width >= 6 else 1))
     scene.add(*labels)
     _bars(scene, found.densities(classes, number), left + across + 10, top, height)
     return left + across + BAR, top + down

@@ -76,8 +76,7 @@ def data(
         "facts": facts(classes),
         "block": classes.block,
         "causal": classes.causal,
-        "heads": classes.heads,
-        "kv_heads": classes.kv_heads,
+        "groups": [kind.group for kind in kinds],
         "rows": rows,
         "most_rows": min(MOST_ROWS, max(256, 4 * rows)),
         "layer": layer,
@@ -92,7 +91,7 @@ def data(
         "colours": palette.PARTS,
         "kinds": [kind_data(kind) for kind in found.kinds],
         "kind_of": [kind_of[k] for k in range(len(classes.layouts))],
-        "note": note(classes, found),
+        "note": note((classes,), found),
     }
 
 

@@ -176,7 +176,8 @@ def _place(heads: dict[int, tuple[int, ...]], classes: Classes) -> str:
     if len(some) > 1:
         return f"{layers}, not the same heads"
     (same,) = some
-    return f"{layers}, {spell('head', same)}" if len(same) < classes.heads else layers
+    all_heads = all(len(same) == len(classes.of[layer]) for layer in heads)
+    return layers if all_heads else f"{layers}, {spell('head', same)}"
 
 
 def _rule(texts: list[str]) -> str:

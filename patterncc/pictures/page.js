@@ -23,7 +23,8 @@ function palette() {
     kind: (kind) => blend(parse(variable("field")), parse(pattern.colours[kind.hue] ?? variable("field")), kind.strength),
     count(count) {
       if (count <= 0) return parse(variable("unseen"));
-      const share = pattern.heads > 1 ? Math.sqrt((count - 1) / (pattern.heads - 1)) : 1;
+      const heads = headsOf(state.layer).length;
+      const share = heads > 1 ? Math.sqrt((count - 1) / (heads - 1)) : 1;
       return blend(parse(variable("count-one")), parse(variable("count-all")), share);
     },
   };
@@ -145,9 +146,10 @@ function map(colours) {
   [canvas.width, canvas.height] = [Math.round(wide * widest * ratio), Math.round(high * layers * ratio)];
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
-  const size = pattern.heads / pattern.kv_heads, gap = wide >= 6 && high >= 6 ? 1 : 0;
+  const gap = wide >= 6 && high >= 6 ? 1 : 0;
   pattern.layer_row.forEach((row, layer) => pattern.rows_of[row].forEach((klass, head) => {
     context.fillStyle = css(colours.kind(pattern.kinds[pattern.kind_of[klass]]));
+    const size = pattern.groups[row]; // query heads of one KV head
     const part = gap && head && size > 1 && head % size === 0 ? 1.5 : 0; // heads of one KV head stand closer together
     context.fillRect(head * wide + part, layer * high, wide - gap - part, high - gap);
   }));
@@ -193,9 +195,9 @@ function plots() {
   curve(get("weights"), mean(heads.map((klass) => weights.get(klass))), dense, "blocks");
   get("live-figure").hidden = !pattern.causal;
   if (!pattern.causal) return;
-  const size = pattern.heads / pattern.kv_heads, layer = headsOf(state.layer);
+  const size = pattern.groups[pattern.layer_row[state.layer]], layer = headsOf(state.layer);
   const first = state.head === ALL ? 0 : Math.floor(state.head / size) * size;
-  const last = state.head === ALL ? pattern.heads : first + size;
+  const last = state.head === ALL ? layer.length : first + size;
   const held = [], lines = new Map();
   for (let h = first; h < last; h += size) {
     const group = [...new Set(layer.slice(h, h + size))].sort((a, b) => a - b);
@@ -296,9 +298,10 @@ function choose(change, { redraw = true } = {}) {
   const bound = (x, most) => Math.min(Math.max(Number.isFinite(x) ? Math.floor(x) : 0, 0), most);
   state.rows = bound(state.rows - 1, pattern.most_rows - 1) + 1;
   state.layer = bound(state.layer, pattern.layer_row.length - 1);
-  if (state.head !== ALL) state.head = bound(state.head, pattern.heads - 1);
+  if (state.head !== ALL) state.head = bound(state.head, headsOf(state.layer).length - 1);
   state.i = bound(state.i, state.rows - 1);
   state.j = bound(state.j, state.rows - 1);
+  fillHeads();
   [get("layer").value, get("head").value, get("rows").value] = [state.layer, state.head, state.rows].map(String);
   clearTimeout(addressTimer);
   addressTimer = setTimeout(toAddress, 200); // browsers refuse an address that changes with every move of the pointer
@@ -330,12 +333,19 @@ function fill(select, entries) {
   select.replaceChildren(...entries.map(([value, words]) => new Option(words, value)));
 }
 
+/** The heads of the chosen layer: others may have more, or fewer. */
+function fillHeads() {
+  const count = headsOf(state.layer).length;
+  if (get("head").options.length === count + 1) return;
+  fill(get("head"), [[ALL, "all: how many keep a block"], ...Array.from({ length: count }, (_, h) => [h, String(h)])]);
+}
+
 function start() {
   get("name").textContent = pattern.name;
   get("about").textContent = pattern.about;
   get("facts").textContent = pattern.facts;
   fill(get("layer"), pattern.layer_row.map((_, layer) => [layer, String(layer)]));
-  fill(get("head"), [[ALL, "all: how many keep a block"], ...Array.from({ length: pattern.heads }, (_, h) => [h, String(h)])]);
+  fillHeads();
   get("rows").max = pattern.most_rows;
   get("layer").addEventListener("change", (event) => choose({ layer: Number(event.target.value) }));
   get("head").addEventListener("change", (event) => choose({ head: event.target.value === ALL ? ALL : Number(event.target.value) }));

@@ -73,7 +73,7 @@ def _lefts() -> tuple[float, float]:
 def _kinds(scene: Scene, pair: Pair, found: Overview, y: float) -> float:
     scene.add(
         Label(MARGIN, y, "Every head (across) of every layer (down)", 12, INK, bold=True),
-        Label(MARGIN, y + 16, note(max(pair, key=lambda classes: classes.group), found), 11, QUIET),
+        Label(MARGIN, y + 16, note(pair, found), 11, QUIET),
     )
     drawn = enumerate(zip(pair, _lefts(), strict=True))
     bottom = max(cells(scene, classes, found, n, x, y + 24, HALF)[1] for n, (classes, x) in drawn)
@@ -108,8 +108,8 @@ def _unions(scene: Scene, pair: Pair, layer: int | None, rows: list[int], y: flo
         shared = telling_layer(classes, layer)
         draw_union(scene, classes, shared, layer, count, x, y, side)
         if classes.causal:
-            size = classes.group
-            of = [tuple(classes.layouts[c] for c in shared.of[g : g + size]) for g in range(0, classes.heads, size)]
+            size = shared.group
+            of = [tuple(classes.layouts[c] for c in shared.of[g : g + size]) for g in range(0, len(shared.of), size)]
             live_plot(scene, classes, of, count, x + side + GUTTER, y, HALF - side - GUTTER, side + 10)
     scene.add(Label(MARGIN, y + side + 52, f"{rows[0] * pair[0].block:,} tokens of each are drawn", 11, QUIET))
     return y + side + 56

@@ -66,16 +66,16 @@ def drawn_unions(classes: Classes, layer: int | None, rows: int, width: int, col
         unseen = f"no head keeps {cells.count(0)} of {len(cells)}" if 0 in cells else "every block is kept"
         titles = [Text(title, "bold"), Text(unseen, "dim")]
         if colour:
-            painted = [[count_colour(count, classes.heads, night=True) for count in line] for line in lines]
+            painted = [[count_colour(count, len(shared.of), night=True) for count in line] for line in lines]
             drawn.append(_painted(titles, [line + [NIGHT_PAPER] * (rows - len(line)) for line in painted], step))
         else:
-            signs = ["".join(_count_sign(count, classes.heads) for count in line) for line in lines]
+            signs = ["".join(_count_sign(count, len(shared.of)) for count in line) for line in lines]
             gap = " " if 2 * rows // step <= width // len(wanted) else ""
             drawn.append(_signed(titles, sampled(signs, step, min), gap))
-    key = Text("heads that keep a block:")
+    key, most = Text("heads that keep a block:"), max(len(shared.of) for shared in wanted)
     for count in few(seen):
-        sign = FULL if colour else _count_sign(count, classes.heads)
-        style = count_colour(count, classes.heads, night=True) if colour else ""
+        sign = FULL if colour else _count_sign(count, most)
+        style = count_colour(count, most, night=True) if colour else ""
         key.append("  ").append(sign, style).append(f" {count or 'none'}")
     return drawn, key.append(_scale(step))
 

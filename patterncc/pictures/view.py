@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from patterncc.analysis.costs.live import live_of
 from patterncc.errors import UsageError
 from patterncc.ir.layout import Classes, Layout
 from patterncc.language.ranges import spans
+from patterncc.language.shape import Shape
 from patterncc.pictures.palette import part_colour
 from patterncc.pictures.parts import KINDS, parts_of, row_parts
 
@@ -31,24 +32,30 @@ class Panel:
 
 @dataclass(frozen=True)
 class LayerClass:
-    """Layers whose heads have the same layouts."""
+    """Layers whose heads have the same layouts, and that have the same sizes."""
 
     layers: tuple[int, ...]
     of: tuple[int, ...]  # [head] -> class
+    group: int  # query heads that share one KV head
 
 
 def layer_classes(classes: Classes) -> tuple[LayerClass, ...]:
     """The layers of a pattern, equal ones together, in the order of their first layers."""
-    together: dict[tuple[int, ...], list[int]] = {}
+    together: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for layer, of in enumerate(classes.of):
-        together.setdefault(of, []).append(layer)
-    return tuple(LayerClass(tuple(layers), of) for of, layers in together.items())
+        together.setdefault((of, classes.shape(layer).group), []).append(layer)
+    return tuple(LayerClass(tuple(layers), *key) for key, layers in together.items())
 
 
 def telling_layer(classes: Classes, layer: int | None = None) -> LayerClass:
     """The commonest layers of those whose heads differ most, or those with this layer among them."""
     chosen = [shared for shared in layer_classes(classes) if layer is None or layer in shared.layers]
     return max(chosen, key=lambda shared: (len(set(shared.of)), len(shared.layers)))
+
+
+def shapes(classes: Classes) -> list[Shape]:
+    """Heads, KV heads and widths of every layer."""
+    return [classes.shape(layer) for layer in range(classes.layers)]
 
 
 def panels_of(classes: Classes, layer: int | None, head: int | None) -> tuple[Panel, ...]:
@@ -59,13 +66,15 @@ def panels_of(classes: Classes, layer: int | None, head: int | None) -> tuple[Pa
         where = f"layer {layer or 0}" if len(kinds) > 1 else ""
         return (Panel(f"head {head}", where, classes.layout(layer or 0, head)),)
     found: dict[int, list[tuple[str, str]]] = {}  # class -> heads and layers that have it
-    for shared in kinds if layer is None else [LayerClass((layer,), classes.of[layer])]:
+    for shared in (
+        kinds if layer is None else [replace(kind, layers=(layer,)) for kind in kinds if layer in kind.layers]
+    ):
         members: dict[int, list[int]] = {}
         for h, number in enumerate(shared.of):
             members.setdefault(number, []).append(h)
         where = spell("layer", shared.layers) if len(kinds) > 1 else ""
         for number, heads in members.items():
-            who = "all heads" if len(heads) == classes.heads > 1 else spell("head", heads)
+            who = "all heads" if len(heads) == len(shared.of) > 1 else spell("head", heads)
             found.setdefault(number, []).append((who, where))
     return tuple(_panel(titles, classes.layouts[number]) for number, titles in found.items())
 
@@ -77,15 +86,20 @@ def _panel(titles: list[tuple[str, str]], layout: Layout) -> Panel:
 
 def facts(classes: Classes) -> str:
     """The numbers of a pattern in one line."""
-    several = f" on {classes.kv_heads} KV heads" if classes.kv_heads != classes.heads else ""
+    sizes = set(shapes(classes))
+    heads, kv_heads = (
+        " or ".join(map(str, sorted(counts))) for counts in (({s.heads for s in sizes}), {s.kv_heads for s in sizes})
+    )
+    several = f" on {kv_heads} KV heads" if kv_heads != heads else ""
     layers = f", {classes.layers} layers" if classes.layers > 1 else ""
-    count = f"{classes.heads} head{'s' * (classes.heads > 1)}{several}{layers}"
+    count = f"{heads} head{'s' * (heads != '1')}{several}{layers}"
     return f"{count}, blocks of {classes.block} tokens, {'causal' if classes.causal else 'not causal'}"
 
 
 def check_choice(classes: Classes, layer: int | None, head: int | None) -> None:
     """A usage error when the pattern has no such layer or head."""
-    for word, number, count in (("layer", layer, classes.layers), ("head", head, classes.heads)):
+    heads = len(classes.of[layer if layer is not None and 0 <= layer < classes.layers else 0])
+    for word, number, count in (("layer", layer, classes.layers), ("head", head, heads)):
         if number is not None and not 0 <= number < count:
             raise UsageError(f"{classes.name} has no {word} {number}", f"its {word}s are 0 to {count - 1}")
 

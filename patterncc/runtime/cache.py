@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from patterncc.codegen.package import GeneratedPackage, check_name, write_files
+from patterncc.codegen.package import GeneratedPackage, check_name, is_of, write_files
 from patterncc.errors import UsageError
 from patterncc.runtime import notes
 from patterncc.runtime.entry import Entry
@@ -203,7 +203,7 @@ class Cache:
 
     def clear_tuned(self, name: str | None = None) -> list[TunedFile]:
         """Remove every result of tuning, or those of a pattern; returns what went."""
-        if gone := [file for file in self.tuned() if name in (None, file.name)]:
+        if gone := [file for file in self.tuned() if name is None or is_of(file.name, name)]:
             with self._writing():
                 for file in gone:
                     file.path.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from patterncc.passes.lower_table import lower_table
 from patterncc.pictures.text import telling_rows
 from patterncc.runtime.cache import Cache
 from patterncc.runtime.load import forget, load
+from patterncc.runtime.parts import part_of, parts_of
 
 if TYPE_CHECKING:
     from patterncc.language.model import Pattern
@@ -76,7 +77,8 @@ def built(pattern: Pattern, classes: Classes) -> Iterator[dict[str, ModuleType]]
             with interpreting() if not _has_gpu() else nullcontext():  # before triton is imported
                 packages = {form: load(entry) for form, entry in entries.items()}
                 for package in packages.values() if _has_kernels() else ():
-                    importlib.import_module(f"{package.__name__}.launch.forward")
+                    for part in parts_of(package):
+                        importlib.import_module(f"{part}.launch.forward")
             yield packages
         finally:
             for entry in entries.values():
@@ -106,14 +108,15 @@ def _table(
     pattern: Pattern, classes: Classes, packages: dict[str, Any], layers: tuple[int, ...], length: int
 ) -> Verdict:
     """The tables that the package builds are those of the compiler."""
-    package = next(iter(packages.values()))
+    package = part_of(next(iter(packages.values())), layers[0])
     tables = importlib.import_module(f"{package.__name__}.rules.tables")
     rows = -(-length // classes.block)
-    for number in dict.fromkeys(classes.of[layers[0]]):
+    of_package = importlib.import_module(f"{package.__name__}.pattern").CLASS_OF[layers[0]]
+    for number, theirs in dict(zip(classes.of[layers[0]], of_package, strict=True)).items():
         known = lower_table(
             classes.layouts[number], causal=classes.causal, block=classes.block, rows=rows, columns=rows
         )
-        pointers, _, columns = (part.tolist() for part in tables.row_table(number, rows, rows))
+        pointers, _, columns = (part.tolist() for part in tables.row_table(theirs, rows, rows))
         for row in range(rows):
             listed = sorted(j for j in columns[pointers[row] : pointers[row + 1]] if j < rows)
             if listed != known.row(row).tolist():
@@ -164,10 +167,11 @@ def _compared(
     worst, text = 0.0, f"{length} tokens" if rows is None else f"the last {rows} of {length} tokens"
     torch.manual_seed(0)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    for kv_head in sorted({0, classes.kv_heads - 1} if rows is None else {classes.kv_heads - 1}):
-        first, sizes = kv_head * classes.group, ((classes.group, rows or length), (1, length), (1, length))
-        q, k, v = (torch.randn(1, *size, classes.head_dim).to(dtype) for size in sizes)
-        sinks = torch.randn(classes.group) if classes.sinks else None
+    shape = classes.shape(layers[0])
+    for kv_head in sorted({0, shape.kv_heads - 1} if rows is None else {shape.kv_heads - 1}):
+        first, sizes = kv_head * shape.group, ((shape.group, rows or length), (1, length), (1, length))
+        q, k, v = (torch.randn(1, *size, shape.head_dim).to(dtype) for size in sizes)
+        sinks = torch.randn(shape.group) if classes.sinks else None
         wanted, _ = attention(pattern, q, k, v, layer=layers[0], head_offset=first, sinks=sinks)
         for form, package in packages.items():
             there = None if sinks is None else sinks.to(device)

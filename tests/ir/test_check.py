@@ -12,6 +12,7 @@ from patterncc.ir.closed import MOST_RESIDUES, Band, ClosedForm
 from patterncc.ir.layout import Classes, Layout, Layouts, Mask, Random, Term
 from patterncc.ir.plan import Plan
 from patterncc.ir.table import Table
+from patterncc.language.shape import Shape
 
 NEAR, FAR = Layout.parse("d<2"), Layout.parse("j%4==1")
 CLASSES = Classes("demo", 64, True, 64, 2, 1, (NEAR, FAR), ((0, 1), (1, 1)))
@@ -34,7 +35,6 @@ BROKEN = {
     "sink": (Layout(sink=-1), "negative sink"),
     "random": (Layout(random=Random(0, 1)), "draws nothing"),
     "mask": (Layout(mask=Mask(3, 3, b"a")), "do not fit"),
-    "ragged layers": (Layouts((NEAR, FAR), ((0,), (0, 1))), "different numbers of heads"),
     "a layout of a layer": (Layouts((NEAR, Layout(sink=-1)), ((0, 1),)), "negative sink"),
     "a layout of nobody": (Layouts((NEAR, FAR), ((0, 0),)), "without a head"),
     "a head of nothing": (Layouts((NEAR,), ((0, 1),)), "without a layout"),
@@ -42,6 +42,10 @@ BROKEN = {
     "missing class": (replace(CLASSES, of=((0, 2), (1, 1))), "without a class"),
     "missing head": (replace(CLASSES, of=((0, 1), (1,))), "not as many heads"),
     "kv heads": (replace(CLASSES, kv_heads=3), "do not divide"),
+    "too few shapes": (replace(CLASSES, shapes=(Shape(2, 1, 64), Shape(2, 2, 64), Shape(2, 1, 64))), "not a shape"),
+    "shapes all alike": (replace(CLASSES, shapes=(Shape(2, 2, 64),) * 2), "the same for all"),
+    "heads of another shape": (replace(CLASSES, shapes=(Shape(2, 2, 64), Shape(4, 2, 64))), "not as many heads"),
+    "kv heads of a shape": (replace(CLASSES, shapes=(Shape(2, 1, 64), Shape(2, 3, 64))), "do not divide"),
     "equal classes": (replace(CLASSES, layouts=(NEAR, NEAR)), "equal layouts"),
     "closed sink": (ClosedForm(-1, ()), "negative sink"),
     "empty band": (ClosedForm(0, (Band(3, 3),)), "empty"),

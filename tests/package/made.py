@@ -71,13 +71,20 @@ def compiled(text: str, plan: str | None = None) -> tuple[Pattern, ModuleType]:
 
 
 def tensors(
-    pattern: Pattern, q_len: int, kv_len: int | None = None, *, batch: int = 1, dtype: torch.dtype = torch.float32
+    pattern: Pattern,
+    q_len: int,
+    kv_len: int | None = None,
+    *,
+    batch: int = 1,
+    dtype: torch.dtype = torch.float32,
+    layer: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v of normal numbers: the same for the same lengths."""
+    """q, k and v of a layer, normal numbers: the same for the same lengths."""
+    of = pattern.shape(layer)
     kv_len = q_len if kv_len is None else kv_len
     torch.manual_seed(q_len * 10007 + kv_len)
-    shapes = ((pattern.heads, q_len), (pattern.kv_heads, kv_len), (pattern.kv_heads, kv_len))
-    return tuple(torch.randn(batch, *shape, pattern.head_dim).to(dtype) for shape in shapes)  # type: ignore[return-value]
+    shapes = ((of.heads, q_len), (of.kv_heads, kv_len), (of.kv_heads, kv_len))
+    return tuple(torch.randn(batch, *shape, of.head_dim).to(dtype) for shape in shapes)  # type: ignore[return-value]
 
 
 def run(

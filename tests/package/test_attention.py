@@ -202,16 +202,16 @@ def drawn(text: str) -> tuple[Pattern, ModuleType]:
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=patterns(), queries=st.integers(1, 90), keys=st.integers(1, 130), data=st.data())
+@given(text=patterns(sizes=True), queries=st.integers(1, 90), keys=st.integers(1, 130), data=st.data())
 def test_drawn_patterns(text: str, queries: int, keys: int, data: st.DataObject, poisoned: None) -> None:
     """The whole language but masks, whatever it says: forward and backward, at any lengths."""
     pattern, package = drawn(text)
     layer = data.draw(st.integers(0, pattern.layers - 1))
-    compare(pattern, package, tensors(pattern, queries, keys), layer=layer)
+    compare(pattern, package, tensors(pattern, queries, keys, layer=layer), layer=layer)
 
 
 @pytest.mark.slow
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=patterns(), queries=st.integers(1, 300), keys=st.integers(1, 400), data=st.data())
+@given(text=patterns(sizes=True), queries=st.integers(1, 300), keys=st.integers(1, 400), data=st.data())
 def test_many_drawn_patterns(text: str, queries: int, keys: int, data: st.DataObject, poisoned: None) -> None:
     test_drawn_patterns.hypothesis.inner_test(text, queries, keys, data, None)  # type: ignore[attr-defined]

@@ -14,11 +14,13 @@ import pytest
 
 from patterncc.ir.layout import Classes, Layout, Layouts
 from patterncc.language import loads
+from patterncc.language.shape import Shape
 from patterncc.passes.choose_plan import choose_plan
 from patterncc.passes.closed_form import closed_form
 from patterncc.passes.lower_table import lower_table
 from patterncc.passes.merge_heads import merge_heads
 from patterncc.passes.normalise import normal_layout, normalise
+from patterncc.passes.of_shape import of_shape
 from patterncc.passes.resolve_heads import resolve_heads
 
 FOLDER = Path(__file__).parent / "cases"
@@ -70,9 +72,8 @@ def of_layers(case: Case) -> str:
         tuple(Layout.parse(text) for line in texts for text in line),
         tuple(tuple(next(numbers) for _ in line) for line in texts),
     )
-    heads = len(texts[0])
-    sizes = {"block": 64, "causal": True, "head_dim": 64, "heads": heads, "kv_heads": 1}
-    pattern = SimpleNamespace(name="case", softcap=None, sinks=None, v_head_dim=64, **sizes)
+    shapes = tuple(Shape(len(line), 1, 64) for line in texts)
+    pattern = SimpleNamespace(name="case", block=64, causal=True, softcap=None, sinks=None, shapes=shapes)
     return str(merge_heads(pattern, layouts))
 
 
@@ -82,6 +83,12 @@ def of_normal(case: Case) -> str:
         return str(normalise(Classes.parse(case.before)))
     layouts = map(Layout.parse, case.before.splitlines())
     return "\n".join(str(normal_layout(layout, **case.sizes)) for layout in layouts)  # type: ignore[arg-type]
+
+
+def of_first_shape(case: Case) -> str:
+    """The layers that have the shape of layer `layer`."""
+    plan = choose_plan(Classes.parse(case.before))
+    return str(of_shape(plan, plan.classes.shapes[case.options["layer"]]))
 
 
 def of_layouts(function: Callable[..., object]) -> Callable[[Case], str]:
@@ -97,6 +104,7 @@ RUN: dict[str, Callable[[Case], str]] = {
     "normalise": of_normal,
     "closed_form": of_layouts(lambda layout, case: closed_form(layout, case.sizes["causal"])),
     "choose_plan": lambda case: str(choose_plan(Classes.parse(case.before))),
+    "of_shape": of_first_shape,
     "lower_table": of_layouts(lambda layout, case: lower_table(layout, **case.sizes)),
 }
 CASES = [case for name in RUN for case in read(name)]

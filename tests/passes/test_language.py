@@ -41,7 +41,7 @@ def heads_of_classes(classes: Classes) -> dict[int, tuple[int, int]]:
 
 @given(data=st.data())
 def test_tables_are_the_reference(data: st.DataObject, folder: Path) -> None:
-    pattern, classes = compiled(data.draw(patterns(folder=folder)), folder)
+    pattern, classes = compiled(data.draw(patterns(folder=folder, sizes=True)), folder)
     length = data.draw(st.integers(1, 230))
     blocks = -(-length // pattern.block)
     if any(layout.bands for layout in classes.layouts):  # of a last block cut short they may keep nothing
@@ -50,13 +50,13 @@ def test_tables_are_the_reference(data: st.DataObject, folder: Path) -> None:
     tokens = np.arange(length)
     expected: dict[int, list[list[int]]] = {}
     for layer in range(pattern.layers):
-        for head in range(pattern.heads):
+        for head in range(pattern.shape(layer).heads):
             shard = pattern.shard(layer, head)
             if id(shard) not in expected:
                 expected[id(shard)] = table_lists(reference.keeps(pattern, layer, head, tokens, tokens), pattern.block)
     tables = [lower_table(layout, **sizes) for layout in classes.layouts]
     for layer in range(pattern.layers):
-        for head in range(pattern.heads):
+        for head in range(pattern.shape(layer).heads):
             wanted = expected[id(pattern.shard(layer, head))]
             assert tables[classes.of[layer][head]].tolist() == wanted
     for table in tables:
@@ -65,7 +65,7 @@ def test_tables_are_the_reference(data: st.DataObject, folder: Path) -> None:
 
 @given(data=st.data())
 def test_layouts_are_the_reference_at_tokens(data: st.DataObject, folder: Path) -> None:
-    pattern, classes = compiled(data.draw(patterns(folder=folder)), folder)
+    pattern, classes = compiled(data.draw(patterns(folder=folder, sizes=True)), folder)
     length = data.draw(st.integers(1, 130))
     sizes = {"causal": pattern.causal, "block": pattern.block}
     tokens = np.arange(length)
@@ -76,7 +76,7 @@ def test_layouts_are_the_reference_at_tokens(data: st.DataObject, folder: Path) 
 
 @given(data=st.data())
 def test_plans_keep_and_say_everything(data: st.DataObject, folder: Path) -> None:
-    _, classes = compiled(data.draw(patterns(folder=folder)), folder)
+    _, classes = compiled(data.draw(patterns(folder=folder, sizes=True)), folder)
     plan = choose_plan(classes)
     assert Plan.parse(str(plan)) == plan
     assert Classes.parse(str(classes)) == classes

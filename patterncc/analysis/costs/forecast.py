@@ -5,7 +5,8 @@ taken over all of it. Everything is counted exactly (`weights`, `live`); nothing
 
 density           kept token pairs / causal token pairs (square ones when not causal), mean over heads
 blocks            blocks of which any token pair is kept, summed over heads
-flops_forward     4 x head_dim per kept token pair: two products, each a multiply and an add; backward: 10 x (five)
+flops_forward     2 x (head_dim + v_head_dim) per kept token pair: two products, each a multiply and an add; backward:
+                  five products, three along head_dim and two along v_head_dim
 kv_bytes_dense    K and V of all tokens; kv_bytes_kept: of those that the newest token or a later one may attend
                   (`live_tokens`), each KV head keeping the union of its query heads' needs: what the compact cache
                   holds
@@ -109,11 +110,12 @@ def _layer(
     processors: int,
 ) -> dict[str, Any]:
     row = classes.of[layers[0]]
-    token = 2 * classes.head_dim * size  # bytes of K and V of one token and one KV head
+    shape = classes.shape(layers[0])
+    token = (shape.head_dim + shape.v_head_dim) * size  # bytes of K and V of one token and one KV head
     all_pairs = length * (length + 1) // 2 if classes.causal else length * length
     pairs = [heads[k].pairs for k in row]
     kept = []
-    for group in kv_groups(classes):
+    for group in kv_groups(classes, layers[0]):
         key = frozenset(row[head] for head in group)
         if key not in groups:
             groups[key] = _group(classes, tuple(classes.layouts[k] for k in sorted(key)), length, devices)
@@ -128,12 +130,12 @@ def _layer(
         "speedup": all_pairs / mean if mean else None,
         "blocks": sum(heads[k].blocks for k in row),
         "token_pairs": sum(pairs),
-        "flops_forward": 4 * classes.head_dim * sum(pairs),
-        "flops_backward": 10 * classes.head_dim * sum(pairs),
-        "kv_bytes_dense": length * classes.kv_heads * token,
+        "flops_forward": 2 * (shape.head_dim + shape.v_head_dim) * sum(pairs),
+        "flops_backward": 2 * (3 * shape.head_dim + 2 * shape.v_head_dim) * sum(pairs),
+        "kv_bytes_dense": length * shape.kv_heads * token,
         "kv_bytes_kept": sum(g["live"] for g in kept) * token,
         "kv_bytes_peak": sum(g["peak"] for g in kept) * token,
-        "kv_bytes_paged": paged_tokens(classes, layers[0], length) * classes.kv_heads * token,
+        "kv_bytes_paged": paged_tokens(classes, layers[0], length) * shape.kv_heads * token,
         "kv_bytes_read": sum(g["read"] for g in kept) * token,
         "kv_live_forever": sum(g["forever"] for g in kept) / len(kept) / rows,
         "table_bytes": sum(heads[k].table_bytes for k in set(row)),
@@ -141,7 +143,7 @@ def _layer(
         "imbalance_rows": _row_imbalance(heaviest.weights, rows),
         "imbalance_scheduled": busiest([heads[k].weights for k in row], rows, processors),
         "exchange_bytes": sum(g["exchanged"] for g in kept) * token,
-        "exchange_bytes_dense": dense * classes.kv_heads * token,
+        "exchange_bytes_dense": dense * shape.kv_heads * token,
         "heads": [{"head": h, "density": p / all_pairs} for h, p in enumerate(pairs)],
         "kv_heads": [
             {"kv_head": g, "kv_bytes_kept": x["live"] * token, "kv_bytes_read": x["read"] * token}
@@ -204,6 +206,9 @@ def _model(classes: Classes, entries: list[dict[str, Any]], heads: list[_Head]) 
         return sum(n * entry[key] for n, entry in zip(counts, entries, strict=True))
 
     density = total("density") / classes.layers
+    if len({len(row) for row in classes.of}) > 1:  # layers with more heads weigh more
+        heads_in_all = sum(map(len, classes.of))
+        density = sum(len(e["layers"]) * sum(head["density"] for head in e["heads"]) for e in entries) / heads_in_all
     summed = (
         "blocks", "token_pairs", "flops_forward", "flops_backward", "kv_bytes_dense", "kv_bytes_kept", "kv_bytes_peak",
         "kv_bytes_paged", "kv_bytes_read",

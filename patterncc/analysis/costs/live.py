@@ -200,7 +200,8 @@ def _known(kept: tuple[Layout, ...], block: int, rows: int) -> tuple[Live, tuple
 
 def live_tokens(classes: Classes, layer: int, kv_head: int, length: int) -> int:
     """The number of keys u < length that a query token t >= length - 1 of the KV head's query heads may attend."""
-    heads = tuple(range(kv_head * classes.group, (kv_head + 1) * classes.group))
+    group = classes.shape(layer).group
+    heads = tuple(range(kv_head * group, (kv_head + 1) * group))
     kept = layouts(classes, layer, heads)
     if not classes.causal:
         return length

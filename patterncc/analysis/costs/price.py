@@ -40,26 +40,25 @@ def price(classes: Classes, length: int = LENGTH, dtype: str = "bf16") -> Price:
     >>> price(Classes("x", 64, True, 128, 2, 1, (Layout.parse("d<16 | j%16==3"),), ((0, 0),)), 131_072)
     Price(length=131072, kv_bytes=4685824, density=0.07691658465130119)
     """
-    rows: Counter[tuple[int, ...]] = Counter(classes.of)
+    rows = Counter((row, classes.shape(layer)) for layer, row in enumerate(classes.of))
     heads: Counter[int] = Counter()
-    groups: Counter[frozenset[int]] = Counter()
-    for row, layers in rows.items():
+    groups: Counter[frozenset[int]] = Counter()  # numbers of K and V a token, of KV heads with these classes
+    for (row, shape), layers in rows.items():
         for k, count in Counter(row).items():
             heads[k] += layers * count
-        for start in range(0, classes.heads, classes.group):
-            groups[frozenset(row[start : start + classes.group])] += layers
+        for start in range(0, shape.heads, shape.group):
+            groups[frozenset(row[start : start + shape.group])] += layers * (shape.head_dim + shape.v_head_dim)
     pairs = sum(
         count * token_pairs(classes.layouts[k], classes.causal, classes.block, length) for k, count in heads.items()
     )
     whole = length * (length + 1) // 2 if classes.causal else length * length
-    tokens = length * classes.kv_heads * classes.layers  # not causal: an earlier token may attend it
+    numbers = length * sum(groups.values())  # not causal: an earlier token may attend it
     if classes.causal:
-        tokens = sum(
+        numbers = sum(
             count * held(tuple(classes.layouts[k] for k in sorted(group)), classes.block, length).tokens
             for group, count in groups.items()
         )
-    size = 2 * classes.head_dim * SIZES[dtype]  # bytes of K and V of one token and one KV head
-    return Price(length, tokens * size, pairs / (whole * classes.heads * classes.layers))
+    return Price(length, numbers * SIZES[dtype], pairs / (whole * sum(heads.values())))
 
 
 def amount(x: float, unit: str, step: int) -> str:

@@ -82,10 +82,11 @@ def explain(
     words = []
     if strides:
         words.append(f"stride{'s' if len(strides) > 1 else ''} {', '.join(map(str, strides[:6]))}")
-    few = classes.kv_heads < classes.heads
-    scope = _count(classes.kv_heads, "KV head") if few else _count(classes.heads, "head")
+    shape = classes.shape(verdict.layers[0] if verdict.layers else 0)
+    few = shape.kv_heads < shape.heads
+    scope = _count(shape.kv_heads, "KV head") if few else _count(shape.heads, "head")
     if verdict.property == "coverage" and verdict.scope == "group" and verdict.heads:
-        scope = f"KV head {verdict.heads[0] // classes.group}'s {classes.group} query heads"
+        scope = f"KV head {verdict.heads[0] // shape.group}'s {shape.group} query heads"
     elif verdict.property in ("rows", "kv") and verdict.heads:
         scope = f"head {verdict.heads[0]}"
     subject = (", " if scope.startswith("head") else " with ").join([*words, scope])
@@ -102,6 +103,6 @@ def _count(n: int, what: str) -> str:
 
 def _kept(classes: Classes, verdict: Verdict) -> tuple[Layout, ...]:
     layers = verdict.layers if verdict.scope == "model" else verdict.layers[:1]
-    heads = verdict.heads or tuple(range(classes.heads))
-    numbers = dict.fromkeys(classes.of[layer][head] for layer in layers for head in heads)
+    rows = [classes.of[layer] for layer in layers]
+    numbers = dict.fromkeys(row[head] for row in rows for head in verdict.heads or range(len(row)) if head < len(row))
     return tuple(classes.layouts[k] for k in numbers)

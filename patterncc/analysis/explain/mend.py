@@ -22,6 +22,7 @@ from patterncc.passes import lower
 
 if TYPE_CHECKING:
     from patterncc.language import Pattern
+    from patterncc.language.shape import Shape
 
 TRIES = 60  # changed files that are proved: counted, not timed, so that a busy machine finds the same
 LAYOUTS = 960  # layouts in all of them: many layouts leave fewer tries
@@ -137,15 +138,29 @@ def _changes(pattern: Pattern, text: dict[str, Any], verdict: Verdict) -> Iterat
             if verdict.property == "coverage" and verdict.scope in ("layer", "model") and pattern.layers > 1:
                 per_entry.append(list(_turning((*where, n), entry, whose, pattern, text, verdict.scope)))
             per_entry.append(list(_entry_changes((*where, n), entry, whose)))
-        if all(isinstance(entry, dict) and entry.get("heads") == "all" for entry in entries) and pattern.heads > 1:
-            last = pattern.heads - 1
+        size = _shape(pattern, where)
+        if all(isinstance(entry, dict) and entry.get("heads") == "all" for entry in entries) and size.heads > 1:
+            last = size.heads - 1
             edits = (((*where, 0, "heads"), "rest"), ((*where, len(entries)), {"heads": last, "dense": True}))
             per_entry.append([Change(f"head {last} dense{layers}", edits, f"dense {where}")])
     tame = [change for changes in per_entry for change in changes if not change.kind.startswith("dense")]
     yield from tame
-    for more in (m for m in range(pattern.kv_heads + 1, pattern.heads + 1) if pattern.heads % m == 0):
-        yield Change(f"{more} KV heads", ((("kv_heads",), more),), "kv_heads", other=True)
+    own = [
+        ("layouts", n) for n, layout in enumerate(pattern.layouts) if layout.model_fields_set & {"heads", "kv_heads"}
+    ]
+    for where in [(), *own] if text.get("shards") or not own else own:
+        size = _shape(pattern, where)
+        layers = f" in layers {_at(text, where)['layers']}" if where else ""
+        for more in (m for m in range(size.kv_heads + 1, size.heads + 1) if size.heads % m == 0):
+            yield Change(f"{more} KV heads{layers}", (((*where, "kv_heads"), more),), f"kv_heads {where}", other=True)
     yield from (change for changes in per_entry for change in changes if change.kind.startswith("dense"))
+
+
+def _shape(pattern: Pattern, where: tuple[str | int, ...]) -> Shape:
+    """The sizes of the layers whose shards are below this path."""
+    from patterncc.language.shape import shape_of
+
+    return shape_of(pattern, pattern.layouts[int(where[1])] if where[:1] == ("layouts",) else None)
 
 
 def _at(text: dict[str, Any], path: tuple[str | int, ...]) -> Any:
@@ -191,7 +206,7 @@ def _turning(
     several layers."""
     promise = ((("promises", "coverage"), "model"),) if "coverage" in (text.get("promises") or {}) else ()
     for path, part, name in _places(where, entry):
-        stride, kv_heads = part[name], pattern.kv_heads
+        stride, kv_heads = part[name], _shape(pattern, where).kv_heads
         if not isinstance(stride, int) or stride <= kv_heads or part.get("width", 1) != 1:
             continue
         turns = -(-stride // kv_heads)

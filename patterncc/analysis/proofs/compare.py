@@ -58,7 +58,7 @@ def compare(a: Classes, b: Classes, budget: Budget = DEFAULT) -> Comparison:
     found: tuple[list[tuple[tuple[int, int], int, int]], ...] = ([], [])
     settled = [INFINITY, INFINITY]
     for layer in range(max(a.layers, b.layers)):
-        for head in range(max(a.heads, b.heads)):
+        for head in range(max(_heads(a, layer), _heads(b, layer))):
             pair = _layout(a, layer, head), _layout(b, layer, head)
             if pair not in known:
                 x, y = pair
@@ -89,7 +89,11 @@ def compare(a: Classes, b: Classes, budget: Budget = DEFAULT) -> Comparison:
 
 
 def _layout(classes: Classes, layer: int, head: int) -> Layout:
-    return classes.layout(layer, head) if layer < classes.layers and head < classes.heads else Layout()
+    return classes.layout(layer, head) if head < _heads(classes, layer) else Layout()
+
+
+def _heads(classes: Classes, layer: int) -> int:
+    return len(classes.of[layer]) if layer < classes.layers else 0
 
 
 def _one_way(a: Classes, b: Classes, kept: Layout, other: Layout, budget: Budget) -> Answer:
@@ -113,11 +117,15 @@ def _looked_at(a: Classes, b: Classes, x: Layout, y: Layout) -> tuple[Answer, An
 
 
 def _shapes(a: Classes, b: Classes) -> tuple[tuple[str, int, int], ...]:
+    """The sizes of both; of layers whose own sizes differ, those of the first such layer."""
+    shared = range(min(a.layers, b.layers))
+    layer = next((n for n in shared if a.shape(n) != b.shape(n)), 0)
+    x, y, where = a.shape(layer), b.shape(layer), f" in layer {layer}" if a.shapes or b.shapes else ""
     return (
         ("tokens of a block", a.block, b.block),
         ("layers", a.layers, b.layers),
-        ("heads", a.heads, b.heads),
-        ("KV heads", a.kv_heads, b.kv_heads),
-        ("head dim", a.head_dim, b.head_dim),
-        ("value dim", a.v_head_dim, b.v_head_dim),
+        (f"heads{where}", x.heads, y.heads),
+        (f"KV heads{where}", x.kv_heads, y.kv_heads),
+        (f"head dim{where}", x.head_dim, y.head_dim),
+        (f"value dim{where}", x.v_head_dim, y.v_head_dim),
     )

@@ -32,11 +32,12 @@ def coverage(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...
     if scope == "model":
         used = dict.fromkeys(k for row in dict.fromkeys(classes.of) for k in row)
         answer = covered((classes.layouts[k] for k in used), classes.causal, classes.block, budget)
-        return (_verdict(classes, scope, tuple(range(classes.layers)), answer, tuple(range(classes.heads))),)
+        return (_verdict(classes, scope, tuple(range(classes.layers)), answer, _most_heads(classes)),)
     verdicts = []
     known: dict[frozenset[int], Answer] = {}
     for layers in layer_classes(classes):
-        groups = [tuple(range(classes.heads))] if scope == "layer" else list(kv_groups(classes))
+        whole = tuple(range(len(classes.of[layers[0]])))
+        groups = [whole] if scope == "layer" else list(kv_groups(classes, layers[0]))
         worst: tuple[Answer, tuple[int, ...]] | None = None
         for heads in groups:
             key = frozenset(classes.of[layers[0]][head] for head in heads)
@@ -49,17 +50,22 @@ def coverage(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...
     return tuple(verdicts)
 
 
+def _most_heads(classes: Classes) -> tuple[int, ...]:
+    """The heads of the layer that has the most."""
+    return tuple(range(max(len(row) for row in set(classes.of))))
+
+
 def _order(answer: Answer) -> tuple[int, tuple[int, int], float]:
     """A sort key: failures by their witness, then what is undecided, the earliest open row first, then what holds."""
     return (0 if answer.pair else 1, answer.pair or (0, 0), answer.settled)
 
 
 def _verdict(classes: Classes, scope: str, layers: tuple[int, ...], answer: Answer, heads: tuple[int, ...]) -> Verdict:
-    who = f"query head of KV head {heads[0] // classes.group}" if scope == "group" else "head"
+    who = f"query head of KV head {heads[0] // classes.shape(layers[0]).group}" if scope == "group" else "head"
     note = "every token pair is kept by some head"
     if answer.pair:
         of = layers if scope == "model" else layers[:1]
-        used = dict.fromkeys(classes.of[layer][head] for layer in of for head in heads)
+        used = dict.fromkeys(k for layer in of for k in classes.of[layer][heads[0] : heads[-1] + 1])
         kept = [classes.layouts[k] for k in used]
         gaps = "; ".join(str(gap) for gap in missing(kept, classes.causal, classes.block)[:3])
         beside = "random parts and masks aside, " if any(layout.random or layout.mask for layout in kept) else ""

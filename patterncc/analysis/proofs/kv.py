@@ -16,6 +16,7 @@ u, by the lemma of `union`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from patterncc.analysis.geometry.answer import Answer
@@ -43,7 +44,7 @@ def kv(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...]:
     known: dict[frozenset[int], Answer] = {}
     verdicts = []
     for layers in layer_classes(classes):
-        groups = kv_groups(classes) if scope == "group" else ((h,) for h in range(classes.heads))
+        groups = _groups(classes, scope, layers[0])
         found: list[tuple[Answer, tuple[int, ...]]] = []
         for members in groups:
             key = frozenset(classes.of[layers[0]][head] for head in members)
@@ -60,11 +61,15 @@ def kv(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...]:
             verdicts.append(Verdict("kv", scope, layers, answer.holds, proof_of(answer), None, note))
             continue
         pair, heads = min(failing)
-        who = f"head {heads[0]}" if scope == "head" else f"KV head {heads[0] // classes.group}"
+        who = f"head {heads[0]}" if scope == "head" else f"KV head {heads[0] // classes.shape(layers[0]).group}"
         note = f"{who} attends this key again after a row that did not ({len(failing)} of {len(found)} fail)"
         proof, witness = proof_of(Answer(pair, settled)), at_tokens(pair, classes.block)
         verdicts.append(Verdict("kv", scope, layers, False, proof, witness, note, heads=heads))
     return tuple(verdicts)
+
+
+def _groups(classes: Classes, scope: str, layer: int) -> Iterable[tuple[int, ...]]:
+    return kv_groups(classes, layer) if scope == "group" else ((h,) for h in range(len(classes.of[layer])))
 
 
 def first_return(kept: frozenset[Layout], causal: bool, block: int, budget: Budget) -> Answer:

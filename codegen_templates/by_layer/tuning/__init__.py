@@ -1,0 +1,1 @@
+"""Measuring configurations of the kernels of every shape on this GPU."""
