@@ -23,7 +23,7 @@ block tables serve all 2 KV heads, which keep 2 different sets of keys, and a pa
     told = []
     for layers in layer_classes(classes):
         row = classes.of[layers[0]]
-        groups = [frozenset(row[head] for head in group) for group in kv_groups(classes)]
+        groups = [frozenset(row[head] for head in group) for group in kv_groups(classes, layers[0])]
         if len(kinds := set(groups)) == 1:
             continue
         of = {
