@@ -8,91 +8,158 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import accumulate
 from operator import itemgetter
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from ..launch import boxes, graphs
 from ..pattern import FORM
-from .dispatch import is_plain, path
+from .dispatch import is_eager, path
 
 MOST = 512 if FORM == "closed" else 16  # kinds of calls that are kept: a recipe holds its tables
+APART = 256  # bytes: what is only used meanwhile begins at multiples of it
 _recipes: dict[Any, Recipe] = {}
 
 
 class Recipe:
-    """The launches of a call. Its tensors are numbered: those given, output, LSE, what is only used meanwhile, and what
-    is the same for all calls."""
+    """The launches of a call, and how the tensors that it returns are made.
 
-    def __init__(self, launches: list[Any], given: tuple[Tensor, ...], made: tuple[Tensor, ...]) -> None:
-        constants: list[Tensor | None] = [None]
-        known = {id(x): n for n, x in enumerate((*given, *made))}
+    Its tensors are numbered: those given, those returned, those only used meanwhile, which are parts of one, zeros to
+    count in, and what is the same for all calls.
+    """
+
+    def __init__(
+        self,
+        kept: ModuleType,
+        recording: Any,
+        given: tuple[Tensor, ...],
+        made: tuple[Tensor, ...],
+        options: dict[str, Any],
+    ) -> None:
+        self.kept, self.device, self.zeros, self.options = kept, given[0].device, len(recording.zeros), options
+        self.made = [(x.shape, None if x.is_contiguous() else x.stride(), x.dtype) for x in made]
+        sizes = [-(-x.nbytes // APART) * APART for x in recording.meanwhile]
+        self.places = list(accumulate(sizes, initial=0))
+        self.constants: list[Tensor | None] = [None]  # tables: while it is here they are
+        numbered = *given, *made, *recording.meanwhile, *recording.zeros
+        known = {id(x): n for n, x in enumerate(numbered)}
+        none = len(numbered)
+        fresh = *made, *recording.meanwhile  # kernels may know them by other shapes
+        places = {x.data_ptr(): len(given) + n for n, x in enumerate(fresh) if x.numel()}
         self.launches: list[Any] = []
-        for launch, kernel, grid, tensors, numbers in launches:
-            for x in tensors:
+        for launch, kernel, grid, tensors, numbers in recording.launches:
+            chosen: list[int] = []
+            boxed: list[tuple[int, list[int], list[int]]] = []  # arguments that are descriptors
+            for n, x in enumerate(tensors):
+                if isinstance(x, boxes.Boxes):
+                    boxed.append((n, x.shape, x.strides))
+                    x = x.tensor
                 if x is not None and id(x) not in known:
-                    if x.is_floating_point():  # a copy of something given
-                        raise LookupError
-                    known[id(x)] = len(given) + len(made) + len(constants)
-                    constants.append(x)
-            places = [known.get(id(x), len(given) + len(made)) for x in tensors]
-            self.launches.append((launch, kernel, grid, itemgetter(*places), numbers))
-        self.constants, self.shapes = constants, [x.shape for x in made[1:]]
+                    if x.is_floating_point():
+                        if x.data_ptr() not in places:  # a copy of something given
+                            raise LookupError
+                        known[id(x)] = places[x.data_ptr()]
+                    else:
+                        known[id(x)] = none + len(self.constants)
+                        self.constants.append(x)
+                chosen.append(none if x is None else known[id(x)])
+            prepared = launch.prepared(kernel)
+            if prepared is None or not kept.are_usual(numbers):
+                raise LookupError
+            rest = *numbers, *prepared.constants
+            self.launches.append((prepared, grid, itemgetter(*chosen), boxed, rest))
+        self.kernels = {kernel for _, kernel, *_ in recording.launches}
+        self.fixed = [None, *(x.data_ptr() for x in self.constants[1:])]  # type: ignore[union-attr]
 
-    def __call__(self, *given: Tensor) -> tuple[Tensor, Tensor]:
-        """Output like the first tensor, and LSE."""
-        device = given[0].device
-        out, rest = (
-            torch.empty_like(given[0]),
-            [torch.empty(x, dtype=torch.float32, device=device) for x in self.shapes],
-        )
-        tensors = *given, out, *rest, *self.constants
-        for launch, kernel, grid, chosen, numbers in self.launches:
-            launch(kernel, grid, chosen(tensors), numbers)
-        return out, rest[0]
+    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """What the call returns for other tensors."""
+        kept, device = self.kept, self.device
+        if kept.current_device() != device.index:
+            with torch.cuda.device(device):
+                return self(*given)
+        made = [
+            torch.empty(shape, dtype=dtype, device=device)
+            if strides is None
+            else torch.empty_strided(shape, strides, dtype=dtype, device=device)
+            for shape, strides, dtype in self.made
+        ]
+        addresses = [x.data_ptr() for x in given]
+        addresses += [x.data_ptr() for x in made]
+        if len(self.places) > 1:
+            room = torch.empty(self.places[-1], dtype=torch.uint8, device=device)
+            begin = room.data_ptr()
+            addresses += [begin + place for place in self.places[:-1]]
+        if self.zeros:
+            zeros = [graphs.zero(device) for _ in range(self.zeros)]
+            addresses += [x.data_ptr() for x in zeros]
+        if graphs.is_capturing(device):
+            graphs.pin(self)
+        addresses += self.fixed
+        stream = kept.stream(device.index)
+        for prepared, grid, chosen, boxed, rest in self.launches:
+            arguments = chosen(addresses)
+            if boxed:
+                arguments = list(arguments)
+                for n, shape, strides in boxed:
+                    arguments[n] = boxes.Descriptor(shape, strides, arguments[n])
+            prepared(grid, stream, (*arguments, *rest))
+        return tuple(made)
 
 
 def key_of(tensors: tuple[Any, ...], scale: Any, *wholes: Any) -> Any:
     """A key that tells this call from others; None where nothing is kept of it."""
-    if not is_plain(*tensors) or not tensors[0].is_cuda or forward_ad._current_level >= 0:
+    if not is_eager(*tensors) or not tensors[0].is_cuda or forward_ad._current_level >= 0:
         return None
     if scale is not None and type(scale) is not float:
         return None
     for x in wholes:
         if x is not None and type(x) is not int:
             return None
-    tuned, hopper = path(tensors[0], "launch.tuned", ""), os.environ.get("PATTERNCC_KERNELS")
+    tuned = path(tensors[0], "launch.tuned", "")
+    if tuned.tried:
+        return None
+    facts = [scale, wholes, tuned.generation(), os.environ.get("PATTERNCC_KERNELS")]
     try:
-        shapes = [(x.shape, x.stride(), x.dtype, x.device) for x in tensors]
-        if any(strides[-1] != 1 for _, strides, _, _ in shapes):  # copies are made of these
-            return None
+        for x in tensors:
+            strides = x.stride()
+            # copies are made of what does not lie side by side; few kernels take what lies at odd addresses
+            if strides[-1] != 1 or x.data_ptr() & 15:
+                return None
+            facts += x.shape, strides, x.dtype, x.device
     except (RuntimeError, IndexError):  # nested, of another layout, or of no dimension
         return None
-    tf32 = tensors[0].dtype is torch.float32 and torch.get_float32_matmul_precision()
-    return None if tuned.tried else (*shapes, scale, wholes, tuned.generation(), hopper, tf32)
+    if tensors[0].dtype is torch.float32:
+        facts.append(torch.get_float32_matmul_precision())
+    return tuple(facts)
 
 
 def found(key: Any) -> Recipe | None:
-    return None if key is None else _recipes.get(key)
+    """What is kept of a call like this; None where there is nothing, or where someone wants to be told of launches."""
+    recipe = None if key is None else _recipes.get(key)
+    return None if recipe is None or recipe.kept.are_watched(recipe.kernels) else recipe
 
 
 def recorded(
-    key: Any, given: tuple[Tensor, ...], forward: Callable[..., tuple[Tensor, Tensor]], *rest: Any, **options: Any
-) -> tuple[Tensor, Tensor]:
-    """What the call gives, of which the recipe is kept from now on; but not while a graph is captured, since what is
-    made then is there only once the graph has run; nor of what lies at odd addresses, which few kernels take."""
-    if key is None or torch.cuda.is_current_stream_capturing() or any(x.data_ptr() & 15 for x in given):
-        return forward(*given, *rest, **options)
-    recording = path(given[0], "launch.kept", "").Recording()
-    with recording:
-        out, lse = forward(*given, *rest, **options)
-    try:
-        if recording.launches and out.stride() == torch.empty_like(given[0]).stride():
-            if len(_recipes) >= MOST:
-                _recipes.clear()
-            _recipes[key] = Recipe(recording.launches, given, (out, lse, *recording.meanwhile))
-    except LookupError:
-        pass
-    return out, lse
+    key: Any, call: Callable[..., tuple[Tensor, ...]], options: dict[str, Any], *given: Tensor
+) -> tuple[Tensor, ...]:
+    """What the call returns, of which the recipe is kept from now on, if it launched kernels and did nothing else; but
+    not while a graph is captured, since what is made then is there only once the graph has run."""
+    if key is None or torch.cuda.is_current_stream_capturing():
+        return call(*given, **options)
+    kept = path(given[0], "launch.kept", "")
+    with (recording := kept.Recording()):
+        made = call(*given, **options)
+    if recording.is_whole and recording.launches:
+        try:
+            recipe = Recipe(kept, recording, given, made, options)
+        except LookupError:
+            return made
+        if len(_recipes) >= MOST:
+            _recipes.clear()
+        _recipes[key] = recipe
+    return made

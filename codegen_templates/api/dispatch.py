@@ -39,18 +39,30 @@ def path(q: Tensor, launches: str, fallback: str) -> ModuleType:
 
 
 def is_plain(*tensors: Tensor) -> bool:
-    """Whether an operator would only compute: eagerly, without a gradient, for plain tensors. Then there is a shorter
-    way, since being an operator takes longer than the launch: nobody is there who would have to see one."""
+    """Whether an operator would only compute: eagerly, without a gradient, for plain tensors."""
+    return not wants_gradient(*tensors) and is_eager(*tensors)
+
+
+def wants_gradient(*tensors: Tensor) -> bool:
+    """Whether autograd is to know of what is made of them."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def is_eager(*tensors: Tensor, in_autocast: bool = False) -> bool:
+    """Whether nobody is there who would have to see an operator: plain tensors, no mode, no transformation, no tracer.
+    Then there is a shorter way, since being an operator takes longer than the launch. Under autocast there is none,
+    but for tensors that have its dtype, and kernels."""
     if torch.compiler.is_compiling() or torch._C._is_torch_function_mode_enabled():
         return False
-    if torch._C._dispatch_tls_local_include_set().raw_repr() not in USUAL:  # a mode, a transformation, a tracer
+    if torch._C._dispatch_tls_local_include_set().raw_repr() not in USUAL:
         return False
-    has_gradient = torch.is_grad_enabled()
     for x in tensors:
-        if type(x) not in PLAIN or (has_gradient and x.requires_grad) or x.is_neg():
+        if type(x) not in PLAIN or x.is_neg():
             return False
     device = tensors[0].device.type
-    return device != "meta" and not torch.is_autocast_enabled(device)  # nothing is computed on meta, only shapes are
+    if device == "meta":  # nothing is computed there, only shapes are
+        return False
+    return (in_autocast and device == "cuda") or not torch.is_autocast_enabled(device)
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -101,6 +113,26 @@ def differentiable(operator: Callable[..., Any], save: Callable[..., None], back
         return Open.apply(*inputs) if is_open else operator(*inputs)
 
     return call
+
+
+def shortly(gradients: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The same derivative without an operator, for calls that `is_eager` is true of: of what `compute` makes from
+    `tensors`, of which the first three have one, output and LSE. `gradients` is given what is saved, and `place`."""
+
+    class Short(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, compute, place, *tensors):  # type: ignore[no-untyped-def]
+            out, lse = compute(*tensors)
+            ctx.save_for_backward(*tensors[:3], out, lse, *tensors[3:])
+            ctx.place, ctx.others = place, len(tensors) - 3
+            ctx.set_materialize_grads(False)
+            return out, lse
+
+        @staticmethod
+        def backward(ctx, dout, dlse):  # type: ignore[no-untyped-def]
+            return None, None, *gradients(ctx.saved_tensors, ctx.place, dout, dlse), *[None] * ctx.others
+
+    return Short.apply
 
 
 def save_nothing(ctx: object, inputs: tuple, output: object) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -12,15 +14,19 @@ from .dispatch import (
     autocast,
     default_scale,
     differentiable,
-    is_plain,
+    is_eager,
     lse_dtype,
     operator,
     path,
     refuse_second,
     refuse_tangents,
     save_nothing,
+    shortly,
+    wants_gradient,
 )
 from .sinks import check_sinks, with_sinks
+
+PLACE = "layer", "scale", "head_offset", "q_start", "kv_start"
 
 
 def attention(
@@ -49,7 +55,8 @@ def attention(
     """
     key = key_of((q, k, v), scale, layer, head_offset, q_start, kv_start) if sinks is None else None
     if (recipe := found(key)) is not None:
-        out, lse = recipe(q, k, v)
+        place = recipe.options
+        out, lse = _short(recipe, place, q, k, v) if wants_gradient(q, k, v) else recipe(q, k, v)
         return (out, lse) if return_lse else out
     check_tensors(q=q, k=k, v=v)
     layer, head_offset, kv_start = check_layer(layer), whole("head_offset", head_offset), whole("kv_start", kv_start, 0)
@@ -60,9 +67,10 @@ def attention(
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     scale = default_scale(scale)
     q_start = kv_start + k.shape[2] - q.shape[2] if q_start is None else whole("q_start", q_start)
-    if is_plain(q, k, v):
+    if is_eager(q, k, v, in_autocast=True):
         place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
-        out, lse = recorded(key, (q, k, v), path(q, "launch.forward", "cpu.attention").forward, **place)
+        compute = partial(recorded, key, path(q, "launch.forward", "cpu.attention").forward, place)
+        out, lse = _short(compute, place, q, k, v) if wants_gradient(q, k, v) else compute(q, k, v)
     else:
         out, lse = _open_forward(q, k, v, layer, scale, head_offset, q_start, kv_start)
     if sinks is not None:
@@ -118,15 +126,25 @@ def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
 
 
 def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:
-    q, k, v, out, lse = ctx.saved_tensors
+    place = dict(zip(PLACE, ctx.place, strict=True))
+    return *_gradients(ctx.saved_tensors, place, dout, dlse), *[None] * len(PLACE)
+
+
+def _gradients(saved: tuple[Tensor, ...], place: dict, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor, ...]:
+    q, k, v, out, lse = saved
     dout = torch.zeros_like(out) if dout is None else dout
-    if is_plain(dout, q, k, v, out, lse, *(() if dlse is None else (dlse,))):
-        place = dict(zip(("layer", "scale", "head_offset", "q_start", "kv_start"), ctx.place, strict=True))
-        grads = path(q, "launch.backward", "cpu.attention").backward(q, k, v, out, lse, dout, dlse, **place)
-    else:
-        grads = _open_backward(dout, dlse, q, k, v, out, lse, *ctx.place)
-    return *grads, None, None, None, None, None
+    given = (q, k, v, out, lse, dout) if dlse is None else (q, k, v, out, lse, dout, dlse)
+    if wants_gradient(*given):
+        return _open_backward(dout, dlse, q, k, v, out, lse, *place.values())
+    key = key_of(given, *(place[name] for name in ("scale", "layer", "head_offset", "q_start", "kv_start")))
+    if (recipe := found(key)) is not None:
+        return recipe(*given)
+    if not is_eager(*given):
+        return _open_backward(dout, dlse, q, k, v, out, lse, *place.values())
+    backward = path(q, "launch.backward", "cpu.attention").backward
+    return recorded(key, partial(backward, dlse=None) if dlse is None else backward, place, *given)
 
 
 _open_forward = differentiable(_forward, _save, _differentiate)
 _open_backward = differentiable(_backward, save_nothing, refuse_second)
+_short = shortly(_gradients)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,6 +16,7 @@ from .dispatch import (
     autocast,
     default_scale,
     differentiable,
+    is_eager,
     is_plain,
     lse_dtype,
     operator,
@@ -21,8 +25,12 @@ from .dispatch import (
     refuse_second,
     refuse_tangents,
     save_nothing,
+    shortly,
+    wants_gradient,
 )
 from .sinks import check_sinks, rows_outside, with_sinks
+
+PLACE = "max_seqlen_q", "max_seqlen_k", "layer", "scale", "head_offset"
 
 
 def attention_varlen(
@@ -56,9 +64,11 @@ def attention_varlen(
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     lengths = cu_seqlens_q, cu_seqlens_k, *most
     scale = default_scale(scale)
-    if is_plain(q, k, v, cu_seqlens_q, cu_seqlens_k):
-        forward = path(q, "launch.forward", "cpu.packed").forward_varlen
-        out, lse = forward(q, k, v, *lengths, layer=layer, scale=scale, head_offset=head_offset)
+    if is_eager(q, k, v, cu_seqlens_q, cu_seqlens_k, in_autocast=True):
+        place = dict(zip(PLACE, (*most, layer, scale, head_offset), strict=True))
+        compute = partial(path(q, "launch.forward", "cpu.packed").forward_varlen, **place)
+        given = q, k, v, cu_seqlens_q, cu_seqlens_k
+        out, lse = _short(compute, place, *given) if wants_gradient(q, k, v) else compute(*given)
     else:
         out, lse = _open_varlen(q, k, v, *lengths, layer, scale, head_offset)
     if sinks is not None:
@@ -124,7 +134,7 @@ def decode(
     which seq_lens counts the keys too. The LSE is [requests, heads, q_len]."""
     tensors = q, k_cache, v_cache, block_table, seq_lens
     key = key_of(tensors, scale, layer, head_offset) if sinks is None else None
-    if (recipe := found(key)) is not None:
+    if (recipe := found(key)) is not None and not wants_gradient(q, k_cache, v_cache):
         out, lse = recipe(*tensors)
         return (out, lse.view(lse.shape[0], *q.shape[:2]).transpose(0, 1)) if return_lse else out
     check_tensors(k_cache=k_cache, v_cache=v_cache, block_table=block_table, seq_lens=seq_lens)
@@ -136,19 +146,24 @@ def decode(
         layer, head_offset, scale = check_layer(layer), whole("head_offset", head_offset), default_scale(scale)
         starts = query_starts(requests, q_len, q.device)
         check_paged(tokens, *paged, starts, head_offset)
-        forward = path(q, "launch.forward", "cpu.packed").forward_paged
         place = {"layer": layer, "scale": scale, "head_offset": head_offset}
-        place |= {"max_q_len": q_len, "are_some_left": False}
-        out, lse = recorded(key if q.is_contiguous() else None, (tokens, *paged), forward, starts, **place)
+        place |= {"max_q_len": q_len, "are_some_left": False, "query_start_loc": starts}
+        out, lse = recorded(key if q.is_contiguous() else None, partial(_decode, q.shape), place, tokens, *paged)
     else:
         starts = torch.arange(requests + 1, dtype=torch.int32, device=q.device) * q_len
         options = {"layer": layer, "head_offset": head_offset, "max_q_len": q_len, "scale": scale}
         none = None if sinks is None else torch.full_like(sinks, float("-inf"))  # they come in below
         out, lse = attention_paged(tokens, *paged, starts, return_lse=True, sinks=none, **options)
     if sinks is not None:
-        out, lse = _packed_sinks(out, lse, sinks.detach())
+        out, lse = _packed_sinks(out.flatten(0, 1), lse, sinks.detach())
     out = out.view(q.shape)
     return (out, lse.view(heads, requests, q_len).transpose(0, 1)) if return_lse else out
+
+
+def _decode(shape: torch.Size, q: Tensor, *paged: Tensor, **place: Any) -> tuple[Tensor, Tensor]:
+    """Output of that shape, and LSE [heads, rows]."""
+    out, lse = path(q, "launch.forward", "cpu.packed").forward_paged(q, *paged, **place)
+    return out.view(*shape[:-1], out.shape[-1]), lse
 
 
 def _packed_sinks(out: Tensor, lse: Tensor, sinks: Tensor, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -243,20 +258,20 @@ def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
 
 
 def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:
-    q, k, v, out, lse, *lengths = ctx.saved_tensors
+    place = dict(zip(PLACE, ctx.rest, strict=True))
+    return *_gradients(ctx.saved_tensors, place, dout, dlse), *[None] * (2 + len(PLACE))
+
+
+def _gradients(saved: tuple[Tensor, ...], place: dict, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor, ...]:
+    q, k, v, out, lse, *starts = saved
     dout = torch.zeros_like(out) if dout is None else dout
-    tensors = q, k, v, out, lse, dout, dlse, *lengths
+    tensors = q, k, v, out, lse, dout, dlse, *starts
     if is_plain(*(x for x in tensors if x is not None)):
-        backward, (*most, layer, scale, head_offset) = (
-            path(q, "launch.backward", "cpu.packed").backward_varlen,
-            ctx.rest,
-        )
-        grads = backward(*tensors, *most, layer=layer, scale=scale, head_offset=head_offset)
-    else:
-        grads = _open_varlen_backward(dout, dlse, q, k, v, out, lse, *lengths, *ctx.rest)
-    return *grads, *[None] * 7
+        return path(q, "launch.backward", "cpu.packed").backward_varlen(*tensors, **place)
+    return _open_varlen_backward(dout, dlse, q, k, v, out, lse, *starts, *place.values())
 
 
 _open_varlen = differentiable(_varlen, _save, _differentiate)
 _open_varlen_backward = differentiable(_varlen_backward, save_nothing, refuse_second)
+_short = shortly(_gradients)
 _open_paged = differentiable(_paged, save_nothing, refuse_first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache, lru_cache
+from functools import cache
 
 import torch
 
@@ -11,6 +11,7 @@ from ..kernels import index_map, row_map
 from ..pattern import CAUSAL, CLASS_OF, CLASSES, FORM, HEADS, KV_HEADS
 from ..rules.tables import column_table, room, row_table
 from . import configs
+from .graphs import tables
 
 Heads = tuple[int, int, int]  # which are present: of which layer, from which one on, how many
 Places = tuple[tuple[int, int], ...]  # of each class, where what the kernels read of it begins
@@ -27,7 +28,7 @@ def row_groups(
     return pattern, entries, head_groups(classes, heads[1], places, size, device)
 
 
-@cache
+@tables()
 def _closed_groups(heads: Heads, size: int, device: torch.device) -> tuple[torch.Tensor, None, torch.Tensor]:
     pattern, places = class_ints(False, device)
     return pattern, None, head_groups(present(*heads), heads[1], places, size, device)
@@ -55,7 +56,7 @@ def column_arrays(
     return class_tables(True, classes, first, room(rows[1]), room(columns), device)
 
 
-@cache
+@tables()
 def class_ints(inverse: bool, device: torch.device) -> tuple[torch.Tensor, Places]:
     """The classes' integers, one class after the other."""
     ints = row_map.CLASS_INTS if inverse else index_map.CLASS_INTS
@@ -63,7 +64,7 @@ def class_ints(inverse: bool, device: torch.device) -> tuple[torch.Tensor, Place
     return numbers, tuple((klass, klass * len(row)) for klass, row in enumerate(ints))
 
 
-@lru_cache(maxsize=16)
+@tables(most=16)
 def class_tables(
     inverse: bool, classes: tuple[int, ...], first: int, rows: int, columns: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, Places]:
@@ -87,7 +88,7 @@ def class_tables(
     return torch.cat(records), torch.cat(entries), places
 
 
-@cache
+@tables()
 def head_groups(
     classes: tuple[int, ...], head_offset: int, places: Places, size: int, device: torch.device
 ) -> torch.Tensor:

@@ -21,7 +21,7 @@ from ..kernels.backward_sum import (
 )
 from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
 from . import arrays, binaries, configs, items, tuned
-from .kept import Launch
+from .kept import Launch, only_meanwhile, that_was_all
 from .requests import LOG2_E, MOST_TOGETHER, Requests, arch, in_line, in_units, precision, processors
 
 PREPARED_ROWS = 16
@@ -179,6 +179,9 @@ def _backward(
     if sums[0] is not dk:
         dk.copy_(sums[0])
         dv.copy_(sums[1])
+    elif not many:
+        only_meanwhile(log_sum, delta, parts)
+        that_was_all()
 
 
 def _strides(requests: Requests, *tensors: torch.Tensor) -> list[int]:

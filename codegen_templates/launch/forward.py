@@ -15,7 +15,7 @@ from ..kernels.forward import (
 from ..pattern import FORM, HEAD_DIM
 from . import arrays, binaries, configs, hopper, tuned
 from .configs import Config
-from .kept import Launch, only_meanwhile
+from .kept import Launch, only_meanwhile, that_was_all
 from .requests import (
     LOG2_E,
     MOST_TOGETHER,
@@ -72,6 +72,7 @@ def forward(
     q, scale = upright(q, scale)
     strides = [*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]]
     _forward(q, k, v, out, lse, strides, lse.stride(0), requests, layer, scale, head_offset, config)
+    that_was_all()
     return out, lse
 
 
@@ -146,6 +147,8 @@ def forward_paged(
         launch = _combining(q.device, out.dtype, 1 << (splits - 1).bit_length())
         grid = (rows, heads, 1)
         launch(attn_combine, grid, (parts, lses, out, lse), numbers)
+    if not are_some_left and count <= MOST_TOGETHER:  # else some rows may have been filled before
+        that_was_all()
     return out, lse
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -11,25 +10,20 @@ import torch
 
 from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE, SOFTCAP
 from . import arrays
+from .boxes import CHUNK as CHUNK
+from .boxes import Boxes
+from .kept import Launch, zero
 from .requests import LOG2_E, Requests, arch, processors
 
 SWITCH, FAMILIES = "PATTERNCC_KERNELS", ("auto", "triton", "gluon")
 TESTED = ("3.6", "3.9")  # versions of Triton: Gluon is not stable, others take the plain kernels
-ROWS, CONSUMERS, CHUNK = 64, 2, 64  # of hopper/tiles.py, of a program, of hopper/produce.py
+ROWS, CONSUMERS = 64, 2  # of hopper/tiles.py, of a program
 LEAST_RUN = 16  # keys that lie side by side in memory
 STAGES = {64: 8, 128: 6}  # by head_dim: slots of the ring, as many as shared memory holds
 LEAST_TILES = 8  # for each processor
 IS_FASTER = HEAD_DIM == 128  # than the plain kernels, as measured on an H100 with blocks of 16 and 64; not at 64
 IS_WRITTEN_FOR = FORM == "closed" and ROWS_PER_TILE_FREE and BLOCK >= LEAST_RUN and HEAD_DIM in STAGES
 IS_WRITTEN_FOR &= not SOFTCAP  # only the plain kernels take tanh of scores
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """A tensor [batch or pages, heads, rows, HEAD_DIM] that is read by TMA, in boxes of so many rows and 64 columns."""
-
-    tensor: torch.Tensor
-    rows: int
 
 
 def wanted() -> str:
@@ -127,7 +121,7 @@ def arguments(
         "q_starts": groups if requests.q_starts is None else requests.q_starts,
         "kv_starts": groups if requests.kv_starts is None else requests.kv_starts,
         "pages": groups if requests.pages is None else requests.pages,
-        "taken": torch.zeros(1, dtype=torch.int32, device=q.device) if total > programs else groups,
+        "taken": zero(q.device) if total > programs else groups,
         "scale": scale * LOG2_E,
         "tiles": tiles,
         "total": total,
@@ -159,9 +153,24 @@ def forward(*given: Any) -> None:
     clear(*given[3:6])
     from ..kernels.hopper.forward import attn_fwd_hopper
 
-    programs, named = arguments(*given)
-    named = {name: descriptor(x) if isinstance(x, Boxes) else x for name, x in named.items()}
-    attn_fwd_hopper[(programs,)](**named, num_warps=4)
+    launch(attn_fwd_hopper, *arguments(*given))
+
+
+def launch(kernel: Any, programs: int, named: dict[str, Any]) -> None:
+    """Launch a kernel of this family with its arguments by name: tensors and `Boxes` first, then numbers, constants."""
+    constants = tuple((name, x) for name, x in named.items() if name.isupper())
+    others = [named[name] for name in kernel.arg_names if not name.isupper()]
+    tensors = tuple(x for x in others if isinstance(x, torch.Tensor | Boxes))
+    kinds = tuple(x.tensor.dtype if isinstance(x, Boxes) else x.dtype for x in tensors)
+    own = _launch(tensors[0].device, kernel, kinds, constants)
+    own(kernel, (programs, 1, 1), tensors, tuple(others[len(tensors) :]))
+
+
+@cache
+def _launch(
+    device: torch.device, _kernel: Any, _kinds: tuple[torch.dtype, ...], constants: tuple[tuple[str, Any], ...]
+) -> Launch:
+    return Launch(device, **dict(constants), num_warps=4)
 
 
 def clear(out: torch.Tensor, lse: torch.Tensor, requests: Requests) -> None:
@@ -169,14 +178,3 @@ def clear(out: torch.Tensor, lse: torch.Tensor, requests: Requests) -> None:
     if requests.q_total:
         out.zero_()
         lse.fill_(float("-inf"))
-
-
-def descriptor(boxes: Boxes) -> Any:
-    """Triton's TMA descriptor."""
-    from triton.experimental.gluon import language as gl
-    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
-
-    x = boxes.tensor
-    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
-    strides = [s if n > 1 else 8 for n, s in zip(x.shape[:3], x.stride()[:3], strict=True)]
-    return TensorDescriptor(x, list(x.shape), [*strides, 1], [1, 1, boxes.rows, CHUNK], layout)

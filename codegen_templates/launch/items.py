@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from ..kernels.row_map import STRIDES
 from ..pattern import BLOCK, CAUSAL, CLASSES, FORM
 from ..rules.tables import column_table
 from .arrays import Places, kv_heads
+from .graphs import tables
 
 SHARE = 4  # an item has at most this part of what a processor has to do: the rest fills up what long ones leave
 LEAST_ROWS = 16  # blocks of rows that are worth an item of their own
@@ -54,7 +55,7 @@ class Group:
         return (0, 1, 0, 0) if self.stride is None else (1, self.stride[0], *self.stride[2:4])
 
 
-@lru_cache(maxsize=KEPT)
+@tables(most=KEPT)
 def work(
     classes: tuple[int, ...],
     head_offset: int,

@@ -10,6 +10,7 @@ with, every launch is Triton's own.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,10 +19,45 @@ from triton.compiler import CompiledKernel
 from triton.runtime import driver
 
 from ..checks.values import MOST_TOKENS
+from . import graphs
+from .boxes import Boxes
 
 TRIED = ("3.6.", "3.9.")  # versions of Triton: how a compiled kernel is run is nothing that it promises
 IS_TRIED = triton.__version__.startswith(TRIED) and torch.version.hip is None
-HOOKS = ("launch_enter_hook", "launch_exit_hook")  # of profilers, which are told more than is known here
+current_device = torch.cuda.current_device
+Numbers = tuple[float, ...]
+RUNTIME = triton.knobs.runtime
+
+
+class Prepared:
+    """A compiled kernel with its constants: all that a launch needs beside grid, stream and arguments."""
+
+    def __init__(self, compiled: CompiledKernel, constants: tuple[Any, ...]) -> None:
+        of, packed = compiled.run, compiled.packed_metadata
+        self.run = of.launch
+        before = compiled.function, of.launch_cooperative_grid, of.launch_pdl
+        no_hooks, no_memory = (None, None, None), (None, None)  # the first: metadata for hooks, and two of them
+        if hasattr(of, "kernel_signature"):  # since Triton 3.7 there is one launcher for all kernels
+            self.head = *before, packed, *no_hooks, *no_memory, of.arg_annotations, of.kernel_signature
+        else:
+            self.head = *before, *no_memory, packed, *no_hooks
+        self.constants, self.are_packed = constants, hasattr(of, "kernel_signature")
+
+    @staticmethod
+    def of(compiled: Any, constants: tuple[Any, ...]) -> Prepared | None:
+        """None where Triton has more to do for each launch: it allocates memory, or watches."""
+        if not isinstance(compiled, CompiledKernel) or not hasattr(compiled.run, "launch"):
+            return None
+        of = compiled.run
+        is_simple = not (of.global_scratch_size or of.profile_scratch_size or getattr(of, "gsan_enabled", False))
+        return Prepared(compiled, constants) if is_simple else None
+
+    def __call__(self, grid: tuple[int, int, int], stream: int, arguments: tuple[Any, ...]) -> None:
+        """Launch with these arguments, constants and all."""
+        if self.are_packed:
+            self.run(*grid, stream, *self.head, arguments)
+        else:
+            self.run(*grid, stream, *self.head, *arguments)
 
 
 class Launch:
@@ -29,41 +65,39 @@ class Launch:
 
     def __init__(self, device: torch.device, **constants: Any) -> None:
         self.device, self.constants = device, constants
-        self._kept: tuple[Any, ...] | None = None  # the kernel, what it was compiled to, its constants in order
+        self._kept: tuple[Any, Prepared] | None = None  # the kernel, and what Triton found for it
 
-    def __call__(
-        self,
-        kernel: Any,
-        grid: tuple[int, int, int],
-        tensors: tuple[torch.Tensor | None, ...],
-        numbers: tuple[float, ...],
-    ) -> None:
-        """Launch on the device's current stream: arguments in the kernel's order, first tensors, then numbers."""
+    def __call__(self, kernel: Any, grid: tuple[int, int, int], tensors: tuple[Any, ...], numbers: Numbers) -> None:
+        """Launch on the device's current stream: arguments in the kernel's order, first tensors, None or `Boxes` of
+        them, then numbers."""
         if self.device.type != "cuda":
             kernel[grid](*tensors, *numbers, **self.constants)
             return
-        if torch.cuda.current_device() != self.device.index:
+        if current_device() != self.device.index:
             with torch.cuda.device(self.device):
                 return self(kernel, grid, tensors, numbers)
         if (recording := _here.recording) is not None:
             recording.launches.append((self, kernel, grid, tensors, numbers))
-        addresses: list[int | None] = []
+        addresses: list[Any] = []
         joined = 0
         for x in tensors:
             address = None if x is None else x.data_ptr()
             joined |= address or 0
-            addresses.append(address)
-        is_usual = not joined & 15 and max(numbers) <= MOST_TOKENS
-        if self._kept and is_usual and self._kept[0] is kernel and not is_watched(kernel):
-            _, compiled, run, constants = self._kept
-            stream = driver.active.get_current_stream(self.device.index)
-            given = *addresses, *numbers, *constants
-            run(*grid, stream, compiled.function, compiled.packed_metadata, None, None, None, *given)
+            addresses.append(x.at(x.data_ptr()) if isinstance(x, Boxes) else address)
+        is_usual = not joined & 15 and are_usual(numbers)
+        if is_usual and (prepared := self.prepared(kernel)) and not are_watched((kernel,)):
+            prepared(grid, stream(self.device.index), (*addresses, *numbers, *prepared.constants))
             return
-        compiled = kernel[grid](*tensors, *numbers, **self.constants)
-        if IS_TRIED and is_usual and isinstance(compiled, CompiledKernel):
+        given = [x.descriptor() if isinstance(x, Boxes) else x for x in tensors]
+        compiled = kernel[grid](*given, *numbers, **self.constants)
+        if IS_TRIED and is_usual:
             names = kernel.arg_names[len(tensors) + len(numbers) :]
-            self._kept = kernel, compiled, compiled.run, tuple(self.constants[name] for name in names)
+            found = Prepared.of(compiled, tuple(self.constants[name] for name in names))
+            self._kept = found and (kernel, found)
+
+    def prepared(self, kernel: Any) -> Prepared | None:
+        """What an earlier launch of this kernel has found; None where each one is Triton's own."""
+        return self._kept[1] if self._kept and self._kept[0] is kernel else None
 
 
 class Recording:
@@ -72,9 +106,12 @@ class Recording:
     def __init__(self) -> None:
         self.launches: list[tuple[Any, ...]] = []
         self.meanwhile: list[torch.Tensor] = []
+        self.zeros: list[torch.Tensor] = []  # of `graphs.zero`
+        self.is_whole = False  # nothing else was done on the device
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Recording:
         _here.recording = self
+        return self
 
     def __exit__(self, *_: object) -> None:
         _here.recording = None
@@ -88,16 +125,39 @@ _here = _Here()
 
 
 def only_meanwhile(*tensors: torch.Tensor) -> None:
-    """Say that these are made for this call alone, and are none of its results."""
+    """State that these are made for this call alone, and are none of its results."""
     if (recording := _here.recording) is not None:
         recording.meanwhile.extend(tensors)
 
 
-def is_watched(kernel: Any) -> bool:
-    """Whether someone wants to be told of launches."""
-    runtime = triton.knobs.runtime
-    for name in HOOKS:
-        hook = getattr(runtime, name)
+def zero(device: torch.device) -> torch.Tensor:
+    """`graphs.zero`, made again with each call."""
+    found = graphs.zero(device)
+    if (recording := _here.recording) is not None:
+        recording.zeros.append(found)
+    return found
+
+
+def that_was_all() -> None:
+    """State that this call made tensors and launched kernels through `Launch`, and did nothing else on the device."""
+    if (recording := _here.recording) is not None:
+        recording.is_whole = True
+
+
+def are_usual(numbers: Numbers) -> bool:
+    """Whether all of them have 32 bits: types of arguments depend on it."""
+    return max(numbers) <= MOST_TOKENS
+
+
+def are_watched(kernels: Iterable[Any]) -> bool:
+    """Whether someone wants to be told of launches, of all or of these kernels'."""
+    # profilers are told more of a launch than is known here
+    for hook in (RUNTIME.launch_enter_hook, RUNTIME.launch_exit_hook):
         if hook is not None and getattr(hook, "calls", True):
             return True
-    return bool(kernel.pre_run_hooks)
+    return any(kernel.pre_run_hooks for kernel in kernels)
+
+
+def stream(device: int) -> int:
+    """The current one of the device."""
+    return driver.active.get_current_stream(device)

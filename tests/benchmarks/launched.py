@@ -1,10 +1,11 @@
-"""A process on the stub of a GPU: python launched.py PACKAGES; prints as JSON how launches are made and what each call
-of a package costs Python, in function calls, which are the same on every machine."""
+"""A process on the stub of a GPU: python launched.py PACKAGES BOXED; prints as JSON how launches are made and what each
+call of a package costs Python, in function calls, which are the same on every machine."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,16 +19,30 @@ from triton.backends.nvidia.driver import CudaLauncher
 
 NAME = "bench_toy"
 GIVEN: list[tuple[Any, ...]] = []  # of each launch: grid and stream, then the kernel's arguments
-launch = CudaLauncher.__call__
+made = CudaLauncher.__init__
 
 
-def recorded(self: CudaLauncher, *given: Any) -> None:
-    GIVEN.append(given[:4] + given[9:])
-    launch(self, *given)
+def watched(self: CudaLauncher, *given: Any) -> None:
+    """A launcher whose last step, into C, is seen: whoever takes it."""
+    made(self, *given)
+    launch, count = self.launch, 15 if hasattr(self, "kernel_signature") else 13  # of what stands before arguments
+
+    def seen(*given: Any) -> None:
+        GIVEN.append(given[:4] + (given[count] if len(given) == count + 1 else given[count:]))
+        launch(*given)
+
+    self.launch = seen
 
 
 def addressed(given: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(x.data_ptr() if isinstance(x, torch.Tensor) else x for x in given)
+    """Addresses of tensors and descriptors, and what the latter know beside."""
+    found: list[Any] = []
+    for x in given:
+        if hasattr(x, "base") and hasattr(x, "strides"):
+            found += x.base.data_ptr(), tuple(x.shape), tuple(x.strides)
+        else:
+            found.append(x.data_ptr() if isinstance(x, torch.Tensor) else x)
+    return tuple(found)
 
 
 def is_tritons(given: tuple[Any, ...]) -> bool:
@@ -79,6 +94,24 @@ def kinds(package: ModuleType) -> dict[str, bool]:
     return kinds | {"unwatched": is_tritons(forward(q))}
 
 
+def launches(call: Callable[[], object]) -> list[tuple[Any, ...]]:
+    GIVEN.clear()
+    call()
+    return [addressed(given) for given in GIVEN]
+
+
+def are_alike(recipes: dict, call: Callable[[], object], other: Callable[[], object] | None = None) -> bool:
+    """Whether the first call leaves a recipe, and the second launches the same; but for addresses, of which one stands
+    for one."""
+    before = len(recipes)
+    first, second = launches(call), launches(other or call)
+    pairs = [pair for one, two in zip(first, second, strict=True) for pair in zip(one, two, strict=True)]
+    others = {pair for pair in pairs if pair[0] != pair[1]}
+    one_to_one = len({x for x, _ in others}) == len({y for _, y in others}) == len(others)
+    are_addresses = all(type(x) is int and min(x, y) > 1 << 32 for x, y in others)
+    return len(first) > 0 and one_to_one and are_addresses and len(recipes) == before + 1
+
+
 def again(package: ModuleType) -> dict[str, bool]:
     """Whether a second call launches what the first one did, with memory of its own."""
     recipes = importlib.import_module(f"{NAME}.api.again")._recipes
@@ -86,31 +119,16 @@ def again(package: ModuleType) -> dict[str, bool]:
     token, caches = torch.zeros(2, 1, 4, 16), torch.zeros(2, 600, 16, 2, 16)
     table, lengths = torch.arange(600, dtype=torch.int32).view(2, 300), torch.tensor([4000, 3], dtype=torch.int32)
     found: dict[str, bool] = {}
-
-    def launches(call: Callable[[], object]) -> list[tuple[Any, ...]]:
-        GIVEN.clear()
-        call()
-        return [addressed(given) for given in GIVEN]
-
-    def are_alike(call: Callable[[], object], other: Callable[[], object] | None = None) -> bool:
-        """But for addresses, of which one stands for one."""
-        before = len(recipes)
-        first, second = launches(call), launches(other or call)
-        pairs = [pair for one, two in zip(first, second, strict=True) for pair in zip(one, two, strict=True)]
-        others = {pair for pair in pairs if pair[0] != pair[1]}
-        one_to_one = len({x for x, _ in others}) == len({y for _, y in others}) == len(others)
-        are_addresses = all(type(x) is int and min(x, y) > 1 << 32 for x, y in others)
-        return len(first) > 0 and one_to_one and are_addresses and len(recipes) == before + 1
-
+    alike = partial(are_alike, recipes)
     with torch.no_grad():
-        found["attention"] = are_alike(lambda: package.attention(q, k, v))
-        found["places"] = are_alike(lambda: package.attention(q, k, v, q_start=5, kv_start=16, return_lse=True))
-        found["decode"] = are_alike(lambda: package.decode(token, *caches, table, lengths))
+        found["attention"] = alike(lambda: package.attention(q, k, v))
+        found["places"] = alike(lambda: package.attention(q, k, v, q_start=5, kv_start=16, return_lse=True))
+        found["decode"] = alike(lambda: package.decode(token, *caches, table, lengths))
         scaled = partial(package.attention, q, k, v, scale=0.25), partial(package.attention, q, k, v, scale=0.5)
-        found["another scale"] = are_alike(*scaled)
+        found["another scale"] = alike(*scaled)
         recipes.clear()
         laid = q.transpose(1, 2).contiguous().transpose(1, 2)
-        found["other strides"] = are_alike(lambda: package.attention(q, k, v), lambda: package.attention(laid, k, v))
+        found["other strides"] = alike(lambda: package.attention(q, k, v), lambda: package.attention(laid, k, v))
         before = len(recipes)
         for changed in ({"layer": True}, {"scale": torch.tensor(0.5)}, {"layer": 0.0}):
             with suppress(TypeError):
@@ -119,6 +137,42 @@ def again(package: ModuleType) -> dict[str, bool]:
         package.attention(q.repeat_interleave(2, 3)[..., ::2], k, v)
         package.decode(token, *caches, table, lengths.repeat_interleave(2)[::2])
         found["nothing kept of others"] = len(recipes) == before
+    leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+    recipes.clear()
+    found["training"] = alike(lambda: package.attention(*leaves))
+    out, lse = package.attention(*leaves, return_lse=True)
+    of_out, of_lse = torch.randn(2, 2, 4, 48, 16), torch.randn(2, 2, 4, 48)
+    backward = [partial(torch.autograd.grad, out, leaves, of_out[n], retain_graph=True) for n in range(2)]
+    found["backward"] = alike(*backward)
+    pairs = zip(of_out, of_lse, strict=True)
+    both = [partial(torch.autograd.grad, (out, lse), leaves, pair, retain_graph=True) for pair in pairs]
+    found["backward, and of the LSE"] = alike(*both)
+    pinned = importlib.import_module(f"{NAME}.launch.graphs")._pinned
+    found["nothing pinned"] = not pinned
+    torch.cuda.is_current_stream_capturing = lambda: True
+    backward[0]()
+    torch.cuda.is_current_stream_capturing = lambda: False
+    found["pinned in a graph"] = len(pinned) == 1 and next(iter(pinned.values())) in recipes.values()
+    return found
+
+
+def boxed(name: str) -> dict[str, bool]:
+    """The same for launches with TMA descriptors, of a package that the Hopper kernels take."""
+    os.environ["PATTERNCC_KERNELS"] = "gluon"
+    package, found = importlib.import_module(name), {}
+    recipes = importlib.import_module(f"{name}.api.again")._recipes
+    q, k, v = torch.randn(2, 2, 5120, 64).half(), *torch.randn(2, 2, 1, 5120, 64).half()
+    laid = q.transpose(1, 2).contiguous().transpose(1, 2)
+    with torch.no_grad():
+        found["attention"] = are_alike(recipes, lambda: package.attention(q, k, v))
+        found["descriptors"] = sum(isinstance(x, tuple) for x in launches(lambda: package.attention(q, k, v))[0]) == 10
+        recipes.clear()
+        two = partial(package.attention, q, k, v), partial(package.attention, laid, k, v)
+        found["other strides"] = are_alike(recipes, *two)
+        recipes.clear()
+        two = partial(package.attention, q, k, v), partial(package.attention, q, k.clone(), v.clone())
+        found["other keys and values"] = are_alike(recipes, *two)
+    del os.environ["PATTERNCC_KERNELS"]
     return found
 
 
@@ -147,6 +201,7 @@ def counts(package: ModuleType) -> dict[str, int]:
 
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])
-    CudaLauncher.__call__ = recorded
+    CudaLauncher.__init__ = watched
     package = importlib.import_module(NAME)
-    print(json.dumps({"kinds": kinds(package), "again": again(package), "counts": counts(package)}))
+    results = {"kinds": kinds(package), "again": again(package), "counts": counts(package), "boxed": boxed(sys.argv[2])}
+    print(json.dumps(results))

@@ -1,4 +1,4 @@
-"""Inference without an operator: taken where nobody would see one, never where somebody would."""
+"""Calls without an operator: taken where nobody would see one, never where somebody would."""
 
 from __future__ import annotations
 
@@ -71,12 +71,70 @@ def test_inference_enters_no_operator_and_gives_the_same(calls: list[str]) -> No
             wanted = package.attention(q, k, v, return_lse=True)
     assert calls == ["_open_forward"] and any("attention" in name for name in seen.names)
     assert torch.equal(out, wanted[0]) and torch.equal(lse, wanted[1])
-    leaves = [x.clone().requires_grad_() for x in (q, k, v)]
-    package.attention(*leaves).sum().backward()
-    assert calls[1:] == ["_open_forward"]  # what differentiates enters one, and its derivative none
-    leaves[0].grad = None
-    torch.autograd.grad(package.attention(*leaves).sum(), leaves, create_graph=True)
-    assert calls[2:] == ["_open_forward", "_open_backward"]  # but where it is differentiated once more, that is refused
+
+
+def test_training_enters_no_operator_and_gives_the_same(calls: list[str]) -> None:
+    pattern, package = compiled("strided")
+    leaves = [x.requires_grad_() for x in tensors(pattern, 37, batch=2, dtype=torch.float32)]
+    weights = torch.randn(2, pattern.heads, 37)
+
+    def loss() -> Tensor:
+        out, lse = package.attention(*leaves, return_lse=True)
+        return out.square().sum() + (weights * lse).sum()
+
+    grads = torch.autograd.grad(loss(), leaves)
+    assert calls == []
+    with Seen() as seen:
+        wanted = torch.autograd.grad(loss(), leaves)
+    assert calls == ["_open_forward", "_open_backward"] and any("attention" in name for name in seen.names)
+    assert all(torch.equal(x, y) for x, y in zip(grads, wanted, strict=True))
+    with pytest.raises(NotImplementedError, match="second"):  # where it is differentiated once more, that is refused
+        torch.autograd.grad(sum(x.sum() for x in torch.autograd.grad(loss(), leaves, create_graph=True)), leaves)
+    assert calls[2:] == ["_open_backward"]
+
+
+def test_packed_training_enters_no_operator_and_gives_the_same(calls: list[str]) -> None:
+    pattern, package = compiled("strided")
+    leaves = [torch.randn(40, n, pattern.head_dim).requires_grad_() for n in (pattern.heads, *[pattern.kv_heads] * 2)]
+    starts = torch.tensor([0, 7, 40], dtype=torch.int32)
+
+    def loss() -> Tensor:
+        return package.attention_varlen(*leaves, starts, starts, 33, 33).square().sum()
+
+    grads = torch.autograd.grad(loss(), leaves)
+    assert calls == []
+    with Seen():
+        wanted = torch.autograd.grad(loss(), leaves)
+    assert calls == ["_open_varlen"]
+    assert all(torch.equal(x, y) for x, y in zip(grads, wanted, strict=True))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_saved_for_a_short_derivative_may_lie_elsewhere(kept: bool) -> None:
+    """Tensors come back from hooks as copies, and a graph is differentiated twice or once."""
+    pattern, package = compiled("strided")
+    leaves = [x.requires_grad_() for x in tensors(pattern, 21, batch=1, dtype=torch.float32)]
+    wanted = torch.autograd.grad(package.attention(*leaves).sum(), leaves)
+    with torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone):
+        total = package.attention(*leaves).sum()
+    found = torch.autograd.grad(total, leaves, retain_graph=kept)
+    if kept:
+        found = torch.autograd.grad(total, leaves)
+    else:
+        with pytest.raises(RuntimeError, match="second time"):
+            torch.autograd.grad(total, leaves)
+    assert all(torch.equal(x, y) for x, y in zip(found, wanted, strict=True))
+
+
+def test_without_the_output_only_the_lse_is_differentiated() -> None:
+    pattern, package = compiled("strided")
+    leaves = [x.requires_grad_() for x in tensors(pattern, 21, batch=1, dtype=torch.float32)]
+    _, lse = package.attention(*leaves, return_lse=True)
+    found = torch.autograd.grad(lse.sum(), leaves[:2])
+    with Seen():
+        _, lse = package.attention(*leaves, return_lse=True)
+        wanted = torch.autograd.grad(lse.sum(), leaves[:2])
+    assert all(torch.equal(x, y) and x.abs().sum() > 0 for x, y in zip(found, wanted, strict=True))
 
 
 def test_decoding_enters_no_operator_and_gives_the_same(calls: list[str]) -> None:

@@ -1,0 +1,69 @@
+"""What TMA reads: tensors in boxes. What a descriptor says of a tensor, but for its address, is worked out once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+CHUNK = 64  # columns of a box, of hopper/produce.py
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """A tensor [batch or pages, heads, rows, HEAD_DIM] that is read by TMA, in boxes of so many rows and 64 columns; or
+    a vector of float32, in boxes of so many numbers."""
+
+    tensor: torch.Tensor
+    rows: int
+
+    @property
+    def shape(self) -> list[int]:
+        return list(self.tensor.shape)
+
+    @property
+    def strides(self) -> list[int]:
+        """Those that nobody takes a step of may be anything: they become such as TMA allows."""
+        x = self.tensor
+        return [*(s if n > 1 else 8 for n, s in zip(x.shape[:-1], x.stride()[:-1], strict=True)), 1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensor.device
+
+    def data_ptr(self) -> int:
+        return self.tensor.data_ptr()
+
+    def at(self, address: int) -> Descriptor:
+        """For the launch of what has been compiled."""
+        return Descriptor(self.shape, self.strides, address)
+
+    def descriptor(self) -> Any:
+        """Triton's own, which it compiles for."""
+        from triton.experimental.gluon import language as gl
+        from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+        if self.tensor.dim() == 1:
+            line = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=1)
+            return TensorDescriptor(self.tensor, self.shape, [1], [self.rows], line)
+        layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
+        return TensorDescriptor(self.tensor, self.shape, self.strides, [1, 1, self.rows, CHUNK], layout)
+
+
+class Descriptor:
+    """All that Triton asks of a descriptor and its tensor for a launch; it holds no memory."""
+
+    __slots__ = ("address", "shape", "strides")
+    padding = "zero"
+    round_f32_to_tf32 = False
+
+    def __init__(self, shape: list[int], strides: list[int], address: int) -> None:
+        self.shape, self.strides, self.address = shape, strides, address
+
+    @property
+    def base(self) -> Descriptor:
+        return self
+
+    def data_ptr(self) -> int:
+        return self.address

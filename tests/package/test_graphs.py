@@ -1,0 +1,101 @@
+"""Tables that a captured CUDA graph reads: nobody frees them. Capturing is only said here; there is no GPU."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import weakref
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+import torch
+
+from tests.package.made import HEAD, compiled
+
+CPU = torch.device("cpu")
+TABLES = HEAD.replace("small", "graphed") + "shards: [{heads: all, local: 1, random: {blocks: 2, seed: 3}}]"
+
+
+@pytest.fixture(scope="module")
+def parts() -> dict[str, ModuleType]:
+    """Of a package in table form, whose tables grow with the length."""
+    pytest.importorskip("triton")
+    _, package = compiled(TABLES)
+    return {name: importlib.import_module(f"{package.__name__}.launch.{name}") for name in ("graphs", "arrays")}
+
+
+@pytest.fixture
+def capturing(parts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """A list that says whether a graph is captured: its last entry."""
+    said = [False]
+    monkeypatch.setattr(parts["graphs"], "is_capturing", lambda device: said[-1])
+    monkeypatch.setattr(parts["graphs"], "_pinned", {})
+    yield said
+    parts["arrays"].class_tables.cache_clear()
+
+
+def table(parts: dict[str, ModuleType], rows: int) -> weakref.ref[torch.Tensor]:
+    """A reference to the entries of the table of so many rows, which keeps nothing alive."""
+    classes = parts["arrays"].present(0, 0, 2)
+    return weakref.ref(parts["arrays"].class_tables(False, classes, 0, rows, rows, CPU)[1])
+
+
+def forget(parts: dict[str, ModuleType]) -> None:
+    """Ask for so many others that a cache forgets what it had."""
+    for rows in range(100, 100 + 2 * parts["arrays"].class_tables.most):
+        table(parts, rows)
+    gc.collect()
+
+
+def test_what_a_graph_reads_outlives_the_cache(parts: dict[str, ModuleType], capturing: list[bool]) -> None:
+    made = table(parts, 20)
+    capturing.append(True)
+    assert table(parts, 20)() is made()  # by the captured call
+    capturing.append(False)
+    forget(parts)
+    assert made() is not None and table(parts, 20)() is not made()  # the cache has another one now
+
+
+def test_what_no_graph_reads_is_freed(parts: dict[str, ModuleType], capturing: list[bool]) -> None:
+    """Negative control: the same without a graph."""
+    made = table(parts, 20)
+    assert table(parts, 20)() is made()
+    forget(parts)
+    assert made() is None
+
+
+def test_a_graph_makes_no_table(parts: dict[str, ModuleType], capturing: list[bool]) -> None:
+    capturing.append(True)
+    with pytest.raises(RuntimeError, match=r"graphed: a call of these lengths makes tables.* make it once before"):
+        table(parts, 21)
+    capturing.append(False)
+    made = table(parts, 21)
+    capturing.append(True)
+    assert table(parts, 21)() is made() is not None
+
+
+def test_zeros_are_given_once(parts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = parts["graphs"]
+    gpu, made = torch.device("cuda", 0), []
+
+    def zeros(*shape: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        assert device == gpu
+        made.append(torch.ones(shape, dtype=dtype).zero_())
+        return made[-1]
+
+    class Stream:
+        cuda_stream = 7
+
+    monkeypatch.setattr(graphs.torch, "zeros", zeros)
+    monkeypatch.setattr(graphs.torch.cuda, "current_stream", lambda device: Stream)
+    monkeypatch.setattr(graphs, "_zeros", {})
+    said = [False]
+    monkeypatch.setattr(graphs, "is_capturing", lambda device: said[-1])
+    given = [graphs.zero(gpu) for _ in range(graphs.ZEROS + 1)]
+    assert len({x.data_ptr() for x in given}) == graphs.ZEROS + 1 and len(made) == 2
+    assert all(x.shape == (1,) and not x for x in given)
+    Stream.cuda_stream = 8  # what one stream has set to zero is not yet so for another
+    assert graphs.zero(gpu).data_ptr() not in {x.data_ptr() for x in given} and len(made) == 3
+    said.append(True)
+    assert graphs.zero(gpu) is made[3] and graphs.zero(gpu) is made[4]  # a graph's own, set to zero by each replay
