@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report, targets
+from benchmarks.archive import pack
 from benchmarks.conduct_cpu import PARTS, measure
 from benchmarks.gpu.cells import PARTS as GPU_PARTS
 from benchmarks.pages import PAGES
@@ -43,6 +44,7 @@ def main() -> int:
         "--minutes", type=float, help="what does not fit is left empty (default 7.5, of the fast ones 1.5)"
     )
     gpu_only.add_argument("--fast", action="store_true", help="the six most telling cells; saved where --results says")
+    gpu_only.add_argument("--archive", type=Path, metavar="FILE", help="pack what --results has into one .tar.gz")
     for command in (prepared, gpu_only):
         command.add_argument("folder", nargs="?", type=Path, default=PREPARED, metavar="DIR", help="default: build/gpu")
         command.add_argument("--toy", action="store_true", help="tiny, in Triton's interpreter: its times mean nothing")
@@ -63,9 +65,14 @@ def main() -> int:
     elif options.command == "gpu":
         whole = not options.toy and not options.only and not options.fast
         results = options.results or (report.RESULTS if whole else None)
+        if options.archive and results is None:
+            parser.error("--archive packs what is saved: --results says where")
         minutes = options.minutes or (1.5 if options.fast else 7.5)
         chosen = {"toy": options.toy, "only": options.only or (), "fast": options.fast}
-        return gpu(options.folder, results, minutes=minutes, **chosen)
+        code = gpu(options.folder, results, minutes=minutes, **chosen)
+        if options.archive and results:
+            print(pack(options.archive, results))
+        return code
     else:
         report.render(options.results or report.RESULTS)
     return 0

@@ -134,11 +134,15 @@ def _serving(toy: bool) -> tuple[Cell, ...]:
 
 def _peers(toy: bool) -> tuple[Cell, ...]:
     if toy:
-        return (_peer("dkernel", "toy", 1, 64, 1), _peer("flex", "toy", 1, 64, 1, sizes=(16, 32)))
+        rest = (_peer(peer, "toy", 1, 64, 1) for peer in ("fa4", "flash_sparse"))
+        return (_peer("dkernel", "toy", 1, 64, 1), _peer("flex", "toy", 1, 64, 1, sizes=(16, 32)), *rest)
     varied = [name for name in CASES if name not in ("ancestor", "thin")]
     return (
         _peer("flex", "ancestor", BATCH, USUAL, 12),
         _peer("dkernel", "ancestor", BATCH, USUAL, 12),
+        _peer("fa4", "ancestor", BATCH, USUAL, 12),
+        _peer("fa4", "block128", 1, USUAL, 8),
+        _peer("flash_sparse", "ancestor", 1, USUAL, 8),
         *(_peer("flex", "ancestor", BATCH, tokens, 15) for tokens in (4096, 65536)),
         *(_peer("dkernel", "ancestor", BATCH, tokens, 15) for tokens in (4096, 65536)),
         *(_peer("flex", name, 1, USUAL, 8) for name in varied),
@@ -146,7 +150,10 @@ def _peers(toy: bool) -> tuple[Cell, ...]:
 
 
 def _peer(peer: str, case: str, batch: int, tokens: int, needs_s: float, **rest: Any) -> Cell:
-    """FlexAttention in its default blocks and in the pattern's own, where it has such: the faster one counts."""
+    """FlexAttention in its default blocks and in the pattern's own, where it has such: the faster one counts.
+    FlashAttention-4 has blocks of 128 on sm_90."""
+    if peer == "fa4":
+        rest["sizes"] = (16,) if case == TOY.name else (128,)
     if peer == "flex" and "sizes" not in rest:
         rest["sizes"] = (128, 64) if case == TOY.name or CASES[case].block < 128 else (128,)
     given = {"peer": peer, "case": case, "batch": batch, "tokens": tokens, **rest}

@@ -28,12 +28,13 @@ def measure(device: Device, *, case: str, **_: object) -> Iterator[dict[str, obj
     caches = device.random(2, length // PAGE, PAGE, facts.kv_heads, facts.head_dim)
     table = torch.arange(length // PAGE, dtype=torch.int32, device=device.name)[None]
     token, lengths = device.random(1, 1, facts.heads, facts.head_dim), device.ints(length)
+    step = token, *caches.unbind(), table, lengths
     calls = {
         "dense attention by SDPA": call_of(causal, inputs),
         "attention": call_of(package.attention, inputs),
         "attention, for training": lambda: package.attention(*leaves),
         "backward": call_of(package.attention, leaves),
-        "decode": lambda: package.decode(token, caches[0], caches[1], table, lengths),
+        "decode": lambda: package.decode(*step),
     }
     for what, call in calls.items():
         median, least = microseconds(device, call)

@@ -1,8 +1,5 @@
-"""The same mask by others, in alternation with ours: FlexAttention, and DKernel where a copy can be imported.
-
-DKernel (github.com/linxihui/dkernel) is never part of this repository. Where one is at hand, `pip install --no-deps
---target FOLDER PATH_OF_DKERNEL`, and FOLDER on PYTHONPATH, let it take part.
-"""
+"""The same mask by others, in alternation with ours: FlexAttention, on its own kernels and on FlashAttention-4's, and
+those of `installed.py`."""
 
 from __future__ import annotations
 
@@ -13,17 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, compiler
+from torch._functorch import config as functorch
 
 from benchmarks.gpu import attention, witness
 from benchmarks.gpu.cases import Case, by_name
 from benchmarks.gpu.device import Device
+from benchmarks.gpu.installed import dkernel, flash_sparse, imported
 from benchmarks.gpu.witness import Attention, WrongError
 
 LEAST = 128  # of FlexAttention's blocks: its default, and what its backward's own tiles fit in
-
-
-class MissingPeerError(Exception):
-    """A peer that is not here."""
+IN_BLOCKS = ("flex", "fa4")  # peers that are tried in blocks of several sizes
 
 
 def measure(
@@ -55,7 +51,7 @@ def measure(
             "peer_error": errors[best],
             "peer_tables_s": tables_s,
             "over_peer": round(times[best].median / times["ours"].median, 3),
-            **({"peer_block": int(best)} if peer == "flex" else {}),
+            **({"peer_block": int(best)} if peer in IN_BLOCKS else {}),
         }
 
 
@@ -63,7 +59,12 @@ def others(
     device: Device, case: Case, tokens: int, peer: str, sizes: Sequence[int]
 ) -> dict[str, Callable[[], Attention]]:
     """The functions that make the peer's attention, by the size of its blocks."""
-    return flex(device, case, tokens, sizes) if peer == "flex" else _dkernel(device, case, tokens)
+    if peer == "flex":
+        return flex(device, case, tokens, sizes)
+    if peer == "fa4":
+        imported("flash_attn.cute", "FlashAttention-4")
+        return flex(device, case, tokens, sizes, backend="FLASH")
+    return {"dkernel": dkernel, "flash_sparse": flash_sparse}[peer](device, case, tokens)
 
 
 def has(device: Device, peer: str, name: str, direction: str) -> bool:
@@ -88,24 +89,29 @@ def _errors(case: Case, device: Device, others: Mapping[str, Attention], inputs:
     return errors
 
 
-def flex(device: Device, case: Case, tokens: int, sizes: Sequence[int]) -> dict[str, Callable[[], Attention]]:
+def flex(
+    device: Device, case: Case, tokens: int, sizes: Sequence[int], backend: str = ""
+) -> dict[str, Callable[[], Attention]]:
     """FlexAttention in blocks of each size, once its mask is found to be ours."""
     compiler.reset()  # beyond some shapes it would stop compiling and run eagerly
+    # its backward is timed many times after one forward, which has no room for gradients then
+    functorch.donated_buffer = False  # type: ignore[assignment]
 
     def make(size: int) -> Attention:
         check_block_mask(case, size)
-        return flex_call(device, case, tokens, size)
+        return flex_call(device, case, tokens, size, backend)
 
     return {str(size): lambda size=size: make(size) for size in sizes}
 
 
-def flex_call(device: Device, case: Case, tokens: int, size: int) -> Attention:
+def flex_call(device: Device, case: Case, tokens: int, size: int, backend: str = "") -> Attention:
     """Compiled for this very shape, with tables built block by block: nothing that it does better is left out."""
     from torch.nn.attention.flex_attention import flex_attention
 
     call: Any = flex_attention if device.toy else torch.compile(flex_attention, dynamic=False)
     mask = block_mask(case, tokens, size, device.name)
-    options = {"enable_gqa": case.heads != case.kv_heads, "kernel_options": None if device.toy else tiles(case, size)}
+    own = {"BACKEND": backend} if backend else None if device.toy else tiles(case, size)
+    options = {"enable_gqa": case.heads != case.kv_heads, "kernel_options": own}
     return lambda q, k, v: call(q, k, v, block_mask=mask, **options)
 
 
@@ -166,23 +172,3 @@ def _listed(counts: Tensor, columns: Tensor) -> Tensor:
     """Which columns are listed for each row: bool [heads, rows, columns]."""
     places = torch.arange(columns.shape[-1]) < counts[..., None]
     return torch.zeros(columns.shape, dtype=torch.bool).scatter_(-1, columns.long(), places)
-
-
-def _dkernel(device: Device, case: Case, tokens: int) -> dict[str, Callable[[], Attention]]:
-    """Its `SparseAttention` over our block mask. Where query heads share keys they are repeated, as its manual says."""
-    try:
-        dkernel = importlib.import_module("dkernel")
-    except Exception as error:  # it asks for its own metadata as it is imported
-        raise MissingPeerError(f"DKernel cannot be imported: {type(error).__name__}: {error}") from error
-
-    def make() -> Attention:
-        row = torch.arange(-(-tokens // case.block))
-        heads = torch.arange(case.heads)[:, None, None]
-        kept = case.keeps_block(heads, row[:, None], row[None]) & (row[None] <= row[:, None])
-        sparse = dkernel.SparseAttention(case.block, kept.to(torch.uint8), causal=True, seq_dim=2).to(device.name)
-        share = case.heads // case.kv_heads
-        if share == 1:
-            return sparse
-        return lambda q, k, v: sparse(q, k.repeat_interleave(share, 1), v.repeat_interleave(share, 1))
-
-    return {"dkernel": make}

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def test_it_needs_torch_and_triton_only(prepared: Path, peers_folder: Path, tmp_
     assert "ModuleNotFoundError: import of patterncc halted" in control.stderr
     parts = ("ceilings", "attention", "serving", "peers")
     chosen = [argument for part in parts for argument in ("--only", part)]
-    done = benchmarks("gpu", ".", "--toy", *chosen, "--results", str(tmp_path), cwd=prepared, PYTHONPATH=path)
+    places = "--results", str(tmp_path), "--archive", str(tmp_path / "there" / "all.tar.gz")
+    done = benchmarks("gpu", ".", "--toy", *chosen, *places, cwd=prepared, PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     document = measured(tmp_path)
     for part in parts:
@@ -87,6 +89,10 @@ def test_it_needs_torch_and_triton_only(prepared: Path, peers_folder: Path, tmp_
     assert all(row["met"] is None for row in document["targets"])  # toy times are compared with nothing
     page = (tmp_path / "gpu.md").read_text()
     assert "toy run" in page and "FlexAttention does not support backward on CPU" in page
+    assert "FlashAttention-4 cannot be imported" in page and "flash-sparse-attn cannot be imported" in page
+    with tarfile.open(tmp_path / "there" / "all.tar.gz") as archive:
+        assert {"gpu.json", "gpu.md"} <= set(archive.getnames()) <= {"gpu.json", "gpu.md", "gpu.png"}
+        assert archive.extractfile("gpu.md").read().decode() == page  # type: ignore[union-attr]
 
 
 @pytest.mark.interpret
