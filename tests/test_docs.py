@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import itertools
-import os
 import re
 import subprocess
 import sys
@@ -23,65 +22,38 @@ import patterncc
 import run as tasks
 from patterncc import cli
 from patterncc.language import loads
+from tests.console import BLOCK, ROOT, blocks, call, commands, fits
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 EVERY = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "cli.md", *sorted((ROOT / "examples").rglob("*.md"))]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 NEEDS = {"transformers": "transformers", "vllm": "vllm", "megatron": "megatron"}  # page -> module
 FRAGMENT = "pattern: 1\nname: fragment\nheads: 64\nkv_heads: 8\nlayers: 8\nblock: 64\n"  # before a part of a file
 KINDS = {"yaml", "console", "python", "text", "sh"}
 
 
-def blocks(page: Path) -> list[tuple[str, str]]:
-    """(kind, text) of each fenced block."""
-    return BLOCK.findall(page.read_text(encoding="utf-8"))
-
-
-def shell(command: str, folder: Path) -> str:
-    """What a command prints, whatever its exit code."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"PATH": path, "COLUMNS": "200"}
-    done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
-    return done.stdout + done.stderr
-
-
-def matches(shown: str, printed: str) -> bool:
-    """Whether they are equal, but for times and widths of columns; a line `...` stands for any lines, `…` for anything.
-
-    >>> matches("x  fails  1.3  b\\n...\\nc\\n", "x  fails  22.4  b\\ny\\nz\\nc\\n"), matches("…/a\\n", "/tmp/a\\n")
-    (True, True)
-    >>> matches("a\\n...\\nb\\n", "a\\nc\\n"), matches("a …\\n", "b c\\n")
-    (False, False)
-    """
-    parts = [re.escape(normal(part)).replace("…", ".*") for part in re.split(r"^\.\.\.\n", shown, flags=re.M)]
-    return re.fullmatch(r"(?:.*\n)*".join(parts), normal(printed)) is not None
-
-
-def normal(text: str) -> str:
-    return re.sub(r" +", " ", re.sub(r"(holds|fails) +[0-9.]+", r"\1 #", text))
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a Unix shell")
-@pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda page: page.stem)
-def test_a_page_is_true(page: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_a_page_is_true(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
     needed = NEEDS.get(page.stem)
     if needed and importlib.util.find_spec(needed) is None:
         pytest.skip(f"{needed} is not installed")
     printed = None
-    for kind, text in blocks(page):
-        if kind == "yaml" and (name := re.match(r"# (\w+\.yaml)\n", text)):
-            (tmp_path / name[1]).write_text(text, encoding="utf-8")
+    for block in blocks(page):
+        kind, text = block.language, block.text
+        if block.file:
+            Path(block.file).write_text(text, encoding="utf-8")
         elif kind == "yaml":
             loads(text if "pattern: 1" in text else FRAGMENT + text)
         elif kind == "console":
-            for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.M):
-                said = shell(command, tmp_path)
-                assert matches(shown, said), f"$ {command}\n{said}"
+            for command, shown in commands(text):
+                found, _ = call(command)
+                assert fits(shown, found), f"$ {command}\n{found}"
         elif kind == "text" and printed is not None:
-            assert matches(text, printed), printed
+            assert fits(text, printed), printed
         if kind == "python":
-            done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True)
+            done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             printed = done.stdout
         else:
@@ -92,17 +64,17 @@ def test_a_page_is_true(page: Path, tmp_path: Path) -> None:
 def test_every_block_is_of_a_kind_that_is_checked(page: Path) -> None:
     """And what `sh` blocks and indented lines call is there: tasks of run.py, commands, and files."""
     text = page.read_text(encoding="utf-8")
-    assert {kind for kind, _ in blocks(page)} <= KINDS, "say what the block is"
-    lines = [line for kind, block in blocks(page) if kind == "sh" for line in block.splitlines()]
+    assert {block.language for block in blocks(page)} <= KINDS, "say what the block is"
+    lines = [line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines()]
     lines += re.findall(r"^ {4}(\S.*)$", BLOCK.sub("", text), re.M)
-    commands = re.findall(r"^  ([a-z]+)  ", Path(cli.HELP).read_text().split("Commands:")[1], flags=re.M)
+    known = re.findall(r"^  ([a-z]+)  ", Path(cli.HELP).read_text().split("Commands:")[1], flags=re.M)
     for line in lines:
         words = line.split("#")[0].split()
         for before, word in itertools.pairwise(words):
             if before == "run.py":
                 assert word in tasks.TASKS, line
             elif before == "patterncc" and re.fullmatch("[a-z]+", word):
-                assert word in commands, line
+                assert word in known, line
             elif before == "python" and "/" in word:
                 assert (ROOT / word).exists() or page.name == "CONTRIBUTING.md", line
 
