@@ -20,7 +20,7 @@ from ..kernels.backward_sum import (
     attn_bwd_sum,
 )
 from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
-from . import arrays, binaries, configs, items, tuned
+from . import arrays, binaries, configs, hopper_backward, items, tuned
 from .kept import Launch, only_meanwhile, that_was_all
 from .requests import LOG2_E, MOST_TOGETHER, Requests, arch, in_line, in_units, precision, processors
 
@@ -124,6 +124,10 @@ def _backward(
     dout = dout if dout.stride(-1) == 1 else dout.contiguous()
     log_sum, delta = _prepare(out, lse, dout, dlse)
     heads, device = (layer, head_offset, q.shape[1]), q.device
+    is_open = config is None and not tuned.tried  # else it is a plain kernel that is asked for
+    if is_open and hopper_backward.takes(q, k, v, dout, (dq, dk, dv)):
+        grads = dq, dk, dv
+        return hopper_backward.backward(q, k, v, dout, grads, log_sum, delta, requests, heads, scale, _add_parts)
     of_batch = None if requests.are_packed else 0
     lengths = scale * LOG2_E, requests.q_len, requests.kv_len, requests.q_start, requests.kv_start
     row_strides = 0 if requests.are_packed else log_sum.stride(0), log_sum.stride(1)
@@ -169,19 +173,25 @@ def _backward(
             numbers = *lengths, *strides, *row_strides, *sizes
             launch(attn_bwd_dkdv, grid, given, numbers)
     if work.slots:
-        width = min(BLOCK, SUMMED_KEYS)
-        launch = _sum_launch(device, sums[0].dtype, width, align)
-        numbers = requests.kv_start, requests.kv_start + requests.kv_len, work.slots, *strides[-3:]
-        for some, (slots, *some_sums) in requests.launches(parts, *sums, dim=of_batch):
-            grid = (len(work.columns), BLOCK // width, some.count)
-            given = slots, work.columns, *some_sums
-            launch(attn_bwd_sum, grid, given, numbers)
+        _add_parts(parts, work, sums, requests)
     if sums[0] is not dk:
         dk.copy_(sums[0])
         dv.copy_(sums[1])
     elif not many:
         only_meanwhile(log_sum, delta, parts)
         that_was_all()
+
+
+def _add_parts(parts: torch.Tensor, work: items.Work, sums: list[torch.Tensor], requests: Requests) -> None:
+    """Add what several items have of a column, in order. Packed sequences have no parts."""
+    align, strides = in_units(sums[0].element_size(), list(sums[0].stride()[:3]))
+    width = min(BLOCK, SUMMED_KEYS)
+    launch = _sum_launch(parts.device, sums[0].dtype, width, align)
+    numbers = requests.kv_start, requests.kv_start + requests.kv_len, work.slots, *strides
+    for some, (slots, *some_sums) in requests.launches(parts, *sums, dim=0):
+        grid = (len(work.columns), BLOCK // width, some.count)
+        given = slots, work.columns, *some_sums
+        launch(attn_bwd_sum, grid, given, numbers)
 
 
 def _strides(requests: Requests, *tensors: torch.Tensor) -> list[int]:

@@ -63,10 +63,10 @@ def can(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, re
         return False
     if requests.pages is not None and _run(k.shape[1]) < LEAST_RUN:
         return False
-    return all(_is_boxable(x) for x in (q, k, v)) and all(stride % 8 == 0 for stride in out.stride()[:-1])
+    return all(is_boxable(x) for x in (q, k, v)) and all(stride % 8 == 0 for stride in out.stride()[:-1])
 
 
-def _is_boxable(x: torch.Tensor) -> bool:
+def is_boxable(x: torch.Tensor) -> bool:
     """Whether TMA can read it: rows of 16 bytes, no dimension that repeats itself."""
     dims = zip(x.shape[:-1], x.stride()[:-1], strict=True)
     return x.data_ptr() % 16 == 0 and x.numel() > 0 and all(n == 1 or (s > 0 and s % 8 == 0) for n, s in dims)
@@ -97,13 +97,40 @@ def arguments(
     scale: float,
 ) -> tuple[int, dict[str, Any]]:
     """The programs, and the kernel's arguments by name: tensors, numbers, and `Boxes` where it takes descriptors."""
-    pattern, _, groups = arrays.row_groups(heads, requests.rows, requests.columns, 1, q.device)
     page = 0 if requests.pages is None else k.shape[1]
+    q, k, v = in_boxes(q, requests, False), in_boxes(k, requests, True), in_boxes(v, requests, True)
+    out, lse = (out.transpose(0, 1)[None], lse[None]) if requests.are_packed else (out, lse)
+    programs, named = tiles_of(q, k, v, out, lse, requests, heads, page)
+    more = {
+        "out": out,
+        "lse": lse,
+        "pages": named["groups"] if requests.pages is None else requests.pages,  # not read where there are none
+        "scale": scale * LOG2_E,
+        "s_pages": 0 if requests.pages is None else requests.pages.stride(0),
+        "PAGE": page,
+        "STAGES": STAGES[HEAD_DIM],
+        "CONSUMER_REGISTERS": 232,
+        "PRODUCER_REGISTERS": 40,
+    }
+    return programs, named | more
+
+
+def tiles_of(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    sums: torch.Tensor,
+    requests: Requests,
+    heads: arrays.Heads,
+    page: int,
+) -> tuple[int, dict[str, Any]]:
+    """The programs, and what the kernels of a tile of rows, forward and dQ, are told of it; all tensors are [batch or
+    pages, heads, rows, ...]. `out`: what is written like q; `sums`: a number for each row."""
+    pattern, _, groups = arrays.row_groups(heads, requests.rows, requests.columns, 1, q.device)
     begin, stop = requests.q_start & -ROWS, requests.q_start + requests.q_len
     if requests.are_packed:
         begin, stop = 1 - ROWS, requests.q_len  # where the last of them ends is known to the device alone
-    q, k, v = in_boxes(q, requests, False), in_boxes(k, requests, True), in_boxes(v, requests, True)
-    out, lse = (out.transpose(0, 1)[None], lse[None]) if requests.are_packed else (out, lse)
     tiles = -(-(stop - begin) // (CONSUMERS * ROWS))
     total = tiles * len(groups) * requests.count
     programs = min(total, processors(q.device))
@@ -113,16 +140,12 @@ def arguments(
         "v": Boxes(v, ROWS),
         "k_run": Boxes(k, _run(page)),
         "v_run": Boxes(v, _run(page)),
-        "out": out,
-        "lse": lse,
         "groups": groups,
         "pattern": pattern,
         "columns": groups,  # not read, as all arrays that follow where they are not there
         "q_starts": groups if requests.q_starts is None else requests.q_starts,
         "kv_starts": groups if requests.kv_starts is None else requests.kv_starts,
-        "pages": groups if requests.pages is None else requests.pages,
         "taken": zero(q.device) if total > programs else groups,
-        "scale": scale * LOG2_E,
         "tiles": tiles,
         "total": total,
         "heads": len(groups),
@@ -134,17 +157,12 @@ def arguments(
         "s_ob": out.stride(0) // 8,
         "s_oh": out.stride(1) // 8,
         "s_on": out.stride(2) // 8,
-        "s_lb": lse.stride(0),
-        "s_lh": lse.stride(1),
-        "s_pages": 0 if requests.pages is None else requests.pages.stride(0),
+        "s_lb": 0 if requests.are_packed else sums.stride(0),
+        "s_lh": sums.stride(1),
         "CONSUMERS": CONSUMERS,
-        "PAGE": page,
         "RUN": _run(page),
         "ALIGN": 8,
         "IS_PACKED": requests.are_packed,
-        "STAGES": STAGES[HEAD_DIM],
-        "CONSUMER_REGISTERS": 232,
-        "PRODUCER_REGISTERS": 40,
     }
 
 

@@ -18,20 +18,32 @@ from types import ModuleType
 from typing import Any
 
 COUNTED = {"products": r"HGMMA\.", "loads": "UTMALDG", "registers set": "USETMAXREG", "wide stores": r"STG\.E\.128"}
+SPILL = re.compile(r"\b(?:STL|LDL)\b")
 LAYERS = ("kernels", "kernels.hopper")
 
 
-def constants(block: int, head_dim: int, changed: dict[str, Any]) -> dict[str, Any]:
+FILES = {"forward": "attn_fwd_hopper", "backward_dq": "attn_bwd_dq_hopper", "backward_dkdv": "attn_bwd_dkdv_hopper"}
+FLOATS, INTEGERS = ("lse", "log_sum", "delta", "parts"), ("groups", "pattern", "columns", "rows", "items", "members")
+INTEGERS += ("q_starts", "kv_starts", "pages", "taken")
+
+
+def constants(file: str, block: int, head_dim: int, changed: dict[str, Any]) -> dict[str, Any]:
     """The kernel's constants, as the launcher gives them, but for `changed`."""
     page = changed.get("PAGE", 0)
-    usual = {"CONSUMERS": 2, "PAGE": 0, "RUN": min(block, page & -page or 64, 64), "ALIGN": 8, "IS_PACKED": bool(page)}
-    usual |= {"STAGES": {64: 8, 128: 6}[head_dim]}
+    usual = {"ALIGN": 8, "IS_PACKED": bool(page)}
+    if file == "backward_dkdv":
+        usual |= {"HAS_NEAR": True, "HAS_STRIDES": True, "STAGES": {64: 8, 128: 4}[head_dim]}
+        consumer, producer = {64: (208, 88), 128: (240, 24)}[head_dim]
+        return usual | {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer} | changed
     usual |= {"CONSUMER_REGISTERS": 232, "PRODUCER_REGISTERS": 40}
-    return usual | changed
+    usual |= {"CONSUMERS": 2, "RUN": min(block, page & -page or 64, 64)}
+    if file == "backward_dq":
+        return usual | {"STAGES": {64: 8, 128: 5}[head_dim]} | changed
+    return usual | {"PAGE": 0, "STAGES": {64: 8, 128: 6}[head_dim]} | changed
 
 
-def compile_forward(folder: Path, dtype: str, changed: dict[str, Any]) -> Any:
-    """The forward kernel of the package in `folder`."""
+def compile_kernel(folder: Path, file: str, dtype: str, changed: dict[str, Any], sums: str = "") -> Any:
+    """The kernel in this file of the package in `folder`; `sums`: the type of dk and dv where it is another."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.experimental.gluon import language as gl
@@ -40,14 +52,17 @@ def compile_forward(folder: Path, dtype: str, changed: dict[str, Any]) -> Any:
     for name in ("package", *(f"package.{layer}" for layer in LAYERS)):
         module = sys.modules[name] = ModuleType(name)
         module.__path__ = [str(folder / name.replace(".", "/").removeprefix("package").strip("/"))]
-    kernels = vars(importlib.import_module("package.kernels.hopper.forward"))
+    kernels = vars(importlib.import_module(f"package.kernels.hopper.{file}"))
     tiles = importlib.import_module("package.kernels.tiles")
-    kernel = next(x for name, x in kernels.items() if name.startswith("attn_fwd_hopper"))
-    known = constants(tiles.BLOCK.value, tiles.HEAD_DIM.value, changed)
+    kernel = next(x for name, x in kernels.items() if name.startswith(FILES[file]))
+    known = constants(file, tiles.BLOCK.value, tiles.HEAD_DIM.value, changed)
     layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
-    boxes = dict.fromkeys(("q", "k", "v"), 64) | dict.fromkeys(("k_run", "v_run"), known["RUN"])
-    pointers = {"out": dtype, "lse": "fp32"}
-    pointers |= dict.fromkeys(("groups", "pattern", "columns", "q_starts", "kv_starts", "pages", "taken"), "i32")
+    line = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=1)
+    run = known.get("RUN", min(tiles.BLOCK.value, 64))
+    boxes = dict.fromkeys(("q", "k", "v", "dout"), 64)
+    boxes |= dict.fromkeys(("k_run", "v_run", "q_run", "dout_run"), run)
+    pointers = dict.fromkeys(("out", "dq"), dtype) | dict.fromkeys(("dk", "dv"), sums or dtype)
+    pointers |= dict.fromkeys(FLOATS, "fp32") | dict.fromkeys(INTEGERS, "i32")
     signature: dict[str, str] = {}
     aligned: dict[tuple[int], list[list[Any]]] = {}
     for place, parameter in enumerate(kernel.params):
@@ -56,6 +71,8 @@ def compile_forward(folder: Path, dtype: str, changed: dict[str, Any]) -> Any:
             signature[name] = "constexpr"
         elif name in boxes:
             signature[name] = f"tensordesc<{dtype}[1, 1, {boxes[name]}, 64],{layout!r}>"
+        elif name in ("log_sums", "deltas"):
+            signature[name] = f"tensordesc<fp32[64],{line!r}>"
         elif name in pointers:
             signature[name] = f"*{pointers[name]}"
             aligned[(place,)] = [["tt.divisibility", 16]]
@@ -86,12 +103,18 @@ def report(binary: Any) -> dict[str, Any]:
         "triton": triton.__version__,
         "shared": binary.metadata.shared,
         "stack": int(re.findall(r"STACK:(\d+)", usage)[0]),
-        "spills": sum("STL" in line or "LDL" in line for line in lines),
+        "spills": {role: len(SPILL.findall(part)) for role, part in parts_of(text)},
         "spills in the far loop": spills_in_loop(text),
         "warnings": re.findall(r"\(C75\d\d\)[^\n]*", said),
         "instructions": len(lines),
         **{name: len(re.findall(expression, text)) for name, expression in COUNTED.items()},
     }
+
+
+def parts_of(text: str) -> list[tuple[str, str]]:
+    """The instructions of each partition, which begins where it sets its registers, and what it does."""
+    parts = [part for part in re.split("USETMAXREG", text) if "HGMMA" in part or "UTMALDG" in part]
+    return [("consumer" if "HGMMA" in part else "producer", part) for part in parts]
 
 
 def spills_in_loop(text: str) -> int:
@@ -109,5 +132,5 @@ def spills_in_loop(text: str) -> int:
 
 if __name__ == "__main__":
     path, options = Path(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
-    kind = options.pop("dtype", "bf16")
-    print(json.dumps(report(compile_forward(path, kind, options))))
+    file, kind, sums = options.pop("file", "forward"), options.pop("dtype", "bf16"), options.pop("sums", "")
+    print(json.dumps(report(compile_kernel(path, file, kind, options, sums))))

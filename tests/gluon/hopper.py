@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
 from . import emulate
-from .values import BFLOAT16, FLOAT16
+from .values import BFLOAT16, FLOAT16, FLOAT32
 
 KINDS = {torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
+
+
+FILES = {"attn_fwd_hopper": "forward", "attn_bwd_dq_hopper": "backward_dq", "attn_bwd_dkdv_hopper": "backward_dkdv"}
 
 
 def kernel_of(
@@ -25,6 +30,7 @@ def kernel_of(
 ) -> Any:
     """The kernel beside a package's launcher, on the emulated language of this version of Triton. `changed`: a module,
     a piece of its text and what takes its place."""
+    file = FILES[name]
     folder = Path(launcher.__file__ or "").parents[1]
     if changed is not None:
         module, old, new = changed
@@ -34,7 +40,8 @@ def kernel_of(
         assert text.count(old), f"{module} has no longer what is to be changed"
         (copy / f"kernels/hopper/{module}.py").write_text(text.replace(old, new))
         folder = copy
-    kernels = vars(emulate.load(folder, "kernels.hopper.forward", version=version).kernels.hopper.forward)
+    package = emulate.load(folder, f"kernels.hopper.{file}", version=version)
+    kernels = vars(getattr(package.kernels.hopper, file))
     return next(x for known, x in kernels.items() if known == name or known.startswith(f"{name}_"))
 
 
@@ -66,9 +73,59 @@ def forward(
     emulate.launch(kernel, (programs,), taken, seed)
 
 
+def backward(
+    kernels: tuple[Any, Any],
+    launcher: ModuleType,
+    inputs: Sequence[torch.Tensor],
+    grads: Sequence[torch.Tensor],
+    sums: tuple[torch.Tensor, torch.Tensor],
+    requests: Any,
+    *,
+    programs: int = 3,
+    seed: int = 0,
+    layer: int = 0,
+    scale: float | None = None,
+    head_offset: int = 0,
+    **changed: Any,
+) -> int:
+    """Fill `grads`, dq, dk and dv like `inputs` (q, k, v and dout), with the kernels for dQ and for dK and dV; how many
+    launches there were. `sums`: what each row's weights need of its LSE, and delta."""
+    scale = launcher.HEAD_DIM**-0.5 if scale is None else scale
+    launches = []
+
+    def run(kernel: Any) -> Any:
+        def launch(most: int, given: dict[str, Any]) -> None:
+            launches.append(kernel)
+            given["taken"] = torch.zeros(1, dtype=torch.int32)
+            own = {name: x for name, x in changed.items() if name in given}
+            taken = {name: _emulated(x, launcher.hopper) for name, x in (given | own).items()}
+            for name in {"dk", "dv"} & set(given):
+                is_sum = all(given[name] is not grad for grad in grads)
+                taken[name] = emulate.pointer(_flat(given[name])[0], FLOAT32 if is_sum else BFLOAT16)
+            emulate.launch(kernel, (min(programs, given["total"]),), taken, seed)
+
+        return launch
+
+    dq, dkdv = kernels
+    with mock.patch.object(launcher, "launch_dq", run(dq)), mock.patch.object(launcher, "launch_dkdv", run(dkdv)):
+        heads = layer, head_offset, inputs[0].shape[1]
+        launcher.backward(*inputs, tuple(grads), *sums, requests, heads, scale, add_parts)
+    return len(launches)
+
+
+def add_parts(parts: torch.Tensor, work: Any, sums: list[torch.Tensor], requests: Any) -> None:
+    """Add what several items have of a column, as `backward_sum.py` does."""
+    block = parts.shape[3]
+    for kv, j, first, count in work.columns.tolist():
+        rows = slice(j * block - requests.kv_start, min((j + 1) * block - requests.kv_start, requests.kv_len))
+        for n, out in enumerate(sums):
+            out[:, kv, rows] = parts[:, first : first + count, n].sum(1)[:, : rows.stop - rows.start]
+
+
 def _emulated(x: Any, launcher: ModuleType) -> Any:
     if isinstance(x, launcher.Boxes):
-        return emulate.boxes(x.tensor.numpy(), (1, 1, x.rows, launcher.CHUNK))
+        box = (x.rows,) if x.tensor.dim() == 1 else (1, 1, x.rows, launcher.CHUNK)
+        return emulate.boxes(x.tensor.numpy(), box, FLOAT32 if x.tensor.dim() == 1 else BFLOAT16)
     if isinstance(x, torch.Tensor):
         return emulate.pointer(*_flat(x))
     return x

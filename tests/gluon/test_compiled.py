@@ -41,7 +41,7 @@ def compiled(text: str, options: dict[str, Any], triton: str) -> dict[str, Any]:
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [triton, root, environment["PYTHONPATH"]]))
     command = [sys.executable, "-W", "ignore", "-m", "tests.gluon.compiled", str(folder), json.dumps(options)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-9000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -23,5 +23,8 @@ WIDE = "heads: 4\nkv_heads: 2\nhead_dim: 128\nblock: 64\n"
 FAMILIES = {
     "gpu_wide": WIDE + "shards: [{heads: all, local: 2, stride: 4, offset: h}]",
     "gpu_fine": WIDE.replace("64", "16") + "shards: [{heads: all, local: 3, sink: 1, stride: 5, offset: g}]",
+    "gpu_exact": WIDE + "shards: [{heads: 0, dense: true}, {heads: rest, local: 100 tokens, sink: 9 tokens}]",
+    "gpu_wide_both_ways": WIDE.replace("128", "64") + "causal: false\n"
+    "shards: [{heads: all, local: {before: 2, after: 3}, stride: 4, offset: h}]",
 }
 PATTERNS = KINDS | ODD | LONG | FAMILIES

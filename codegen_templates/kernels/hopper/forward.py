@@ -7,18 +7,13 @@ tile before along, and then that tile's output is stored.
 """
 
 from ..tiles import HEAD_DIM
+from .box import told
 from .masks import look
 from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
 from .produce import CHUNK, CHUNKS, produce
 from .steps import FLOOR, finish, meet, start, step, take
 from .store import store_rows
 from .tiles import ROWS, after, slots_of
-
-
-@gluon.jit
-def told(box, n: gl.constexpr):
-    """One of the numbers that the producer left, once its barrier has turned."""
-    return gl.max(box.index(n).load(gl.BlockedLayout([1], [32], [4], [0])), 0)
 
 
 @gluon.jit
@@ -210,8 +205,8 @@ def attn_fwd_hopper(
                    ALIGN, IS_PACKED, STAGES)),
         (consume, (1, out, lse, scale, ends, pattern, columns, strides, qview, ring, bars, box, CONSUMERS,
                    ALIGN, IS_PACKED, STAGES)),
-        (produce, (q, (k, v, k_run, v_run), (kbuf, vbuf, kruns, vruns), vrows, qbuf, full, empty, bars, box, taken,
-                   tiles, total, heads, groups, starts, ends, pattern, columns, pages, s_pages, CONSUMERS, PAGE, RUN,
-                   IS_PACKED, STAGES)),
+        (produce, ((q,), (k, v, k_run, v_run), (kbuf, vbuf, kruns, vruns), vrows, (qbuf,), full, empty, bars, box,
+                   taken, tiles, total, heads, groups, starts, ends, pattern, columns, pages, s_pages, CONSUMERS, PAGE,
+                   RUN, IS_PACKED, STAGES)),
     ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     # fmt: on

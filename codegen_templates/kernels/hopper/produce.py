@@ -1,7 +1,9 @@
-"""The producer of the Hopper forward: one warp that hands out tiles and loads queries, keys and values by TMA."""
+"""The producer of the Hopper forward and of dQ: one warp that hands out tiles and loads their rows, keys and values by
+TMA."""
 
 from ..index_map import column, keeps
 from ..tiles import BLOCK, BLOCK_BITS, HEAD_DIM, IS_CAUSAL
+from .box import ONE_WARP, write
 from .names import arrive, barrier, expect, fence_async_shared, gl, gluon, load_box, wait
 from .tiles import NOTHING, ROWS, after, slots_of, tile_place
 
@@ -19,11 +21,6 @@ def next_tile(r, total, taken):
         if total > gl.num_programs(0):
             tile = gl.num_programs(0) + gl.atomic_add(taken, 1)
     return tile
-
-
-@gluon.jit
-def write(box, n: gl.constexpr, number):
-    box.index(n).store(gl.full([1], number, gl.int32, gl.BlockedLayout([1], [32], [1], [0])))
 
 
 @gluon.jit
@@ -71,7 +68,7 @@ def is_run_kept(i_slot, u, n_slots, rule, span, CONSUMERS: gl.constexpr, RUN: gl
     t_base, q_start, q_stop, _kv_start, kv_stop = span
     t_first = gl.maximum(t_base, q_start)
     t_last = gl.minimum(t_base + CONSUMERS * ROWS, q_stop) - 1
-    o_u = gl.arange(0, RUN, gl.BlockedLayout([1], [32], [1], [0]))
+    o_u = gl.arange(0, RUN, ONE_WARP)
     j = u >> BLOCK_BITS
     some = keeps(i_slot, t_first >> BLOCK_BITS, t_last >> BLOCK_BITS, j, t_first, t_last, u + o_u, rule)
     if len(some.shape) > 0:
@@ -130,20 +127,23 @@ def rows_behind(n, n_slots, places, kv_stop):
 
 
 @gluon.jit
-def clear_values(vrows, place, low, high, dtype: gl.constexpr):
-    """Write zeros over these rows of a slot's values: a weight of 0 does not undo what is no number."""
+def clear_rows(slot_rows, place, low, high, dtype: gl.constexpr):
+    """Write zeros over these rows of a slot, of what weights are multiplied with: a weight of 0 does not undo what is
+    no number."""
     for row in range(low, high):
         for c in gl.static_range(CHUNKS):
             zero = gl.zeros([CHUNK], dtype, gl.BlockedLayout([2], [32], [1], [0]))
-            vrows.index((place * CHUNKS + c) * ROWS + row).store(zero)
+            slot_rows.index((place * CHUNKS + c) * ROWS + row).store(zero)
     fence_async_shared()
     barrier()
 
 
 @gluon.jit
-def produce(q_desc, descriptors, buffers, vrows, qbuf, full, empty, q_bars, box, taken, tiles, total, heads, groups,
-            starts, ends, pattern, columns, pages, s_pages, CONSUMERS: gl.constexpr, PAGE: gl.constexpr,
+def produce(inputs, descriptors, buffers, slot_rows, rooms, full, empty, q_bars, box, taken, tiles, total, heads,
+            groups, starts, ends, pattern, columns, pages, s_pages, CONSUMERS: gl.constexpr, PAGE: gl.constexpr,
             RUN: gl.constexpr, IS_PACKED: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+    """`inputs`: descriptors of what a tile has of its rows, the queries and whatever else, copied to `rooms`.
+    `slot_rows`: what the weights of a slot are multiplied with, row by row."""
     q_full, q_empty = q_bars
     place, phase = 0, 0
     turn, tails = 0, 0  # tiles told so far, slots with rows behind the last key
@@ -173,7 +173,7 @@ def produce(q_desc, descriptors, buffers, vrows, qbuf, full, empty, q_bars, box,
                           request, own, CONSUMERS, PAGE, RUN)  # fmt: skip
                 if IS_PACKED and low < high:
                     wait(full.index(STAGES), tails & 1)
-                    clear_values(vrows, place, low, high, qbuf.dtype)
+                    clear_rows(slot_rows, place, low, high, slot_rows.dtype)
                     arrive(full.index(place), count=1)
                     tails += 1
                 place, phase = after(place, phase, STAGES)
@@ -181,11 +181,12 @@ def produce(q_desc, descriptors, buffers, vrows, qbuf, full, empty, q_bars, box,
                     wait(q_empty, (turn & 1) ^ 1)
                     row = first[0] + t_base - q_from
                     tell(box, which, row, span, IS_PACKED)
-                    expect(q_full, CONSUMERS * ROWS * HEAD_DIM * 2)
-                    for w in gl.static_range(CONSUMERS):
-                        for c in gl.static_range(CHUNKS):
-                            load_box(q_desc, [i_request, i_head, row + w * ROWS, c * CHUNK], q_full,
-                                     qbuf.index(w * CHUNKS + c))  # fmt: skip
+                    expect(q_full, len(inputs) * CONSUMERS * ROWS * HEAD_DIM * 2)
+                    for x in gl.static_range(len(inputs)):
+                        for w in gl.static_range(CONSUMERS):
+                            for c in gl.static_range(CHUNKS):
+                                load_box(inputs[x], [i_request, i_head, row + w * ROWS, c * CHUNK], q_full,
+                                         rooms[x].index(w * CHUNKS + c))  # fmt: skip
                     turn += 1
         r += 1
         tile = next_tile(r, total, taken)

@@ -1,4 +1,4 @@
-"""Output and log-sum-exp of 64 rows, from the registers of a warpgroup to memory."""
+"""From the registers of a warpgroup to memory: 64 rows of 16-bit numbers, 16 bytes at a time."""
 
 from ..tiles import HEAD_DIM, LN_2
 from .names import gl, gluon
@@ -8,27 +8,38 @@ from .tiles import ROWS
 # [rows, columns] of 64 x HEAD_DIM: what a register, a lane and a warp of the output's layout add to a place. Four lanes
 # share a row and hold two neighbours each; in two exchanges between them, each comes to hold eight: 16 bytes.
 _REST = [[0, 1 << n] for n in range(5, HEAD_DIM.value.bit_length() - 1)]
-HALF = gl.constexpr([[0, 1], [0, 2], [8, 0], [0, 16], *_REST])
-WIDE = gl.constexpr([[0, 1], [0, 2], [0, 4], [8, 0], *_REST])
-HALF_LANES = gl.constexpr([[0, 8], [0, 4], [1, 0], [2, 0], [4, 0]])
-WIDE_LANES = gl.constexpr([[0, 8], [0, 16], [1, 0], [2, 0], [4, 0]])
-WARPS = gl.constexpr([[16, 0], [32, 0]])
+_WARPS = [[16, 0], [32, 0]]
+_SHAPE = [64, HEAD_DIM.value]
+HALF = gl.constexpr(
+    gl.DistributedLinearLayout(
+        [[0, 1], [0, 2], [8, 0], [0, 16], *_REST], [[0, 8], [0, 4], [1, 0], [2, 0], [4, 0]], _WARPS, [], _SHAPE
+    )
+)
+WIDE = gl.constexpr(
+    gl.DistributedLinearLayout(
+        [[0, 1], [0, 2], [0, 4], [8, 0], *_REST], [[0, 8], [0, 16], [1, 0], [2, 0], [4, 0]], _WARPS, [], _SHAPE
+    )
+)
+
+
+@gluon.jit
+def store_wide(b_x, p, o_row, m_row):
+    """Store rows of `b_x` [64, HEAD_DIM] where m_row says so, o_row behind p. Both [64], in SliceLayout(1, WIDE)."""
+    # the cast keeps the two exchanges apart: as one they would go through shared memory
+    b_bits = gl.convert_layout(b_x.to(p.dtype.element_ty), HALF).to(gl.int16, bitcast=True)
+    b_out = gl.convert_layout(b_bits, WIDE).to(p.dtype.element_ty, bitcast=True)
+    o_d = gl.expand_dims(gl.arange(0, HEAD_DIM, gl.SliceLayout(0, WIDE)), 0)
+    gl.store(p + (gl.expand_dims(o_row, 1) + o_d), b_out, mask=gl.expand_dims(m_row, 1))
 
 
 @gluon.jit
 def store_rows(b_o, b_max, b_sum, out, lse, s_on, row_from, row_to, late, s_layout: gl.constexpr,
                o_layout: gl.constexpr):  # fmt: skip
-    """Store the rows from row_from to row_to - 1: `out` and `lse` point to row 0. `late` is 0, known
+    """Store output and LSE of the rows from row_from to row_to - 1: `out` and `lse` point to row 0. `late` is 0, known
     only now."""
-    half: gl.constexpr = gl.DistributedLinearLayout(HALF, HALF_LANES, WARPS, [], [64, HEAD_DIM])
-    wide: gl.constexpr = gl.DistributedLinearLayout(WIDE, WIDE_LANES, WARPS, [], [64, HEAD_DIM])
     b_o = b_o * by_rows(1.0 / gl.where(b_sum == 0.0, 1.0, b_sum), o_layout)
-    # the cast keeps the two exchanges apart: as one they would go through shared memory
-    b_bits = gl.convert_layout(b_o.to(out.dtype.element_ty), half).to(gl.int16, bitcast=True)
-    b_out = gl.convert_layout(b_bits, wide).to(out.dtype.element_ty, bitcast=True)
-    o_m = gl.expand_dims(gl.arange(0, ROWS, gl.SliceLayout(1, wide)), 1) + late
-    o_d = gl.expand_dims(gl.arange(0, HEAD_DIM, gl.SliceLayout(0, wide)), 0)
-    gl.store(out + (o_m * s_on + o_d), b_out, mask=(o_m >= row_from) & (o_m < row_to))
+    o_m = gl.arange(0, ROWS, gl.SliceLayout(1, WIDE)) + late
+    store_wide(b_o, out, o_m * s_on, (o_m >= row_from) & (o_m < row_to))
     o_m = gl.arange(0, ROWS, gl.SliceLayout(1, s_layout)) + late
     # -inf where nothing was kept: the logarithm of 0
     gl.store(lse + o_m, (b_max + gl.log2(b_sum)) * LN_2, mask=(o_m >= row_from) & (o_m < row_to))

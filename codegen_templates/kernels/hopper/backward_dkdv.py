@@ -1,0 +1,220 @@
+"""Block-sparse attention, backward, for Hopper: dK and dV over the rows of a column.
+
+A program takes items of the table that `items.py` makes, the longest first. A producer warp loads an item's 128 keys
+and values, which stay, and the rows that read them in slots of 64; each of two consumers has 64 of the keys, multiplies
+them with every slot whose rows keep some, and stores their sums: in dk and dv, or as a part of them that
+`backward_sum.py` adds in a fixed order. So results repeat bit for bit.
+"""
+
+from ..tiles import BLOCK, HEAD_DIM, LN_2
+from .backward_steps import add_rows
+from .box import told
+from .load_items import BOX
+from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
+from .produce import CHUNK, CHUNKS
+from .produce_items import produce_items
+from .row_masks import PIECE, WORDS
+from .store import WIDE, store_wide
+from .tiles import ROWS, after
+
+
+@gluon.jit
+def store_float(b_x, p, o_row, o_layout: gl.constexpr, IS_MORE: gl.constexpr):
+    """Store rows of `b_x` [64, HEAD_DIM] as float32, or add them to what is there, o_row behind p where that is not
+    below 0. [64], in SliceLayout(1, o_layout)"""
+    o_row = gl.expand_dims(o_row, 1)
+    o_d = gl.expand_dims(gl.arange(0, HEAD_DIM, gl.SliceLayout(0, o_layout)), 0)
+    p += o_row + o_d
+    m = (o_row >= 0) & (o_d >= 0)
+    if IS_MORE:
+        b_x += gl.load(p, mask=m, other=0.0)
+    gl.store(p, b_x, mask=m)
+
+
+@gluon.jit
+def store_sum(b_x, out, parts, to_out, to_parts, has_parts, o_layout: gl.constexpr, ALIGN: gl.constexpr,
+              IS_MORE: gl.constexpr):  # fmt: skip
+    """Store the sums of a consumer's keys where each belongs: in `out`, or in the slot of `parts` that is its own."""
+    rows: gl.constexpr = gl.SliceLayout(1, o_layout)
+    if out.dtype.element_ty == gl.float32:
+        store_float(b_x, out, to_out.load(rows) * ALIGN, o_layout, IS_MORE)
+    else:
+        o_wide = to_out.load(gl.SliceLayout(1, WIDE)) * ALIGN
+        store_wide(b_x, out, o_wide, o_wide >= 0)
+    if has_parts != 0:
+        store_float(b_x, parts, to_parts.load(rows) * HEAD_DIM, o_layout, False)
+
+
+@gluon.jit
+def consume_rows(W: gl.constexpr, dk, dv, parts, pattern, rows, scale, kview, vview, ring, lines, told_rows, kv_bars,
+                 boxes, ALIGN: gl.constexpr, IS_MORE: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+    """The keys 64 W .. 64 W + 63 of every item that this program takes."""
+    _qview, _gview, full, empty = ring
+    kv_full, kv_empty = kv_bars
+    words, times = told_rows
+    box, keys, to_out, to_parts = boxes
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
+    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
+    k = kview.index(W)
+    v = vview.index(W)
+    place, phase = 0, 0  # in the ring
+    r = 0
+    wait(kv_full, 0)
+    while told(box, (r & 1) * BOX) > 0:
+        n_edge = told(box, (r & 1) * BOX + 1)
+        n_far = told(box, (r & 1) * BOX + 2)
+        item = (words, times, keys.index((r & 1) * 2 + W), pattern, rows)
+        b_dk = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)
+        b_dv = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)
+        arrive(kv_empty, count=1, pred=n_edge + n_far == 0)
+
+        # edge slots: what is kept has been told
+        for n in range(n_edge):
+            wait(full.index(place), phase)
+            kept = told(words, place * WORDS + W)
+            more = n + 1 < n_edge + n_far
+            if kept == 0:
+                arrive(kv_empty, count=1, pred=n + 1 == n_edge + n_far)
+                arrive(empty.index(place), count=1)
+                place, phase = after(place, phase, STAGES)
+            else:
+                b_dk, b_dv, place, phase = add_rows(
+                    k, v, b_dk, b_dv, ring, lines, place, phase, more, n + 1 == n_edge + n_far, kv_empty, kept, item,
+                    scale, s_layout, o_layout, STAGES, False
+                )  # fmt: skip
+
+        # far slots: every row keeps every key
+        wait(full.index(place), phase, pred=n_far > 0)
+        for n in range(n_far):
+            b_dk, b_dv, place, phase = add_rows(
+                k, v, b_dk, b_dv, ring, lines, place, phase, n + 1 < n_far, n + 1 == n_far, kv_empty, 0, item, scale,
+                s_layout, o_layout, STAGES, True
+            )  # fmt: skip
+
+        mine = (r & 1) * 2 + W
+        has_parts = told(box, (r & 1) * BOX + 3 + W)
+        store_sum(b_dv, dv, parts + BLOCK * HEAD_DIM, to_out.index(mine), to_parts.index(mine), has_parts, o_layout,
+                  ALIGN, IS_MORE)  # fmt: skip
+        store_sum(b_dk * (scale * LN_2), dk, parts, to_out.index(mine), to_parts.index(mine), has_parts, o_layout,
+                  ALIGN, IS_MORE)  # fmt: skip
+        r += 1
+        wait(kv_full, r & 1)
+
+
+# fmt: off
+DKDV_INTS = [
+    "total", "count", "q_start", "q_stop", "kv_start", "kv_stop", "s_lb", "s_lh", "s_db", "s_dh", "s_dn", "s_items",
+    "s_members", "slots",
+]
+# fmt: on
+
+
+@gluon.jit(do_not_specialize=DKDV_INTS)
+def attn_bwd_dkdv_hopper(
+    q,  # descriptor of [batch, heads, q_len, HEAD_DIM] in boxes of 64 rows and 64 columns; when packed, batch is 1
+    dout,
+    q_run,  # in boxes of as many rows as are neighbours in any case
+    dout_run,
+    k,  # the same of [batch, kv_heads, kv_len, HEAD_DIM]
+    v,
+    k_run,
+    v_run,
+    log_sums,  # descriptors of all numbers of log_sum and delta, in boxes of 64
+    deltas,
+    log_sum,
+    delta,
+    dk,  # [batch, kv_heads, kv_len, HEAD_DIM]; float32 when a later launch adds to it
+    dv,  # with the strides of dk
+    parts,  # [batch, slots, 2, BLOCK, HEAD_DIM] float32
+    items,  # [.., s_items], and the members they name [.., s_members]: see `items.py`
+    members,
+    pattern,  # what row_map reads
+    rows,
+    q_starts,  # [batch + 1] where a packed request's queries begin
+    kv_starts,
+    taken,  # [1] zero: items that programs took after their first
+    scale,  # times log2(e)
+    total,  # items of all requests
+    count,  # requests
+    q_start,  # the position of the first query; not read when packed, nor are the next three
+    q_stop,
+    kv_start,
+    kv_stop,
+    s_lb,  # strides of log_sum and delta
+    s_lh,
+    s_db: gl.int64,  # strides of dk, in units of ALIGN numbers
+    s_dh: gl.int64,
+    s_dn,
+    s_items,
+    s_members,
+    slots,
+    HAS_NEAR: gl.constexpr,
+    HAS_STRIDES: gl.constexpr,
+    ALIGN: gl.constexpr,
+    IS_PACKED: gl.constexpr,
+    STAGES: gl.constexpr,
+    CONSUMER_REGISTERS: gl.constexpr,
+    PRODUCER_REGISTERS: gl.constexpr,
+):
+    gl.static_assert(STAGES >= 2)  # else a consumer waits for a slot before it frees one
+    dtype: gl.constexpr = q.dtype
+    boxed: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=4)
+    flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
+    line: gl.constexpr = gl.NVMMASharedLayout(0, 32, rank=1)
+    plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    RUNS: gl.constexpr = ROWS // PIECE
+    kbuf = gl.allocate_shared_memory(dtype, [2 * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    vbuf = gl.allocate_shared_memory(dtype, [2 * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    qbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    gbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    lbuf = gl.allocate_shared_memory(gl.float32, [STAGES, ROWS], line)
+    dbuf = gl.allocate_shared_memory(gl.float32, [STAGES, ROWS], line)
+    kruns = reinterpret(kbuf, dtype, [2 * CHUNKS * RUNS, 1, 1, PIECE, CHUNK], boxed)
+    vruns = reinterpret(vbuf, dtype, [2 * CHUNKS * RUNS, 1, 1, PIECE, CHUNK], boxed)
+    qruns = reinterpret(qbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, PIECE, CHUNK], boxed)
+    gruns = reinterpret(gbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, PIECE, CHUNK], boxed)
+    kview = reinterpret(kbuf, dtype, [2, ROWS, HEAD_DIM], flat)
+    vview = reinterpret(vbuf, dtype, [2, ROWS, HEAD_DIM], flat)
+    qview = reinterpret(qbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
+    gview = reinterpret(gbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
+    qrows = reinterpret(qbuf, dtype, [STAGES * CHUNKS * ROWS, CHUNK], plain)
+    grows = reinterpret(gbuf, dtype, [STAGES * CHUNKS * ROWS, CHUNK], plain)
+    times = gl.allocate_shared_memory(gl.int32, [STAGES, ROWS], plain)
+    words = gl.allocate_shared_memory(gl.int32, [STAGES * WORDS, 1], plain)
+    box = gl.allocate_shared_memory(gl.int32, [2 * BOX, 1], plain)
+    keys = gl.allocate_shared_memory(gl.int32, [4, ROWS], plain)
+    to_out = gl.allocate_shared_memory(gl.int64, [4, ROWS], plain)
+    to_parts = gl.allocate_shared_memory(gl.int64, [4, ROWS], plain)
+    full = gl.allocate_shared_memory(gl.int64, [STAGES + 1, 1], BARRIER)  # the last one: of the producer's own
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
+    kv_both = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
+    kv_full = kv_both.index(0)
+    kv_empty = kv_both.index(1)
+    init_barrier(full.index(STAGES), count=1)
+    for i in gl.static_range(STAGES):
+        init_barrier(full.index(i), count=1)
+        init_barrier(empty.index(i), count=2)
+    init_barrier(kv_full, count=1)
+    init_barrier(kv_empty, count=2)
+    fence_async_shared()
+    barrier()
+
+    keys_of = (k, v, k_run, v_run, kbuf, vbuf, kruns, vruns)
+    rows_of = (q, dout, q_run, dout_run, log_sums, deltas, log_sum, delta, qbuf, gbuf, qruns, gruns, lbuf, dbuf)
+    ring = (qview, gview, full, empty)
+    told_rows = (words, times)
+    bars = (kv_full, kv_empty)
+    boxes = (box, keys, to_out, to_parts)
+    IS_MORE: gl.constexpr = not HAS_NEAR
+    # fmt: off
+    gl.warp_specialize([
+        (consume_rows, (0, dk, dv, parts, pattern, rows, scale, kview, vview, ring, (lbuf, dbuf), told_rows, bars,
+                        boxes, ALIGN, IS_MORE, STAGES)),
+        (consume_rows, (1, dk, dv, parts, pattern, rows, scale, kview, vview, ring, (lbuf, dbuf), told_rows, bars,
+                        boxes, ALIGN, IS_MORE, STAGES)),
+        (produce_items, (keys_of, rows_of, (qrows, grows), told_rows, bars, boxes, full, empty, taken, total, count,
+                         (items, members, pattern, rows), (q_starts, kv_starts), (q_start, q_stop, kv_start, kv_stop),
+                         (s_lb, s_lh), (s_items, s_members), (s_db, s_dh, s_dn, slots), HAS_NEAR, HAS_STRIDES,
+                         IS_PACKED, STAGES)),
+    ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
+    # fmt: on

@@ -1,0 +1,221 @@
+"""Block-sparse attention, backward, for Hopper: dQ over the columns of a row, in the tiles of the Hopper forward.
+
+The producer is the forward's; it loads the gradient of the output beside the queries. While a consumer works out the
+gradients of one slot's scores, those of the slot before meet its keys.
+"""
+
+from ..tiles import HEAD_DIM, LN_2
+from .backward_steps import step_dq
+from .box import told
+from .masks import look
+from .names import (
+    BARRIER,
+    arrive,
+    barrier,
+    fence_async_shared,
+    gl,
+    gluon,
+    init_barrier,
+    reinterpret,
+    wait,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+from .produce import CHUNK, CHUNKS, produce
+from .store import WIDE, store_wide
+from .tiles import ROWS, after, slots_of
+
+
+@gluon.jit
+def where_told(box, ends, IS_PACKED: gl.constexpr):
+    """Where the tile lies that the producer told of: request, head, place in the pattern; its first row; `span`."""
+    _t_begin, q_start, q_stop, kv_start, kv_stop = ends
+    i_batch = told(box, 1)
+    if IS_PACKED:
+        i_batch = i_batch * 0
+        q_start = told(box, 6)
+        q_stop = told(box, 7)
+        kv_stop = q_stop
+    span = (told(box, 4), q_start, q_stop, kv_start, kv_stop)
+    return i_batch, told(box, 2), told(box, 3), told(box, 5), span
+
+
+@gluon.jit
+def consume_columns(W: gl.constexpr, dq, log_sum, delta, scale, ends, pattern, columns, strides, qview, gview, ring,
+                    q_bars, box, CONSUMERS: gl.constexpr, ALIGN: gl.constexpr, IS_PACKED: gl.constexpr,
+                    STAGES: gl.constexpr):  # fmt: skip
+    """The rows 64 W .. 64 W + 63 of every tile that this program takes."""
+    s_ob, s_oh, s_on, s_lb, s_lh = strides
+    kview, _vview, full, empty = ring
+    q_full, q_empty = q_bars
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
+    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
+    q = qview.index(W)
+    dout = gview.index(W)
+    place, phase = 0, 0  # in the ring
+    r = 0
+    wait(q_full, 0)
+    while told(box, 0) > 0:
+        i_batch, i_head, i_class, i_row, span = where_told(box, ends, IS_PACKED)
+        t_base, q_start, q_stop, _kv_start, _kv_stop = span
+        n_slots, places, rule, n_all, far = slots_of(pattern + i_class, columns, span, CONSUMERS)
+        t_low = t_base + W * ROWS
+        where = (n_slots, places, rule, span, t_low)
+        o_m = gl.arange(0, ROWS, gl.SliceLayout(1, s_layout))
+        m_row = (t_low + o_m >= q_start) & (t_low + o_m < q_stop)
+        o_sum = i_batch.to(gl.int64) * s_lb + i_head.to(gl.int64) * s_lh + i_row + W * ROWS
+        b_log_sum = gl.load(log_sum + (o_sum + o_m), mask=m_row, other=float("inf"))
+        b_delta = gl.load(delta + (o_sum + o_m), mask=m_row, other=0.0)
+
+        # pass slots that these rows do not keep, but not the last
+        n = n_all - 1
+        kept = look(n, where, s_layout)
+        while (n > 0) & (kept == 0):
+            wait(full.index(place), phase)
+            arrive(empty.index(place), count=1)
+            place, phase = after(place, phase, STAGES)
+            n -= 1
+            kept = look(n, where, s_layout)
+        b_dq = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)
+        b_ds = gl.zeros([ROWS, ROWS], kview.dtype, gl.DotOperandLayout(0, o_layout, 2))  # of the slot `held`
+        b_dq, b_ds, place, phase, held = step_dq(
+            q, dout, b_dq, b_ds, b_log_sum, b_delta, ring, place, phase, 0, n > 0, n, kept, where, scale, s_layout,
+            o_layout, STAGES, True, False
+        )  # fmt: skip
+
+        # the rest of the edge
+        n -= 1
+        gap = 0
+        while n >= far:
+            kept = look(n, where, s_layout)
+            if (gap + 3 < STAGES) & (kept == 0):  # not so many that the ring stands still for the held one
+                wait(full.index(place), phase)
+                arrive(empty.index(place), count=1)
+                place, phase = after(place, phase, STAGES)
+                gap += 1
+            else:
+                b_dq, b_ds, place, phase, held = step_dq(
+                    q, dout, b_dq, b_ds, b_log_sum, b_delta, ring, place, phase, held, n > 0, n, kept, where, scale,
+                    s_layout, o_layout, STAGES, False, False
+                )  # fmt: skip
+                gap = 0
+            n -= 1
+
+        # far slots: every row keeps every key
+        wait(full.index(place), phase, pred=n >= 0)
+        for i in range(n + 1):
+            b_dq, b_ds, place, phase, held = step_dq(
+                q, dout, b_dq, b_ds, b_log_sum, b_delta, ring, place, phase, held, i < n, n, 0, where, scale, s_layout,
+                o_layout, STAGES, False, True
+            )  # fmt: skip
+
+        # where the tile lies once more, so that it holds no registers during the loops
+        i_batch, i_head, _i_class, i_row, span = where_told(box, ends, IS_PACKED)
+        t_base, q_start, q_stop, _kv_start, _kv_stop = span
+        arrive(q_empty, count=1)
+        b_dq = warpgroup_mma(b_ds, kview.index(held), b_dq, is_async=True)
+        b_dq = warpgroup_mma_wait(0, deps=(b_dq,))
+        arrive(empty.index(held), count=1)
+        o_row = (i_row + W * ROWS).to(gl.int64) * s_on
+        p_dq = dq + (i_batch.to(gl.int64) * s_ob + i_head.to(gl.int64) * s_oh + o_row) * ALIGN
+        o_m = gl.arange(0, ROWS, gl.SliceLayout(1, WIDE))
+        t = t_base + W * ROWS + o_m
+        store_wide(b_dq * (scale * LN_2), p_dq, o_m * (s_on * ALIGN), (t >= q_start) & (t < q_stop))
+        r += 1
+        wait(q_full, r & 1)
+
+
+# fmt: off
+DQ_INTS = [
+    "tiles", "total", "heads", "t_begin", "q_start", "q_stop", "kv_start", "kv_stop", "s_ob", "s_oh", "s_on", "s_lb",
+    "s_lh",
+]
+# fmt: on
+
+
+@gluon.jit(do_not_specialize=DQ_INTS)
+def attn_bwd_dq_hopper(
+    q,  # descriptor of [batch, heads, q_len, HEAD_DIM] in boxes of 64 rows and 64 columns; when packed, batch is 1
+    dout,
+    k,  # the same of [batch, kv_heads, kv_len, HEAD_DIM]
+    v,
+    k_run,  # in boxes of RUN rows
+    v_run,
+    dq,
+    log_sum,  # [batch, heads, q_len]
+    delta,
+    groups,  # [heads, 3]: KV head, the class's place in `pattern`, query head
+    pattern,  # what index_map reads
+    columns,
+    q_starts,  # [batch + 1] where a packed request's queries begin
+    kv_starts,
+    taken,  # [1] zero: tiles that programs took after their first
+    scale,  # times log2(e)
+    tiles,  # of a request and head
+    total,
+    heads,
+    t_begin,  # the first tile's first position; not read when packed, nor are the next four
+    q_start,  # the position of the first query
+    q_stop,
+    kv_start,
+    kv_stop,
+    s_ob: gl.int64,  # strides of dq, in units of ALIGN numbers
+    s_oh: gl.int64,
+    s_on,
+    s_lb: gl.int64,
+    s_lh: gl.int64,
+    CONSUMERS: gl.constexpr,
+    RUN: gl.constexpr,
+    ALIGN: gl.constexpr,
+    IS_PACKED: gl.constexpr,
+    STAGES: gl.constexpr,
+    CONSUMER_REGISTERS: gl.constexpr,
+    PRODUCER_REGISTERS: gl.constexpr,
+):
+    gl.static_assert(STAGES >= 3)  # else a consumer waits for a slot before it frees one
+    dtype: gl.constexpr = q.dtype
+    boxed: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=4)
+    flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
+    plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    RUNS: gl.constexpr = ROWS // RUN
+    qbuf = gl.allocate_shared_memory(dtype, [CONSUMERS * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    gbuf = gl.allocate_shared_memory(dtype, [CONSUMERS * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    kbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    vbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    kruns = reinterpret(kbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
+    vruns = reinterpret(vbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
+    qview = reinterpret(qbuf, dtype, [CONSUMERS, ROWS, HEAD_DIM], flat)
+    gview = reinterpret(gbuf, dtype, [CONSUMERS, ROWS, HEAD_DIM], flat)
+    kview = reinterpret(kbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
+    vview = reinterpret(vbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
+    krows = reinterpret(kbuf, dtype, [STAGES * CHUNKS * ROWS, CHUNK], plain)
+    full = gl.allocate_shared_memory(gl.int64, [STAGES + 1, 1], BARRIER)  # the last one: of the producer's own
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
+    q_bars = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
+    q_full = q_bars.index(0)
+    q_empty = q_bars.index(1)
+    box = gl.allocate_shared_memory(gl.int32, [8, 1], plain)
+    init_barrier(full.index(STAGES), count=1)
+    for i in gl.static_range(STAGES):
+        init_barrier(full.index(i), count=1)
+        init_barrier(empty.index(i), count=CONSUMERS)
+    init_barrier(q_full, count=1)
+    init_barrier(q_empty, count=CONSUMERS)
+    fence_async_shared()
+    barrier()
+
+    ends = (t_begin, q_start, q_stop, kv_start, kv_stop)
+    strides = (s_ob, s_oh, s_on, s_lb, s_lh)
+    ring = (kview, vview, full, empty)
+    bars = (q_full, q_empty)
+    # fmt: off
+    gl.warp_specialize([
+        (consume_columns, (0, dq, log_sum, delta, scale, ends, pattern, columns, strides, qview, gview, ring, bars, box,
+                           CONSUMERS, ALIGN, IS_PACKED, STAGES)),
+        (consume_columns, (1, dq, log_sum, delta, scale, ends, pattern, columns, strides, qview, gview, ring, bars, box,
+                           CONSUMERS, ALIGN, IS_PACKED, STAGES)),
+        (produce, ((q, dout), (k, v, k_run, v_run), (kbuf, vbuf, kruns, vruns), krows, (qbuf, gbuf), full, empty, bars,
+                   box, taken, tiles, total, heads, groups, (q_starts, kv_starts), ends, pattern, columns, groups, 0,
+                   CONSUMERS, 0, RUN, IS_PACKED, STAGES)),
+    ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
+    # fmt: on

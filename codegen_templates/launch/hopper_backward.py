@@ -1,0 +1,204 @@
+"""Launches of the Hopper backward: where it can run, and with what. Triton is imported when it is launched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..pattern import BLOCK, HEAD_DIM
+from . import arrays, hopper, items
+from .boxes import Boxes
+from .hopper import ROWS
+from .kept import only_meanwhile, that_was_all, zero
+from .requests import LOG2_E, Requests, processors
+
+# Whether it is taken unasked. Not before tests/gpu has passed with it on an sm_90: so far it ran emulated only. The
+# prototype that it follows reached 403 TFLOP/s on an H200, where the plain kernels of that time reached 268; since then
+# these have reached 290 on an H100 (benchmarks/NOTES.md).
+BY_DEFAULT = False
+KEYS = 128  # of an item: KEYS of hopper/load_items.py
+DQ_STAGES = {64: 8, 128: 5}  # by head_dim: slots of the ring, as many as shared memory holds
+DKDV_STAGES = {64: 8, 128: 4}
+DQ_REGISTERS = 232, 40  # of a consumer's threads and of the producer's: none are spilled
+DKDV_REGISTERS = {64: (208, 88), 128: (240, 24)}
+MOST_SUMS = 1 << 31  # numbers of LSE and delta: TMA counts them in 32 bits
+
+
+def takes(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, grads: tuple[torch.Tensor, ...]
+) -> bool:
+    """Whether the Hopper kernels do this backward pass; all tensors are [batch, heads, rows, head_dim]."""
+    family = hopper.wanted()
+    if family == "triton" or not hopper.is_hopper(q.device):
+        return False
+    return (family == "gluon" or (BY_DEFAULT and hopper.is_large(q))) and can(q, k, v, dout, grads)
+
+
+def can(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, grads: tuple[torch.Tensor, ...]) -> bool:
+    """Whether the pattern, the numbers and their places in memory are such as the kernels are written for."""
+    if not hopper.IS_WRITTEN_FOR or q.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    if any(x.dtype != q.dtype for x in (k, v, dout, *grads)) or q.numel() // HEAD_DIM >= MOST_SUMS:
+        return False
+    _, dk, dv = grads
+    are_even = all(stride % 8 == 0 for x in grads for stride in x.stride()[:-1])
+    return are_even and dk.stride() == dv.stride() and all(hopper.is_boxable(x) for x in (q, k, v, dout))
+
+
+def dq_arguments(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    dout: torch.Tensor,
+    dq: torch.Tensor,
+    log_sum: torch.Tensor,
+    delta: torch.Tensor,
+    requests: Requests,
+    heads: arrays.Heads,
+    scale: float,
+) -> tuple[int, dict[str, Any]]:
+    """The programs for dQ, and the kernel's arguments by name: tensors, numbers, and `Boxes` for descriptors."""
+    programs, named = hopper.tiles_of(q, k, v, dq, log_sum, requests, heads, 0)
+    more = {
+        "dout": Boxes(dout, ROWS),
+        "dq": dq,
+        "log_sum": log_sum,
+        "delta": delta,
+        "scale": scale * LOG2_E,
+        "STAGES": DQ_STAGES[HEAD_DIM],
+        "CONSUMER_REGISTERS": DQ_REGISTERS[0],
+        "PRODUCER_REGISTERS": DQ_REGISTERS[1],
+    }
+    return programs, named | more
+
+
+def work_of(q: torch.Tensor, requests: Requests, heads: arrays.Heads) -> tuple[items.Work, torch.Tensor]:
+    """The items of dK and dV, in tiles of 128 keys, and what `row_map` reads of the pattern."""
+    classes = arrays.present(*heads)
+    pattern, _, places = arrays.column_arrays(classes, requests.rows, requests.columns, q.device)
+    columns = requests.kv_start // BLOCK, requests.columns
+    about = places, requests.rows, columns, KEYS, requests.count, processors(q.device), requests.are_packed
+    return items.work(classes, heads[1], *about, q.device), pattern
+
+
+def dkdv_arguments(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    dout: torch.Tensor,
+    sums: tuple[torch.Tensor, torch.Tensor],
+    parts: torch.Tensor,
+    log_sum: torch.Tensor,
+    delta: torch.Tensor,
+    requests: Requests,
+    scale: float,
+    work: items.Work,
+    pattern: torch.Tensor,
+    launch: int,
+) -> tuple[int, dict[str, Any]]:
+    """Likewise for dK and dV, of one of the launches of `work`."""
+    table, has_near, has_strides = work.launches[launch]
+    total = len(table) * requests.count
+    programs = min(total, processors(q.device))
+    run = min(BLOCK, ROWS)
+    dk, dv = sums
+    return programs, {
+        "q": Boxes(q, ROWS),
+        "dout": Boxes(dout, ROWS),
+        "q_run": Boxes(q, run),
+        "dout_run": Boxes(dout, run),
+        "k": Boxes(k, ROWS),
+        "v": Boxes(v, ROWS),
+        "k_run": Boxes(k, run),
+        "v_run": Boxes(v, run),
+        "log_sums": Boxes(log_sum.view(-1), ROWS),
+        "deltas": Boxes(delta.view(-1), ROWS),
+        "log_sum": log_sum,
+        "delta": delta,
+        "dk": dk,
+        "dv": dv,
+        "parts": parts,
+        "items": table,
+        "members": work.members,
+        "pattern": pattern,
+        "rows": pattern,  # not read, as all arrays that follow where they are not there
+        "q_starts": table if requests.q_starts is None else requests.q_starts,
+        "kv_starts": table if requests.kv_starts is None else requests.kv_starts,
+        "taken": zero(q.device) if total > programs else table,
+        "scale": scale * LOG2_E,
+        "total": total,
+        "count": requests.count,
+        "q_start": requests.q_start,
+        "q_stop": requests.q_start + requests.q_len,
+        "kv_start": requests.kv_start,
+        "kv_stop": requests.kv_start + requests.kv_len,
+        "s_lb": 0 if requests.are_packed else log_sum.stride(0),
+        "s_lh": log_sum.stride(1),
+        "s_db": 0 if requests.are_packed else dk.stride(0) // 8,
+        "s_dh": dk.stride(1) // 8,
+        "s_dn": dk.stride(2) // 8,
+        "s_items": table.stride(0),
+        "s_members": work.members.stride(0),
+        "slots": work.slots,
+        "HAS_NEAR": has_near,
+        "HAS_STRIDES": has_strides,
+        "ALIGN": 8,
+        "IS_PACKED": requests.are_packed,
+        "STAGES": DKDV_STAGES[HEAD_DIM],
+        "CONSUMER_REGISTERS": DKDV_REGISTERS[HEAD_DIM][0],
+        "PRODUCER_REGISTERS": DKDV_REGISTERS[HEAD_DIM][1],
+    }
+
+
+def backward(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    dout: torch.Tensor,
+    grads: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    log_sum: torch.Tensor,
+    delta: torch.Tensor,
+    requests: Requests,
+    heads: arrays.Heads,
+    scale: float,
+    add_parts: Callable[[torch.Tensor, items.Work, list[torch.Tensor], Requests], None],
+) -> None:
+    """Fill dq, dk and dv. `add_parts` adds what several items have of a column."""
+    dq, dk, dv = grads
+    if requests.q_total:  # packed rows may be of no sequence: the kernels write the others
+        dq.zero_()
+    launch_dq(*dq_arguments(q, k, v, dout, dq, log_sum, delta, requests, heads, scale))
+
+    work, pattern = work_of(q, requests, heads)
+    sums = [dk, dv]
+    if len(work.launches) > 1:  # they add to each other's sums
+        sums = [torch.empty(k.shape, dtype=torch.float32, device=q.device) for _ in sums]
+    if requests.kv_total:
+        for x in sums:
+            x.zero_()
+    parts = torch.empty(requests.count, work.slots, 2, BLOCK, HEAD_DIM, dtype=torch.float32, device=q.device)
+    for number in range(len(work.launches)):
+        about = (sums[0], sums[1]), parts, log_sum, delta, requests, scale, work, pattern, number
+        launch_dkdv(*dkdv_arguments(q, k, v, dout, *about))
+    if work.slots:
+        add_parts(parts, work, sums, requests)
+    if sums[0] is not dk:
+        dk.copy_(sums[0])
+        dv.copy_(sums[1])
+    elif not requests.are_packed:
+        only_meanwhile(log_sum, delta, parts)
+        that_was_all()
+
+
+def launch_dq(programs: int, named: dict[str, Any]) -> None:
+    from ..kernels.hopper.backward_dq import attn_bwd_dq_hopper
+
+    hopper.launch(attn_bwd_dq_hopper, programs, named)
+
+
+def launch_dkdv(programs: int, named: dict[str, Any]) -> None:
+    from ..kernels.hopper.backward_dkdv import attn_bwd_dkdv_hopper
+
+    hopper.launch(attn_bwd_dkdv_hopper, programs, named)

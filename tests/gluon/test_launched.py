@@ -1,0 +1,35 @@
+"""The Hopper kernels launched as on a GPU: Triton's own launcher, on the stub of a driver. Nothing is computed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import patterncc
+from patterncc.codegen.resources import quiet_environment
+from tests.benchmarks.test_gpu_stub import STUB, built
+
+ROOT = Path(__file__).parents[2]
+TEXT = "pattern: 1\nname: stubbed\nheads: 4\nkv_heads: 2\nhead_dim: 128\nblock: 64\npromises: {}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("gcc") or sys.platform != "linux", reason="Triton's launcher needs gcc")
+def test_training_launches_the_family_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "stubbed.yaml").write_text(TEXT + "shards: [{heads: all, local: 2, stride: 4, offset: h}]")
+    patterncc.compile(tmp_path / "stubbed.yaml", output=tmp_path)
+    place, launches = str(built(tmp_path).parent), tmp_path / "launches"
+    environment = quiet_environment() | {"TRITON_LIBCUDA_PATH": place, "LD_LIBRARY_PATH": place}
+    paths = [str(STUB), str(ROOT), environment["PYTHONPATH"]]
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "STUB_LAUNCHES": str(launches)}
+    command = [sys.executable, "-m", "tests.gluon.launched", str(tmp_path), "stubbed"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    names = ("fwd_hopper", "bwd_prepare", "bwd_dq_hopper", "bwd_dkdv_hopper")
+    once, rounds = [f"attn_{name}_stubbed" for name in names], ["attn_bwd_dkdv_hopper_stubbed"]
+    assert launches.read_text().split() == [*once, "attn_bwd_sum_stubbed", *once, *rounds]  # packed ones are two rounds
