@@ -60,6 +60,7 @@ TASKS = {
         folder=".venv-vllm",
         more="tests/integrations/vllm/install.py",
     ),
+    "docs": Task("the documentation as a site, in build/site", "docs", (("-m", "mkdocs", "build"),)),
     "lint": Task("ruff: style and format", "dev", (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"))),
     "types": Task("pyright, strict", "dev", (("-m", "pyright"),)),
     "setup": Task("the environment with everything a contributor needs", "dev", ()),

@@ -8,10 +8,12 @@ not have: of them only the names are checked.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +29,7 @@ from tests.console import BLOCK, ROOT, blocks, call, commands, fits
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 EVERY = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "cli.md", *sorted((ROOT / "examples").rglob("*.md"))]
 NEEDS = {"transformers": "transformers", "vllm": "vllm", "megatron": "megatron"}  # page -> module
+INTEGRATIONS = [f"patterncc/integrations/{name}/__init__.py" for name in ("transformers", "vllm", "megatron")]
 FRAGMENT = "pattern: 1\nname: fragment\nheads: 64\nkv_heads: 8\nlayers: 8\nblock: 64\n"  # before a part of a file
 KINDS = {"yaml", "console", "python", "text", "sh"}
 
@@ -89,3 +92,42 @@ def test_the_readme_has_the_whole_signature() -> None:
     of = inspect.signature(patterncc.load("demo").attention).parameters.values()
     plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in of]
     assert f"attention{inspect.Signature(plain)}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_site_has_every_page_and_the_reference_every_name() -> None:
+    """Beside what `python3 run.py docs` stops at: functions that no page explains."""
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in [*PAGES, *(ROOT / "docs" / "reference").glob("*.md")]:
+        assert f": {page.relative_to(ROOT).as_posix().removeprefix('docs/')}\n" in menu, f"{page} is not in mkdocs.yml"
+    reference = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    explained = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)$", reference, re.M)} | {
+        "PATTERN",
+        "__version__",
+    }
+    for module in ("patterncc/__init__.py", "codegen_templates/package.py", *INTEGRATIONS):
+        tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+        lists = [
+            node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        ]
+        assert len(lists) == 1, module
+        assert set(ast.literal_eval(lists[0].value)) <= explained, module
+
+
+@pytest.mark.slow
+def test_the_site_builds_and_a_broken_link_stops_it(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings")
+    names = ("mkdocs.yml", "README.md", "cli.md", "CONTRIBUTING.md", "docs", "benchmarks", "examples", "patterns")
+    for name in (*names, "patterncc", "codegen_templates"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    build = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "kv_start" in (tmp_path / "site" / "reference" / "package.html").read_text(encoding="utf-8")
+    for wrong in ("[a](nowhere.md)", "[a](language.md#nothing)", "::: patterncc.pipeline.nothing"):
+        page = tmp_path / "docs" / "glossary.md"
+        text = page.read_text(encoding="utf-8")
+        page.write_text(f"{text}\n{wrong}\n", encoding="utf-8")
+        assert subprocess.run(build, cwd=tmp_path, capture_output=True).returncode != 0, wrong
+        page.write_text(text, encoding="utf-8")
