@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from patterncc.errors import UsageError
+from patterncc.integrations.sizes import part
 from patterncc.integrations.transformers.bounds import FIRST, GRAPH, KEY, QUERY, STOP
 from patterncc.integrations.transformers.fitting import check_call, check_layer
 
@@ -43,11 +44,17 @@ def attention(
     if held is not None:
         if held.package is not package:
             raise UsageError("the PatternCache was made for another pattern", "make a new one: PatternCache(model)")
+        if held.layer != module.layer_idx:
+            raise UsageError(
+                f"layer {module.layer_idx} of the model reads the keys of layer {held.layer}: a PatternCache keeps "
+                "those that the other layer's pattern needs",
+                "a model whose layers share keys takes a DynamicCache",
+            )
         if attention_mask is not None:
             _check_unpacked(options.get("position_ids"), attention_mask[:, 0, 0].tolist(), query.shape[2])
         out = held.attend(query, key, value, attention_mask, **call)
     elif attention_mask is not None:
-        if attention_mask.shape[1:] != (1, 1, 4) or attention_mask.dtype != torch.int64:
+        if attention_mask.shape[1:] != (1, query.shape[2], 4) or attention_mask.dtype != torch.int64:
             raise UsageError(
                 f"patterncc got a mask of shape {list(attention_mask.shape)}: the pattern itself says what is attended",
                 "give a padding mask [batch, tokens], or none",
@@ -123,8 +130,9 @@ STRETCH = 1024  # tokens that are looked at together: a step of decoding asks an
 def last_reader(package: ModuleType, layer: int, start: int, stop: int) -> int:
     """The last query of any head that keeps one of the keys start … stop - 1."""
     keys = torch.arange(start, stop)
-    classes = sorted(set(package.pattern.CLASS_OF[layer]))
-    return int(torch.stack([package.rules.lifetime.last_query(klass, keys) for klass in classes]).max())
+    own = part(package, layer)
+    classes = sorted(set(own.pattern.CLASS_OF[layer]))
+    return int(torch.stack([own.rules.lifetime.last_query(klass, keys) for klass in classes]).max())
 
 
 def _check_unpacked(positions: Tensor | None, rows: list[list[int]], q_length: int) -> None:
@@ -154,7 +162,7 @@ def _starts(q: Tensor, k: Tensor, options: dict[str, Any]) -> Tensor | None:
             raise UsageError("cu_seq_lens_q comes with several rows, or a cache: packed sequences lie in one row")
         return starts.to(torch.int32)
     positions = options.get("position_ids")
-    if positions is None or q.shape[2] != k.shape[2] or positions.dim() != 2:
+    if positions is None or k.shape[2] not in (q.shape[2], positions.shape[-1]) or positions.dim() != 2:
         return None
     if torch.compiler.is_compiling():
         counted = positions[:, 1:] == positions[:, :-1] + 1
@@ -165,6 +173,11 @@ def _starts(q: Tensor, k: Tensor, options: dict[str, Any]) -> Tensor | None:
         known = _STARTS[positions] = _anew(positions)
     if known is None or len(known) == 0:
         return None
+    if q.shape[2] != k.shape[2]:
+        raise UsageError(
+            "position_ids begin anew, and the model computes some of its queries only",
+            "give packed sequences without logits_to_keep",
+        )
     if positions.shape[0] == 1 and q.shape[0] > 1:  # one row of positions for all rows of the batch
         length = q.shape[2]
         known = torch.cat(

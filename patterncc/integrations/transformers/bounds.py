@@ -22,7 +22,7 @@ GRAPH = (
     "patterncc cannot trace padding masks and static caches (fullgraph=True): leave attention_mask away where nothing "
     "is padded, or call generate(..., disable_compile=True)"
 )
-FIRST, STOP, QUERY, KEY = range(4)  # first and end of the valid slots; the slots of the first query and the first key
+FIRST, STOP, QUERY, KEY = range(4)  # first and end of the valid slots; the slots of the query and of the first key
 
 
 def bounds(
@@ -39,8 +39,9 @@ def bounds(
     device: torch.device | str | None = None,
     **_: Any,
 ) -> Tensor | None:
-    """int64 [batch, 1, 1, 4] on the CPU: FIRST, STOP, QUERY, KEY of each sequence; None where nothing is padded and
-    queries and keys end together. Four dimensions, because transformers hands on a mask of four as it is.
+    """int64 [batch, 1, queries, 4] on the CPU: FIRST, STOP, QUERY, KEY of each query; None where nothing is padded and
+    queries and keys end together. Four dimensions, because transformers hands on a mask of four as it is, and a row a
+    query, because models that compute some queries only (Gemma 4) take their rows.
 
     transformers 5 gives q_length and q_offset, 4.57 gives cache_position in their place. Raises ValueError for a mask
     with holes, and for a model that adds pairs to the mask.
@@ -81,9 +82,9 @@ def _measured(
         first, stop = _valid(attention_mask.to("cpu", torch.bool), end)
     if kv_offset == 0 and kv_length == end and not first.any() and bool((stop == end).all()):
         return None
-    return torch.stack([first, stop, torch.full_like(first, query), torch.full_like(first, kv_offset)], 1)[
-        :, None, None
-    ]
+    ends = torch.stack([first, stop], 1)[:, None, None].expand(-1, 1, q_length, -1)
+    slots = torch.stack([torch.arange(query, end), torch.full((q_length,), kv_offset)], 1)
+    return torch.cat([ends, slots.expand(batch_size, 1, -1, -1)], 3)
 
 
 def _valid(mask: Tensor, end: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
 from patterncc.errors import UsageError
+from patterncc.integrations.sizes import sizes
 from patterncc.integrations.transformers.bounds import FIRST, QUERY, STOP
 from patterncc.integrations.transformers.registering import package_of
 
@@ -66,7 +67,8 @@ def pays(package: ModuleType, layer: int, length: int) -> bool:
         probe = package.KVCache(1, layer=layer, device="meta", max_length=length)
     except (TypeError, ValueError, RuntimeError):  # a pattern that takes up again what it dropped
         return False
-    dense = 2 * package.PATTERN["kv_heads"] * package.PATTERN["head_dim"] * 4 * length
+    size = sizes(package, layer)
+    dense = size["kv_heads"] * (size["head_dim"] + size["v_head_dim"]) * 4 * length  # float32, as the probe's
     return probe.allocated_bytes < PAYS * dense
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from patterncc.errors import UsageError
 from patterncc.integrations.place import place
+from patterncc.integrations.sizes import sizes
 
 CHANGES = {  # arguments of attention functions in transformers that would change the result
     "position_bias": "a bias on the scores",
@@ -40,46 +41,49 @@ def check_layer(
         )
     if getattr(config, "is_encoder_decoder", False) or getattr(config, "add_cross_attention", False):
         raise UsageError(f"{type(config).__name__} has cross-attention; a pattern describes self-attention")
-    heads = getattr(config, "num_attention_heads", q.shape[1])
-    group = getattr(module, "num_key_value_groups", None) or heads // getattr(config, "num_key_value_heads", heads)
     layers = getattr(config, "num_hidden_layers", None)
-    facts = [
-        ("heads", heads, pattern["heads"], "heads"),
-        ("kv_heads", heads // group, pattern["kv_heads"], "KV heads"),
-        ("head_dim", q.shape[-1], pattern["head_dim"], "numbers a head"),
-        ("v_head_dim", v.shape[-1], pattern.get("v_head_dim") or pattern["head_dim"], "numbers a value"),
-    ]
-    for key, theirs, ours, words in facts:
-        if theirs != ours:
-            where = place(package, key)
-            raise UsageError(f"the model has {theirs} {words}, the pattern {pattern['name']} has {ours}{where}")
     if layers is not None and layers != pattern["layers"]:
         where = place(package, "layers")
         raise UsageError(f"the model has {layers} layers, the pattern {pattern['name']} has {pattern['layers']}{where}")
     if layer >= pattern["layers"]:
         where = place(package, "layers")
         raise UsageError(f"the model's layer {layer} is not among the pattern's {pattern['layers']}{where}")
+    size = sizes(package, layer)
+    rank, ranks = _rank(module)
+    facts = [
+        ("heads", q.shape[1] * ranks, "heads"),
+        ("kv_heads", k.shape[1] * ranks, "KV heads"),
+        ("head_dim", q.shape[-1], "numbers a head"),
+        ("v_head_dim", v.shape[-1], "numbers a value"),
+    ]
+    for key, theirs, words in facts:
+        if theirs == size[key]:
+            continue
+        if key == "heads" and getattr(config, "num_attention_heads", None) == size[key]:
+            raise UsageError(
+                "this rank has a part of the model's heads, and its weights do not say which",
+                "tensor parallelism must keep q_proj as a DTensor, as tp_plan='auto' does",
+            )
+        same = all(sizes(package, other)[key] == size[key] for other in range(pattern["layers"]))
+        where = place(package, key) if same else f" in layer {layer}"
+        raise UsageError(f"the model has {theirs} {words}, the pattern {pattern['name']} has {size[key]}{where}")
     causal = getattr(module, "is_causal", None) if causal is None else causal
     if causal is not None and bool(causal) != pattern["causal"]:
         words = ("is causal, the pattern {} is not{}", "is not causal, the pattern {} is{}")[pattern["causal"]]
         raise UsageError(f"{type(module).__name__} {words.format(pattern['name'], place(package, 'causal'))}")
-    if q.shape[1] == heads:
-        return 0
-    return _rank(module) * q.shape[1]
+    return rank * q.shape[1]
 
 
-def _rank(module: nn.Module) -> int:
-    """Which part of the heads this rank has, from the tensor-parallel weights."""
+def _rank(module: nn.Module) -> tuple[int, int]:
+    """Which part of the heads this rank has, and of how many, from the tensor-parallel weights; (0, 1) without any."""
     for name in ("q_proj", "qkv_proj", "query_key_value"):
         weight = getattr(getattr(module, name, None), "weight", None)
         mesh = getattr(weight, "device_mesh", None)
         if mesh is not None:
-            names = mesh.mesh_dim_names or ()
-            return mesh["tp"].get_local_rank() if "tp" in names else mesh.get_local_rank()
-    raise UsageError(
-        "this rank has a part of the model's heads, and its weights do not say which",
-        "tensor parallelism must keep q_proj as a DTensor, as tp_plan='auto' does",
-    )
+            mesh = mesh["tp"] if "tp" in (mesh.mesh_dim_names or ()) else mesh
+            shards = any(placement.is_shard() for placement in weight.placements)
+            return (mesh.get_local_rank(), mesh.size()) if shards else (0, 1)
+    return 0, 1
 
 
 def check_call(package: ModuleType, module: nn.Module, dropout: float, options: dict[str, Any]) -> Tensor | None:

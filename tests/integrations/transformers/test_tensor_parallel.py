@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).parent / "run_ranks.py"
 TOLERANCE = 2e-5  # largest difference of logits near 1 in float32, through three layers
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt_oss"])
+@pytest.mark.parametrize("name", ["llama", pytest.param("gpt_oss", marks=pytest.mark.slow)])
 def test_two_ranks_equal_one(build: Any, tmp_path: Path, name: str) -> None:
     """Also where each head has a sink of its own. Another offset for each head, so that a rank that took its first head
     for head 0 would be far off."""

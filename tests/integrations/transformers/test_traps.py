@@ -149,6 +149,44 @@ def test_later_rows_of_a_chunk_that_a_sliding_cache_cannot_serve(
         model(tokens[:, 64:], past_key_values=cache)
 
 
+SHARED = """layouts:
+  - layers: [0, 2]
+    shards: [{heads: all, local: 20 tokens}]
+  - layers: [1, 3]
+    head_dim: 32
+    shards: [{heads: all, local: 2, stride: 4, offset: h}]
+"""
+
+
+def test_layers_that_share_keys(build: Any, compiled: Any, tokens: torch.Tensor) -> None:
+    """Gemma 4's last layers read the keys of others, and of a prompt they compute only queries whose logits count."""
+    from patterncc.errors import UsageError
+    from patterncc.integrations.transformers import PatternCache, register
+
+    model = build(
+        "Gemma4Text", num_hidden_layers=4, layer_types=["sliding_attention", "full_attention"] * 2, sliding_window=20,
+        global_head_dim=32, num_kv_shared_layers=2, attention_k_eq_v=False, hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=97,
+    )  # fmt: skip
+    package, pattern = compiled(HEAD.replace("layers: 3", "layers: 4") + SHARED)
+    mask = torch.ones_like(tokens)
+    mask[1, :19] = 0
+    options = {"max_new_tokens": 5, "do_sample": False}
+    model.set_attn_implementation(witness(pattern))
+    expected = model.generate(tokens, use_cache=False, **options)
+    alone = model.generate(tokens[1:, 19:], use_cache=False, **options)
+    model.set_attn_implementation(register(package))
+    for cache in ({}, {"cache_implementation": "static", "disable_compile": True}):
+        assert torch.equal(model.generate(tokens, **options, **cache), expected), cache
+        padded = model.generate(tokens, attention_mask=mask, **options, **cache)
+        assert torch.equal(padded[1, 85:], alone[0, 66:]), cache
+    with pytest.raises(UsageError, match="layer 2 of the model reads the keys of layer 0"):
+        model.generate(tokens, past_key_values=PatternCache(model), **options)
+    positions = packed().expand(2, -1)
+    with pytest.raises(UsageError, match="computes some of its queries only"):
+        model(tokens, position_ids=positions, use_cache=False, logits_to_keep=1)
+
+
 def test_a_bidirectional_model(compiled: Any, tokens: torch.Tensor) -> None:
     import transformers
 
