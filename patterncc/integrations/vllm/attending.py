@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from vllm.config import get_current_vllm_config
 from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
@@ -47,11 +48,13 @@ class PatternImpl(AttentionImpl[PatternMetadata]):
             alibi=alibi_slopes is not None,
             sliding_window=sliding_window,
             kv_cache_dtype=kv_cache_dtype,
+            dtype=str(torch.get_default_dtype()).removeprefix("torch."),
             attn_type=AttentionType(attn_type).value,
             shares_kv_with=kv_sharing_target_layer_name,
             others=others,
         )
         parallel, model = config.parallel_config, config.model_config
+        self.ranks = get_tensor_model_parallel_world_size()
         check_engine(
             speculative=config.speculative_config is not None,
             transfers_kv=config.kv_transfer_config is not None,
@@ -62,7 +65,7 @@ class PatternImpl(AttentionImpl[PatternMetadata]):
         check_model(
             self.package,
             {
-                "heads": num_heads * get_tensor_model_parallel_world_size(),
+                "heads": num_heads * self.ranks,
                 "kv_heads": model.get_total_num_kv_heads(),
                 "head_dim": head_size,
                 "layers": model.hf_text_config.num_hidden_layers,
@@ -90,12 +93,14 @@ class PatternImpl(AttentionImpl[PatternMetadata]):
         number = self.layer
         if number is None:
             number, layers = extract_layer_index(layer.layer_name), self.package.PATTERN["layers"]
-            check_model(self.package, {"v_head_dim": getattr(layer, "head_size_v", self.head_size)})
             if not 0 <= number < layers:
                 raise UsageError(
                     f"the model's layer {layer.layer_name} is not among the {layers} layers of the pattern "
                     f"{self.package.PATTERN['name']}"
                 )
+            values = getattr(layer, "head_size_v", self.head_size)
+            sizes = {"heads": self.num_heads * self.ranks, "head_dim": self.head_size, "v_head_dim": values}
+            check_model(self.package, sizes, number)
             self.layer = number
         return number
 

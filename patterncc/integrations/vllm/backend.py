@@ -68,7 +68,7 @@ class PatternBackend(AttentionBackend):
 
     forward_includes_kv_cache_update = False
     supported_dtypes: ClassVar[list[torch.dtype]] = [torch.float16, torch.bfloat16, torch.float32]
-    supported_kv_cache_dtypes: ClassVar[list[Any]] = []  # any: see fitting.DTYPES
+    supported_kv_cache_dtypes: ClassVar[list[Any]] = []  # any: see fitting.check_layer
     kind: ClassVar[tuple[str, tuple[int, ...], int] | None] = None  # pattern, layers, tokens ahead: see PatternSpec
 
     @staticmethod

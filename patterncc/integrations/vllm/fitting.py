@@ -12,7 +12,6 @@ from patterncc.errors import UsageError
 from patterncc.integrations.place import place
 
 KEY = "patterncc"  # of additional_config
-DTYPES = ("auto", "float16", "bfloat16", "float32")  # of the KV cache
 
 
 def source_of(additional_config: Any) -> str:
@@ -29,11 +28,14 @@ def source_of(additional_config: Any) -> str:
     return os.path.abspath(given) if os.path.exists(given) else given
 
 
-def check_model(package: ModuleType, model: Mapping[str, int]) -> None:
+def check_model(package: ModuleType, model: Mapping[str, int], layer: int | None = None) -> None:
     """Raise UsageError where the model's numbers are not the pattern's: heads, kv_heads, head_dim, v_head_dim, layers,
-    all of them of the whole model."""
+    all of them of the whole model. Those that differ by layer are compared where the layer is given."""
     pattern = package.PATTERN
     ours = {"v_head_dim": pattern["head_dim"], **{key: x for key, x in pattern.items() if x is not None}}
+    of = ""
+    if layer is not None and pattern.get("shapes"):
+        ours, of = ours | pattern["shapes"][layer], f" in layer {layer}"
     words = {
         "heads": "heads",
         "kv_heads": "KV heads",
@@ -42,9 +44,9 @@ def check_model(package: ModuleType, model: Mapping[str, int]) -> None:
         "layers": "layers",
     }
     for key, theirs in model.items():
-        if theirs != ours[key]:
+        if ours.get(key) is not None and theirs != ours[key]:
             raise UsageError(
-                f"the model has {theirs} {words[key]}, the pattern {pattern['name']} has {ours[key]}"
+                f"the model has {theirs} {words[key]}{of}, the pattern {pattern['name']} has {ours[key]}"
                 f"{place(package, key)}"
             )
     if not pattern["causal"]:
@@ -62,6 +64,7 @@ def check_layer(
     alibi: bool,
     sliding_window: int | None,
     kv_cache_dtype: str,
+    dtype: str,
     attn_type: str,
     shares_kv_with: str | None,
     others: Mapping[str, Any],
@@ -79,9 +82,10 @@ def check_layer(
             "what is attended",
             'hf_overrides={"sliding_window": None}, and the window as `local: "N tokens"` in the pattern',
         )
-    if kv_cache_dtype not in DTYPES:
+    if kv_cache_dtype not in ("auto", dtype):
         raise UsageError(
-            f"kv_cache_dtype is {kv_cache_dtype}; patterncc reads keys as they were written", 'kv_cache_dtype="auto"'
+            f"kv_cache_dtype is {kv_cache_dtype}, the model's dtype {dtype}: keys and queries have one dtype",
+            'kv_cache_dtype="auto"',
         )
     if shares_kv_with is not None:
         raise UsageError(f"the layer reads the KV cache of {shares_kv_with}; patterns of two layers may differ")

@@ -28,7 +28,8 @@ class Pages:
         if pages > len(self._from):
             count = max(64, 1 << (pages - 1).bit_length())
             of_layers = [
-                self.package.rules.pages.dead_from(count, self.page_size, layer=layer).numpy() for layer in self.layers
+                part_of(self.package, layer).rules.pages.dead_from(count, self.page_size, layer=layer).numpy()
+                for layer in self.layers
             ]
             self._from = np.maximum.reduce(of_layers)
             self._order = np.argsort(self._from, kind="stable")
@@ -97,6 +98,12 @@ def package_of(source: str) -> ModuleType:
 
 
 def kinds_of_layers(package: ModuleType) -> list[int]:
-    """For each layer, the first one whose pages die as its own do: those whose heads have the same rules."""
-    rules = [frozenset(row) for row in package.pattern.CLASS_OF]
+    """For each layer, the first one whose pages die as its own do: of one shape, its heads of the same rules."""
+    parts = [part_of(package, layer) for layer in range(package.PATTERN["layers"])]
+    rules = [(part.__name__, frozenset(part.pattern.CLASS_OF[layer])) for layer, part in enumerate(parts)]
     return [rules.index(own) for own in rules]
+
+
+def part_of(package: ModuleType, layer: int) -> ModuleType:
+    """The package that serves a layer: one in it, where layers differ in their shapes."""
+    return package.part(layer) if hasattr(package, "part") else package

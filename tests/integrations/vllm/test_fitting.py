@@ -24,7 +24,7 @@ promises: {}
 MODEL = {"heads": 4, "kv_heads": 2, "head_dim": 16, "v_head_dim": 16, "layers": 2}
 LAYER: dict[str, Any] = {
     "softcap": None, "has_sinks": False, "alibi": False, "sliding_window": None, "kv_cache_dtype": "auto",
-    "attn_type": "decoder", "shares_kv_with": None, "others": {},
+    "dtype": "bfloat16", "attn_type": "decoder", "shares_kv_with": None, "others": {},
 }  # fmt: skip
 ENGINE: dict[str, Any] = {
     "speculative": False, "transfers_kv": False, "decode_context": 1, "prefill_context": 1, "is_hybrid": False,
@@ -61,6 +61,7 @@ def test_a_model_that_is_another_is_named_with_both_numbers_and_the_line(key: st
         ({"alibi": True}, "ALiBi"),
         ({"sliding_window": 4096}, "a sliding window of 4096 tokens"),
         ({"kv_cache_dtype": "fp8_e5m2"}, "kv_cache_dtype is fp8_e5m2"),
+        ({"kv_cache_dtype": "float16"}, "the model's dtype bfloat16"),
         ({"attn_type": "encoder_only"}, "encoder_only attention"),
         ({"shares_kv_with": "model.layers.0.attn"}, "the KV cache of model.layers.0.attn"),
         ({"others": {"chunk_lookback": 3, "x": None}}, "asks for chunk_lookback"),
@@ -110,3 +111,13 @@ def test_no_pattern_is_a_mistake_that_says_what_to_write(given: Any) -> None:
     with pytest.raises(UsageError, match="additional_config") as said:
         source_of(given)
     assert 'additional_config={"patterncc": "s2_hybrid"}' in str(said.value)
+
+
+def test_layers_of_several_shapes_are_compared_one_by_one() -> None:
+    package = patterncc.load(TEXT + "layouts: [{layers: 1, heads: 2, kv_heads: 1, shards: [{heads: all, local: 2}]}]\n")
+    check_model(package, {"heads": 4, "layers": 2, "head_dim": 16})  # of no layer: what all share is compared
+    check_model(package, {"heads": 2}, 1)
+    with pytest.raises(UsageError, match="the model has 4 heads in layer 1, the pattern small has 2"):
+        check_model(package, {"heads": 4}, 1)
+    with pytest.raises(UsageError, match="the model has 8 numbers a head"):
+        check_model(package, {"heads": 4, "head_dim": 8})

@@ -120,3 +120,15 @@ def test_a_cache_is_asked_no_further_than_the_first_page_that_would_be_missed_fo
 
     assert pages_of(text("dense"), (0,), 16).longest_hit(cached(), 1000) == 3
     assert len(asked) == 4
+
+
+def test_layers_of_several_shapes_have_pages_of_their_own() -> None:
+    source = (
+        text("stride")
+        + f"layouts: [{{layers: 1, heads: 2, kv_heads: 1, head_dim: 32, shards: [{SHARDS['tokens']}]}}]\n"
+    )
+    package = patterncc.load(source)
+    assert kinds_of_layers(package) == [0, 1, 0]
+    alive = [Pages(package, (layer,), 16).alive(20) for layer in (0, 1)]
+    assert alive == [(~package.dead_pages(320, 16, layer=layer)).tolist() for layer in (0, 1)]
+    assert Pages(package, (0, 1), 16).alive(20) == [a or b for a, b in zip(*alive, strict=True)] != alive[0]
