@@ -6,6 +6,7 @@ wheel lacks three operators that the CPU worker calls; what they do is written h
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from itertools import pairwise
 
 import torch
@@ -18,11 +19,12 @@ def plugin() -> str:
     return "patterncc_cpu_platform.Platform"
 
 
-def _define(schema: str, function: object) -> None:
+def _define(schema: str, function: object | None) -> None:
     name = schema.split("(")[0]
     if not hasattr(torch.ops._C, name):
         _library.define(schema)
-        _library.impl(name, function, "CompositeExplicitAutograd")
+        if function is not None:
+            _library.impl(name, function, "CompositeExplicitAutograd")
 
 
 def _slots(query_start_loc: Tensor, positions: Tensor, block_table: Tensor, slot_mapping: Tensor, size: int) -> None:
@@ -37,6 +39,8 @@ def _slots(query_start_loc: Tensor, positions: Tensor, block_table: Tensor, slot
 _define("init_cpu_memory_env(int[] nodes) -> ()", lambda nodes: None)
 _define("compute_slot_mapping_kernel_impl(Tensor q, Tensor p, Tensor b, Tensor(a!) slots, int size) -> ()", _slots)
 _define("greedy_argmax(Tensor logits) -> Tensor", lambda logits: logits.argmax(-1))
+if version("vllm") < "0.33":  # which looks operators up when it makes a layer, and then computes without them
+    _define("silu_and_mul(Tensor(a!) out, Tensor x) -> ()", None)
 
 try:
     from vllm.platforms.cpu import CpuPlatform
