@@ -28,7 +28,7 @@ from tests.console import BLOCK, ROOT, blocks, call, commands, fits
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 EVERY = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "cli.md", *sorted((ROOT / "examples").rglob("*.md"))]
-NEEDS = {"transformers": "transformers", "vllm": "vllm", "megatron": "megatron"}  # page -> module
+NEEDS = {"transformers": "transformers", "megatron": "megatron"}  # page -> module
 INTEGRATIONS = [f"patterncc/integrations/{name}/__init__.py" for name in ("transformers", "vllm", "megatron")]
 FRAGMENT = "pattern: 1\nname: fragment\nheads: 64\nkv_heads: 8\nlayers: 8\nblock: 64\n"  # before a part of a file
 KINDS = {"yaml", "console", "python", "text", "sh"}
