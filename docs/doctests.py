@@ -1,4 +1,4 @@
-"""For the reference: examples in docstrings (`>>>`) and indented passages become blocks of code in Markdown."""
+"""For the reference: examples (`>>>`) and columns of text in docstrings become blocks of code in Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import griffe
 
 
 class Doctests(griffe.Extension):
-    """Fences every doctest of a docstring; a `>` at the start of a line would be a quotation."""
+    """Fences the doctests and the columns of every docstring, of which Markdown would make quotations and running text."""
 
     def on_object(self, *, obj: Any, **_: Any) -> None:
         if obj.docstring:
@@ -17,14 +17,17 @@ class Doctests(griffe.Extension):
 
 
 def fenced(text: str) -> str:
-    """The text with each run of lines from `>>>` to the next empty line in a fence.
+    """The text with a fence around each paragraph that begins with `>>>`, or whose lines all have a gap within.
 
-    >>> print(fenced("Adds.\\n\\n>>> 1 + 1\\n2"))
-    Adds.
-    <BLANKLINE>
-    ```pycon
-    >>> 1 + 1
-    2
-    ```
+    >>> fenced("Parts:\\n\\na   one\\nb   two")
+    'Parts:\\n\\n```text\\na   one\\nb   two\\n```'
     """
-    return re.sub(r"^>>> (?:.+\n?)+", lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", text, flags=re.M).rstrip()
+    paragraphs = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        lines = paragraph.splitlines()
+        if paragraph.startswith(">>>"):
+            paragraph = f"```pycon\n{paragraph}\n```"
+        elif len(lines) > 1 and all(re.match(r"\S.*? {2,}\S", line) for line in lines):
+            paragraph = f"```text\n{paragraph}\n```"
+        paragraphs.append(paragraph)
+    return "\n\n".join(paragraphs)
