@@ -9,7 +9,7 @@ import griffe
 
 
 class Doctests(griffe.Extension):
-    """Fences the doctests and the columns of every docstring, of which Markdown would make quotations and running text."""
+    """Fences the doctests and the columns of every docstring; Markdown would make running text of them."""
 
     def on_object(self, *, obj: Any, **_: Any) -> None:
         if obj.docstring:

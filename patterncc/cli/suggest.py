@@ -6,15 +6,16 @@ from pathlib import Path
 
 from patterncc.advice.requests import memory
 from patterncc.advice.shapes import ModelShape, read_model
-from patterncc.advice.suggest import Candidate, Wish, suggest
+from patterncc.advice.suggest import Candidate, Member, Wish, suggest
 from patterncc.analysis.costs.price import amount
 from patterncc.cli import output
 from patterncc.cli.table import tokens
 from patterncc.errors import UsageError, quote
 from patterncc.formats.files import replace
-from patterncc.pictures.front import front_svg
+from patterncc.pictures.front import Point, front_svg
 
 COVERAGE = ("layer", "model")
+BY = {"h": "query head", "g": "KV head", "turning": "KV head, layer"}
 MOST = 4096
 
 
@@ -54,7 +55,7 @@ def run(
     if file is not None and chosen is not None:
         replace(file, chosen.yaml.encode())
     if plot is not None:
-        points = [(one.kv_bytes, one.density, one.recommended) for one in candidates]
+        points = [Point(one.kv_bytes, one.density, _words(one), one.recommended) for one in candidates]
         replace(plot, front_svg(points, shape.kv_bytes(wish.length)).encode())
     if json:
         output.document({"candidates": [one.to_json() for one in candidates]})
@@ -83,15 +84,12 @@ def _tell(candidates: list[Candidate], shape: ModelShape, wish: Wish) -> None:
     rows = []
     for one in candidates:
         member = one.member
-        dense_parts = [
-            f"{n} {what}" for n, what in ((member.dense_layers, "layers"), (member.dense_heads, "heads")) if n
-        ]
         row = [
             "*" if one.recommended else "",
             f"{member.window * 64:,}",
             str(member.stride),
-            {"h": "query head", "g": "KV head", "turning": "KV head, layer"}[member.offset],
-            ", ".join(dense_parts) or "-",
+            BY[member.offset],
+            _dense(member) or "-",
             amount(one.kv_bytes, "B", 1024),
             amount(one.kv_bytes_paged, "B", 1024),
             f"{one.density:.1%}",
@@ -101,6 +99,19 @@ def _tell(candidates: list[Candidate], shape: ModelShape, wish: Wish) -> None:
         ]
         rows.append(row + ([f"{s:.3g} s" for s in one.seconds] if one.seconds else []))
     output.columns(rows, header=header, right=header[5:], indent=2)
+
+
+def _dense(member: Member) -> str:
+    """What of a pattern is dense: "2 layers, 4 heads", or nothing."""
+    parts = ((member.dense_layers, "layers"), (member.dense_heads, "heads"))
+    return ", ".join(f"{n} {what}" for n, what in parts if n)
+
+
+def _words(one: Candidate) -> str:
+    """A candidate in a line."""
+    member, dense = one.member, _dense(one.member)
+    text = f"window {member.window * 64:,}, stride {member.stride} by {BY[member.offset].replace(', ', ' and ')}"
+    return text + (f", dense: {dense}" if dense else "")
 
 
 def _shape(

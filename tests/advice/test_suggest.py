@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -81,7 +82,17 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert all(keys <= set(one) for one in candidates)
     (chosen,) = [one for one in candidates if one["recommended"]]
     assert load(file).source == chosen["yaml"] and chosen["seconds_forward"] > 0
-    assert plot.read_text().count("<circle") == len(candidates)
+    drawn = ElementTree.fromstring(plot.read_text())
+    width, height = (float(drawn.attrib[side]) for side in ("width", "height"))
+    circles = list(drawn.iter("{http://www.w3.org/2000/svg}circle"))
+    assert len(circles) == len(candidates)
+    places = [(float(circle.attrib["cx"]), -float(circle.attrib["cy"])) for circle in circles]
+    costs = [(one["kv_bytes"], one["density"]) for one in candidates]
+    for axis in (0, 1):  # further right is more bytes, further up is more work
+        order = sorted(range(len(costs)), key=lambda k: costs[k][axis])
+        assert [places[k][axis] for k in order] == sorted(place[axis] for place in places)
+    for text in drawn.iter("{http://www.w3.org/2000/svg}text"):
+        assert 0 < float(text.attrib["x"]) < width and 0 < float(text.attrib["y"]) < height, text.text
     assert run(["suggest", *shape, "--kv-budget", "1kB"]) == 1
 
 
