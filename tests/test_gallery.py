@@ -84,22 +84,25 @@ def test_it_draws_itself(name: str) -> None:
 @pytest.mark.parametrize("square", [True, False], ids=["from the start", "after many keys"])
 @pytest.mark.parametrize("name", NAMES)
 def test_attention_is_dense_attention_under_the_mask(name: str, square: bool, poisoned: None) -> None:
-    """The first KV head in the first layer and the last KV head in the last, forward and backward, in float32.
+    """The first KV head in the first layer of each shape and the last KV head in the last layer, forward and backward,
+    in float32.
 
     The reference is fp64. Errors are those of float32 sums of at most 4203 products of order one: 2e-6 by norm
     leaves a factor of four over what is seen.
     """
     pattern = language.load(FOLDER / f"{name}.yaml")
     package = patterncc.load(name)
-    group = pattern.heads // pattern.kv_heads
+    ends = [(0, 0), (pattern.layers - 1, pattern.shapes[-1].kv_heads - 1)]
+    ends += [(pattern.shapes.index(shape), 0) for shape in dict.fromkeys(pattern.shapes)]
     keys = 2 * QUERIES + 1 if square else KEYS.get(name, KEYS_OF_OTHERS)
     queries = keys if square else QUERIES
-    for layer, first in sorted({(0, 0), (pattern.layers - 1, pattern.heads - group)}):
+    for layer, kv_head in sorted(set(ends)):
+        of, first = pattern.shape(layer), kv_head * pattern.shape(layer).group
         torch.manual_seed(layer)
-        shapes = ((group, queries), (1, keys), (1, keys))
-        q, k, v = (torch.randn(1, heads, n, pattern.head_dim, requires_grad=True) for heads, n in shapes)
+        sizes = ((of.group, queries, of.head_dim), (1, keys, of.head_dim), (1, keys, of.v_head_dim))
+        q, k, v = (torch.randn(1, *size, requires_grad=True) for size in sizes)
         exact = [tensor.detach().double().requires_grad_() for tensor in (q, k, v)]
-        sinks = torch.randn(group) if pattern.sinks else None
+        sinks = torch.randn(of.group) if of.sinks else None
         out = package.attention(q, k, v, layer=layer, head_offset=first, sinks=sinks)
         expected, _ = reference.attention(pattern, *exact, layer=layer, head_offset=first, sinks=sinks)
         weight = torch.randn_like(out)

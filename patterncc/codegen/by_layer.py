@@ -44,7 +44,11 @@ def constants_by_layer(
     facts: Any = constants(plan, about, promises, kv)["FACTS"]
     sizes = {key: {getattr(shape, key) for shape in shapes} for key in SIZES}
     facts |= {key: next(iter(known)) if len(known) == 1 else None for key, known in sizes.items()}
-    facts["shapes"] = [{key: getattr(shape, key) for key in SIZES} for shape in classes.shapes]
+    facts["sinks"] = "learned" if all(shape.sinks for shape in shapes) else None
+    facts["shapes"] = [
+        {key: getattr(shape, key) for key in SIZES} | {"sinks": "learned" if shape.sinks else None}
+        for shape in classes.shapes
+    ]
     return {
         "NAME": classes.name,
         "PARTS": tuple(f".{folder}" for folder in shapes.values()),
@@ -64,7 +68,7 @@ def shapes_of(plan: Plan) -> dict[Shape, str]:
 
 def folder_of(shape: Shape) -> str:
     values = f"_v{shape.v_head_dim}" if shape.v_head_dim != shape.head_dim else ""
-    return f"h{shape.heads}_kv{shape.kv_heads}_d{shape.head_dim}{values}"
+    return f"h{shape.heads}_kv{shape.kv_heads}_d{shape.head_dim}{values}" + "_sinks" * shape.sinks
 
 
 def layers_of(plan: Plan, shape: Shape) -> tuple[int, ...]:

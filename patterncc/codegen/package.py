@@ -81,7 +81,7 @@ def is_of(package: str, name: str) -> bool:
     >>> is_of("demo", "demo"), is_of("demo_h8_kv2_d64_v32", "demo"), is_of("demo_hop", "demo")
     (True, True, False)
     """
-    return re.fullmatch(re.escape(name) + r"(_h\d+_kv\d+_d\d+(_v\d+)?)?", package) is not None
+    return re.fullmatch(re.escape(name) + r"(_h\d+_kv\d+_d\d+(_v\d+)?(_sinks)?)?", package) is not None
 
 
 def is_name(name: str) -> bool:

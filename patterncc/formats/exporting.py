@@ -37,8 +37,8 @@ def export(pattern: Pattern, target: str, length: int) -> Exported:
         raise UsageError(
             f"--to is {quote(target)}", f"did you mean {close}?" if close else f"it takes {', '.join(TARGETS)}"
         )
-    for key in ("softcap", "sinks"):
-        if getattr(pattern, key, None) is not None:
+    for key, is_there in (("softcap", pattern.softcap), ("sinks", any(shape.sinks for shape in pattern.shapes))):
+        if is_there:
             raise UsageError(f"the pattern says `{key}`, which is no mask: {target} must be told it by your own code")
     arrays, notes = TARGETS[target](pattern, length)
     stem = f"{pattern.name}_{target}"

@@ -221,7 +221,11 @@ class Classes:
 
     def shape(self, layer: int) -> Shape:
         """Heads, KV heads and widths of a layer."""
-        return self.shapes[layer] if self.shapes else Shape(self.heads, self.kv_heads, self.head_dim, self.v_head_dim)
+        return (
+            self.shapes[layer]
+            if self.shapes
+            else Shape(self.heads, self.kv_heads, self.head_dim, self.v_head_dim, self.sinks)
+        )
 
     @property
     def layers(self) -> int:

@@ -130,7 +130,7 @@ Shards = Annotated[tuple[Annotated[Shard, Keys("`heads: all`")], ...], ListOf("`
 
 
 class LayoutEntry(Model):
-    """The shards of some layers, and the sizes of these layers where they are not the pattern's."""
+    """The shards of some layers, and their sizes and sinks where they are not the pattern's."""
 
     layers: Annotated[Selector, f.SELECTOR] = Field(description="Layers, in the syntax of `heads`.")
     heads: Annotated[int | None, f.HEADS] = Field(
@@ -144,6 +144,9 @@ class LayoutEntry(Model):
     )
     v_head_dim: Annotated[int | None, f.HEAD_DIM] = Field(
         None, description="Width of a value in these layers. Default: the pattern's where written, else head_dim."
+    )
+    sinks: Annotated[Literal["learned"] | None, f.SINKS] = Field(
+        None, description="learned: the query heads of these layers have a logit of their own. Default: the pattern's."
     )
     shards: Shards = Field(description="The shards of these layers.")
 

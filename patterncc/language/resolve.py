@@ -87,7 +87,7 @@ def _shape(pattern: Pattern, path: Path, own: Shape, report: Reporter) -> Shape:
         return own
     layout = pattern.layouts[int(path[1])]
     written = frozenset(layout.model_fields_set)
-    return check_shape(shape_of(pattern, layout), written, path[:2], report) if written & set(SIZES) else own
+    return check_shape(shape_of(pattern, layout), written, path[:2], report) if written & {*SIZES, "sinks"} else own
 
 
 def raising(path: Path, message: str, help: str | None = None, **_: object) -> NoReturn:

@@ -17,12 +17,13 @@ SIZES = ("heads", "kv_heads", "head_dim", "v_head_dim")  # the keys that an entr
 
 @dataclass(frozen=True, order=True)
 class Shape:
-    """The sizes of a layer."""
+    """The sizes of a layer, and whether its heads have sinks."""
 
     heads: int
     kv_heads: int
     head_dim: int
     v_head_dim: int = 0  # width of a value; given as 0, that of a head
+    sinks: bool = False  # whether callers must pass a logit for every query head
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "v_head_dim", self.v_head_dim or self.head_dim)
@@ -38,7 +39,9 @@ class Shape:
         'heads 96, kv_heads 8, head_dim 128'
         """
         values = f", v_head_dim {self.v_head_dim}" if self.v_head_dim != self.head_dim else ""
-        return f"heads {self.heads}, kv_heads {self.kv_heads}, head_dim {self.head_dim}{values}"
+        return (
+            f"heads {self.heads}, kv_heads {self.kv_heads}, head_dim {self.head_dim}{values}" + ", sinks" * self.sinks
+        )
 
     @staticmethod
     def parse(text: str) -> Shape:
@@ -47,7 +50,8 @@ class Shape:
         >>> Shape.parse("heads 96, kv_heads 8, head_dim 128").group
         12
         """
-        return Shape(**{key: int(number) for key, number in (part.split() for part in text.split(", "))})
+        sizes = dict(part.split() for part in text.removesuffix(", sinks").split(", "))
+        return Shape(**{key: int(number) for key, number in sizes.items()}, sinks=text.endswith(", sinks"))
 
 
 def shape_of(pattern: Pattern, layout: LayoutEntry | None = None) -> Shape:
@@ -62,7 +66,8 @@ def shape_of(pattern: Pattern, layout: LayoutEntry | None = None) -> Shape:
         kv_heads = heads
     if stated("head_dim") and not stated("v_head_dim") and "v_head_dim" not in pattern.model_fields_set:
         v_head_dim = head_dim
-    return Shape(heads, kv_heads, head_dim, v_head_dim)
+    sinks = pattern.sinks is not None or (layout is not None and layout.sinks is not None)
+    return Shape(heads, kv_heads, head_dim, v_head_dim, sinks)
 
 
 def check_shape(shape: Shape, written: frozenset[str], at: tuple[str | int, ...], report: Reporter) -> Shape:

@@ -43,7 +43,7 @@ def merge_heads(pattern: Pattern, layouts: Layouts) -> Classes:
         layouts=tuple(classes),
         of=tuple([rows[row] for row in layouts.of]),
         softcap=pattern.softcap or 0.0,
-        sinks=pattern.sinks is not None,
+        sinks=shape.sinks,
         v_head_dim=shape.v_head_dim,
         shapes=pattern.shapes if others else (),
     )

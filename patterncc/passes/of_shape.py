@@ -34,6 +34,7 @@ def of_shape(plan: Plan, shape: Shape) -> Plan:
         v_head_dim=shape.v_head_dim,
         heads=shape.heads,
         kv_heads=shape.kv_heads,
+        sinks=shape.sinks,
         layouts=tuple(plan.classes.layouts[k] for k in used),
         of=tuple(tuple(number[k] for k in row) for row in rows),
         shapes=(),

@@ -171,7 +171,7 @@ def _compared(
     for kv_head in sorted({0, shape.kv_heads - 1} if rows is None else {shape.kv_heads - 1}):
         first, sizes = kv_head * shape.group, ((shape.group, rows or length), (1, length), (1, length))
         q, k, v = (torch.randn(1, *size, shape.head_dim).to(dtype) for size in sizes)
-        sinks = torch.randn(shape.group) if classes.sinks else None
+        sinks = torch.randn(shape.group) if shape.sinks else None
         wanted, _ = attention(pattern, q, k, v, layer=layers[0], head_offset=first, sinks=sinks)
         for form, package in packages.items():
             there = None if sinks is None else sinks.to(device)

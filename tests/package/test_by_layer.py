@@ -142,7 +142,7 @@ def test_it_exports_what_every_package_does() -> None:
         assert getattr(whole, name).__doc__ == getattr(alone, name).__doc__, name
     facts = whole.PATTERN
     assert facts["layers"] == 4 and facts["heads"] is None and facts["kv_heads"] is None and facts["head_dim"] is None
-    assert facts["shapes"][2] == {"heads": 4, "kv_heads": 1, "head_dim": 32, "v_head_dim": 32}
+    assert facts["shapes"][2] == {"heads": 4, "kv_heads": 1, "head_dim": 32, "v_head_dim": 32, "sinks": None}
     assert set(facts) == {*alone.PATTERN, "shapes"}
     assert whole.part(1) is whole.part(3) is not whole.part(0)
     assert whole.part(1).PATTERN["heads"] == 6
@@ -171,6 +171,21 @@ def test_tensors_of_another_layer_are_refused() -> None:
         package.attention(*tensors(pattern, 20, layer=1))
     with pytest.raises(ValueError, match=r"head_dim 32; q has 16"):
         package.attention(*tensors(pattern, 20, layer=1), layer=2)
+
+
+def test_sinks_of_some_layers() -> None:
+    """Of layer 2 only: the others are given none."""
+    text = TEXT.replace("{layers: 2, ", "{layers: 2, sinks: learned, ")
+    pattern, package = compiled(text)
+    inputs = tensors(pattern, 43, layer=2)
+    sinks = torch.randn(4)
+    wanted, _ = reference.attention(pattern, *inputs, layer=2, sinks=sinks)
+    assert off(package.attention(*inputs, layer=2, sinks=sinks), wanted) <= 2e-6
+    with pytest.raises(TypeError, match=r"small_h4_kv1_d32_sinks.*sinks"):
+        package.attention(*inputs, layer=2)
+    package.attention(*tensors(pattern, 43))
+    assert [shape["sinks"] for shape in package.PATTERN["shapes"]] == [None, None, "learned", None]
+    assert package.PATTERN["sinks"] is None and package.part(2).PATTERN["sinks"] == "learned"
 
 
 def test_functions_and_caches_are_pickled() -> None:

@@ -6,6 +6,7 @@ key. Scores of such a model are near zero, so no positive weight underflows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,62 @@ def test_three_layers_to_one(name: str, library: str, sizes: dict[str, Any]) -> 
         assert dense == [real.shard(layer, 0).dense for layer in range(real.layers)]
 
 
+def laguna() -> Any:
+    heads = [3 if layer % 4 else 2 for layer in range(8)]
+    config = transformers.LagunaConfig(
+        **TINY | {"num_attention_heads": 2},
+        num_key_value_heads=1,
+        num_hidden_layers=8,
+        sliding_window=192,
+        num_attention_heads_per_layer=heads,
+        layer_types=["sliding_attention" if layer % 4 else "full_attention" for layer in range(8)],
+        mlp_layer_types=["dense"] * 8,
+        pad_token_id=0,
+    )
+    return transformers.LagunaModel._from_config(config, attn_implementation="eager")
+
+
+def step() -> Any:
+    from transformers.models.step3p7.configuration_step3p7 import Step3p7TextConfig
+    from transformers.models.step3p7.modeling_step3p7 import Step3p7TextModel
+
+    config = Step3p7TextConfig(
+        **TINY | {"num_attention_heads": 2},
+        num_key_value_heads=1,
+        num_hidden_layers=8,
+        sliding_window=192,
+        num_sliding_attention_heads=3,
+        layer_types=["sliding_attention" if layer % 4 else "full_attention" for layer in range(8)],
+        mlp_layer_types=["dense"] * 8,
+        pad_token_id=0,
+    )
+    return Step3p7TextModel._from_config(config, attn_implementation="eager")
+
+
+def smaller(name: str, sizes: dict[str, Any], window: int = 192, layers: int = 8) -> language.Pattern:
+    """A shipped pattern with other numbers: its text with each key's value, wherever it stands, replaced in turn."""
+    text = (PATTERNS / f"{name}.yaml").read_text()
+    for key, values in sizes.items():
+        found = iter(values if isinstance(values, list) else [values])
+        text = re.sub(
+            rf"^( *)({key}): \d+$", lambda at, found=found: f"{at[1]}{at[2]}: {next(found)}", text, flags=re.M
+        )
+    text = re.sub(r"^layers: \d+$", f"layers: {layers}", text, flags=re.M)
+    return language.loads(re.sub(r"\d+ tokens\n", f"{window} tokens\n", text))
+
+
+@pytest.mark.parametrize(("name", "make"), [("laguna_xs", laguna), ("step_35_flash", step)])
+def test_heads_that_differ_by_layer(name: str, make: Callable[[], Any]) -> None:
+    """Two heads in dense layers and three in the others: masks, and as many weights as the pattern has heads."""
+    pattern = smaller(name, {"heads": [2, 3], "kv_heads": 1, "head_dim": 16})
+    torch.manual_seed(0)
+    with torch.no_grad():
+        output = make().eval()(torch.randint(3, 32, (1, 421)), output_attentions=True)
+    assert [weights.shape[1] for weights in output.attentions] == [shape.heads for shape in pattern.shapes]
+    for layer, weights in enumerate(output.attentions):
+        assert torch.equal(weights[0] > 0, reference.dense_mask(pattern, layer, 421)), f"layer {layer}"
+
+
 def test_a_window_off_by_one_is_seen() -> None:
     """Negative control."""
     text = (PATTERNS / "gpt_oss.yaml").read_text().replace("128 tokens", "129 tokens")
@@ -135,3 +192,10 @@ def test_sizes_are_the_librarys_defaults() -> None:
         assert pattern.kv_heads == getattr(config, "num_key_value_heads", config.num_attention_heads)
         assert pattern.layers == config.num_hidden_layers
         assert pattern.head_dim == config.hidden_size // config.num_attention_heads
+    from transformers.models.step3p7.configuration_step3p7 import Step3p7TextConfig
+
+    for name, config in (("laguna_xs", transformers.LagunaConfig()), ("step_35_flash", Step3p7TextConfig())):
+        pattern = language.load(PATTERNS / f"{name}.yaml")
+        stated = pattern.heads, pattern.kv_heads, pattern.head_dim, pattern.layers
+        sizes = config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.num_hidden_layers
+        assert stated == sizes

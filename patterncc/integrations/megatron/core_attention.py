@@ -109,6 +109,11 @@ class CoreAttention(MegatronModule):
     ) -> None:
         """Raise UsageError for a model that is not the pattern's, or asks for what a pattern does not do."""
         pattern = self.package.PATTERN
+        if "shapes" in pattern:
+            raise UsageError(
+                f"the layers of the pattern {pattern['name']} differ in heads or widths; Megatron's layers have one "
+                "configuration, so one shape for all"
+            )
         kv_heads = config.num_query_groups or config.num_attention_heads
         facts = (
             (config.num_attention_heads, pattern["heads"], "heads"),

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from patterncc.errors import UsageError
-from patterncc.integrations.sizes import part
 from patterncc.integrations.transformers.bounds import FIRST, GRAPH, KEY, QUERY, STOP
 from patterncc.integrations.transformers.fitting import check_call, check_layer
+from patterncc.runtime.parts import part_of
 
 _STARTS: WeakIdKeyDictionary = WeakIdKeyDictionary()  # position_ids → where its sequences start: once for all layers
 _JUMPS: WeakIdKeyDictionary = WeakIdKeyDictionary()  # position_ids → where it does not count up by one, or None
@@ -130,7 +130,7 @@ STRETCH = 1024  # tokens that are looked at together: a step of decoding asks an
 def last_reader(package: ModuleType, layer: int, start: int, stop: int) -> int:
     """The last query of any head that keeps one of the keys start … stop - 1."""
     keys = torch.arange(start, stop)
-    own = part(package, layer)
+    own = part_of(package, layer)
     classes = sorted(set(own.pattern.CLASS_OF[layer]))
     return int(torch.stack([own.rules.lifetime.last_query(klass, keys) for klass in classes]).max())
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from patterncc.errors import UsageError
 from patterncc.integrations.place import place
-from patterncc.integrations.sizes import sizes
+from patterncc.integrations.sizes import has_sinks, sizes
 
 CHANGES = {  # arguments of attention functions in transformers that would change the result
     "position_bias": "a bias on the scores",
@@ -105,7 +105,7 @@ def check_call(package: ModuleType, module: nn.Module, dropout: float, options: 
             f"write `softcap: {float(softcap)}`" if softcap else "remove `softcap` from the pattern",
         )
     sinks = options.get("s_aux")
-    if (sinks is not None) != (package.PATTERN.get("sinks") is not None):
+    if (sinks is not None) != has_sinks(package, module.layer_idx):
         have = (
             "has learned sinks, the pattern has none" if sinks is not None else "has no learned sinks, the pattern has"
         )

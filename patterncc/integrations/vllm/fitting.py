@@ -32,6 +32,10 @@ def check_model(package: ModuleType, model: Mapping[str, int], layer: int | None
     """Raise UsageError where the model's numbers are not the pattern's: heads, kv_heads, head_dim, v_head_dim, layers,
     all of them of the whole model. Those that differ by layer are compared where the layer is given."""
     pattern = package.PATTERN
+    if "shapes" in pattern:
+        raise UsageError(
+            f"the layers of the pattern {pattern['name']} differ in heads or widths; the vLLM backend takes one shape"
+        )
     ours = {"v_head_dim": pattern["head_dim"], **{key: x for key, x in pattern.items() if x is not None}}
     of = ""
     if layer is not None and pattern.get("shapes"):

@@ -63,6 +63,11 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
             "global_head_dim": 32, "attention_k_eq_v": False, "hidden_size_per_layer_input": 0,
         },
     ),
+    "laguna": (
+        "Laguna",
+        LOCAL_AND_GLOBAL.replace("[0, 2]", "[0, 2]\n    heads: 6"),
+        WINDOWS | {"num_attention_heads_per_layer": [6, 4, 6], "mlp_layer_types": ["dense"] * 3},
+    ),
 }  # fmt: skip
 SIZES: dict[str, Any] = {
     "vocab_size": 97, "hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": LAYERS, "head_dim": HEAD_DIM,
@@ -74,7 +79,8 @@ SIZES: dict[str, Any] = {
 def mask_of(pattern: Pattern, layer: int, length: int) -> torch.Tensor:
     """bool [heads, length, length] by the definition."""
     t = np.arange(length)
-    return torch.from_numpy(np.stack([keeps(pattern, layer, head, t, t) for head in range(pattern.heads)]))
+    heads = range(pattern.shape(layer).heads)
+    return torch.from_numpy(np.stack([keeps(pattern, layer, head, t, t) for head in heads]))
 
 
 def witness(pattern: Pattern) -> str:

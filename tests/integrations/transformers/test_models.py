@@ -155,6 +155,18 @@ def test_models_that_do_not_fit_are_refused(
         model(input_ids=tokens)
 
 
+def test_sizes_of_single_layers_are_compared(build: Any, compiled: Any, tokens: torch.Tensor) -> None:
+    from patterncc.errors import UsageError
+    from patterncc.integrations.transformers import register
+
+    name, said, changes = FAMILIES["laguna"]
+    package, _ = compiled(TEXT.split("shards:")[0].replace("name: tiny", "name: laguna") + said)
+    model = build(name, **changes | {"num_attention_heads_per_layer": [6, 4, 8]})
+    model.set_attn_implementation(register(package))
+    with pytest.raises(UsageError, match="the model has 8 heads, the pattern laguna has 6 in layer 2"):
+        model(input_ids=tokens)
+
+
 @pytest.mark.parametrize(("name", "said"), [("gemma2", "caps its scores at 0.5"), ("gpt_oss", "has learned sinks")])
 def test_caps_and_sinks_that_the_pattern_does_not_say_are_refused(
     build: Any, compiled: Any, tokens: torch.Tensor, name: str, said: str

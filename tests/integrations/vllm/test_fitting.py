@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,6 +87,12 @@ def test_caps_and_sinks_of_the_pattern_need_those_of_the_model() -> None:
 def test_parts_of_the_engine_that_were_not_tried_are_refused(key: str) -> None:
     with pytest.raises(UsageError):
         check_engine(**ENGINE | {key: 2 if ENGINE[key] is not False else True})
+
+
+def test_a_pattern_of_several_shapes_is_refused() -> None:
+    package = SimpleNamespace(PATTERN={"name": "mixed", "heads": None, "shapes": [], "causal": True})
+    with pytest.raises(UsageError, match="the layers of the pattern mixed differ"):
+        check_model(package, {"heads": 4})  # type: ignore[arg-type]
 
 
 def test_a_pattern_that_looks_ahead_is_refused() -> None:
