@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 COLOURS = {"dense": "#444444", "covered": "#0072b2", "broken": "#d55e00", "local": "#cc79a7"}  # told apart by all
+MARKS = {"dense": "o", "covered": "s", "broken": "^", "local": "v"}
 
 
 def compared(result: dict) -> str:
@@ -44,18 +45,27 @@ def draw(result: dict, path: Path) -> None:
     except ImportError:
         print("no picture: matplotlib is not installed (pip install 'patterncc[bench]')")
         return
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
     text, answers, depth = figure.subplots(1, 3)
+    converted = "switched" in result
     for name, run in result["runs"].items():
         steps, on_text, on_answers, _ = zip(*run["curve"], strict=True)
-        text.plot(steps, on_text, color=COLOURS[name], label=name)
-        answers.plot(steps, on_answers, color=COLOURS[name], label=name)
+        first, style = 0, {"color": COLOURS[name], "marker": MARKS[name], "markersize": 5}
+        label = name
+        if converted and name == "covered":  # trained on from the last step of the dense model
+            first, label = result["runs"]["dense"]["curve"][-1][0] + 1, "covered, trained on"
+        text.plot([first + step for step in steps], on_text, label=label, markevery=10, **style)
+        answers.plot([first + step for step in steps], on_answers, color=COLOURS[name])
         places = [(part + 0.5) / len(run["by_depth"]) for part in range(len(run["by_depth"]))]
-        depth.plot(places, run["by_depth"], color=COLOURS[name], marker="o", label=name)
+        depth.plot(places, run["by_depth"], label=label, **style)
         if seen := result.get("seen", {}).get(name):
             depth.plot(places, seen, color=COLOURS[name], linestyle=":", linewidth=1)
+    if converted:
+        depth.plot(places, result["switched"]["by_depth"], color=COLOURS["local"], marker="x", label="switched")
     text.set(title="loss on text", xlabel="step")
     answers.set(title="loss on answers", xlabel="step")
-    depth.set(title="recall by depth (dotted: seen by some head)", xlabel="place of the needle", ylim=(-0.03, 1.05))
-    text.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    dotted = "" if converted else " (dotted: seen by some head)"
+    depth.set(title=f"recall by depth{dotted}", xlabel="place of the needle", ylim=(-0.03, 1.05))
+    (depth if converted else text).legend(frameon=False)
+    figure.suptitle(f"{result['machine']}; commit {result['commit']}", fontsize=8, color="#666666")
+    figure.savefig(path, dpi=100, metadata={"Software": None})
