@@ -41,6 +41,10 @@ PAGES: dict[str, dict[str, tuple[str, ...]]] = {
             "case", "batch", "tokens", "direction", "density", "ms", "ms_min", "ms_max", "host_ms", "tflops",
             "share_of_dense", "over_flash", "tuned", "sm_mhz", "error",
         ),
+        "families": (
+            "case", "batch", "tokens", "direction", "triton_ms", "gluon_ms", "triton_tflops", "gluon_tflops",
+            "gluon_over_triton", "is_hopper", "sm_mhz", "error",
+        ),
         "serving": (
             "what", "case", "requests", "tokens", "direction", "ms", "host_ms", "graph_ms", "tb_per_s", "share_of_copy",
             "over_floor_us", "tflops", "share_of_dense", "error",

@@ -22,11 +22,12 @@ class Cell:
     given: Mapping[str, Any]
 
 
-PARTS = ("compiling", "ceilings", "attention", "serving", "host", "peers", "first_call")
-TIMED = ("attention", "serving", "host", "peers")  # parts whose kernels are compiled before
+PARTS = ("compiling", "ceilings", "attention", "families", "serving", "host", "peers", "first_call")
+TIMED = ("attention", "families", "serving", "host", "peers")  # parts whose kernels are compiled before
 FAST = {  # the most telling ones, in a minute and a half
     "ceilings": ("copy", "dense, head dim 128, cudnn"),
     "attention": ("ancestor, 4 x 16384", "block16, 1 x 16384", "grouped, 1 x 16384"),
+    "families": ("families: ancestor, 4 x 16384",),
     "serving": ("decode grouped, 64 x 16384",),
     "host": ("host",),
     "peers": ("flex: ancestor, 4 x 16384",),
@@ -40,6 +41,7 @@ def cells(part: str, *, toy: bool = False, fast: bool = False) -> tuple[Cell, ..
     found = {
         "ceilings": _ceilings,
         "attention": _attention,
+        "families": _families,
         "serving": _serving,
         "host": _host,
         "first_call": _first_call,
@@ -86,7 +88,9 @@ def _compiling(toy: bool, fast: bool) -> tuple[Cell, ...]:
     ]
     training = dict.fromkeys((cell.given["case"], "training") for cell in later)
     others = dict.fromkeys((cell.given["case"], cell.given["what"]) for cell in later if "what" in cell.given)
-    return (*peers, *(Cell(f"{case}, {what}", 0, {"case": case, "what": what}) for case, what in training | others))
+    gluon = dict.fromkeys((cell.given["case"], "training by gluon") for cell in cells("families", toy=toy, fast=fast))
+    ours = gluon | training | others
+    return (*peers, *(Cell(f"{case}, {what}", 0, {"case": case, "what": what}) for case, what in ours))
 
 
 def _host(toy: bool) -> tuple[Cell, ...]:
@@ -105,6 +109,15 @@ def _attention(toy: bool) -> tuple[Cell, ...]:
 
 def _sequence(case: str, batch: int, tokens: int, needs_s: float, **rest: Any) -> Cell:
     return Cell(f"{case}, {batch} x {tokens}", needs_s, {"case": case, "batch": batch, "tokens": tokens, **rest})
+
+
+def _families(toy: bool) -> tuple[Cell, ...]:
+    """The backward in Gluon is taken unasked, or not, by what these show."""
+    sizes = [("ancestor", BATCH, USUAL), ("ancestor", 1, USUAL), ("ancestor", 1, 65536), ("grouped", 1, USUAL)]
+    sizes += [("dense", 1, USUAL), ("block16", BATCH, USUAL), ("dim64", BATCH, USUAL), ("window", 1, 32768)]
+    sizes += [("ancestor", BATCH, 4096)]
+    found = [_sequence(*size, 6) for size in ([(TOY.name, 1, 60)] if toy else sizes)]
+    return tuple(Cell(f"families: {cell.name}", cell.needs_s, cell.given) for cell in found)
 
 
 def _serving(toy: bool) -> tuple[Cell, ...]:

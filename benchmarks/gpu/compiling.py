@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import peers
+from benchmarks.gpu import families, peers
 from benchmarks.gpu.attention import both_ways
 from benchmarks.gpu.cases import Case, by_name
 from benchmarks.gpu.device import Device
@@ -26,7 +26,8 @@ def measure(device: Device, *, case: str, what: str = "", peer: str = "", **give
     if peer:
         _peer(device, facts, peer, **given)
     else:
-        {"training": _training, "varlen": _packed, "paged": _paged, "decode": _decoding}[what](device, facts)
+        ways = {"training": _training, "varlen": _packed, "paged": _paged, "decode": _decoding}
+        (ways | {"training by gluon": _by_gluon})[what](device, facts)
     device.wait()
     yield {"seconds": round(time.perf_counter() - begin, 2)}
 
@@ -34,6 +35,11 @@ def measure(device: Device, *, case: str, what: str = "", peer: str = "", **give
 def _training(device: Device, case: Case) -> None:
     inputs = [x.requires_grad_() for x in device.sequences(case, 1, _tokens(device))]
     torch.autograd.grad(_package(case).attention(*inputs).sum(), inputs)
+
+
+def _by_gluon(device: Device, case: Case) -> None:
+    with families.chosen("gluon"):
+        _training(device, case)
 
 
 def _packed(device: Device, case: Case) -> None:

@@ -1,0 +1,67 @@
+"""Both families of kernels on the same inputs, in alternation: the plain ones in Triton, those for Hopper in Gluon."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from benchmarks.gpu import witness
+from benchmarks.gpu.attention import both_ways, call_of, flops
+from benchmarks.gpu.cases import by_name
+from benchmarks.gpu.device import Device, rate
+
+SWITCH, NAMES = "PATTERNCC_KERNELS", ("triton", "gluon")
+
+
+def measure(device: Device, *, case: str, batch: int, tokens: int, **_: object) -> Iterator[dict[str, object]]:
+    """A row for each direction: times and TFLOP/s of both, how much faster Gluon's are, and whether they can be had."""
+    facts = by_name(case)
+    package = importlib.import_module(facts.module)
+    for direction, inputs in both_ways(device.sequences(facts, batch, tokens)):
+        errors, calls = [], {}
+        for family in NAMES:
+            with chosen(family):
+                errors.append(witness.check_sequences(facts, device.tolerance, package.attention, *inputs))
+                calls[family] = within(family, call_of(package.attention, inputs))
+        times = device.alternate(calls)
+        plain, gluon = (times[family].median for family in NAMES)
+        row: dict[str, object] = {"direction": direction, "error": max(errors)}
+        row["is_hopper"] = is_hopper(package.__name__)
+        for family in NAMES:
+            row |= times[family].row(f"{family}_")
+            row[f"{family}_tflops"] = rate(flops(facts, batch, tokens, direction), times[family].median)
+        yield row | {"gluon_over_triton": round(plain / gluon, 3)}
+
+
+def within(family: str, call: Callable[[], object]) -> Callable[[], object]:
+    """The call, by this family of kernels."""
+
+    def run() -> object:
+        with chosen(family):
+            return call()
+
+    return run
+
+
+@contextmanager
+def chosen(family: str) -> Iterator[None]:
+    """While it lasts, packages take this family wherever it can be had."""
+    held = os.environ.get(SWITCH)
+    os.environ[SWITCH] = family
+    try:
+        yield
+    finally:
+        if held is None:
+            del os.environ[SWITCH]
+        else:
+            os.environ[SWITCH] = held
+
+
+def is_hopper(package: str) -> bool:
+    """Whether the device and Triton's version have the second family; else the rows compare the first with itself."""
+    hopper = importlib.import_module(f"{package}.launch.hopper")
+    return torch.cuda.is_available() and hopper.is_hopper(torch.device("cuda", torch.cuda.current_device()))
