@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -73,6 +74,38 @@ def forward(
     emulate.launch(kernel, (programs,), taken, seed)
 
 
+@contextmanager
+def launched(
+    kernels: tuple[Any, Any],
+    launcher: ModuleType,
+    are_sums: Callable[[torch.Tensor], bool],
+    *,
+    programs: int = 3,
+    seed: int = 0,
+    **changed: Any,
+) -> Iterator[list[Any]]:
+    """While it lasts, the launcher's kernels for dQ and for dK and dV are these; yields those that were launched.
+    `are_sums`: whether dk and dv are float32 on a GPU too. `changed` replaces some arguments."""
+    found: list[Any] = []
+
+    def run(kernel: Any) -> Any:
+        def launch(_most: int, given: dict[str, Any]) -> None:
+            found.append(kernel)
+            given["taken"] = torch.zeros(1, dtype=torch.int32)
+            own = {name: x for name, x in changed.items() if name in given}
+            taken = {name: _emulated(x, launcher.hopper) for name, x in (given | own).items()}
+            for name in {"dk", "dv"} & set(given):
+                kind = FLOAT32 if are_sums(given[name]) else BFLOAT16
+                taken[name] = emulate.pointer(_flat(given[name])[0], kind)
+            emulate.launch(kernel, (min(programs, given["total"]),), taken, seed)
+
+        return launch
+
+    dq, dkdv = kernels
+    with mock.patch.object(launcher, "launch_dq", run(dq)), mock.patch.object(launcher, "launch_dkdv", run(dkdv)):
+        yield found
+
+
 def backward(
     kernels: tuple[Any, Any],
     launcher: ModuleType,
@@ -80,37 +113,15 @@ def backward(
     grads: Sequence[torch.Tensor],
     sums: tuple[torch.Tensor, torch.Tensor],
     requests: Any,
-    *,
-    programs: int = 3,
-    seed: int = 0,
-    layer: int = 0,
-    scale: float | None = None,
-    head_offset: int = 0,
-    **changed: Any,
+    **more: Any,
 ) -> int:
     """Fill `grads`, dq, dk and dv like `inputs` (q, k, v and dout), with the kernels for dQ and for dK and dV; how many
     launches there were. `sums`: what each row's weights need of its LSE, and delta."""
-    scale = launcher.HEAD_DIM**-0.5 if scale is None else scale
-    launches = []
-
-    def run(kernel: Any) -> Any:
-        def launch(most: int, given: dict[str, Any]) -> None:
-            launches.append(kernel)
-            given["taken"] = torch.zeros(1, dtype=torch.int32)
-            own = {name: x for name, x in changed.items() if name in given}
-            taken = {name: _emulated(x, launcher.hopper) for name, x in (given | own).items()}
-            for name in {"dk", "dv"} & set(given):
-                is_sum = all(given[name] is not grad for grad in grads)
-                taken[name] = emulate.pointer(_flat(given[name])[0], FLOAT32 if is_sum else BFLOAT16)
-            emulate.launch(kernel, (min(programs, given["total"]),), taken, seed)
-
-        return launch
-
-    dq, dkdv = kernels
-    with mock.patch.object(launcher, "launch_dq", run(dq)), mock.patch.object(launcher, "launch_dkdv", run(dkdv)):
-        heads = layer, head_offset, inputs[0].shape[1]
+    heads = 0, 0, inputs[0].shape[1]
+    with launched(kernels, launcher, lambda x: all(x is not grad for grad in grads), **more) as found:
+        scale = launcher.HEAD_DIM**-0.5
         launcher.backward(*inputs, tuple(grads), *sums, requests, heads, scale, add_parts)
-    return len(launches)
+    return len(found)
 
 
 def add_parts(parts: torch.Tensor, work: Any, sums: list[torch.Tensor], requests: Any) -> None:
