@@ -172,9 +172,6 @@ def check_head_dim(pattern: Pattern) -> None:
         for key, n in widths.items():
             if n not in HEAD_DIMS:
                 wrong.setdefault(at[key], f"{key} is {n}; kernels take {limits}")
-        if not wrong and "v_head_dim" in widths:
-            differ = f"v_head_dim is {shape.v_head_dim}; kernels take that of head_dim, {shape.head_dim}"
-            wrong[at["v_head_dim"]] = differ
     if wrong:
         raise PatternError([_at(pattern, key, message, None) for key, message in wrong.items()])
 

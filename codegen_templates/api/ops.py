@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..checks.shapes import check_attention, check_layer
 from ..checks.values import check_tensors, whole
+from ..launch.outputs import like_output
 from .again import found, key_of, recorded
 from .dispatch import (
     autocast,
@@ -43,6 +44,8 @@ def attention(
     sinks: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attention of q [batch, heads, q_len, head_dim] over k and v [batch, kv_heads, kv_len, head_dim]: like q.
+
+    Where the pattern says `v_head_dim`, v and the output have that width.
 
     With `return_lse` also the logarithms of the softmax sums, [batch, heads, q_len], fp32; fp64 where q, k and v are,
     as they may be on a CPU, to check gradients. Both are differentiable. A query that keeps no key gives 0 and -inf.
@@ -109,7 +112,7 @@ def _backward(
 
 @_forward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, *_place: object) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=lse_dtype(q))
+    return like_output(q), q.new_empty(q.shape[:3], dtype=lse_dtype(q))
 
 
 @_backward.register_fake

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ..checks.shapes import check_decode, check_layer, check_paged, check_varlen
 from ..checks.values import check_tensors, whole
+from ..launch.outputs import like_output
 from ..launch.requests import query_starts
+from ..pattern import V_HEAD_DIM
 from .again import found, key_of, recorded
 from .dispatch import (
     autocast,
@@ -156,7 +158,7 @@ def decode(
         out, lse = attention_paged(tokens, *paged, starts, return_lse=True, sinks=none, **options)
     if sinks is not None:
         out, lse = _packed_sinks(out.flatten(0, 1), lse, sinks.detach())
-    out = out.view(q.shape)
+    out = out.view(*q.shape[:3], V_HEAD_DIM)
     return (out, lse.view(heads, requests, q_len).transpose(0, 1)) if return_lse else out
 
 
@@ -236,7 +238,7 @@ def _paged(
 
 @_varlen.register_fake
 def _(q: Tensor, k: Tensor, *_rest: object) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), q.new_empty((q.shape[1], q.shape[0]), dtype=lse_dtype(q))
+    return like_output(q), q.new_empty((q.shape[1], q.shape[0]), dtype=lse_dtype(q))
 
 
 @_varlen_backward.register_fake
@@ -248,7 +250,7 @@ def _(
 
 @_paged.register_fake
 def _(q: Tensor, k_cache: Tensor, *_rest: object) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), q.new_empty((q.shape[1], q.shape[0]), dtype=lse_dtype(q))
+    return like_output(q), q.new_empty((q.shape[1], q.shape[0]), dtype=lse_dtype(q))
 
 
 def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:

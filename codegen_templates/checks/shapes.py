@@ -8,10 +8,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..pattern import BLOCK, HEAD_DIM, HEADS, KV_HEADS, LAYERS, NAME
+from ..pattern import BLOCK, HEAD_DIM, HEADS, KV_HEADS, LAYERS, NAME, V_HEAD_DIM
 from .values import MOST_TOKENS, check_tensors, described, whole
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+WIDTHS = {"v": V_HEAD_DIM, "v_cache": V_HEAD_DIM}  # of these tensors; of others HEAD_DIM
 
 
 def check_layer(layer: int) -> int:
@@ -52,20 +53,22 @@ def check_heads(heads: int, kv_heads: int, head_offset: int) -> None:
 
 
 def check_alike(**tensors: Tensor) -> None:
-    """One dtype, one device, the pattern's head_dim."""
-    first, *rest = tensors.values()
+    """One dtype, one device, the pattern's head_dim, and of values its v_head_dim."""
+    first = next(iter(tensors.values()))
     dtype, device = first.dtype, first.device
-    if dtype in DTYPES and first.shape[-1] == HEAD_DIM:
-        for x in rest:
-            if x.dtype != dtype or x.device != device or x.shape[-1] != HEAD_DIM:
+    if dtype in DTYPES:
+        for name, x in tensors.items():
+            if x.dtype != dtype or x.device != device or x.shape[-1] != WIDTHS.get(name, HEAD_DIM):
                 break
         else:
             return
     for name, x in tensors.items():
-        if x.shape[-1] != HEAD_DIM:
+        width = WIDTHS.get(name, HEAD_DIM)
+        if x.shape[-1] != width:
+            key = "head_dim" if width == HEAD_DIM else "v_head_dim"
             raise ValueError(
-                f"{NAME} is compiled for head_dim {HEAD_DIM}; {name} has {x.shape[-1]}. "
-                "Set head_dim in the pattern's file and compile again"
+                f"{NAME} is compiled for {key} {width}; {name} has {x.shape[-1]}. "
+                f"Set {key} in the pattern's file and compile again"
             )
     dtypes = {x.dtype for x in tensors.values()}
     if len(dtypes) > 1:
@@ -77,14 +80,26 @@ def check_alike(**tensors: Tensor) -> None:
         raise ValueError(f"{_names(tensors)} must be on one device, not {_list(devices)}")
 
 
+def check_pair(**tensors: Tensor) -> None:
+    """K and V of one shape, but for their widths where the pattern says these."""
+    k, v = tensors.values()
+    if V_HEAD_DIM == HEAD_DIM:
+        if k.shape != v.shape:
+            raise ValueError(f"{_names(tensors)} must have one shape; got {list(k.shape)} and {list(v.shape)}")
+    elif k.shape[:-1] != v.shape[:-1]:
+        raise ValueError(
+            f"{_names(tensors)} must have one shape but for head_dim {HEAD_DIM} and v_head_dim {V_HEAD_DIM}; "
+            f"got {list(k.shape)} and {list(v.shape)}"
+        )
+
+
 def check_attention(q: Tensor, k: Tensor, v: Tensor, head_offset: int, kv_start: int) -> None:
     if q.dim() != 4 or k.dim() != 4:
         raise ValueError(
             f"q is [batch, heads, q_len, head_dim], k and v are [batch, kv_heads, kv_len, head_dim]; "
             f"got {list(q.shape)} and {list(k.shape)}"
         )
-    if k.shape != v.shape:
-        raise ValueError(f"k and v must have one shape; got {list(k.shape)} and {list(v.shape)}")
+    check_pair(k=k, v=v)
     if q.shape[0] != k.shape[0]:
         raise ValueError(f"q has a batch of {q.shape[0]}, k and v of {k.shape[0]}")
     check_alike(q=q, k=k, v=v)
@@ -99,8 +114,7 @@ def check_varlen(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqle
             f"q is [total_q, heads, head_dim], k and v are [total_k, kv_heads, head_dim]; "
             f"got {list(q.shape)} and {list(k.shape)}"
         )
-    if k.shape != v.shape:
-        raise ValueError(f"k and v must have one shape; got {list(k.shape)} and {list(v.shape)}")
+    check_pair(k=k, v=v)
     check_alike(q=q, k=k, v=v)
     check_heads(q.shape[1], k.shape[1], head_offset)
     check_lengths(q, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
@@ -146,8 +160,7 @@ def check_paged(
             f"q is [total_q, heads, head_dim], the caches are [pages, page_size, kv_heads, head_dim]; "
             f"got {list(q.shape)} and {list(k_cache.shape)}"
         )
-    if k_cache.shape != v_cache.shape:
-        raise ValueError(f"k_cache and v_cache must have one shape; got {list(k_cache.shape)}, {list(v_cache.shape)}")
+    check_pair(k_cache=k_cache, v_cache=v_cache)
     check_alike(q=q, k_cache=k_cache, v_cache=v_cache)
     check_heads(q.shape[1], k_cache.shape[2], head_offset)
     if k_cache.stride(-1) != 1 or v_cache.stride(-1) != 1:

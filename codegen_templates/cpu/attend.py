@@ -7,17 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..pattern import SOFTCAP
+from ..pattern import HEAD_DIM, SOFTCAP, V_HEAD_DIM
 
 # torch's fused kernels, which also give the logarithm of the sum; private, so they may be missing.
 # Their causal mask is multiplied by the scale: it must be positive.
 FUSED = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+IS_KNOWN = not SOFTCAP and V_HEAD_DIM == HEAD_DIM  # whether they compute such scores, of values as wide as keys
 FUSED_BACKWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
 
 
 def is_fused() -> bool:
     """Whether torch's fused attention kernel is available and computes these scores."""
-    return FUSED is not None and not SOFTCAP
+    return FUSED is not None and IS_KNOWN
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Mask:
 def attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, scale: float, causal: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Output [items, heads, queries, dim] and LSE [items, heads, queries] of q [items, heads, queries, dim], k and v
-    [items, heads, keys, dim]. A query without any key gives 0 and -inf. If causal, query n attends keys 0..n only."""
+    """Output, as wide as v, and LSE [items, heads, queries] of q [items, heads, queries, dim], k and v [items, heads,
+    keys, their width]. A query without any key gives 0 and -inf. If causal, query n attends keys 0..n only."""
     bias = None if mask is None else mask.bias
     if is_fused() and q.device.type == "cpu" and (scale > 0 or not causal):
         out, lse = FUSED(q, k, v, 0.0, causal, attn_mask=bias, scale=scale)
@@ -69,7 +70,7 @@ def attend_backward(
     """dq, dk and dv of this piece. `out` and `lse` are of whole rows, over all pieces."""
     lse = lse.masked_fill(lse == float("-inf"), 0.0)  # of a row without keys: its scores are -inf too
     bias = None if mask is None else mask.bias
-    if FUSED_BACKWARD is not None and not SOFTCAP and dlse is None and (scale > 0 or not causal):
+    if FUSED_BACKWARD is not None and IS_KNOWN and dlse is None and (scale > 0 or not causal):
         return FUSED_BACKWARD(dout, q, k, v, out, lse, 0.0, causal, attn_mask=bias, scale=scale)
     scores = _scores(q, k, bias, scale, causal)
     slope = 1 - (scores / SOFTCAP).clamp_(min=-1.0).square_() if SOFTCAP else None  # where nothing is kept: 0

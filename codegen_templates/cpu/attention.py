@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..launch.outputs import like_output
 from ..pattern import BLOCK
 from . import compiled, odd
 from .attend import attend, attend_backward
@@ -45,7 +46,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """`forward` for finite tensors: NaN in keys or values that a row does not keep may reach its output."""
     asked()  # also where neither way is taken: a switch that is misspelt is said
-    out = torch.empty_like(q)
+    out = like_output(q)
     lse = torch.empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32), device="cpu")
     place = layer, head_offset, q_start, kv_start
     present = q.shape[1], head_offset, q_start, q.shape[2], kv_start, k.shape[2]
@@ -124,8 +125,8 @@ def _backward(
     def do(task: tuple[Group, slice]) -> tuple[Tensor, Tensor]:
         group, batch = task
         gathered = Gathered(keys, values, batch.start)
-        shape = batch.stop - batch.start, len(group.kv_heads), blocks, BLOCK * k.shape[3]
-        dk_part, dv_part = (torch.zeros(shape, dtype=exact, device="cpu") for _ in range(2))
+        shape = batch.stop - batch.start, len(group.kv_heads), blocks
+        dk_part, dv_part = (torch.zeros(*shape, BLOCK * x.shape[3], dtype=exact, device="cpu") for x in (k, v))
         for span in group.spans:
             at = Place(group, span, batch)
             spans = [at.read(x).to(exact) for x in (q, out, lse, dout)]

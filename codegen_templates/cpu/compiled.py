@@ -40,7 +40,7 @@ class Problem(ctypes.Structure):
 
     _fields_ = (
         *((name, Strided) for name in ("q", "k", "v", "out", "lse", "dout", "dlse", "dq")),
-        *((name, ctypes.c_int64) for name in ("type", "dim", "block", "causal")),
+        *((name, ctypes.c_int64) for name in ("type", "dim", "v_dim", "block", "causal")),
         *((name, ctypes.c_int64) for name in ("q_start", "q_len", "kv_start", "kv_len")),
         *((name, ctypes.c_int64) for name in ("before", "after", "sink", "first_row", "page_size")),
         *((name, ctypes.c_void_p) for name in ("pointers", "whole", "columns", "pages")),
@@ -148,8 +148,8 @@ def backward(
     problems = {klass: _problem(klass, place, scale, tensors) for klass in {place.klass(head) for head in heads}}
     owners = [(batch, kv_head) for batch in range(k.shape[0]) for kv_head in range(k.shape[1])]
     parts = -(-torch.get_num_threads() // max(1, len(owners)))
-    width = -(-q.shape[3] // PANEL) * PANEL
-    sums = torch.zeros(2, parts, *k.shape[:3], width, dtype=torch.float32, device="cpu")
+    widths = [-(-x.shape[3] // PANEL) * PANEL for x in (k, v)]
+    sums = [torch.zeros(parts, *k.shape[:3], width, dtype=torch.float32, device="cpu") for width in widths]
     run = library().attn_backward  # type: ignore[union-attr]
     tasks = {
         kv_head: [
@@ -167,13 +167,13 @@ def backward(
         failed = 0
         for task, head in tasks[kv_head][part::parts]:
             numbers = map(ctypes.c_int64, (batch, head, kv_head, task.first, task.last))
-            failed |= run(ctypes.byref(problems[place.klass(head)]), *numbers, *room, ctypes.c_int64(width))
+            failed |= run(ctypes.byref(problems[place.klass(head)]), *numbers, *room, *map(ctypes.c_int64, widths))
         return failed
 
     jobs = [(part, *owner) for owner in owners for part in range(parts)]
     _share(do, jobs, [sum(task.pairs for task, _ in tasks[kv_head][part::parts]) for part, _, kv_head in jobs])
     for grad, total in ((dk, sums[0]), (dv, sums[1])):
-        grad.copy_((total.sum(0) if parts > 1 else total[0])[..., : q.shape[3]])
+        grad.copy_((total.sum(0) if parts > 1 else total[0])[..., : grad.shape[3]])
     return dq, dk, dv
 
 
@@ -188,6 +188,7 @@ def _problem(
         **{name: Strided.of(x) for name, x in tensors.items()},
         type=TYPES.index(q.dtype),
         dim=q.shape[3],
+        v_dim=tensors["v"].shape[3],
         block=BLOCK,
         causal=CAUSAL,
         q_start=place.q_start,

@@ -59,16 +59,16 @@ def backward(
     dlse = None if dlse is None else dlse.masked_fill(lost, 0.0)
     dq, dk, dv = differentiate(q, k, v, out, lse.masked_fill(lost, INF), dout, dlse)  # no weight where the sum is INF
     zeros = _zeros(q), _zeros(k), _zeros(v)
-    some = lost[..., None].expand_as(q).to(zeros[0].dtype)
+    some = lost[..., None].expand_as(out).to(zeros[0].dtype)
     _, _, keep = differentiate(*zeros, *attend(*zeros), some, None)
-    kept = keep > 0
+    kept = keep[..., :1] > 0
     return dq.masked_fill(lost[..., None], NAN), dk.masked_fill(kept, NAN), dv.masked_fill(kept, NAN)
 
 
 def _keeping(attend: Forward, q: Tensor, k: Tensor, marked: Tensor) -> Tensor:
     """Which rows keep a key whose value is marked: bool like q, from bool like k."""
     if not marked.any():
-        return torch.zeros(q.shape, dtype=torch.bool, device="cpu")
+        return torch.zeros((*q.shape[:-1], marked.shape[-1]), dtype=torch.bool, device="cpu")
     values = marked.to(_zeros(k).dtype)
     return attend(_zeros(q), _zeros(k), values)[0] > 0
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..checks.shapes import check_longest, check_offsets
+from ..launch.outputs import like_output
 from . import attention, compiled, odd
 from .keys import Pages
 from .library import asked
@@ -142,7 +143,7 @@ def _are_there(pages: Tensor, count: int) -> bool:
 def _nothing(q: Tensor) -> tuple[Tensor, Tensor]:
     """Output 0 and LSE -inf, the result for tokens of no sequence."""
     dtype = torch.promote_types(q.dtype, torch.float32)
-    return torch.zeros_like(q), torch.full((q.shape[1], q.shape[0]), float("-inf"), dtype=dtype, device="cpu")
+    return like_output(q).zero_(), torch.full((q.shape[1], q.shape[0]), float("-inf"), dtype=dtype, device="cpu")
 
 
 def _sequences(

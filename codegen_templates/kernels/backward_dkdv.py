@@ -15,7 +15,7 @@ import triton.language as tl
 
 from .backward_item import add_item
 from .rounds import columns_at
-from .tiles import BLOCK, clear, request
+from .tiles import BLOCK, BLOCK_D, BLOCK_V, HEAD_DIM, SAME_DIMS, V_HEAD_DIM, clear, request
 
 # fmt: off
 DKDV_INTS = [
@@ -29,13 +29,13 @@ DKDV_INTS = [
 def attn_bwd_dkdv(
     q,  # [batch, heads, q_len, HEAD_DIM], or packed [total_q, heads, HEAD_DIM] when IS_PACKED
     k,  # [batch, kv_heads, kv_len, HEAD_DIM], or packed likewise
-    v,
-    dout,  # like q
+    v,  # the same, of V_HEAD_DIM
+    dout,  # as q, of V_HEAD_DIM
     dk,  # like k; float32 when a later launch adds to it
-    dv,  # with the strides of dk
+    dv,  # like v; with the strides of dk, or rows in the same places
     log_sum,  # [batch, heads, q_len], or [heads, total_q]
     delta,
-    parts,  # [batch, slots, 2, BLOCK, HEAD_DIM] float32
+    parts,  # [batch, slots, BLOCK * (HEAD_DIM + V_HEAD_DIM)] float32: dK, then dV, of a column
     items,  # [programs, s_items], and the members they name [.., s_members]: see `items.py`
     members,
     pattern,
@@ -59,7 +59,7 @@ def attn_bwd_dkdv(
     s_gb,
     s_gh,
     s_gn,
-    s_db,
+    s_db,  # of dk and dv: in rows, where these are of different widths
     s_dh,
     s_dn,
     s_lb,
@@ -93,9 +93,12 @@ def attn_bwd_dkdv(
     u_first = j_first * BLOCK + o_first
     if IS_PACKED and HAS_NEAR:
         o_n, m_n = tl.arange(0, BLOCK_N), tl.full([BLOCK_N], 1, tl.int1)
-        o_head, s_n, i_tile = i_kv * s_dh * ALIGN, s_dn * ALIGN, u_first // BLOCK_N
-        clear(dk + o_head, None, s_n, kv_starts, kv_total, i_tile, tiles, o_n, m_n, BLOCK_N)
-        clear(dv + o_head, None, s_n, kv_starts, kv_total, i_tile, tiles, o_n, m_n, BLOCK_N)
+        OF_K: tl.constexpr = ALIGN if SAME_DIMS else HEAD_DIM
+        OF_V: tl.constexpr = ALIGN if SAME_DIMS else V_HEAD_DIM
+        o_k, s_k, i_tile = i_kv * s_dh * OF_K, s_dn * OF_K, u_first // BLOCK_N
+        o_v, s_v = i_kv * s_dh * OF_V, s_dn * OF_V
+        clear(dk + o_k, None, s_k, kv_starts, kv_total, i_tile, tiles, o_n, m_n, BLOCK_N, HEAD_DIM, BLOCK_D)
+        clear(dv + o_v, None, s_v, kv_starts, kv_total, i_tile, tiles, o_n, m_n, BLOCK_N, V_HEAD_DIM, BLOCK_V)
     if u_first >= kv_stop:
         return
 

@@ -7,8 +7,10 @@ from .backward_prepare import weights
 from .tiles import (
     BLOCK,
     BLOCK_D,
+    BLOCK_V,
     HEAD_DIM,
     LN_2,
+    V_HEAD_DIM,
     clear_queries,
     columns_of,
     edge,
@@ -31,8 +33,8 @@ DQ_INTS = [
 def attn_bwd_dq(
     q,  # [batch, heads, q_len, HEAD_DIM], or packed [total_q, heads, HEAD_DIM] when IS_PACKED
     k,  # [batch, kv_heads, kv_len, HEAD_DIM], or packed likewise
-    v,
-    dout,  # like q
+    v,  # the same, of V_HEAD_DIM
+    dout,  # as q, of V_HEAD_DIM
     dq,
     log_sum,  # [batch, heads, q_len], or [heads, total_q]
     delta,
@@ -82,7 +84,9 @@ def attn_bwd_dq(
     kv_stop = kv_start + kv_len
     if IS_PACKED:
         s_h, s_n, i_tile, tiles = s_oh * ALIGN, s_on * ALIGN, tl.program_id(0), tl.num_programs(0)
-        clear_queries(dq, s_h, s_n, None, 0, groups, q_starts, q_total, i_tile, tiles, BLOCK_Q, BLOCK_H)
+        clear_queries(
+            dq, s_h, s_n, None, 0, groups, q_starts, q_total, i_tile, tiles, BLOCK_Q, BLOCK_H, HEAD_DIM, BLOCK_D
+        )
 
     i_tile = (q_stop - (q_start & -BLOCK_Q) + BLOCK_Q - 1) // BLOCK_Q - 1 - tl.program_id(0)
     if (i_tile < 0) | (q_len == 0):
@@ -102,8 +106,8 @@ def attn_bwd_dq(
     p_q = q + (i_batch * s_qb + i_head * s_qh + i_row * s_qn) * ALIGN + o_row * (s_qn * ALIGN)
     p_dout = dout + (i_batch * s_gb + i_head * s_gh + i_row * s_gn) * ALIGN + o_row * (s_gn * ALIGN)
     o_sum = i_batch * s_lb + i_head * s_lh + i_row + o_row
-    b_q = load_rows(p_q[:, None], 0, m_q)  # [BLOCK_M, BLOCK_D]
-    b_dout = load_rows(p_dout[:, None], 0, m_q)
+    b_q = load_rows(p_q[:, None], 0, m_q, HEAD_DIM, BLOCK_D)  # [BLOCK_M, BLOCK_D]
+    b_dout = load_rows(p_dout[:, None], 0, m_q, V_HEAD_DIM, BLOCK_V)  # [BLOCK_M, BLOCK_V]
     b_log_sum = tl.load(log_sum + o_sum, mask=m_q, other=float("inf"))[:, None]
     b_delta = tl.load(delta + o_sum, mask=m_q, other=0.0)[:, None]
     k += (i_batch * s_kb + i_kv * s_kh + kv_first * s_kn) * ALIGN
@@ -119,8 +123,8 @@ def attn_bwd_dq(
             ahead = locate(tl.minimum(tile + 1, last), places, kv_start, None, 0, BLOCK, BLOCK_N)
         else:
             row = locate(tile, places, kv_start, None, 0, BLOCK, BLOCK_N)
-        b_k = load_keys(k, row, 0, s_kn * ALIGN, None, 0, BLOCK, BLOCK_N)
-        b_v = load_keys(v, row, 0, s_vn * ALIGN, None, 0, BLOCK, BLOCK_N)
+        b_k = load_keys(k, row, 0, s_kn * ALIGN, None, 0, BLOCK, BLOCK_N, HEAD_DIM, BLOCK_D)
+        b_v = load_keys(v, row, 0, s_vn * ALIGN, None, 0, BLOCK, BLOCK_N, V_HEAD_DIM, BLOCK_V)
         _, b_ds = weights(b_q, b_k, b_v, b_dout, b_log_sum, b_delta, None, scale, PRECISION)
         b_dq = tl.dot(b_ds.to(b_k.dtype), b_k, b_dq, input_precision=PRECISION)
     late = 0
@@ -129,8 +133,8 @@ def attn_bwd_dq(
         row, m_n, m_keep = edge(
             tile, n_slots, places, rule, o_t, t_first, t_last, kv_start, kv_stop, None, 0, BLOCK, BLOCK_Q, BLOCK_N
         )
-        b_k = load_keys(k, row, 0, s_kn * ALIGN, m_n, 0, BLOCK, BLOCK_N)
-        b_v = load_keys(v, row, 0, s_vn * ALIGN, m_n, 0, BLOCK, BLOCK_N)
+        b_k = load_keys(k, row, 0, s_kn * ALIGN, m_n, 0, BLOCK, BLOCK_N, HEAD_DIM, BLOCK_D)
+        b_v = load_keys(v, row, 0, s_vn * ALIGN, m_n, 0, BLOCK, BLOCK_N, V_HEAD_DIM, BLOCK_V)
         _, b_ds = weights(b_q, b_k, b_v, b_dout, b_log_sum, b_delta, m_keep, scale, PRECISION)
         b_dq = tl.dot(b_ds.to(b_k.dtype), b_k, b_dq, input_precision=PRECISION)
 

@@ -6,7 +6,19 @@ import triton.language as tl
 from .backward_prepare import weights
 from .backward_sum import store_sums
 from .rounds import columns_at, keeps_in, keys_at, locate_rows, portion, row_in, slots_of
-from .tiles import BLOCK, BLOCK_BITS, BLOCK_D, HEAD_DIM, LN_2, load_keys, load_rows, runs
+from .tiles import (
+    BLOCK,
+    BLOCK_BITS,
+    BLOCK_D,
+    BLOCK_V,
+    HEAD_DIM,
+    LN_2,
+    SAME_DIMS,
+    V_HEAD_DIM,
+    load_keys,
+    load_rows,
+    runs,
+)
 
 # --- constants: facts of the pattern, set by patterncc ---
 IS_CAUSAL = tl.constexpr(True)
@@ -41,8 +53,8 @@ def add_rows(
 ):
     """Add a tile of rows, whose runs begin at i_row, to dK and dV; without masks when it is far."""
     p_q, p_dout, log_sum, delta, o_head = p_rows
-    b_q = load_keys(p_q, i_row, 0, s_qn, m_row, 0, BLOCK, BLOCK_M)
-    b_dout = load_keys(p_dout, i_row, 0, s_gn, m_row, 0, BLOCK, BLOCK_M)
+    b_q = load_keys(p_q, i_row, 0, s_qn, m_row, 0, BLOCK, BLOCK_M, HEAD_DIM, BLOCK_D)
+    b_dout = load_keys(p_dout, i_row, 0, s_gn, m_row, 0, BLOCK, BLOCK_M, V_HEAD_DIM, BLOCK_V)
     other: tl.constexpr = None if m_row is None else 0.0
     b_log_sum = tl.load(log_sum + o_head + i_row, mask=m_row, other=other)[None, :]
     b_delta = tl.load(delta + o_head + i_row, mask=m_row, other=other)[None, :]
@@ -65,11 +77,11 @@ def add_item(
     u_first = j_first * BLOCK + o_first
     _, u = keys_at(o_first // BLOCK_N, j_first, every, BLOCK_N)
     o_key = (u - u_first)[:, None]
-    b_k = load_rows(k, o_key * (s_kn * ALIGN), u < kv_stop)  # [BLOCK_N, BLOCK_D]
-    b_v = load_rows(v, o_key * (s_vn * ALIGN), u < kv_stop)
+    b_k = load_rows(k, o_key * (s_kn * ALIGN), u < kv_stop, HEAD_DIM, BLOCK_D)  # [BLOCK_N, BLOCK_D]
+    b_v = load_rows(v, o_key * (s_vn * ALIGN), u < kv_stop, V_HEAD_DIM, BLOCK_V)  # [BLOCK_N, BLOCK_V]
 
     b_dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-    b_dv = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    b_dv = tl.zeros([BLOCK_N, BLOCK_V], tl.float32)
     o_m = tl.arange(0, BLOCK_M) & (BLOCK - 1)
     head = 0
     n_members = tl.load(p_members + 1)
@@ -133,13 +145,16 @@ def add_item(
     u_first = j_first * BLOCK + o_first
     _, u = keys_at(o_first // BLOCK_N, j_first, every, BLOCK_N)
     i_kv = tl.load(p_members + (head >> 31)).to(tl.int64)
-    o_d = tl.arange(0, BLOCK_D)[None, :]
-    m_out = (u < kv_stop)[:, None] & (o_d < HEAD_DIM)
+    OF_K: tl.constexpr = ALIGN if SAME_DIMS else HEAD_DIM
+    OF_V: tl.constexpr = ALIGN if SAME_DIMS else V_HEAD_DIM
+    o_d, o_v = tl.arange(0, BLOCK_D)[None, :], tl.arange(0, BLOCK_V)[None, :]
+    m_dk, m_dv = (u < kv_stop)[:, None] & (o_d < HEAD_DIM), (u < kv_stop)[:, None] & (o_v < V_HEAD_DIM)
     o_first = o_batch + i_kv * s_dh + (u_first - kv_start).to(tl.int64) * s_dn
-    o_out = (u - u_first)[:, None] * (s_dn * ALIGN) + o_d
-    parts += first_slot * (2 * BLOCK * HEAD_DIM)
-    o_part = (u & (BLOCK - 1))[:, None] * HEAD_DIM + o_d
+    o_dk, o_dv = (u - u_first)[:, None] * (s_dn * OF_K) + o_d, (u - u_first)[:, None] * (s_dn * OF_V) + o_v
+    parts += first_slot * (BLOCK * (HEAD_DIM + V_HEAD_DIM))
+    o_part = (u & (BLOCK - 1))[:, None]
+    o_k, o_v = o_part * HEAD_DIM + o_d, o_part * V_HEAD_DIM + o_v
     p_slots = p_item + 9 + (tl.arange(0, BLOCK_N) >> BLOCK_BITS)
-    dk += o_first * ALIGN
-    dv += o_first * ALIGN
-    store_sums(dk, dv, o_out, parts, p_slots, o_part, b_dk * (scale * LN_2), b_dv, m_out, IS_MORE)
+    dk += o_first * OF_K
+    dv += o_first * OF_V
+    store_sums(dk, dv, o_dk, o_dv, parts, p_slots, o_k, o_v, b_dk * (scale * LN_2), b_dv, m_dk, m_dv, IS_MORE)

@@ -3,12 +3,12 @@
 import triton
 import triton.language as tl
 
-from .tiles import HAS_SOFTCAP, LOG2_E, capped, load_rows
+from .tiles import BLOCK_V, HAS_SOFTCAP, LOG2_E, V_HEAD_DIM, capped, load_rows
 
 
 @triton.jit(do_not_specialize=["q_len", "s_ob", "s_oh", "s_on", "s_gb", "s_gh", "s_gn", "s_lb", "s_lh", "s_db", "s_dh"])
 def attn_bwd_prepare(
-    out,  # [batch, heads, q_len, HEAD_DIM]
+    out,  # [batch, heads, q_len, V_HEAD_DIM]
     dout,
     lse,  # [batch, heads, q_len]
     dlse,  # likewise, or None
@@ -34,8 +34,8 @@ def attn_bwd_prepare(
     m_m = o_m < q_len
     o_out = (i_batch * s_ob + i_head * s_oh + o_m.to(tl.int64) * s_on) * ALIGN
     o_dout = (i_batch * s_gb + i_head * s_gh + o_m.to(tl.int64) * s_gn) * ALIGN
-    b_out = load_rows(out, o_out[:, None], m_m).to(tl.float32)
-    b_dout = load_rows(dout, o_dout[:, None], m_m).to(tl.float32)
+    b_out = load_rows(out, o_out[:, None], m_m, V_HEAD_DIM, BLOCK_V).to(tl.float32)
+    b_dout = load_rows(dout, o_dout[:, None], m_m, V_HEAD_DIM, BLOCK_V).to(tl.float32)
     b_delta = tl.sum(b_out * b_dout, 1)
     b_lse = tl.load(lse + i_batch * s_lb + i_head * s_lh + o_m, mask=m_m, other=float("-inf"))
     if dlse is not None:

@@ -13,8 +13,10 @@ import triton.language as tl
 from .tiles import (
     BLOCK,
     BLOCK_D,
+    BLOCK_V,
     HEAD_DIM,
     LN_2,
+    V_HEAD_DIM,
     capped,
     clear_queries,
     columns_of,
@@ -58,8 +60,8 @@ RUNTIME_INTS = [
 def attn_fwd(
     q,  # [batch, heads, q_len, HEAD_DIM], or packed [total_q, heads, HEAD_DIM] when IS_PACKED
     k,  # [batch, kv_heads, kv_len, HEAD_DIM], or packed likewise, or pages [pages, PAGE, kv_heads, HEAD_DIM]
-    v,
-    out,
+    v,  # the same, of V_HEAD_DIM
+    out,  # as q, of V_HEAD_DIM
     lse,  # [batch, heads, q_len], or [heads, total_q]
     groups,  # [groups, 2 + BLOCK_H]: KV head, the class's place in `pattern`, its query heads (-1: none)
     pattern,  # what index_map reads
@@ -113,7 +115,10 @@ def attn_fwd(
     if IS_PACKED:
         p_out, p_lse = out + i_split.to(tl.int64) * (s_os // ALIGN) * ALIGN, lse + i_split.to(tl.int64) * s_ls
         s_h, s_n, tiles = s_oh * ALIGN, s_on * ALIGN, tl.num_programs(0) // splits
-        clear_queries(p_out, s_h, s_n, p_lse, s_lh, groups, q_starts, q_total, i_tile, tiles, BLOCK_Q, BLOCK_H)
+        sums = p_lse, s_lh
+        clear_queries(
+            p_out, s_h, s_n, *sums, groups, q_starts, q_total, i_tile, tiles, BLOCK_Q, BLOCK_H, V_HEAD_DIM, BLOCK_V
+        )
 
     # this tile's rows: the last positions keep most keys, so they go first
     i_tile = (q_stop - (q_start & -BLOCK_Q) + BLOCK_Q - 1) // BLOCK_Q - 1 - i_tile
@@ -135,7 +140,7 @@ def attn_fwd(
     i_row = q_first + (t_base - q_start).to(tl.int64)
     o_row = o_m % BLOCK_Q
     p_q = q + (i_batch * s_qb + i_head * s_qh + i_row * s_qn) * ALIGN + o_row * (s_qn * ALIGN)
-    b_q = load_rows(p_q[:, None], 0, m_q)  # [BLOCK_M, BLOCK_D]
+    b_q = load_rows(p_q[:, None], 0, m_q, HEAD_DIM, BLOCK_D)  # [BLOCK_M, BLOCK_D]
     if PAGE:
         pages += i_batch * s_pages
         k += i_kv * s_kh * ALIGN
@@ -144,7 +149,7 @@ def attn_fwd(
         k += (i_batch * s_kb + i_kv * s_kh + kv_first * s_kn) * ALIGN
         v += (i_batch * s_vb + i_kv * s_vh + kv_first * s_vn) * ALIGN
 
-    b_out = tl.zeros([BLOCK_Q * BLOCK_H, BLOCK_D], tl.float32)
+    b_out = tl.zeros([BLOCK_Q * BLOCK_H, BLOCK_V], tl.float32)
     b_max = tl.full([BLOCK_Q * BLOCK_H], float("-inf"), tl.float32)
     b_sum = tl.zeros([BLOCK_Q * BLOCK_H], tl.float32)
 
@@ -159,8 +164,8 @@ def attn_fwd(
             ahead = locate(tl.minimum(tile + 1, last), places, kv_start, pages, PAGE, RUN, BLOCK_N)
         else:
             row = locate(tile, places, kv_start, pages, PAGE, RUN, BLOCK_N)
-        b_k = load_keys(k, row, s_kb * ALIGN, s_kn * ALIGN, None, PAGE, RUN, BLOCK_N)
-        b_v = load_keys(v, row, s_vb * ALIGN, s_vn * ALIGN, None, PAGE, RUN, BLOCK_N)
+        b_k = load_keys(k, row, s_kb * ALIGN, s_kn * ALIGN, None, PAGE, RUN, BLOCK_N, HEAD_DIM, BLOCK_D)
+        b_v = load_keys(v, row, s_vb * ALIGN, s_vn * ALIGN, None, PAGE, RUN, BLOCK_N, V_HEAD_DIM, BLOCK_V)
         b_out, b_max, b_sum = attend(b_q, b_k, b_v, None, b_out, b_max, b_sum, scale, PRECISION)
 
     # edge tiles: the exact rule
@@ -171,13 +176,13 @@ def attn_fwd(
             tile, n_slots, places, rule, o_t, t_first, t_last, kv_start, kv_stop, pages, PAGE, RUN, BLOCK_Q, BLOCK_N
         )
         m_keep &= m_q[:, None]
-        b_k = load_keys(k, row, s_kb * ALIGN, s_kn * ALIGN, m_n, PAGE, RUN, BLOCK_N)
-        b_v = load_keys(v, row, s_vb * ALIGN, s_vn * ALIGN, m_n, PAGE, RUN, BLOCK_N)
+        b_k = load_keys(k, row, s_kb * ALIGN, s_kn * ALIGN, m_n, PAGE, RUN, BLOCK_N, HEAD_DIM, BLOCK_D)
+        b_v = load_keys(v, row, s_vb * ALIGN, s_vn * ALIGN, m_n, PAGE, RUN, BLOCK_N, V_HEAD_DIM, BLOCK_V)
         b_out, b_max, b_sum = attend(b_q, b_k, b_v, m_keep, b_out, b_max, b_sum, scale, PRECISION)
 
     b_lse = (b_max + tl.log2(b_sum)) * LN_2  # -inf where nothing was kept
     b_out = b_out / tl.where(b_sum == 0.0, 1.0, b_sum)[:, None]
-    o_d = tl.arange(0, BLOCK_D)[None, :]
+    o_d = tl.arange(0, BLOCK_V)[None, :]
     # the rows once more: + 0, but known only now, so that their addresses hold no registers during the loops
     o_row = o_m % BLOCK_Q + late
     o_t = t_base + o_row
@@ -188,5 +193,5 @@ def attn_fwd(
     # a part is a number of whole rows: what is true of s_on is true of s_os, and stores of 16 bytes need to know
     o_out = i_split * (s_os // ALIGN) + i_batch * s_ob + i_head * s_oh + i_row * s_on
     p_out = out + o_out * ALIGN + o_row * (s_on * ALIGN)
-    tl.store(p_out[:, None] + o_d, b_out.to(out.dtype.element_ty), mask=m_q[:, None] & (o_d < HEAD_DIM))
+    tl.store(p_out[:, None] + o_d, b_out.to(out.dtype.element_ty), mask=m_q[:, None] & (o_d < V_HEAD_DIM))
     tl.store(lse + i_split * s_ls + i_batch * s_lb + i_head * s_lh + i_row + o_row, b_lse, mask=m_q)

@@ -8,12 +8,15 @@ from .index_map import column, index_map, keeps
 # --- constants: facts of the pattern, set by patterncc ---
 BLOCK = tl.constexpr(16)
 HEAD_DIM = tl.constexpr(32)
+V_HEAD_DIM = tl.constexpr(32)
 IS_CAUSAL = tl.constexpr(True)
 SOFTCAP = tl.constexpr(0.0)
 HAS_SOFTCAP = tl.constexpr(False)
 # --- end constants ---
 
-BLOCK_D = tl.constexpr(max(16, triton.next_power_of_2(HEAD_DIM.value)))
+BLOCK_D = tl.constexpr(max(16, triton.next_power_of_2(HEAD_DIM.value)))  # of queries and keys
+BLOCK_V = tl.constexpr(max(16, triton.next_power_of_2(V_HEAD_DIM.value)))  # of values and outputs
+SAME_DIMS = tl.constexpr(HEAD_DIM.value == V_HEAD_DIM.value)
 BLOCK_BITS = tl.constexpr(BLOCK.value.bit_length() - 1)  # x >> BLOCK_BITS rounds down, also below 0
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
@@ -53,34 +56,42 @@ def request(i_batch, q_starts, kv_starts, PAGE: tl.constexpr):
 
 
 @triton.jit
-def clear(p, p_sums, s_row, starts, total, i_program, programs, o_row, m_row, ROWS: tl.constexpr):
+def clear(
+    p, p_sums, s_row, starts, total, i_program, programs, o_row, m_row,
+    ROWS: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
+):  # fmt: skip
     """Write 0 to the packed rows of no sequence, those before the first one and behind the last, and -inf to their
-    sums, if there are any: the programs of the last sequence do that. p and p_sums are where row 0 lies, o_row how far
-    each row of a tile is behind its first. `total` is the number of all rows, or 0 where none can be left over."""
+    sums, if there are any: the programs of the last sequence do that. p and p_sums are where row 0, of DIM numbers,
+    lies, o_row how far each row of a tile is behind its first. `total` is the number of all rows, or 0 where none can
+    be left over."""
     if tl.program_id(2) == tl.num_programs(2) - 1:
         before, behind = tl.load(starts), tl.load(starts + tl.num_programs(2))
         count = before + total - behind
-        o_d = tl.arange(0, BLOCK_D)[None, :]
+        o_d = tl.arange(0, BLOCK_DIM)[None, :]
         for x in range(i_program * ROWS, count, programs * ROWS):
             row = x + o_row
             m = m_row & (row < count)
             row = tl.where(row < before, row, row - before + behind).to(tl.int64)
-            b_none = tl.zeros([row.shape[0], BLOCK_D], tl.float32).to(p.dtype.element_ty)
-            tl.store((p + row * s_row)[:, None] + o_d, b_none, mask=m[:, None] & (o_d < HEAD_DIM))
+            b_none = tl.zeros([row.shape[0], BLOCK_DIM], tl.float32).to(p.dtype.element_ty)
+            tl.store((p + row * s_row)[:, None] + o_d, b_none, mask=m[:, None] & (o_d < DIM))
             if p_sums is not None:
                 tl.store(p_sums + row, tl.full([row.shape[0]], float("-inf"), tl.float32), mask=m)
 
 
 @triton.jit
 def clear_queries(
-    p, s_head, s_row, p_sums, s_sums, groups, starts, total, i_tile, tiles, BLOCK_Q: tl.constexpr, BLOCK_H: tl.constexpr
-):
+    p, s_head, s_row, p_sums, s_sums, groups, starts, total, i_tile, tiles,
+    BLOCK_Q: tl.constexpr, BLOCK_H: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
+):  # fmt: skip
     """`clear` of this program's heads, in out and LSE, or in dq without any sums."""
     if tl.program_id(2) == tl.num_programs(2) - 1:
         o_m = tl.arange(0, BLOCK_Q * BLOCK_H)
         i_head = tl.load(groups + tl.program_id(1) * (2 + BLOCK_H) + 2 + o_m // BLOCK_Q).to(tl.int64)  # [BLOCK_M]
         p_of_heads = None if p_sums is None else p_sums + i_head * s_sums
-        clear(p + i_head * s_head, p_of_heads, s_row, starts, total, i_tile, tiles, o_m % BLOCK_Q, i_head >= 0, BLOCK_Q)
+        clear(
+            p + i_head * s_head, p_of_heads, s_row, starts, total, i_tile, tiles, o_m % BLOCK_Q, i_head >= 0,
+            BLOCK_Q, DIM, BLOCK_DIM,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -190,28 +201,31 @@ def edge(
 
 
 @triton.jit
-def load_keys(p, row, s_page, s_row, m_row, PAGE: tl.constexpr, RUN: tl.constexpr, BLOCK_N: tl.constexpr):
-    """The tile of k or v whose runs begin at these rows. [BLOCK_N, BLOCK_D]"""
+def load_keys(
+    p, row, s_page, s_row, m_row,
+    PAGE: tl.constexpr, RUN: tl.constexpr, BLOCK_N: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
+):  # fmt: skip
+    """The tile of k or v, of DIM numbers a row, whose runs begin at these rows. [BLOCK_N, BLOCK_DIM]"""
     o_n = (tl.arange(0, BLOCK_N) & (RUN - 1)) * s_row
     if PAGE:
         o_run = (row // PAGE).to(tl.int64) * s_page + (row % PAGE) * s_row
     else:
         o_run = row.to(tl.int64) * s_row
     if BLOCK_N > RUN:
-        return load_rows(p + o_n[:, None], o_run[:, None], m_row)
+        return load_rows(p + o_n[:, None], o_run[:, None], m_row, DIM, BLOCK_DIM)
     else:
-        return load_rows(p + o_run, o_n[:, None], m_row)
+        return load_rows(p + o_run, o_n[:, None], m_row, DIM, BLOCK_DIM)
 
 
 @triton.jit
-def load_rows(p, o_row, m_row):
-    """The rows at p + o_row [rows, 1], zero where m_row is false and past HEAD_DIM. [rows, BLOCK_D]"""
-    o_d = tl.arange(0, BLOCK_D)[None, :]
+def load_rows(p, o_row, m_row, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """The rows at p + o_row [rows, 1], zero where m_row is false and past DIM. [rows, BLOCK_DIM]"""
+    o_d = tl.arange(0, BLOCK_DIM)[None, :]
     p += o_d
     p += o_row
     if m_row is not None:
-        return tl.load(p, mask=m_row[:, None] & (o_d < HEAD_DIM), other=0.0)
-    elif BLOCK_D > HEAD_DIM:
-        return tl.load(p, mask=o_d < HEAD_DIM, other=0.0)
+        return tl.load(p, mask=m_row[:, None] & (o_d < DIM), other=0.0)
+    elif BLOCK_DIM > DIM:
+        return tl.load(p, mask=o_d < DIM, other=0.0)
     else:
         return tl.load(p)

@@ -20,7 +20,7 @@ class Bank:
 
     rows: tuple[int, ...]  # entry * KV heads + KV head, in order
     index: Tensor | None  # the same on the device; None: all rows
-    memory: tuple[Tensor, Tensor]  # K and V [rows, places + 1, dim]
+    memory: tuple[Tensor, Tensor]  # K and V [rows, places + 1, width]
     until: Tensor  # int32 [rows, classes of its query heads, places + 1]: the last query that may attend what is there
     odd: Tensor  # [rows, places + 1]: NaN where a key or value was not finite, of which 0 is kept; else 0
     used: int = 0  # places from the first on that were ever taken; no others need to be read
@@ -28,7 +28,7 @@ class Bank:
 
     @staticmethod
     def empty(rows: Sequence[int], of: int, memory: tuple[Tensor, Tensor], classes: int) -> Bank:
-        """Free places in K and V [rows, places + 1, dim] for some of so many rows."""
+        """Free places in K and V [rows, places + 1, width] for some of so many rows."""
         k = memory[0]
         index = (
             None
@@ -62,7 +62,7 @@ class Bank:
     def put(self, k: Tensor, v: Tensor, odd: Tensor, last: Tensor, newest: Tensor) -> None:
         """Store the new tokens that are still needed when `newest` [rows] is the newest of all, where nothing is.
 
-        k and v [rows, tokens, dim], odd [rows, tokens], last [rows, classes, tokens]
+        k and v [rows, tokens, width], odd [rows, tokens], last [rows, classes, tokens]
         """
         newest = newest[:, None]
         lives = last.amax(1) >= newest  # [rows, tokens]

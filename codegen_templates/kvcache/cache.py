@@ -16,7 +16,8 @@ from ..api.sinks import check_sinks, with_sinks
 from ..checks.shapes import check_alike, check_heads
 from ..checks.values import check_tensors
 from ..cpu.attend import Mask, attend
-from ..pattern import CLASS_OF, HEAD_DIM, HEADS, KV_HEADS
+from ..launch.outputs import like_output
+from ..pattern import CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, V_HEAD_DIM
 from ..rules.lifetime import NEVER, Lifetimes
 from .bank import Bank
 from .checks import check_entries, check_kind, check_lengths, check_made, check_monotone, check_step
@@ -97,7 +98,7 @@ class KVCache:
 
     @property
     def _bytes_of_place(self) -> int:
-        return 2 * HEAD_DIM * self._like.element_size()
+        return (HEAD_DIM + V_HEAD_DIM) * self._like.element_size()
 
     def step(
         self,
@@ -130,7 +131,7 @@ class KVCache:
         plain = torch.autocast(device, enabled=False) if casts else nullcontext()
         with torch.inference_mode(False), torch.no_grad(), plain:
             together = TOGETHER if any(self._ends) else max(n, 1)
-            outs = [q.new_empty((*q.shape[:2], 0, HEAD_DIM))]
+            outs = [q.new_empty((*q.shape[:2], 0, V_HEAD_DIM))]
             for first in range(0, n, together):
                 some = (slice(None), slice(None), slice(first, first + together))
                 here = [min(max(count - first, 0), together, n - first) for count in counts]
@@ -167,7 +168,7 @@ class KVCache:
             pads, self.lengths = None, self.lengths + n
         self._ends = [end + count for end, count in zip(self._ends, counts, strict=True)]
 
-        odd = (k * 0.0 + v * 0.0).sum(-1)  # NaN where anything is not finite
+        odd = (k * 0.0).sum(-1) + (v * 0.0).sum(-1)  # NaN where anything is not finite
         rows = (
             _select(q, self._taken).unflatten(1, (self.kv_heads, -1)).flatten(0, 1),  # [rows, query heads, n, dim]
             k.nan_to_num(0.0, 0.0, 0.0).flatten(0, 1),
@@ -200,7 +201,7 @@ class KVCache:
         """What every bank gives for its rows, [rows, query heads, n, dim], as one tensor like q."""
         banks = self._room.banks
         if not banks:
-            return torch.empty_like(q)
+            return like_output(q)
         out = attended(banks[0])
         if banks[0].index is not None:
             whole = out.new_empty(self.batch * self.kv_heads, *out.shape[1:])
@@ -244,8 +245,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, odd: Tensor, dropped: Tensor, scale
     """q [rows, query heads, n, dim] over k and v [rows, keys, dim] but where `dropped` [rows, classes, n, keys]; NaN
     where any of these keys is odd [rows, keys]."""
     if not k.shape[1]:
-        return torch.zeros_like(q), q.new_full(q.shape[:-1], float("-inf"), dtype=torch.float32)
+        return q.new_zeros(*q.shape[:-1], V_HEAD_DIM), q.new_full(q.shape[:-1], float("-inf"), dtype=torch.float32)
     bias = torch.where(dropped, float("-inf"), odd[:, None, None])
     bias, empty = (x.expand(-1, q.shape[1], *x.shape[2:]).flatten(1, 2)[:, None] for x in (bias, dropped.all(-1)))
     out, lse = attend(q.flatten(1, 2)[:, None], k[:, None], v[:, None], Mask(bias, empty), scale)
-    return out.view(q.shape), lse.view(q.shape[:-1])
+    return out.view(*q.shape[:-1], V_HEAD_DIM), lse.view(q.shape[:-1])

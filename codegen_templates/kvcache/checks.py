@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..checks.shapes import DTYPES, check_layer
+from ..checks.shapes import DTYPES, WIDTHS, check_layer
 from ..checks.values import MOST_ENTRIES, check_device, check_dtype, described, whole
 from ..pattern import CAUSAL, FACTS, HEAD_DIM, HEADS, NAME
 
@@ -38,8 +38,9 @@ def check_kind(dtype: torch.dtype, device: torch.device | str | None) -> None:
 def check_step(q: Tensor, k: Tensor, v: Tensor, batch: int, heads: int, kv_heads: int) -> None:
     for name, x, own in (("q", q, heads), ("k", k, kv_heads), ("v", v, kv_heads)):
         if x.dim() != 4 or x.shape[:2] != (batch, own) or q.dim() != 4 or x.shape[2] != q.shape[2]:
+            width = WIDTHS.get(name, HEAD_DIM)
             raise ValueError(
-                f"{name} must be [{batch}, {own}, n, {HEAD_DIM}] as this cache was made, with one n for q, "
+                f"{name} must be [{batch}, {own}, n, {width}] as this cache was made, with one n for q, "
                 f"k and v; got {list(x.shape)}"
             )
 

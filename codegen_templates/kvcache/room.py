@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ..pattern import BLOCK
+from ..pattern import BLOCK, HEAD_DIM, V_HEAD_DIM
 from ..rules.lifetime import live, most_live
 from .bank import Bank, alike
 
+Memory = tuple[Tensor, Tensor]  # K and V
 Plan = list[tuple[Sequence[int], int]]  # rows that get equally many places, and how many
 
 
@@ -33,7 +34,7 @@ class Room:
         self._since, self._left = 0, -1  # tokens of an entry since the rows were looked at, and how many then fitted
         self._peaks = [0] * batch  # of each entry's live keys, whenever it was looked at
         self._most: list[int] | None = None  # places that each KV head has for good
-        self._pool: Tensor | None = None  # K and V of all places [2, places, dim]; None: every bank has its own
+        self._pool: Memory | None = None  # all places [places, width]; None: every bank has its own
         self._share = 0  # of an entry, in the pool
         nothing = dict.fromkeys(range(batch * self.heads), 0)
         if max_length is not None:
@@ -42,14 +43,14 @@ class Room:
             self._most, together = most_live(needs, max_length)
             if not self._bounded(self._plan(nothing), [together] * batch):
                 self._most, self._share = None, together * 5 // 4 + self.heads * BLOCK
-                self._pool = like.new_zeros(2, batch * self._share, like.shape[1])
+                self._pool = self._zeros(batch * self._share)
         self._settle([], self._plan(nothing))
 
     @property
     def places(self) -> int:
         """The places for which memory is allocated."""
         if self._pool is not None:
-            return self._pool.shape[1]
+            return len(self._pool[0])
         return sum((bank.places + 1) * len(bank.rows) for bank in self.banks)
 
     def wanted(self, ends: Sequence[int]) -> dict[int, int]:
@@ -81,12 +82,17 @@ class Room:
         fork._peaks = [self._peaks[n] if n >= 0 else 0 for n in entries]
         fork.banks = [bank for bank in (bank.select(entries, self.heads) for bank in self.banks) if bank.rows]
         if self._pool is not None:
-            fork._pool = self._pool.new_zeros(2, fork.batch * self._share, self._pool.shape[2])
+            fork._pool = self._zeros(fork.batch * self._share)
         if -1 in entries or self._pool is not None:
             wanted = fork.wanted(ends)
             fork._settle([], fork._plan(wanted))
             fork._look(wanted)
         return fork
+
+    def _zeros(self, *shape: int) -> Memory:
+        """K and V of new places."""
+        k, v = (self._like.new_zeros(*shape, width) for width in (HEAD_DIM, V_HEAD_DIM))
+        return k, v
 
     def _look(self, wanted: dict[int, int]) -> None:
         for bank in self.banks:
@@ -129,14 +135,15 @@ class Room:
         old, self.banks, taken = self.banks, [*stay], 0
         if self._pool is not None:  # the new banks lie where the old ones do
             old = [replace(bank, memory=(bank.memory[0].clone(), bank.memory[1].clone())) for bank in old]
-            self._pool.zero_()  # a weight of 0 times what another left there must be 0
+            for memory in self._pool:
+                memory.zero_()  # a weight of 0 times what another left there must be 0
         for rows, places in plan:
-            shape = (2, len(rows), places + 1, self._like.shape[1])
+            shape = len(rows), places + 1
             if self._pool is None:
-                k, v = self._like.new_zeros(shape)
+                k, v = self._zeros(*shape)
             else:
                 size = len(rows) * (places + 1)
-                k, v = self._pool[:, taken : taken + size].unflatten(1, shape[1:3])
+                k, v = (memory[taken : taken + size].unflatten(0, shape) for memory in self._pool)
                 taken += size
             bank = Bank.empty(rows, self.batch * self.heads, (k, v), self._classes)
             for other in old:

@@ -19,9 +19,10 @@ from ..kernels.backward_prepare import (
 from ..kernels.backward_sum import (
     attn_bwd_sum,
 )
-from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE
+from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE, V_HEAD_DIM
 from . import arrays, binaries, configs, hopper_backward, items, tuned
 from .kept import Launch, only_meanwhile, that_was_all
+from .outputs import WIDEST
 from .requests import LOG2_E, MOST_TOGETHER, Requests, arch, in_line, in_units, precision, processors
 
 PREPARED_ROWS = 16
@@ -106,7 +107,7 @@ def _backward(
     head_offset: int,
     config: configs.Config | None,
 ) -> None:
-    """Fill dq, dk and dv; all are views [batch, heads, rows, head_dim], and packed ones have one batch."""
+    """Fill dq, dk and dv; all are views [batch, heads, rows, width], and packed ones have one batch."""
     many = requests.count > MOST_TOGETHER  # no launch has all: what belongs to none is not written by any
     anything = q.numel() and k.numel() and requests.count and requests.q_len and requests.kv_len
     if many or not anything:
@@ -136,7 +137,7 @@ def _backward(
     shared = arrays.shared(heads)
     rows = requests.q_len * shared
     own = config or tuned.dq(q)
-    own = own or configs.dq(arch(device), HEAD_DIM, q.element_size(), rows, arrays.are_dense(heads))
+    own = own or configs.dq(arch(device), WIDEST, q.element_size(), rows, arrays.are_dense(heads))
     block_q, block_h, tiles = requests.tiling(own, shared)
     pattern, entries, groups = arrays.row_groups(heads, requests.rows, requests.columns, block_h, device)
     align, strides = in_units(q.element_size(), _strides(requests, q, k, v, dout, dq))
@@ -148,21 +149,26 @@ def _backward(
         launch(attn_bwd_dq, grid, given, numbers)
 
     own = config or tuned.dkdv(q)
-    own = own or configs.dkdv(arch(device), HEAD_DIM, q.element_size(), requests.are_packed)
+    own = own or configs.dkdv(arch(device), WIDEST, q.element_size(), requests.are_packed)
     pattern, entries, places = arrays.column_arrays(arrays.present(*heads), requests.rows, requests.columns, device)
     keys = own.keys if ROWS_PER_TILE_FREE else min(own.keys, BLOCK)
     # addresses within a tile have 32 bits: columns too far apart do not share one
-    if keys * items.widest() * max(k.stride(2), v.stride(2), dk.stride(2)) >= 1 << 31:
+    if keys * items.widest() * max(x.stride(2) for x in (k, v, dk, dv)) >= 1 << 31:
         keys = min(keys, BLOCK)
     columns, many_processors = (requests.kv_start // BLOCK, requests.columns), processors(device)
     about = heads[1], places, requests.rows, columns, keys, requests.count, many_processors, requests.are_packed
     work = items.work(arrays.present(*heads), *about, device)
     sums = [dk, dv]
-    if (len(work.launches) > 1 and k.dtype != torch.float32) or dk.stride() != dv.stride():  # launches add to them
+    if (len(work.launches) > 1 and k.dtype != torch.float32) or not _lie_alike(dk, dv):  # launches add to them
         made = torch.zeros if many else torch.empty
-        sums = [made(k.shape, dtype=torch.float32, device=device) for _ in sums]
-    parts = torch.empty(requests.count, work.slots, 2, BLOCK, HEAD_DIM, dtype=torch.float32, device=device)
-    align, strides = in_units(q.element_size(), _strides(requests, q, k, v, dout, sums[0]))
+        sums = [made(x.shape, dtype=torch.float32, device=device) for x in sums]
+    size = BLOCK * (HEAD_DIM + V_HEAD_DIM)  # of dK and dV of a column
+    parts = torch.empty(requests.count, work.slots, size, dtype=torch.float32, device=device)
+    if HEAD_DIM == V_HEAD_DIM:
+        align, strides = in_units(q.element_size(), _strides(requests, q, k, v, dout, sums[0]))
+    else:
+        align, strides = in_units(q.element_size(), _strides(requests, q, k, v, dout))
+        strides += [stride // HEAD_DIM for stride in _strides(requests, sums[0])]
     tile = own.rows, keys, own.warps, own.stages
     for table, *rows_of in work.launches:
         launch = _dkdv_launch(device, (*kind, sums[0].dtype), tile, align, *rows_of)
@@ -184,7 +190,11 @@ def _backward(
 
 def _add_parts(parts: torch.Tensor, work: items.Work, sums: list[torch.Tensor], requests: Requests) -> None:
     """Add what several items have of a column, in order. Packed sequences have no parts."""
-    align, strides = in_units(sums[0].element_size(), list(sums[0].stride()[:3]))
+    strides = list(sums[0].stride()[:3])
+    if HEAD_DIM == V_HEAD_DIM:
+        align, strides = in_units(sums[0].element_size(), strides)
+    else:
+        align, strides = 1, [stride // HEAD_DIM for stride in strides]
     width = min(BLOCK, SUMMED_KEYS)
     launch = _sum_launch(parts.device, sums[0].dtype, width, align)
     numbers = requests.kv_start, requests.kv_start + requests.kv_len, work.slots, *strides
@@ -192,6 +202,14 @@ def _add_parts(parts: torch.Tensor, work: items.Work, sums: list[torch.Tensor], 
         grid = (len(work.columns), BLOCK // width, some.count)
         given = slots, work.columns, *some_sums
         launch(attn_bwd_sum, grid, given, numbers)
+
+
+def _lie_alike(dk: torch.Tensor, dv: torch.Tensor) -> bool:
+    """Whether the rows of dk and dv have the same strides; where they are of different widths, counted in rows."""
+    if HEAD_DIM == V_HEAD_DIM:
+        return dk.stride() == dv.stride()
+    pairs = zip(dk.stride()[:-1], dv.stride()[:-1], strict=True)
+    return all(x % HEAD_DIM == 0 and x // HEAD_DIM * V_HEAD_DIM == y for x, y in pairs)
 
 
 def _strides(requests: Requests, *tensors: torch.Tensor) -> list[int]:

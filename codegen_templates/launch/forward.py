@@ -12,10 +12,11 @@ from ..kernels.combine import (
 from ..kernels.forward import (
     attn_fwd,
 )
-from ..pattern import FORM, HEAD_DIM
+from ..pattern import FORM, V_HEAD_DIM
 from . import arrays, binaries, configs, hopper, tuned
 from .configs import Config
 from .kept import Launch, only_meanwhile, that_was_all
+from .outputs import WIDEST, like_output
 from .requests import (
     LOG2_E,
     MOST_TOGETHER,
@@ -62,11 +63,11 @@ def forward(
     kv_start: int,
     config: Config | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output like q [batch, heads, q_len, head_dim] and LSE [batch, heads, q_len], fp32, natural logarithm.
+    """Output [batch, heads, q_len, v_head_dim] and LSE [batch, heads, q_len], fp32, natural logarithm.
 
     The first query stands at position q_start, the first key at kv_start, a multiple of the block.
     """
-    out = torch.empty_like(q)
+    out = like_output(q)
     lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
     requests = Requests(q.shape[0], q.shape[2], k.shape[2], q_start, kv_start)
     q, scale = upright(q, scale)
@@ -91,7 +92,7 @@ def forward_varlen(
     head_offset: int,
     config: Config | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output like q [total_q, heads, head_dim] and LSE [heads, total_q] of packed sequences, int32 [requests + 1]."""
+    """Output [total_q, heads, v_head_dim] and LSE [heads, total_q] of packed sequences, int32 [requests + 1]."""
     count = len(cu_seqlens_q) - 1
     cu_seqlens_q, cu_seqlens_k = in_line(cu_seqlens_q), in_line(cu_seqlens_k)
     out, lse = _room(q, count, max_seqlen_q)
@@ -120,7 +121,7 @@ def forward_paged(
     splits: int | None = None,
     are_some_left: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output like q [total_q, heads, head_dim] and LSE [heads, total_q]; caches [pages, page_size, kv_heads, head_dim].
+    """Output [total_q, heads, v_head_dim] and LSE [heads, total_q]; caches [pages, page_size, kv_heads, their width].
 
     Short queries take one tile with all heads of a KV head that are alike, and several programs share their keys.
     are_some_left: whether some queries may be of no request.
@@ -165,26 +166,26 @@ def decode(
     config: Config | None = None,
     splits: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output like q [requests, q_len, heads, head_dim] and LSE [requests, heads, q_len]: the newest q_len tokens."""
+    """Output [requests, q_len, heads, v_head_dim] and LSE [requests, heads, q_len] of the newest q_len tokens."""
     count, q_len, heads, head_dim = q.shape
     starts = query_starts(count, q_len, q.device)
     options = {"layer": layer, "scale": scale, "head_offset": head_offset, "config": config}
     options |= {"splits": splits, "are_some_left": False}
     tokens = q.reshape(count * q_len, heads, head_dim)
     out, lse = forward_paged(tokens, k_cache, v_cache, block_table, seq_lens, starts, max_q_len=q_len, **options)
-    return out.view(q.shape), lse.view(heads, count, q_len).transpose(0, 1)
+    return out.view(count, q_len, heads, V_HEAD_DIM), lse.view(heads, count, q_len).transpose(0, 1)
 
 
 def _room(q: torch.Tensor, count: int, longest: int, splits: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """For output and LSE of packed queries [rows, heads, head_dim], or of [splits, ...] parts of them in float32: the
     kernel writes all of it if it is launched once, else 0 and -inf stand where no request is."""
-    rows, heads, head_dim = q.shape
+    rows, heads, _ = q.shape
     of_float = {"dtype": torch.float32, "device": q.device}
     if splits:
-        out = torch.empty(splits, rows, heads, head_dim, **of_float)
+        out = torch.empty(splits, rows, heads, V_HEAD_DIM, **of_float)
         lse = torch.empty(splits, heads, rows, **of_float)
     else:
-        out, lse = torch.empty_like(q), torch.empty(heads, rows, **of_float)
+        out, lse = like_output(q), torch.empty(heads, rows, **of_float)
     if not count or not longest or count > MOST_TOGETHER:
         out.zero_()
         lse.fill_(float("-inf"))
@@ -224,7 +225,7 @@ def _forward(
         return hopper.forward(q, k, v, out, lse, requests, heads, scale)
     shared = arrays.shared(heads)
     rows = requests.q_len * shared
-    config = config or tuned.forward(q, rows) or configs.forward(arch(device), HEAD_DIM, q.element_size(), rows)
+    config = config or tuned.forward(q, rows) or configs.forward(arch(device), WIDEST, q.element_size(), rows)
     block_q, block_h, tiles = requests.tiling(config, shared)
     pattern, entries, groups = arrays.row_groups(heads, requests.rows, requests.columns, block_h, device)
     align, strides = in_units(q.element_size(), strides)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE, SOFTCAP
+from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE, SOFTCAP, V_HEAD_DIM
 from . import arrays
 from .boxes import CHUNK as CHUNK
 from .boxes import Boxes
@@ -23,7 +23,7 @@ STAGES = {64: 8, 128: 6}  # by head_dim: slots of the ring, as many as shared me
 LEAST_TILES = 8  # for each processor
 IS_FASTER = HEAD_DIM == 128  # than the plain kernels, as measured on an H100 with blocks of 16 and 64; not at 64
 IS_WRITTEN_FOR = FORM == "closed" and ROWS_PER_TILE_FREE and BLOCK >= LEAST_RUN and HEAD_DIM in STAGES
-IS_WRITTEN_FOR &= not SOFTCAP  # only the plain kernels take tanh of scores
+IS_WRITTEN_FOR &= not SOFTCAP and V_HEAD_DIM == HEAD_DIM  # the plain kernels take all scores and widths
 
 
 def wanted() -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, distributed
 from ..api.ops import attention
 from ..checks.shapes import DTYPES, check_layer, check_length
 from ..checks.values import MOST_ENTRIES, check_dtype, check_tensors, described, whole
-from ..pattern import BLOCK, CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, NAME
+from ..pattern import BLOCK, CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, NAME, V_HEAD_DIM
 from ..rules.tables import row_table
 from .failures import meet, told
 
@@ -59,7 +59,7 @@ class ExchangePlan:
     def bytes(self, source: int, target: int, dtype: torch.dtype = torch.bfloat16) -> int:
         """K and V sent forward for one sequence, and as much of dK and dV back, the other way."""
         check_dtype(dtype, DTYPES)
-        return 2 * HEAD_DIM * dtype.itemsize * self.tokens(source, target)
+        return (HEAD_DIM + V_HEAD_DIM) * dtype.itemsize * self.tokens(source, target)
 
     def _rank(self, name: str, rank: int) -> int:
         if not 0 <= whole(name, rank) < self.ranks:
@@ -123,10 +123,11 @@ def _gathered(plan: ExchangePlan, k: Tensor, v: Tensor, group: Any) -> tuple[Ten
     first, stop = plan.queries(rank)
     if distributed.get_world_size(group) != plan.ranks:
         raise ValueError(f"the plan is for {plan.ranks} ranks; the group has {distributed.get_world_size(group)}")
-    wanted = (len(plan.needs[rank]), stop - first, HEAD_DIM)
-    if k.shape != v.shape or k.shape[1:] != wanted:
+    wanted = len(plan.needs[rank]), stop - first
+    if k.shape[:1] != v.shape[:1] or k.shape[1:] != (*wanted, HEAD_DIM) or v.shape[1:] != (*wanted, V_HEAD_DIM):
+        of_v = f" and [.., {V_HEAD_DIM}]" if V_HEAD_DIM != HEAD_DIM else ""
         raise ValueError(
-            f"rank {rank} of the plan holds k and v [batch, {wanted[0]}, {wanted[1]}, {HEAD_DIM}]; "
+            f"rank {rank} of the plan holds k and v [batch, {wanted[0]}, {wanted[1]}, {HEAD_DIM}]{of_v}; "
             f"got {list(k.shape)} and {list(v.shape)}"
         )
     return _Exchange.apply(k, v, plan, group, rank)  # type: ignore[return-value]
@@ -164,11 +165,11 @@ class _Exchange(torch.autograd.Function):
         sends, takes, own = _directions(plan, rank, k.device)
         parts = _swap([_packed(k, v, places) for places in sends], [len(heads) for heads, _ in takes], group)
         first, stop = plan.keys(rank)
-        whole = k.new_zeros(2, *k.shape[:2], stop - first, HEAD_DIM)
-        whole[:, :, :, own] = torch.stack((k, v))
+        all_k, all_v = (x.new_zeros(*x.shape[:2], stop - first, x.shape[3]) for x in (k, v))
+        all_k[:, :, own], all_v[:, :, own] = k, v
         for (heads, positions), part in zip(takes, parts, strict=True):
-            whole[:, :, heads, positions] = part.permute(1, 2, 0, 3)
-        return whole[0], whole[1]
+            all_k[:, heads, positions], all_v[:, heads, positions] = _unpacked(part)
+        return all_k, all_v
 
     @staticmethod
     def backward(ctx: Any, dk: Tensor, dv: Tensor) -> tuple[Tensor | None, ...]:
@@ -180,17 +181,23 @@ def _returned(plan: ExchangePlan, group: Any, rank: int, dk: Tensor, dv: Tensor)
     """The gradients of this rank's tokens, from those of all that ranks have read."""
     sends, takes, own = _directions(plan, rank, dk.device)
     parts = _swap([_packed(dk, dv, places) for places in takes], [len(heads) for heads, _ in sends], group)
-    total = torch.stack((dk[:, :, own], dv[:, :, own])).to(torch.promote_types(dk.dtype, torch.float32))
+    totals = [x[:, :, own].to(torch.promote_types(x.dtype, torch.float32), copy=True) for x in (dk, dv)]
     for (heads, positions), part in zip(sends, parts, strict=True):
-        total[:, :, heads, positions] += part.permute(1, 2, 0, 3)
-    own_dk, own_dv = total.to(dk.dtype)
-    return own_dk, own_dv
+        for total, received in zip(totals, _unpacked(part), strict=True):
+            total[:, heads, positions] += received
+    return totals[0].to(dk.dtype), totals[1].to(dv.dtype)
 
 
 def _packed(k: Tensor, v: Tensor, places: Places) -> Tensor:
-    """The tokens that are sent: [tokens, K and V, batch, head_dim]."""
+    """The tokens that are sent, K and V one behind the other: [tokens, batch, head_dim + v_head_dim]."""
     heads, positions = places
-    return torch.stack((k[:, heads, positions], v[:, heads, positions])).permute(2, 0, 1, 3)
+    return torch.cat((k[:, heads, positions], v[:, heads, positions]), -1).transpose(0, 1)
+
+
+def _unpacked(part: Tensor) -> tuple[Tensor, Tensor]:
+    """Of such tokens K and V: [batch, tokens, width]."""
+    k, v = part.transpose(0, 1).split((HEAD_DIM, V_HEAD_DIM), -1)
+    return k, v
 
 
 def _swap(parts: list[Tensor], lengths: list[int], group: Any) -> tuple[Tensor, ...]:

@@ -17,9 +17,10 @@ import torch
 
 from ..launch import configs
 from ..launch.configs import FEW_ROWS, Config
+from ..launch.outputs import WIDEST
 from ..launch.requests import Requests, arch
 from ..launch.tuned import DIRECTIONS, device_name
-from ..pattern import BLOCK, CLASS_OF, HEAD_DIM, NAME, ROWS_PER_TILE_FREE
+from ..pattern import BLOCK, CLASS_OF, HEAD_DIM, NAME, ROWS_PER_TILE_FREE, V_HEAD_DIM
 from .search import Search, Step, Tuned, TuningError, out_of_memory
 from .trials import Shape, layer_kinds, trials
 
@@ -78,20 +79,20 @@ def layers_of(direction: str) -> list[tuple[int, int]]:
 def of_table(direction: str, known: str, item: int) -> Config:
     """The configuration of the package's own table, used as long as nothing is measured."""
     if direction == "dkdv":
-        return configs.dkdv(known, HEAD_DIM, item)
+        return configs.dkdv(known, WIDEST, item)
     rows = FEW_ROWS if direction == "decode" else MANY_ROWS
-    return (configs.dq if direction == "dq" else configs.forward)(known, HEAD_DIM, item, rows)
+    return (configs.dq if direction == "dq" else configs.forward)(known, WIDEST, item, rows)
 
 
 def space(direction: str, known: str, item: int) -> Iterator[Config]:
     """The candidates whose sums and scores fit into the registers."""
     rows, keys, warps, stages = SPACE[direction]
     half = 2 if item > 2 else 1
-    dim = 1 << (HEAD_DIM - 1).bit_length()
+    dim, v_dim = (1 << (width - 1).bit_length() for width in (HEAD_DIM, V_HEAD_DIM))
     is_amd = known.startswith("gfx")
     for m, n, w, s in product(rows, keys, warps, (1, 2) if is_amd else stages):
         m, n = max(m // half, 16), n // half
-        held = {"dq": m * (dim + 2 * n), "dkdv": 2 * n * (dim + m)}.get(direction, m * (dim + n))
+        held = {"dq": m * (dim + 2 * n), "dkdv": n * (dim + v_dim + 2 * m)}.get(direction, m * (v_dim + n))
         if held <= REGISTERS * w * (64 if is_amd else 32):
             yield Config(m, n, w, s)
 

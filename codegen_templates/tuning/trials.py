@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..api.ops import attention
 from ..api.ops_packed import attention_paged, attention_varlen, decode
-from ..pattern import CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, NEEDS_SINKS
+from ..pattern import CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, NEEDS_SINKS, V_HEAD_DIM
 from ..rules.masks import dense_mask
 
 MOST_LAYERS = 4  # kinds of layers whose time counts
@@ -42,9 +42,10 @@ class Shape:
     device: torch.device
 
     def tensors(self, length: int, batch: int) -> list[Tensor]:
-        """q, k, v and a gradient of the output, [batch, heads or KV heads, length, head_dim]."""
+        """q, k, v and a gradient of the output, [batch, heads or KV heads, length, their width]."""
         draw = torch.Generator(self.device).manual_seed(length)
-        shapes = [(batch, heads, length, HEAD_DIM) for heads in (HEADS, KV_HEADS, KV_HEADS, HEADS)]
+        widths = (HEADS, HEAD_DIM), (KV_HEADS, HEAD_DIM), (KV_HEADS, V_HEAD_DIM), (HEADS, V_HEAD_DIM)
+        shapes = [(batch, heads, length, width) for heads, width in widths]
         return [torch.randn(s, dtype=self.dtype, device=self.device, generator=draw) for s in shapes]
 
     def empty(self) -> Tensor:
@@ -164,7 +165,7 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 
 def _pages(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Caches [pages, PAGE, kv_heads, head_dim], the last page first, and the table [requests, pages]."""
+    """Caches [pages, PAGE, kv_heads, their width], the last page first, and the table [requests, pages]."""
     count, length = k.shape[0], k.shape[2]
     pages = -(-length // PAGE)
     padded = [torch.nn.functional.pad(x.transpose(1, 2), (0, 0, 0, 0, 0, pages * PAGE - length)) for x in (k, v)]

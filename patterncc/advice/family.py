@@ -45,9 +45,10 @@ class Member:
         }
         dense = f"  - heads: {shape.heads - self.dense_heads}-{shape.heads - 1}\n    dense: true\n"
         heads = f"0-{shape.heads - self.dense_heads - 1}" if self.dense_heads else "all"
+        values = f"v_head_dim: {shape.v_head_dim}\n" if shape.v_head_dim != shape.head_dim else ""
         lines = f"dense_layers: 0-{self.dense_layers - 1}\n" if self.dense_layers else ""
         return (
-            f"pattern: 1\nname: {name}\nheads: {shape.heads}\nkv_heads: {kv}\nhead_dim: {shape.head_dim}\n"
+            f"pattern: 1\nname: {name}\nheads: {shape.heads}\nkv_heads: {kv}\nhead_dim: {shape.head_dim}\n{values}"
             f"layers: {shape.layers}\nblock: {BLOCK}\nshards:\n  - heads: {heads}\n    local: {self.window}\n"
             f"    stride: {self.stride}\n    offset: {offset[self.offset]}\n{dense if self.dense_heads else ''}{lines}"
             f"promises: {{coverage: {self.coverage}, rows: nonempty, kv: monotone}}\n"

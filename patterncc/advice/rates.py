@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rate:
-    forward: float  # FLOP/s over kept pairs, 4 x head_dim each
-    backward: float  # 10 x head_dim each
+    forward: float  # FLOP/s over kept pairs, of two products each
+    backward: float  # of five
     source: str
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from patterncc.errors import UsageError
 from patterncc.formats.imported import read_json, whole
-from patterncc.formats.read_config import NESTED
+from patterncc.formats.read_config import NESTED, widths
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,14 @@ class ModelShape:
     head_dim: int
     layers: int
     weights: int | None = None
+    v_head_dim: int = 0  # width of a value; given as 0, that of a head
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "v_head_dim", self.v_head_dim or self.head_dim)
 
     def kv_bytes(self, length: int, size: int = 2) -> int:
         """Bytes of a dense cache: K and V of `length` tokens in all layers, `size` bytes a number."""
-        return 2 * length * self.layers * self.kv_heads * self.head_dim * size
+        return length * self.layers * self.kv_heads * (self.head_dim + self.v_head_dim) * size
 
 
 def read_model(path: Path) -> ModelShape:
@@ -41,19 +45,26 @@ def read_model(path: Path) -> ModelShape:
     heads = whole(document, "num_attention_heads", None, most=4096)
     kv_heads = whole(document, "num_key_value_heads", heads, most=4096)
     hidden = whole(document, "hidden_size", heads * 128)
-    head_dim = whole(document, "head_dim", max(1, hidden // heads), most=1024)
+    dim, v_dim = widths(document, heads, hidden)
     layers = whole(document, "num_hidden_layers", None, most=4096)
-    return ModelShape(heads, kv_heads, head_dim, layers, _weights(document, heads, kv_heads, head_dim, hidden, layers))
+    shape = ModelShape(heads, kv_heads, dim, layers, v_head_dim=v_dim)
+    return replace(shape, weights=_weights(document, shape, hidden))
 
 
-def _weights(config: dict[str, Any], heads: int, kv_heads: int, head_dim: int, hidden: int, layers: int) -> int | None:
+def _weights(config: dict[str, Any], shape: ModelShape, hidden: int) -> int | None:
     """Attention, a gated MLP (of all experts), norms, embedding and output; None where the file lacks a size."""
     inner, words = config.get("intermediate_size"), config.get("vocab_size")
     if type(inner) is not int or type(words) is not int:
         return None
     experts = config.get("num_local_experts") or config.get("num_experts") or 1
     wide = config.get("moe_intermediate_size") or inner if experts != 1 else inner
-    attention = 2 * hidden * head_dim * (heads + kv_heads)
+    wide_k, wide_v = shape.head_dim, shape.v_head_dim
+    attention = hidden * (shape.heads + shape.kv_heads) * (wide_k + wide_v)
+    if type(rank := config.get("kv_lora_rank")) is int:  # latent attention: K and V come from so many numbers a token
+        turned, q_rank = whole(config, "qk_rope_head_dim", 0, least=0), config.get("q_lora_rank") or 0
+        queries = q_rank * (hidden + shape.heads * wide_k) if q_rank else hidden * shape.heads * wide_k
+        keys = hidden * (rank + turned) + rank * shape.kv_heads * (wide_k - turned + wide_v)
+        attention = queries + keys + shape.heads * wide_v * hidden
     mlp = 3 * hidden * wide * experts
     tied = 1 if config.get("tie_word_embeddings") else 2
-    return layers * (attention + mlp + 2 * hidden) + tied * words * hidden + hidden
+    return shape.layers * (attention + mlp + 2 * hidden) + tied * words * hidden + hidden

@@ -109,8 +109,9 @@ def _candidate(member: Member, wish: Wish, name: str, speed: Rate | None) -> Can
         return None
     cost = price(classes, wish.length, wish.dtype)
     pairs = cost.density * wish.length * (wish.length + 1) / 2 * classes.heads * classes.layers
-    flops = pairs * 4 * classes.head_dim
-    seconds = (flops / speed.forward, 2.5 * flops / speed.backward) if speed else None
+    dim, v_dim = classes.head_dim, classes.v_head_dim
+    forward, backward = 2 * pairs * (dim + v_dim), 2 * pairs * (3 * dim + 2 * v_dim)
+    seconds = (forward / speed.forward, backward / speed.backward) if speed else None
     paged = paged_bytes(classes, wish.length, wish.dtype)
     return Candidate(member, yaml, cost.kv_bytes, paged, cost.density, _balance(classes), 0, seconds)
 
@@ -124,7 +125,7 @@ def _exchanged(one: Candidate, wish: Wish) -> Candidate:
 
 def paged_bytes(classes: Classes, length: int, dtype: str) -> int:
     """K and V bytes of all layers' live pages in an engine with pages."""
-    token = 2 * classes.kv_heads * classes.head_dim * SIZES[dtype]
+    token = classes.kv_heads * (classes.head_dim + classes.v_head_dim) * SIZES[dtype]
     return token * sum(len(layers) * paged_tokens(classes, layers[0], length) for layers in layer_classes(classes))
 
 

@@ -301,6 +301,7 @@ def suggest(
     heads: Annotated[int | None, typer.Option(metavar="N", help="Query heads of a layer.")] = None,
     kv_heads: Annotated[int | None, typer.Option(metavar="N", help="KV heads. Default: as many.")] = None,
     head_dim: Annotated[int, typer.Option(metavar="N", help="Width of a head.")] = 128,
+    v_head_dim: Annotated[int | None, typer.Option(metavar="N", help="Width of a value. Default: of a head.")] = None,
     layers: Annotated[int | None, typer.Option(metavar="N", help="Layers of the model.")] = None,
     kv_budget: Annotated[str | None, typer.Option(metavar="SIZE", help="For the KV caches of all requests.")] = None,
     batch: Annotated[int, typer.Option(metavar="B", help="Requests at once.")] = 1,
@@ -328,8 +329,8 @@ def suggest(
     from patterncc.cli.suggest import run
 
     return run(
-        model, heads, kv_heads, head_dim, layers, length, kv_budget, batch, density, coverage, dense_layers, arch,
-        output, plot, json,
+        model, heads, kv_heads, head_dim, v_head_dim, layers, length, kv_budget, batch, density, coverage,
+        dense_layers, arch, output, plot, json,
     )  # fmt: skip
 
 

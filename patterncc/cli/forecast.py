@@ -73,6 +73,7 @@ def check_shape(pattern: Pattern, shape: ModelShape) -> None:
         ("heads", "heads"),
         ("kv_heads", "KV heads"),
         ("head_dim", "numbers a head"),
+        ("v_head_dim", "numbers a value"),
         ("layers", "layers"),
     ):
         theirs, ours = getattr(shape, key), getattr(pattern, key)

@@ -24,6 +24,7 @@ def run(
     heads: int | None,
     kv_heads: int | None,
     head_dim: int,
+    v_head_dim: int | None,
     layers: int | None,
     length: str,
     kv_budget: str | None,
@@ -37,7 +38,7 @@ def run(
     json: bool,
 ) -> int:
     """A table of candidates, the recommended one's YAML in `file`; 1 where none fits the budget."""
-    shape = _shape(model, heads, kv_heads, head_dim, layers)
+    shape = _shape(model, heads, kv_heads, head_dim, v_head_dim, layers)
     if coverage is not None and coverage not in COVERAGE:
         raise UsageError(f"--coverage is {quote(coverage)}; one of {', '.join(COVERAGE)}")
     if not 1 <= batch <= 2**20:
@@ -115,7 +116,12 @@ def _words(one: Candidate) -> str:
 
 
 def _shape(
-    model: Path | None, heads: int | None, kv_heads: int | None, head_dim: int, layers: int | None
+    model: Path | None,
+    heads: int | None,
+    kv_heads: int | None,
+    head_dim: int,
+    v_head_dim: int | None,
+    layers: int | None,
 ) -> ModelShape:
     """The model\'s shape from its file or from the options; raises UsageError for one that cannot be."""
     if model is not None:
@@ -125,14 +131,15 @@ def _shape(
     else:
         if not heads or not layers:
             raise UsageError("suggest needs --model config.json, or --heads and --layers", "and --kv-heads, --head-dim")
-        shape = ModelShape(heads, kv_heads or heads, head_dim, layers)
+        shape = ModelShape(heads, kv_heads or heads, head_dim, layers, v_head_dim=v_head_dim or head_dim)
     for option, value in (("--heads", shape.heads), ("--kv-heads", shape.kv_heads), ("--layers", shape.layers)):
         if not 1 <= value <= MOST:
             raise UsageError(f"{option} is {value}; it takes 1 to {MOST:,}")
     if shape.heads % shape.kv_heads:
         raise UsageError(f"{shape.heads} heads cannot share {shape.kv_heads} KV heads evenly")
-    if not 1 <= shape.head_dim <= 1024:
-        raise UsageError(f"--head-dim is {shape.head_dim}; it takes 1 to 1024")
+    for option, value in (("--head-dim", shape.head_dim), ("--v-head-dim", shape.v_head_dim)):
+        if not 1 <= value <= 1024:
+            raise UsageError(f"{option} is {value}; it takes 1 to 1024")
     return shape
 
 

@@ -90,7 +90,7 @@ class Call:
 def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
     """How the launchers of a package call its kernels on `arch`, for full tiles and aligned tensors."""
     pattern, configs = package.pattern, package.launch.configs
-    table, item, dim = pattern.FORM == "table", ITEM[dtype], pattern.HEAD_DIM
+    table, item, dim = pattern.FORM == "table", ITEM[dtype], max(pattern.HEAD_DIM, pattern.V_HEAD_DIM)
     share = 1 << (pattern.HEADS // pattern.KV_HEADS - 1).bit_length()
     known: dict[str, str | None] = dict.fromkeys(("q", "k", "v", "out", "dout", "dq", "dk", "dv"), dtype)
     known |= dict.fromkeys(("lse", "dlse", "log_sum", "delta", "parts", "lses"), "fp32")

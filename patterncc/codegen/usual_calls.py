@@ -22,7 +22,8 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
     class OnGpu(torch.Tensor):
         is_cuda = True  # type: ignore[assignment]
 
-    share, dim = package.pattern.HEADS // package.pattern.KV_HEADS, package.pattern.HEAD_DIM
+    share = package.pattern.HEADS // package.pattern.KV_HEADS
+    dim, v_dim = package.pattern.HEAD_DIM, package.pattern.V_HEAD_DIM
     kind: torch.dtype = getattr(torch, TORCH_DTYPES[dtype])
     forward, backward = package.launch.forward, package.launch.backward
     items = package.launch.items
@@ -34,7 +35,8 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
     def ints(*numbers: int) -> torch.Tensor:
         return torch.tensor(numbers, dtype=torch.int32)
 
-    q, k, v, out = empty(1, share, LENGTH, dim), *(empty(1, n, LENGTH, dim) for n in (1, 1, share))
+    q, k = (empty(1, n, LENGTH, dim) for n in (share, 1))
+    v, out = (empty(1, n, LENGTH, v_dim) for n in (1, share))
     lse = empty(1, share, LENGTH, dtype=torch.float32)
     packed = [x[0].transpose(0, 1).contiguous() for x in (q, k, v, out)]
     ends, requests = ints(0, LENGTH), ints(LENGTH)
@@ -52,11 +54,11 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
             words = f"varlen, {more}" if more else "varlen"
             yield words, partial(backward.backward_varlen, *packed, *rows, *lengths, **place)
         for page, size in product(PAGES, sizes):
-            cache = empty(1 + size // (page * dim * kind.itemsize), page, 1, dim)
+            caches = [empty(1 + size // (page * width * kind.itemsize), page, 1, width) for width in (dim, v_dim)]
             table = torch.zeros(1, LENGTH // page, dtype=torch.int32)
             words = f"page {page}" + ", large cache" * (size > 1)
-            paged = partial(forward.forward_paged, packed[0], cache, cache, table, requests, ends, **place)
-            step = partial(forward.decode, packed[0][None, :1], cache, cache, table, requests, **place)
+            paged = partial(forward.forward_paged, packed[0], *caches, table, requests, ends, **place)
+            step = partial(forward.decode, packed[0][None, :1], *caches, table, requests, **place)
             for n in SPLITS:
                 parts = f", {n} parts" if n > 1 else ""
                 yield f"paged, {words}{parts}", partial(paged, max_q_len=LENGTH, splits=n)

@@ -32,7 +32,7 @@ def read_config(document: Config, name: str) -> Imported:
     heads = whole(document, "num_attention_heads", None, most=4096)
     kv_heads = whole(document, "num_key_value_heads", heads, most=4096)
     hidden = whole(document, "hidden_size", heads * 128)
-    head_dim = whole(document, "head_dim", max(1, hidden // heads), most=1024)
+    head_dim, v_head_dim = widths(document, heads, hidden)
     notes: list[str] = []
     rules = [_rule(document, kind, layer, layers, notes) for layer in range(layers)]
     causal = kind not in ENCODERS
@@ -45,7 +45,7 @@ def read_config(document: Config, name: str) -> Imported:
         if block not in (16, 32, 64, 128):
             raise UsageError(f"`block_size` is {block}; a pattern's block is 16, 32, 64 or 128")
         notes.append("BigBird's second global block is the last of the sequence; here it is the second one")
-    extra: list[tuple[str, str]] = []
+    extra = [("v_head_dim", str(v_head_dim))] if v_head_dim != head_dim else []
     softcap = document.get("attn_logit_softcapping")
     if softcap is not None:
         if isinstance(softcap, bool) or not isinstance(softcap, int | float) or not 0 < softcap < 1e6:
@@ -57,6 +57,17 @@ def read_config(document: Config, name: str) -> Imported:
     shape = Shape(name, about, heads, kv_heads, head_dim, layers, block, causal, tuple(extra))
     yaml = to_yaml(shape, [[rule] for rule in rules], [f"Source: transformers config.json, model_type {kind}.", *notes])
     return Imported(name, yaml, "transformers", kind not in ("longformer", "big_bird"), tuple(notes))
+
+
+def widths(config: Config, heads: int, hidden: int) -> tuple[int, int]:
+    """The widths of a head and of a value; where heads have a part that is rotated and one that is not (latent
+    attention), of both together."""
+    parts = config.get("qk_nope_head_dim"), config.get("qk_rope_head_dim")
+    if all(type(part) is int for part in parts):
+        head_dim = sum(whole(config, key, None, least=0, most=1024) for key in ("qk_nope_head_dim", "qk_rope_head_dim"))
+    else:
+        head_dim = whole(config, "head_dim", max(1, hidden // heads), most=1024)
+    return head_dim, whole(config, "v_head_dim", head_dim, most=1024)
 
 
 def _rule(config: Config, kind: str, layer: int, layers: int, notes: list[str]) -> Rule:

@@ -169,8 +169,9 @@ def _compared(
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     shape = classes.shape(layers[0])
     for kv_head in sorted({0, shape.kv_heads - 1} if rows is None else {shape.kv_heads - 1}):
-        first, sizes = kv_head * shape.group, ((shape.group, rows or length), (1, length), (1, length))
-        q, k, v = (torch.randn(1, *size, shape.head_dim).to(dtype) for size in sizes)
+        first, dim = kv_head * shape.group, shape.head_dim
+        sizes = (shape.group, rows or length, dim), (1, length, dim), (1, length, shape.v_head_dim)
+        q, k, v = (torch.randn(1, *size).to(dtype) for size in sizes)
         sinks = torch.randn(shape.group) if shape.sinks else None
         wanted, _ = attention(pattern, q, k, v, layer=layers[0], head_offset=first, sinks=sinks)
         for form, package in packages.items():

@@ -64,6 +64,30 @@ def test_weights_of_a_configuration() -> None:
     assert read_model(CONFIGS / "qwen3_32b_like.json").weights == pytest.approx(32.8e9, rel=0.01)
 
 
+def config(tmp_path: Path, **more: object) -> Path:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"num_attention_heads": 8, "num_key_value_heads": 4, "num_hidden_layers": 6} | more))
+    return file
+
+
+def test_widths_of_heads_and_values(tmp_path: Path) -> None:
+    """MiMo-V2 states both; DeepSeek-V3 the parts of a head, of 671 billion weights in all (its model card): here one
+    layer's attention, 187.1 million (2412.19437, section 4.2: hidden 7168, ranks 1536 and 512, 128 heads)."""
+    mimo = read_model(config(tmp_path, head_dim=192, v_head_dim=128))
+    assert (mimo.head_dim, mimo.v_head_dim, mimo.kv_bytes(10)) == (192, 128, 10 * 6 * 4 * 320 * 2)
+    found, _ = suggest(mimo, Wish(20_000))
+    pattern = loads(found[0].yaml)
+    assert (pattern.head_dim, pattern.v_head_dim) == (192, 128)
+    assert all(one.kv_bytes <= one.kv_bytes_paged <= mimo.kv_bytes(20_016) for one in found)
+    latent = {"qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "head_dim": 64, "hidden_size": 7168}
+    ranks = {"q_lora_rank": 1536, "kv_lora_rank": 512, "num_attention_heads": 128, "num_key_value_heads": 128}
+    sizes = {"num_hidden_layers": 1, "intermediate_size": 1, "vocab_size": 1}
+    shape = read_model(config(tmp_path, **latent, **ranks, **sizes))
+    assert (shape.head_dim, shape.v_head_dim) == (192, 128)
+    rest = 3 * 7168 + 2 * 7168 + 3 * 7168  # a gated MLP of one number, two norms, one word twice and the last norm
+    assert shape.weights is not None and shape.weights - rest == pytest.approx(187.1e6, rel=1e-3)
+
+
 def test_requests_on_a_card() -> None:
     assert fit(80, 16, 5, 20) == Fit(80, 16, 12, 3)
     assert fit(10, 16, 5, 20).kept is None

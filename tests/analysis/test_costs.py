@@ -6,6 +6,7 @@ import csv
 import io
 import random
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from patterncc.analysis.costs.exchange import dense_exchange, exchanged_tokens
 from patterncc.analysis.costs.forecast import forecast
 from patterncc.analysis.costs.live import held, live_of, live_tokens
 from patterncc.analysis.costs.moved import moved
+from patterncc.analysis.costs.price import price
 from patterncc.analysis.costs.schedule import busiest
 from patterncc.analysis.costs.weights import Weights, token_pairs, weights
 from patterncc.analysis.geometry.extent import extent
@@ -203,6 +205,21 @@ def test_bytes_and_sums():
     assert one.model["density"] == pytest.approx(1 / one.model["speedup"])
     assert set(one.model) <= set(one.layers[0])
     assert sum(entry["kv_bytes_kept"] for entry in one.layers[0]["kv_heads"]) == one.model["kv_bytes_kept"]
+
+
+def test_values_of_another_width():
+    """A token's K and V, and each product along its own width."""
+    alike = s2("g")
+    wide = replace(alike, v_head_dim=3 * alike.head_dim)
+    assert wide.head_dim == alike.head_dim == alike.v_head_dim == 64
+    for known, of_wide in zip(forecast(alike, 4096).model.items(), forecast(wide, 4096).model.items(), strict=True):
+        (key, number), times = known, 1
+        if key.startswith(("kv_bytes", "exchange_bytes")) or key == "flops_forward":
+            times = 2  # 64 + 192 numbers for 64 + 64
+        elif key == "flops_backward":
+            times = 1.8  # 3 products along 64, 2 along 192, for 5 along 64
+        assert of_wide == (key, pytest.approx(times * number)), key
+    assert price(wide, 4096).kv_bytes == forecast(wide, 4096).model["kv_bytes_kept"]
 
 
 def test_dense_is_dense():

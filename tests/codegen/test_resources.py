@@ -21,13 +21,13 @@ def package(name: str, folder: Path) -> Path:
     return patterncc.compile(name, output=folder).path
 
 
-def with_head_dim(name: str, head_dim: int, folder: Path) -> Path:
-    """A shipped pattern with another head dimension, as a file in `folder`."""
+def with_head_dim(name: str, head_dim: int, folder: Path, more: str = "") -> Path:
+    """A shipped pattern with another head dimension, and `more` keys, as a file in `folder`."""
     text = (PATTERNS / f"{name}.yaml").read_text()
     other = re.sub(r"head_dim: \d+", f"head_dim: {head_dim}", text)
     assert f"head_dim: {head_dim}\n" in other
     path = folder / f"{name}.yaml"
-    path.write_text(other)
+    path.write_text(f"{other}{more}\n")
     return patterncc.compile(path, output=folder).path
 
 
@@ -93,6 +93,16 @@ def test_large_heads_and_wide_numbers_fit(arch: str, head_dim: int, dtype: str, 
     """Where they may spill: products of float32 are not left to matrix units."""
     for r in report(with_head_dim("s2_hybrid", head_dim, tmp_path), [arch], dtype):
         assert r.shared_bytes <= r.shared_limit, r
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["sm_80", "sm_86", "sm_90", "sm_100", "gfx942"])
+def test_values_narrower_than_keys_fit(arch: str, tmp_path: Path) -> None:
+    """MiMo-V2's and DeepSeek's widths."""
+    reports = report(with_head_dim("s2_hybrid", 192, tmp_path, "v_head_dim: 128"), [arch])
+    check(reports, arch)
+    assert not [r for r in reports if r.spills]
 
 
 @needs_triton

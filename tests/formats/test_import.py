@@ -65,6 +65,15 @@ def test_longformer_has_half_a_window_on_each_side(tmp_path: Path, window: int, 
     assert (mask_of(pattern, 61) == (abs(t[:, None] - t) <= far)).all()
 
 
+def test_widths_of_values_are_read(tmp_path: Path) -> None:
+    pattern = read(tmp_path, CONFIG | {"model_type": "mimo_v2", "head_dim": 192, "v_head_dim": 128})
+    assert (pattern.head_dim, pattern.v_head_dim) == (192, 128)
+    parts = {"qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 96, "head_dim": 64}
+    latent = read(tmp_path, CONFIG | {"model_type": "deepseek_v3"} | parts)
+    assert (latent.head_dim, latent.v_head_dim) == (192, 96)
+    assert "v_head_dim" not in read(tmp_path, CONFIG | {"model_type": "llama"}).source
+
+
 def test_caps_and_sinks_are_read(tmp_path: Path) -> None:
     gemma = read(tmp_path, CONFIG | {"model_type": "gemma2", "sliding_window": 32, "attn_logit_softcapping": 50.0})
     assert gemma.softcap == 50 and gemma.shard(0, 0).local_tokens == (32, 1) and gemma.shard(1, 0).dense

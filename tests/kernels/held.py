@@ -43,6 +43,7 @@ CLOSED = {
     "bands_strided": HEAD + "shards: [{heads: 0, stride: 3, strides: [{every: 1, from: 17 tokens, to: 22 tokens}]}, "
     "{heads: 1, chunk: 2, strides: [{every: 1, from: 40 tokens, to: 90 tokens}]}]",
     "capped": HEAD + "softcap: 1.5\nshards: [{heads: 0, local: 21 tokens, sink: 5 tokens}, {heads: 1, stride: 3}]",
+    "values": HEAD + "v_head_dim: 40\nshards: [{heads: 0, local: 21 tokens}, {heads: 1, local: 1, stride: 3}]",
     "both_ways": BOTH_WAYS + "shards: [{heads: all, local: {before: 2, after: 3}, stride: 5, offset: h}]",
     "both_ways_tokens": BOTH_WAYS
     + "shards: [{heads: all, local: {before: 20 tokens, after: 9 tokens}, sink: 3 tokens}]",
@@ -144,7 +145,10 @@ def tensors(
     shared = len({head // pattern.group for head in heads})
     make = torch.Generator().manual_seed(q_len * 10007 + kv_len)
     shapes = ((len(heads), q_len), (shared, kv_len), (shared, kv_len))
-    drawn = [torch.randn(batch, *shape, pattern.head_dim, generator=make).to(dtype) for shape in shapes]
+    widths = pattern.head_dim, pattern.head_dim, pattern.v_head_dim
+    drawn = [
+        torch.randn(batch, *shape, width, generator=make).to(dtype) for shape, width in zip(shapes, widths, strict=True)
+    ]
     return tuple(placed(x, how) for x in drawn)  # type: ignore[return-value]
 
 
@@ -173,7 +177,7 @@ def check_forward(of: Held, inputs: Sequence[Tensor], **options: object) -> None
     """`attention` of these inputs, output and LSE."""
     q = inputs[0]
     out, lse = of.package.attention(*inputs, return_lse=True, **options)
-    assert out.shape == q.shape
+    assert out.shape == (*q.shape[:3], of.pattern.v_head_dim)
     assert out.dtype == q.dtype
     true, true_lse = reference.attention(of.pattern, *inputs, **options)  # type: ignore[arg-type]
     check_out(out, true, true_lse)
@@ -191,17 +195,18 @@ def gradients(attend: Attend, inputs: Sequence[Tensor], dout: Tensor, dlse: Tens
     return torch.autograd.grad([x for x, _ in pairs], leaves, [x for _, x in pairs])
 
 
-def weights(q: Tensor, lse_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Gradients of out and of the LSE. The latter stay away from 0: they are all that is left where a query keeps one
-    key, and an error must have something to be relative to."""
+def weights(q: Tensor, lse_shape: Sequence[int], v_dim: int = 0) -> tuple[Tensor, Tensor]:
+    """Gradients of out, as wide as q or `v_dim`, and of the LSE. The latter stay away from 0: they are all that is left
+    where a query keeps one key, and an error must have something to be relative to."""
     make = torch.Generator().manual_seed(q.numel())
     dlse = torch.randn(*lse_shape, generator=make)
-    return torch.randn(q.shape, generator=make).to(q.dtype), dlse + torch.where(dlse < 0, -0.5, 0.5)
+    shape = *q.shape[:-1], v_dim or q.shape[-1]
+    return torch.randn(shape, generator=make).to(q.dtype), dlse + torch.where(dlse < 0, -0.5, 0.5)
 
 
 def check_backward(of: Held, inputs: Sequence[Tensor], *, through_lse: bool = True, **options: object) -> None:
     """dq, dk and dv of `attention`, through output and LSE."""
-    dout, dlse = weights(inputs[0], inputs[0].shape[:3])
+    dout, dlse = weights(inputs[0], inputs[0].shape[:3], of.pattern.v_head_dim)
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return of.package.attention(q, k, v, return_lse=True, **options)

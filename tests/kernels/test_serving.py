@@ -55,20 +55,24 @@ def paged(
     V are halves of one tensor. What the block table says behind a sequence's last page is no page at all.
     """
     pattern, make = of.pattern, torch.Generator().manual_seed(sum(b for _, b in lengths))
-    shapes = [(pattern.heads, pattern.kv_heads, pattern.kv_heads)] * len(lengths)
+    shapes = (
+        (pattern.heads, pattern.head_dim),
+        (pattern.kv_heads, pattern.head_dim),
+        (pattern.kv_heads, pattern.v_head_dim),
+    )
     requests = tuple(
         tuple(
-            torch.randn(1, heads, n, pattern.head_dim, generator=make).to(dtype)
-            for heads, n in zip(shape, (queries, keys, keys), strict=True)
+            torch.randn(1, heads, n, width, generator=make).to(dtype)
+            for (heads, width), n in zip(shapes, (queries, keys, keys), strict=True)
         )
-        for shape, (queries, keys) in zip(shapes, lengths, strict=True)
+        for queries, keys in lengths
     )
     used = [-(-keys // page) for _, keys in lengths]
     table = torch.full((len(lengths), max(used) + 1), 2**30, dtype=torch.int32)
     order = torch.randperm(sum(used) + 3, generator=make).int()
     for n, pages in enumerate(used):
         table[n, :pages] = order[sum(used[:n]) : sum(used[: n + 1])]
-    k_cache, v_cache = caches(layout, len(order), page, pattern.kv_heads, pattern.head_dim, dtype)
+    k_cache, v_cache = caches(layout, len(order), page, pattern.kv_heads, pattern.head_dim, dtype, pattern.v_head_dim)
     for n, (q, *keys_and_values) in enumerate(requests):
         length = keys_and_values[0].shape[2]
         kept = reference.dense_mask(pattern, 0, q.shape[2], length).any(1)
@@ -81,16 +85,18 @@ def paged(
     return Batch(requests, k_cache, v_cache, table)  # type: ignore[arg-type]
 
 
-def caches(layout: str, pages: int, page: int, heads: int, dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Two views [pages, page, heads, dim], full of NaN."""
-    nan = float("nan")
+def caches(
+    layout: str, pages: int, page: int, heads: int, dim: int, dtype: torch.dtype, v_dim: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Two views [pages, page, heads, dim], the second of `v_dim` where that is given, full of NaN."""
+    nan, v_dim = float("nan"), v_dim or dim
     if layout == "heads first":
-        both = torch.full((pages, heads, page, 2 * dim), nan, dtype=dtype).transpose(1, 2)
+        both = torch.full((pages, heads, page, dim + v_dim), nan, dtype=dtype).transpose(1, 2)
         return both[..., :dim], both[..., dim:]
     if layout == "both in one":
         both = torch.full((pages, 2, page, heads, dim), nan, dtype=dtype)
         return both[:, 0], both[:, 1]
-    return tuple(torch.full((pages, page, heads, dim), nan, dtype=dtype) for _ in range(2))  # type: ignore[return-value]
+    return tuple(torch.full((pages, page, heads, n), nan, dtype=dtype) for n in (dim, v_dim))  # type: ignore[return-value]
 
 
 def check(of: Held, batch: Batch, out: Tensor, lse: Tensor) -> None:

@@ -56,13 +56,14 @@ class Batch:
 
     def step(self, n: int, counts: list[int] | None) -> None:
         """Random tokens; those that are none are NaN."""
-        heads = (self.pattern.heads, self.pattern.kv_heads, self.pattern.kv_heads)
-        q, k, v = (torch.randn(len(self.entries), h, n, self.pattern.head_dim) for h in heads)
+        p = self.pattern
+        shapes = (p.heads, p.head_dim), (p.kv_heads, p.head_dim), (p.kv_heads, p.v_head_dim)
+        q, k, v = (torch.randn(len(self.entries), heads, n, width) for heads, width in shapes)
         for entry, count in enumerate(counts or []):
             for x in (q, k, v):
                 x[entry, :, count:] = float("nan")
         out = self.cache.step(q, k, v, lengths=None if counts is None else torch.tensor(counts, dtype=torch.int64))
-        assert out.shape == q.shape
+        assert out.shape == (*q.shape[:3], p.v_head_dim)
         for entry, (sequence, count) in enumerate(zip(self.entries, counts or [n] * len(self.entries), strict=True)):
             one = slice(entry, entry + 1)
             sequence.inputs.append(tuple(x[one, :, :count] for x in (q, k, v)))
@@ -81,7 +82,8 @@ class Batch:
         lengths = [sequence.length for sequence in self.entries]
         assert self.cache.lengths.tolist() == lengths and self.cache.lengths.dtype == torch.int64
         assert self.cache.length == max(lengths, default=0)
-        token, blocks = 2 * 4 * self.pattern.head_dim, self.pattern.kv_heads * self.pattern.block
+        token = 4 * (self.pattern.head_dim + self.pattern.v_head_dim)
+        blocks = self.pattern.kv_heads * self.pattern.block
         live = [self.live(length) for length in lengths]
         assert self.cache.bytes == sum(live) * token
         peak = [self.peak(length if self.most is None else self.most) for length in lengths]

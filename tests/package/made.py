@@ -37,6 +37,7 @@ PATTERNS = {
     + "causal: false\nshards: [{heads: all, local: {before: 20 tokens, after: 9 tokens}, sink: 3 tokens}]",
     "one_kv_head": "pattern: 1\nname: small\nheads: 3\nkv_heads: 1\nhead_dim: 24\nblock: 32\npromises: {}\n"
     + "shards: [{heads: all, local: 1, stride: 3, offset: h}]",
+    "values": HEAD + "v_head_dim: 40\nshards: [{heads: all, local: 21 tokens, stride: 4, offset: h}]",
     "two_layers": HEAD + "layers: 2\ndense_layers: 1\nshards: [{heads: all, local: 1, stride: 3, offset: g}]",
 }
 CAUSAL = [name for name, text in PATTERNS.items() if "causal: false" not in text]
@@ -83,8 +84,9 @@ def tensors(
     of = pattern.shape(layer)
     kv_len = q_len if kv_len is None else kv_len
     torch.manual_seed(q_len * 10007 + kv_len)
-    shapes = ((of.heads, q_len), (of.kv_heads, kv_len), (of.kv_heads, kv_len))
-    return tuple(torch.randn(batch, *shape, of.head_dim).to(dtype) for shape in shapes)  # type: ignore[return-value]
+    keys = of.kv_heads, kv_len
+    shapes = (of.heads, q_len, of.head_dim), (*keys, of.head_dim), (*keys, of.v_head_dim)
+    return tuple(torch.randn(batch, *shape).to(dtype) for shape in shapes)  # type: ignore[return-value]
 
 
 def run(
@@ -103,9 +105,9 @@ def run(
 
 
 def weights_like(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Normal gradients for out and for the LSE, rounded like the inputs."""
-    q = inputs[0]
-    return torch.randn(q.shape).to(q.dtype), torch.randn(q.shape[:3])
+    """Normal gradients for out, as wide as v, and for the LSE, rounded like the inputs."""
+    q, v = inputs[0], inputs[2]
+    return torch.randn(*q.shape[:3], v.shape[3]).to(q.dtype), torch.randn(q.shape[:3])
 
 
 def exact(

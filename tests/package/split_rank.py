@@ -26,15 +26,20 @@ def main(folder: Path, rank: int, ranks: int) -> None:
     distributed.destroy_process_group()
 
 
+def drawn(length: int, v_dim: int) -> list[torch.Tensor]:
+    """q, k, v, and gradients of the output and the LSE, the same wherever they are drawn."""
+    make = torch.Generator().manual_seed(0)
+    shapes = (4, length, 32), (2, length, 32), (2, length, v_dim), (4, length, v_dim), (4, length)
+    return [torch.randn(2, *shape, dtype=torch.float64, generator=make) for shape in shapes]
+
+
 def run(task: dict[str, Any], rank: int, ranks: int, sent: list[int]) -> dict[str, Any]:
     """Attention and gradients of this rank's tokens, the bytes it sent and those that the plan says."""
     package, length = importlib.import_module(task["name"]), task["length"]
     plan = package.exchange_plan(length, task["ranks"])
     own = slice(*plan.queries(rank))
-    torch.manual_seed(0)
-    q, k, v, dout = (torch.randn(2, n, length, 32, dtype=torch.float64).float() for n in (4, 2, 2, 4))
-    dlse = torch.randn(2, 4, length, dtype=torch.float64).float()
-    q, k, v = (x[:, :, own].clone().requires_grad_() for x in (q, k, v))
+    *leaves, dout, dlse = (x.float() for x in drawn(length, package.PATTERN["v_head_dim"]))
+    q, k, v = (x[:, :, own].clone().requires_grad_() for x in leaves)
     sent.clear()
     out, lse = package.attention_split(q, k, v, plan, return_lse=True)
     torch.autograd.backward((out, lse), (dout[:, :, own], dlse[:, :, own]))

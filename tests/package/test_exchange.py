@@ -18,6 +18,7 @@ from patterncc.analysis.costs.forecast import forecast
 from patterncc.language.model import Pattern
 from patterncc.passes import lower
 from patterncc.runtime.gallery import find, shipped
+from tests.package.split_rank import drawn
 
 ROOT = Path(__file__).parents[2]
 HEAD = "pattern: 1\nname: split\nheads: 4\nkv_heads: 2\nhead_dim: 32\nblock: 16\n"
@@ -26,6 +27,7 @@ PATTERNS = {
     "tokens": HEAD + "shards: [{heads: all, local: 21 tokens, sink: 5 tokens}]\n",
     "dense_head": HEAD + "shards: [{heads: 0, dense: true}, {heads: rest, local: 1}]\n",
     "drawn": HEAD + "shards: [{heads: all, local: 1, random: {blocks: 2, seed: 7}}]\n",
+    "values": HEAD + "v_head_dim: 48\nshards: [{heads: all, local: 21 tokens, stride: 4, offset: g}]\n",
     "both_ways": HEAD
     + "causal: false\nshards: [{heads: all, local: {before: 2, after: 3}, globals: {columns: [0]}}]\n",
 }
@@ -141,11 +143,9 @@ def test_four_processes_equal_one(tmp_path: Path) -> None:
             process.kill()
     found = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(4)]
 
-    torch.manual_seed(0)
-    q, k, v, dout = (torch.randn(2, n, length, 32, dtype=torch.float64) for n in (4, 2, 2, 4))
-    dlse = torch.randn(2, 4, length, dtype=torch.float64)
     for number, pattern in enumerate(patterns):
-        q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
+        *leaves, dout, dlse = drawn(length, pattern.v_head_dim)
+        q, k, v = (x.requires_grad_() for x in leaves)
         mask = torch.stack([torch.as_tensor(reference.mask(pattern, 0, head, length)) for head in range(4)])
         scores = (q @ k.repeat_interleave(2, 1).transpose(-1, -2) * 32**-0.5).masked_fill(~mask, float("-inf"))
         out, lse = scores.softmax(-1) @ v.repeat_interleave(2, 1), scores.logsumexp(-1)

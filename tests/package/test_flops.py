@@ -14,6 +14,7 @@ TEXTS = {
     "dense": HEAD.replace("small", "counted") + "shards: [{heads: 0, dense: true}, {heads: rest, local: 1}]",
     "both_ways": "both_ways_tokens",
     "drawn": "drawn",
+    "values": "values",
 }
 
 
@@ -32,8 +33,9 @@ def test_attention(text: str, queries: int, keys: int) -> None:
         out = package.attention(q, k, v)
     with FlopCounterMode(display=False) as backward:
         out.sum().backward()
-    assert forward.get_total_flops() == 2 * 4 * pattern.head_dim * pairs
-    assert backward.get_total_flops() == 2 * 10 * pattern.head_dim * pairs
+    dim, v_dim = pattern.head_dim, pattern.v_head_dim
+    assert forward.get_total_flops() == 2 * 2 * (dim + v_dim) * pairs
+    assert backward.get_total_flops() == 2 * 2 * (3 * dim + 2 * v_dim) * pairs
 
 
 def test_packed_and_paged() -> None:

@@ -28,6 +28,7 @@ MONOTONE = {  # a column once dropped is never taken up again
     "one_kv_head": PATTERNS["one_kv_head"],
     "dense": HEAD + "shards: [{heads: all, dense: true}]",
     "chunks": PATTERNS["chunks"],
+    "values": HEAD + "v_head_dim: 40\nshards: [{heads: all, local: 21 tokens, stride: 4, offset: g}]",
     "in_rows": HEAD + "shards: [{heads: all, local: 1, strides: [{every: 3, to: 4}], globals: {columns: [2]}}]",
     "uneven": HEAD + "shards: [{heads: 0-1, local: 1}, {heads: 2, local: 9}, {heads: 3, local: 40 tokens, sink: 1}]",
 }
@@ -57,7 +58,7 @@ def test_decoding_and_its_bytes_at_every_step(name: str, poisoned: None) -> None
     q, k, v = tensors(pattern, 147)
     cache = package.KVCache(1)
     assert cache.length == 0 and cache.bytes == 0
-    token = 2 * 4 * pattern.head_dim  # K and V in fp32
+    token = 4 * (pattern.head_dim + pattern.v_head_dim)  # K and V in fp32
     outs, peak = [], 0
     for n in range(147):
         outs.append(cache.step(*(x[:, :, n : n + 1] for x in (q, k, v))))
@@ -83,7 +84,7 @@ def test_prefill_in_chunks(name: str, cuts: list[int], poisoned: None) -> None:
     cache = package.KVCache(2, max_length=150)
     assert off(serve(cache, inputs, cuts), reference.attention(pattern, *inputs)[0]) <= FP32
     assert cache.length == 150
-    assert cache.bytes == 2 * live(pattern, 150) * 2 * 4 * pattern.head_dim
+    assert cache.bytes == 2 * live(pattern, 150) * 4 * (pattern.head_dim + pattern.v_head_dim)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -26,10 +26,13 @@ def operators(package: ModuleType) -> object:
     return getattr(torch.ops, namespace)
 
 
-@pytest.mark.parametrize(("dtype", "strided"), [(torch.float32, True), (torch.bfloat16, False)])
-def test_opcheck_of_attention(dtype: torch.dtype, strided: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "dtype", "strided"),
+    [("strided", torch.float32, True), ("strided", torch.bfloat16, False), ("values", torch.float32, True)],
+)
+def test_opcheck_of_attention(name: str, dtype: torch.dtype, strided: bool) -> None:
     """Schema, fake tensors, autograd registration, and ahead-of-time dispatch with dynamic shapes."""
-    pattern, package = compiled("strided")
+    pattern, package = compiled(name)
     q, k, v = (x.clone() for x in tensors(pattern, 37, batch=2, dtype=dtype))
     if strided:
         q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v))
@@ -43,9 +46,11 @@ def test_opcheck_of_attention(dtype: torch.dtype, strided: bool) -> None:
         torch.library.opcheck(ops.attention_backward.default, arguments)
 
 
-def test_opcheck_of_varlen_and_paged() -> None:
-    pattern, package = compiled("tokens")
-    q, k, v = (torch.randn(46, n, pattern.head_dim) for n in (4, 2, 2))
+@pytest.mark.parametrize("name", ["tokens", "values"])
+def test_opcheck_of_varlen_and_paged(name: str) -> None:
+    pattern, package = compiled(name)
+    dim, v_dim = pattern.head_dim, pattern.v_head_dim
+    q, k, v = (torch.randn(46, n, width) for n, width in ((4, dim), (2, dim), (2, v_dim)))
     rest = (CU, CU, 41, 41)
     ops = operators(package)
     torch.library.opcheck(
@@ -55,12 +60,12 @@ def test_opcheck_of_varlen_and_paged() -> None:
     for dlse in (None, torch.randn_like(lse)):
         arguments = (torch.randn_like(out), dlse, q, k, v, out, lse, *rest, 0, 0.25, 0)
         torch.library.opcheck(ops.attention_varlen_backward.default, arguments)
-    caches = torch.randn(2, 4, 16, 2, pattern.head_dim).unbind()
+    caches = torch.randn(4, 16, 2, dim), torch.randn(4, 16, 2, v_dim)
     where = torch.arange(4, dtype=torch.int32)[None], torch.tensor([61]).int(), torch.tensor([0, 46]).int()
     torch.library.opcheck(ops.attention_paged.default, (q, *caches, *where, 46, 0, 0.25, 0))
 
 
-@pytest.mark.parametrize("name", ["strided", "both_ways"])
+@pytest.mark.parametrize("name", ["strided", "both_ways", "values"])
 def test_one_graph_for_every_length(name: str) -> None:
     """Compiled without graph breaks; new lengths and batches do not compile again; gradients through out and LSE."""
     pattern, package = compiled(name)

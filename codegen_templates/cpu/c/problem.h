@@ -17,7 +17,7 @@ typedef struct {
 
 typedef struct {
     Tensor q, k, v, out, lse, dout, dlse, dq; /* lse and dlse are fp32; dlse may be absent */
-    int64_t type, dim, block, causal;
+    int64_t type, dim, v_dim, block, causal; /* dim: of q and k; v_dim: of v and out */
     int64_t q_start, q_len, kv_start, kv_len; /* in tokens */
     int64_t before, after, sink; /* key u of a partial block is kept where -after < t - u < before, or u < sink */
     int64_t first_row;           /* of the table */
@@ -32,10 +32,10 @@ typedef struct {
 /* Output and LSE of query tokens first..last-1 of one head. Gives 1 where memory is short. */
 int attn_forward(const Problem *p, int64_t batch, int64_t head, int64_t kv_head, int64_t first, int64_t last);
 
-/* dq of query tokens first..last-1 of one head; what they give to dk and dv, fp32 [kv_len][width], is added. Gives 1
- * where memory is short. */
+/* dq of query tokens first..last-1 of one head; what they give to dk and dv, fp32 [kv_len][width] and
+ * [kv_len][v_width], is added. Gives 1 where memory is short. */
 int attn_backward(const Problem *p, int64_t batch, int64_t head, int64_t kv_head, int64_t first, int64_t last,
-                  float *dk, float *dv, int64_t width);
+                  float *dk, float *dv, int64_t width, int64_t v_width);
 
 /* Which types this compiler knows, as bits. */
 int attn_types(void);

@@ -119,12 +119,12 @@ static void cap(const Problem *p, int64_t keys, float *scores, int64_t row) {
 
 /* Keys or values of n tokens as fp32: where they are, or brought to `room`, [n][dim]. Gives their stride. */
 static const float *rows_of(const Problem *p, const Tensor *x, int64_t batch, int64_t head, int64_t token, int64_t n,
-                            float *room, int64_t *row) {
+                            int64_t dim, float *room, int64_t *row) {
     if (p->type == FLOAT32 && !p->pages) {
         *row = x->token;
         return (const float *)x->data + place(x, batch, head, token);
     }
-    int64_t dim = *row = p->dim;
+    *row = dim;
     EACH(i, n) {
         int64_t at = token + i, entry = p->pages ? p->pages[at / p->page_size] : batch;
         at = place(x, entry, head, p->pages ? at % p->page_size : at);

@@ -30,7 +30,7 @@ def attention(
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Output [batch, queries, heads, head_dim] of query [batch, heads, queries, head_dim] over key and value.
+    """Output [batch, queries, heads, v_head_dim] of query [batch, heads, queries, head_dim] over key and value.
 
     `attention_mask` is what `bounds` made, or None. Packed sequences are told by cu_seq_lens_q or by position_ids that
     begin anew. Raises UsageError where the model and the pattern do not fit.
@@ -75,7 +75,7 @@ def _bounded(
     """Attention of padded sequences: those with equal bounds together. The outputs of padding are 0."""
     rows = bounds[:, 0, 0].tolist()
     _check_unpacked(positions, rows, q.shape[2])
-    out = torch.zeros_like(q)
+    out = q.new_zeros(*q.shape[:3], v.shape[3])
     groups: dict[tuple[int, ...], list[int]] = {}
     for n, row in enumerate(rows):
         groups.setdefault(tuple(row), []).append(n)

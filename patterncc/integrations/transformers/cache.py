@@ -103,11 +103,20 @@ class PatternLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """The new keys and values themselves; the attention function finds this layer by a mark on the keys."""
+        """The new keys and values themselves; the attention function finds this layer by a mark on the keys. Raises
+        UsageError for a model that caches anything else, such as compressed latents: their mark would be lost."""
         if not self.in_use() or self.waiting:
             raise UsageError(
                 "a PatternCache serves only a model whose attention is the pattern that it was made for",
                 "set the attention implementation first, then make PatternCache(model)",
+            )
+        of, widths = sizes(self.package, self.layer), (key_states.shape[-1], value_states.shape[-1])
+        if widths != (of["head_dim"], of["v_head_dim"]):
+            name = self.package.PATTERN["name"]
+            raise UsageError(
+                f"the model caches {widths[0]} and {widths[1]} numbers a token, the pattern {name} has keys of "
+                f"{of['head_dim']} and values of {of['v_head_dim']}: PatternCache holds nothing else",
+                "pass past_key_values=DynamicCache()",
             )
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
