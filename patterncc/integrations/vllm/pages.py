@@ -21,7 +21,9 @@ class Pages:
         self.package, self.layers, self.page_size = package, tuple(layers), page_size
         self._from = np.empty(0, np.int64)  # [pages] the length from which on each is dead
         self._sorted, self._order = self._from, self._from
-        self._held: dict[int, NDArray[np.int64]] = {}  # by tokens in flight: the most held up to each length
+        self._held: dict[
+            int, tuple[int, NDArray[np.int64], NDArray[np.int64]]
+        ] = {}  # by tokens ahead: `_curve`, its end
 
     def dead_from(self, pages: int) -> NDArray[np.int64]:
         """The length from which on each of the first pages is dead: int64 [pages]."""
@@ -45,10 +47,14 @@ class Pages:
     def most_held(self, length: int, ahead: int) -> int:
         """The most pages that a request of `length` tokens holds at once, when up to `ahead` tokens have their pages
         before they are computed, and dead pages are given back after each step."""
-        known = self._held.get(ahead)
-        if known is None or length >= len(known):
-            known = self._held[ahead] = self._curve(max(1024, 1 << length.bit_length()), ahead)
-        early = int(known[length - ahead]) if length >= ahead else 0  # as long as a whole step lies before the end
+        end, at, held = self._held.get(ahead, (0, self._from, self._from))
+        if length >= end:
+            end = max(1024, 1 << length.bit_length())
+            at, held = self._curve(end, ahead)
+            self._held[ahead] = end, at, held
+        early = 0  # as long as a whole step lies before the end
+        if length >= ahead:
+            early = int(held[np.searchsorted(at, length - ahead, side="right") - 1])
         last = max(length - ahead, 0)
         return max(early, -(-length // self.page_size) - self._dead(last))
 
@@ -57,12 +63,15 @@ class Pages:
         self.dead_from(-(-length // self.page_size))
         return int(np.searchsorted(self._sorted, length, side="right"))
 
-    def _curve(self, end: int, ahead: int) -> NDArray[np.int64]:
-        """[end]: the most held after at most 0, 1, … computed tokens, with `ahead` more tokens in their pages."""
+    def _curve(self, end: int, ahead: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The most held when at most 0, 1, … end - 1 tokens are computed and `ahead` more have their pages: the numbers
+        of computed tokens at which it grows, and what it is from each of them on."""
         self.dead_from(-(-end // self.page_size))
         computed = np.arange(end)
         held = -(-(computed + ahead) // self.page_size) - np.searchsorted(self._sorted, computed, side="right")
-        return np.maximum.accumulate(held)
+        most = np.maximum.accumulate(held)
+        at = np.flatnonzero(np.diff(most, prepend=-1))
+        return at, most[at]
 
     def longest_hit(self, cached: Iterable[bool], pages: int, step: int = 1) -> int:
         """How many of the first `pages` a prefix cache serves, a multiple of `step`: the most so that each page of them
@@ -83,7 +92,7 @@ class Pages:
         return (self.dead_from(pages) > pages * self.page_size).tolist()
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def pages_of(source: str, layers: tuple[int, ...], page_size: int) -> Pages:
     """The pages of a pattern, by the text or the name that says it."""
     return Pages(package_of(source), layers, page_size)
