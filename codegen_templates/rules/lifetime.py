@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from array import array
 from collections.abc import Sequence
 
@@ -27,6 +28,19 @@ def last_query(klass: int, u: Tensor) -> Tensor:
     if before:
         last = torch.maximum(last, (u + (before - 1)).clamp(max=FOREVER))
     return torch.where(u < sink, FOREVER, last) if sink else last
+
+
+def last_query_of_page(klass: int, pages: int, page_size: int) -> Tensor:
+    """The greatest `last_query` of the tokens of each of the first pages: [pages]. What is kept in whole blocks is
+    looked up for the blocks of a page alone, not for all of its tokens."""
+    unit = math.gcd(page_size, BLOCK)
+    j = torch.arange(pages * (page_size // unit), device="cpu") * unit // BLOCK
+    last = last_query_of_block(klass, j).view(pages, page_size // unit).amax(1)
+    first = torch.arange(pages, device="cpu") * page_size
+    before, sink = _farthest(klass), CLASSES[klass]["sink"]
+    if before:
+        last = torch.maximum(last, (first + (page_size - 1) + (before - 1)).clamp(max=FOREVER))
+    return torch.where(first < sink, FOREVER, last) if sink else last
 
 
 def _farthest(klass: int) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..checks.shapes import check_layer, check_length
 from ..checks.values import whole
 from ..pattern import CAUSAL, CLASS_OF
-from .lifetime import FOREVER, last_query
+from .lifetime import FOREVER, last_query_of_page
 
 
 def dead_pages(length: int, page_size: int, *, layer: int = 0) -> Tensor:
@@ -35,7 +35,6 @@ def dead_from(pages: int, page_size: int, *, layer: int = 0) -> Tensor:
     """
     if not CAUSAL:
         return torch.full((pages,), FOREVER, dtype=torch.int64, device="cpu")
-    u = torch.arange(pages * page_size, device="cpu")
-    last = torch.stack([last_query(klass, u) for klass in sorted(set(CLASS_OF[layer]))]).amax(0)
+    last = torch.stack([last_query_of_page(klass, pages, page_size) for klass in sorted(set(CLASS_OF[layer]))]).amax(0)
     full = torch.arange(1, pages + 1, device="cpu") * page_size
-    return torch.maximum(last.view(pages, page_size).amax(1) + 1, full)
+    return torch.maximum(last + 1, full)
