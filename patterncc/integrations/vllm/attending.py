@@ -13,7 +13,7 @@ from vllm.v1.attention.backend import AttentionImpl, AttentionType
 
 from patterncc.errors import UsageError
 from patterncc.integrations.vllm.backend import PatternBackend, PatternMetadata, backend_of
-from patterncc.integrations.vllm.fitting import check_engine, check_layer, check_model, source_of
+from patterncc.integrations.vllm.fitting import check_engine, check_layer, check_model, check_sinks, source_of
 from patterncc.integrations.vllm.pages import kinds_of_layers, package_of
 
 
@@ -44,7 +44,6 @@ class PatternImpl(AttentionImpl[PatternMetadata]):
         check_layer(
             self.package,
             softcap=logits_soft_cap,
-            has_sinks=sinks is not None,
             alibi=alibi_slopes is not None,
             sliding_window=sliding_window,
             kv_cache_dtype=kv_cache_dtype,
@@ -101,6 +100,7 @@ class PatternImpl(AttentionImpl[PatternMetadata]):
             values = getattr(layer, "head_size_v", self.head_size)
             sizes = {"heads": self.num_heads * self.ranks, "head_dim": self.head_size, "v_head_dim": values}
             check_model(self.package, sizes, number)
+            check_sinks(self.package, number, self.sinks is not None)
             self.layer = number
         return number
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from patterncc.errors import UsageError
 from patterncc.integrations.place import place
+from patterncc.integrations.sizes import has_sinks, sizes
 
 KEY = "patterncc"  # of additional_config
 
@@ -32,14 +33,10 @@ def check_model(package: ModuleType, model: Mapping[str, int], layer: int | None
     """Raise UsageError where the model's numbers are not the pattern's: heads, kv_heads, head_dim, v_head_dim, layers,
     all of them of the whole model. Those that differ by layer are compared where the layer is given."""
     pattern = package.PATTERN
-    if "shapes" in pattern:
-        raise UsageError(
-            f"the layers of the pattern {pattern['name']} differ in heads or widths; the vLLM backend takes one shape"
-        )
+    of = "" if layer is None or "shapes" not in pattern else f" in layer {layer}"
     ours = {"v_head_dim": pattern["head_dim"], **{key: x for key, x in pattern.items() if x is not None}}
-    of = ""
-    if layer is not None and pattern.get("shapes"):
-        ours, of = ours | pattern["shapes"][layer], f" in layer {layer}"
+    if layer is not None:
+        ours |= sizes(package, layer)
     words = {
         "heads": "heads",
         "kv_heads": "KV heads",
@@ -64,7 +61,6 @@ def check_layer(
     package: ModuleType,
     *,
     softcap: float | None,
-    has_sinks: bool,
     alibi: bool,
     sliding_window: int | None,
     kv_cache_dtype: str,
@@ -99,13 +95,19 @@ def check_layer(
             f"{place(package, 'softcap')}",
             f"write `softcap: {float(softcap)}`" if softcap else "remove `softcap` from the pattern",
         )
-    if has_sinks != (pattern.get("sinks") is not None):
-        what = "has learned sinks, the pattern has none" if has_sinks else "has no learned sinks, the pattern has"
-        raise UsageError(
-            f"the model {what}{place(package, 'sinks')}", "write `sinks: learned` for such a model, and only for it"
-        )
     if unknown := [key for key, value in others.items() if value not in (None, False)]:
         raise UsageError(f"the layer asks for {', '.join(sorted(unknown))}, which patterncc's backend does not know")
+
+
+def check_sinks(package: ModuleType, layer: int, theirs: bool) -> None:
+    """Raise UsageError where a layer of the model has learned sinks and that of the pattern has none, or the other way
+    round."""
+    if theirs != has_sinks(package, layer):
+        what = "has learned sinks, the pattern has none" if theirs else "has no learned sinks, the pattern has"
+        raise UsageError(
+            f"layer {layer} of the model {what}{place(package, 'sinks')}",
+            "write `sinks: learned` for layers that have them, and only for these",
+        )
 
 
 def check_engine(

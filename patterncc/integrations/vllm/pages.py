@@ -13,6 +13,8 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from patterncc.runtime.parts import part_of
+
 
 class Pages:
     """The pages of a sequence of any length, under the rules of some layers of a compiled package."""
@@ -111,8 +113,3 @@ def kinds_of_layers(package: ModuleType) -> list[int]:
     parts = [part_of(package, layer) for layer in range(package.PATTERN["layers"])]
     rules = [(part.__name__, frozenset(part.pattern.CLASS_OF[layer])) for layer, part in enumerate(parts)]
     return [rules.index(own) for own in rules]
-
-
-def part_of(package: ModuleType, layer: int) -> ModuleType:
-    """The package that serves a layer: one in it, where layers differ in their shapes."""
-    return package.part(layer) if hasattr(package, "part") else package

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import patterncc
 from patterncc.errors import UsageError
-from patterncc.integrations.vllm.fitting import check_engine, check_layer, check_model, source_of
+from patterncc.integrations.vllm.fitting import check_engine, check_layer, check_model, check_sinks, source_of
 
 TEXT = """pattern: 1
 name: small
@@ -24,7 +23,7 @@ promises: {}
 """
 MODEL = {"heads": 4, "kv_heads": 2, "head_dim": 16, "v_head_dim": 16, "layers": 2}
 LAYER: dict[str, Any] = {
-    "softcap": None, "has_sinks": False, "alibi": False, "sliding_window": None, "kv_cache_dtype": "auto",
+    "softcap": None, "alibi": False, "sliding_window": None, "kv_cache_dtype": "auto",
     "dtype": "bfloat16", "attn_type": "decoder", "shares_kv_with": None, "others": {},
 }  # fmt: skip
 ENGINE: dict[str, Any] = {
@@ -58,7 +57,6 @@ def test_a_model_that_is_another_is_named_with_both_numbers_and_the_line(key: st
     ("changes", "words"),
     [
         ({"softcap": 50.0}, "write `softcap: 50.0`"),
-        ({"has_sinks": True}, "has learned sinks, the pattern has none"),
         ({"alibi": True}, "ALiBi"),
         ({"sliding_window": 4096}, "a sliding window of 4096 tokens"),
         ({"kv_cache_dtype": "fp8_e5m2"}, "kv_cache_dtype is fp8_e5m2"),
@@ -76,23 +74,20 @@ def test_a_layer_that_asks_for_more_is_refused(changes: dict[str, Any], words: s
 
 def test_caps_and_sinks_of_the_pattern_need_those_of_the_model() -> None:
     package = patterncc.load(TEXT + "softcap: 30.0\nsinks: learned\n")
-    check_layer(package, **LAYER | {"softcap": 30.0, "has_sinks": True})
+    check_layer(package, **LAYER | {"softcap": 30.0})
+    check_sinks(package, 1, True)
     with pytest.raises(UsageError, match="caps its scores at None, the pattern small at 30"):
-        check_layer(package, **LAYER | {"has_sinks": True})
-    with pytest.raises(UsageError, match="has no learned sinks"):
-        check_layer(package, **LAYER | {"softcap": 30.0})
+        check_layer(package, **LAYER)
+    with pytest.raises(UsageError, match="layer 1 of the model has no learned sinks, the pattern has"):
+        check_sinks(package, 1, False)
+    with pytest.raises(UsageError, match="layer 0 of the model has learned sinks, the pattern has none"):
+        check_sinks(patterncc.load(TEXT), 0, True)
 
 
 @pytest.mark.parametrize("key", ENGINE)
 def test_parts_of_the_engine_that_were_not_tried_are_refused(key: str) -> None:
     with pytest.raises(UsageError):
         check_engine(**ENGINE | {key: 2 if ENGINE[key] is not False else True})
-
-
-def test_a_pattern_of_several_shapes_is_refused() -> None:
-    package = SimpleNamespace(PATTERN={"name": "mixed", "heads": None, "shapes": [], "causal": True})
-    with pytest.raises(UsageError, match="the layers of the pattern mixed differ"):
-        check_model(package, {"heads": 4})  # type: ignore[arg-type]
 
 
 def test_a_pattern_that_looks_ahead_is_refused() -> None:
