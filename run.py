@@ -39,6 +39,11 @@ TASKS = {
     "test": Task("the tests: two cores, no GPU", "test,peers", (PYTEST,)),
     "slow": Task("the exhaustive tests", "test", ((*PYTEST, "-m", "slow"),)),
     "gpu": Task("the tests that need a GPU", "test", (("-m", "tests.gpu.together"),)),
+    "compiled": Task(
+        "what kernels use on GPUs that are not here, under both versions of Triton",
+        "test",
+        (("-m", "tests.codegen.both_tritons"),),
+    ),
     "peers": Task("only the comparisons with other libraries", "test,peers", ((*PYTEST, "-m", "peers"),)),
     "bench": Task("the benchmarks that need no GPU", "bench", (("-m", "benchmarks", "cpu"),)),
     "bench-gpu": Task(
