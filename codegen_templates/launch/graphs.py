@@ -18,7 +18,7 @@ import torch
 
 from ..pattern import NAME
 
-ZEROS = 256  # that are made together
+ZEROS, ALIKE = 256, 4  # that are made together, each with so many numbers
 _pinned: dict[int, object] = {}
 _zeros: dict[tuple[torch.device, int], Any] = {}
 
@@ -80,13 +80,14 @@ def tables(most: int | None = None) -> Callable[[Callable[..., Any]], Tables]:
 
 
 def zero(device: torch.device) -> torch.Tensor:
-    """A zero for one launch to count in, int32 [1]: nobody else gets it, so a launch that was killed, or one on another
-    stream, leaves nobody its count. A graph makes its own, which each replay sets to zero."""
+    """A zero for one launch to count in, the first of int32 [4], since launches are alike at multiples of 16 bytes:
+    nobody else gets it, so a launch that was killed, or one on another stream, leaves nobody its count. A graph makes
+    its own, which each replay sets to zero."""
     if device.type != "cuda" or is_capturing(device):
-        return torch.zeros(1, dtype=torch.int32, device=device)
+        return torch.zeros(ALIKE, dtype=torch.int32, device=device)
     stream = device, torch.cuda.current_stream(device).cuda_stream
     found = next(_zeros.get(stream, iter(())), None)
     if found is None:
-        many = iter(torch.zeros(ZEROS, 1, dtype=torch.int32, device=device).unbind())
+        many = iter(torch.zeros(ZEROS, ALIKE, dtype=torch.int32, device=device).unbind())
         found, _zeros[stream] = next(many), many
     return found

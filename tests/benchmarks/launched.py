@@ -172,6 +172,12 @@ def boxed(name: str) -> dict[str, bool]:
         recipes.clear()
         two = partial(package.attention, q, k, v), partial(package.attention, q, k.clone(), v.clone())
         found["other keys and values"] = are_alike(recipes, *two)
+    leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+    out, gradients = package.attention(*leaves), torch.randn(2, 2, 2, 5120, 64).half()
+    GIVEN.clear()
+    two = (partial(torch.autograd.grad, out, leaves, x, retain_graph=True) for x in gradients)
+    found["backward"] = are_alike(recipes, *two)
+    found["backward takes descriptors"] = sum(isinstance(x, tuple) for given in GIVEN for x in addressed(given)) > 20
     del os.environ["PATTERNCC_KERNELS"]
     return found
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
+
 import pytest
 import torch
 
@@ -85,6 +88,44 @@ def test_training_in_a_graph(package: Import) -> None:
         graph.replay()
         replayed = [x.clone() for x in captured]
         assert all(torch.equal(x, y) and x.isfinite().all() for x, y in zip(replayed, step(), strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["gpu_strided", "gpu_drawn"])
+def test_a_graph_outlives_the_tables_of_other_lengths(name: str, package: Import) -> None:
+    """What the captured calls read is not freed, though so many other lengths come that nothing remembers it."""
+    module = package(name)
+    arrays = importlib.import_module(f"{name}.launch.arrays")
+    items = importlib.import_module(f"{name}.launch.items")
+    shapes = [(1, n, 300, 32) for n in (4, 2, 2)]
+    q, k, v = (torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True) for shape in shapes)
+    dout = torch.randn_like(q)
+
+    def step() -> list[torch.Tensor]:
+        out = module.attention(q, k, v)
+        return [out.detach(), *torch.autograd.grad(out, (q, k, v), dout)]
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    wanted = [x.clone() for x in step()]
+    importlib.import_module(f"{name}.api.again")._recipes.clear()
+    arrays.class_tables.cache_clear()
+    items.work.cache_clear()
+    gc.collect()
+    held = [
+        torch.full((1 << 16,), 1 << 30, dtype=torch.int32, device="cuda") for _ in range(64)
+    ]  # freed memory is taken
+    torch.cuda.synchronize()
+    for x in captured:
+        x.fill_(torch.nan)
+    graph.replay()
+    assert len(held) == 64 and all(torch.equal(x, y) for x, y in zip(captured, wanted, strict=True))
 
 
 @pytest.mark.gpu

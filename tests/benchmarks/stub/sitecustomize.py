@@ -16,7 +16,7 @@ import torch
 from benchmarks.gpu import cells, witness
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
-MAKERS = "arange empty empty_like full ones randn randn_like randperm tensor zeros zeros_like"
+MAKERS = "arange empty empty_like empty_strided full ones randn randn_like randperm tensor zeros zeros_like"
 FACTS = SimpleNamespace(multi_processor_count=132, total_memory=140 << 30)
 
 
