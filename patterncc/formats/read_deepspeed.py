@@ -73,7 +73,8 @@ def _rule(section: dict[str, Any], mode: str, head: int, causal: bool, notes: li
         columns = tuple(range(whole(section, "num_global_blocks", 1)))
     else:
         columns = _indices(section)
-    return Rule(local=reach, columns=columns, rows=() if causal else columns)
+    # Of BigBird's first blocks the rows hold, below the diagonal, no more than the columns do.
+    return Rule(local=reach, columns=columns, rows=() if causal and mode == "bigbird" else columns)
 
 
 def _fixed(section: dict[str, Any], head: int, causal: bool, horizontal: bool, notes: list[str]) -> Rule:

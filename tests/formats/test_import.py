@@ -134,6 +134,13 @@ def test_deepspeed_modes(tmp_path: Path, section: dict, causal: bool) -> None:
     assert (mask_of(pattern, 192) == (np.tril(tokens) if causal else tokens)).all()
 
 
+def test_deepspeeds_global_rows_are_global_below_the_diagonal_too(tmp_path: Path) -> None:
+    section = {"mode": "bslongformer", "attention": "unidirectional", "global_block_indices": [5], "block": 16}
+    pattern = read(tmp_path, {"sparse_attention": section})
+    assert mask_of(pattern, 128)[0, 5 * 16 + 3, : 5 * 16 + 4].all()
+    assert not mask_of(pattern, 128)[0, 7 * 16, 0]
+
+
 SHARDS = [
     "dense: true",
     "local: 3",
