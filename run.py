@@ -45,6 +45,11 @@ TASKS = {
         (("-m", "tests.codegen.both_tritons"),),
     ),
     "peers": Task("only the comparisons with other libraries", "test,peers", ((*PYTEST, "-m", "peers"),)),
+    "megatron": Task(
+        "Megatron-core on CPU ranks under a pattern: tensor and context parallelism, packed sequences",
+        "test,megatron",
+        (("-m", "pytest", "-q", "tests/integrations/megatron"),),
+    ),
     "bench": Task("the benchmarks that need no GPU", "bench", (("-m", "benchmarks", "cpu"),)),
     "bench-gpu": Task(
         "the benchmarks of the GPU that is here",

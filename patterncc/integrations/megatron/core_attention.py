@@ -12,6 +12,8 @@ from torch import Tensor
 
 from patterncc.errors import UsageError
 from patterncc.integrations.megatron.chunks import to_runs, to_zigzag
+from patterncc.integrations.place import place
+from patterncc.integrations.sizes import sizes
 from patterncc.pipeline import load
 
 
@@ -114,17 +116,21 @@ class CoreAttention(MegatronModule):
                 f"the layers of the pattern {pattern['name']} differ in heads or widths; Megatron's layers have one "
                 "configuration, so one shape for all"
             )
-        kv_heads = config.num_query_groups or config.num_attention_heads
-        facts = (
-            (config.num_attention_heads, pattern["heads"], "heads"),
-            (kv_heads, pattern["kv_heads"], "KV heads"),
-            (k_channels or config.kv_channels, pattern["head_dim"], "numbers a head"),
-            (v_channels or config.kv_channels, pattern.get("v_head_dim", pattern["head_dim"]), "numbers a value"),
-            (config.num_layers, pattern["layers"], "layers"),
-        )
-        for theirs, ours, words in facts:
+        facts = [("layers", config.num_layers, pattern["layers"], "layers")]
+        if self.layer < pattern["layers"]:
+            size = sizes(self.package, self.layer)
+            facts += [
+                ("heads", config.num_attention_heads, size["heads"], "heads"),
+                ("kv_heads", config.num_query_groups or config.num_attention_heads, size["kv_heads"], "KV heads"),
+                ("head_dim", k_channels or config.kv_channels, size["head_dim"], "numbers a head"),
+                ("v_head_dim", v_channels or config.kv_channels, size["v_head_dim"], "numbers a value"),
+            ]
+        for key, theirs, ours, words in facts:
             if theirs != ours:
-                raise UsageError(f"the model has {theirs} {words}, the pattern {pattern['name']} has {ours}")
+                raise UsageError(
+                    f"the model has {theirs} {words}, the pattern {pattern['name']} has {ours}"
+                    f"{place(self.package, key)}"
+                )
         if kind not in ("self", None):
             raise UsageError(f"the layer is {kind} attention; a pattern describes self attention")
         if config.attention_dropout if dropout is None else dropout:

@@ -18,7 +18,7 @@ block: 16
 shards: [{heads: all, local: 2, stride: 4, offset: h}]
 dense_layers: 0
 """
-LENGTH = 128
+LENGTH = 512
 
 
 def build(pattern: str, context: int = 1, tensor: int = 1, **changes: object) -> torch.nn.Module:
@@ -43,7 +43,7 @@ def build(pattern: str, context: int = 1, tensor: int = 1, **changes: object) ->
     layer.submodules.self_attention.submodules.core_attention = ModuleSpec(CoreAttention, params={"pattern": pattern})
     return GPTModel(
         config=TransformerConfig(**(sizes | changes)), transformer_layer_spec=layer, vocab_size=96,
-        max_sequence_length=256, position_embedding_type="rope", parallel_output=False,
+        max_sequence_length=LENGTH, position_embedding_type="rope", parallel_output=False,
     )  # fmt: skip
 
 
@@ -63,6 +63,34 @@ def start(rank: int, ranks: int, kind: str, port: int) -> None:
     parallel_state.initialize_model_parallel(**sizes)
 
 
+def count() -> dict[str, int]:
+    """The bytes that this rank sends to others from now on: keys and values that are read, and moves of layout."""
+    from patterncc.integrations.megatron import core_attention
+
+    sent, moving = {"keys": 0, "layout": 0}, []
+    swap = dist.all_to_all_single
+
+    def counted(out, data, output_split_sizes=None, input_split_sizes=None, group=None, **rest):  # type: ignore[no-untyped-def]
+        ranks, rank = dist.get_world_size(group), dist.get_rank(group)
+        sizes = input_split_sizes or [len(data) // ranks] * ranks
+        others = sum(size for other, size in enumerate(sizes) if other != rank)
+        sent["layout" if moving else "keys"] += others * data[0:1].numel() * data.element_size()
+        return swap(out, data, output_split_sizes, input_split_sizes, group=group, **rest)
+
+    def move(function):  # type: ignore[no-untyped-def]
+        def moved(*given):  # type: ignore[no-untyped-def]
+            moving.append(1)
+            out = function(*given)
+            moving.pop()
+            return out
+
+        return moved
+
+    dist.all_to_all_single = counted
+    core_attention.to_runs, core_attention.to_zigzag = map(move, (core_attention.to_runs, core_attention.to_zigzag))
+    return sent
+
+
 def main(rank: int, ranks: int, kind: str, port: int, out: str) -> None:
     start(rank, ranks, kind, port)
     model = build(os.path.join(os.path.dirname(out), "tiny.yaml"), **{kind: ranks})
@@ -72,10 +100,13 @@ def main(rank: int, ranks: int, kind: str, port: int, out: str) -> None:
     if kind == "context":
         chunk = LENGTH // (2 * ranks)
         mine = torch.cat([mine[rank * chunk :][:chunk], mine[(2 * ranks - 1 - rank) * chunk :][:chunk]])
+    counted = count()
     logits = model(tokens[:, mine], mine[None].expand(2, -1), None)
+    sent = dict(counted)  # of the forward pass
     logits.float().pow(2).sum().backward()
     offsets = [layer.self_attention.core_attention.head_offset for layer in model.decoder.layers]
-    result = {"offsets": offsets}
+    norms = [p.grad.clone() for name, p in model.named_parameters() if "norm" in name]  # whole on every tensor rank
+    result = {"offsets": offsets, "logits": logits.detach(), "norms": norms, "sent": sent}
     if kind == "context":
         gradients = [p.grad.clone() for p in model.parameters()]
         for gradient in gradients:

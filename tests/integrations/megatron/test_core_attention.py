@@ -56,8 +56,30 @@ def test_a_context_over_ranks_equals_one(ran, ranks: int) -> None:  # type: igno
         assert (a - b).norm() <= 1e-4 * a.norm() + 1e-6
 
 
-def test_tensor_parallel_ranks_know_their_heads(ran) -> None:  # type: ignore[no-untyped-def]
-    assert [result["offsets"] for result in ran("tensor", 2)] == [[0, 0], [2, 2]]
+def test_two_tensor_parallel_ranks_equal_one(ran) -> None:  # type: ignore[no-untyped-def]
+    """Each rank has two of the four heads, and the offsets of these."""
+    one, several = ran("context", 1)[0], ran("tensor", 2)
+    assert [result["offsets"] for result in several] == [[0, 0], [2, 2]]
+    for result in several:
+        assert (one["logits"] - result["logits"]).abs().max() < 1e-5  # float32, two layers
+        for a, b in zip(one["norms"], result["norms"], strict=True):
+            assert (a - b).norm() <= 1e-4 * a.norm() + 1e-6
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_only_keys_that_are_read_travel(ran, ranks: int) -> None:  # type: ignore[no-untyped-def]
+    """Bytes counted as they are sent, in the forward pass of both layers, against an all-gather of K and V."""
+    import patterncc
+
+    batch, pairs = 2, [(a, b) for a in range(ranks) for b in range(ranks) if a != b]
+    plans = [patterncc.load(TEXT).exchange_plan(LENGTH, ranks, layer=layer) for layer in range(2)]
+    dense, sparse = (batch * sum(plan.bytes(a, b, torch.float32) for a, b in pairs) for plan in plans)
+    sent = [result["sent"] for result in ran("context", ranks)]
+    assert sum(counts["keys"] for counts in sent) == dense + sparse
+    gathered = 2 * LENGTH * (ranks - 1) * 2 * 16 * 4 * batch  # K and V, tokens, ranks, KV heads, head_dim, bytes
+    assert dense == gathered / 2  # layer 0 is dense: causality alone spares half
+    assert sparse < 0.3 * gathered
+    assert all(counts["layout"] > 0 for counts in sent)
 
 
 def test_one_rank_equals_the_dense_mask(ran, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -90,7 +112,7 @@ def test_one_rank_equals_the_dense_mask(ran, tmp_path: Path) -> None:  # type: i
     parts = [module(*(x[a:b, :1] for x in (q, k, v)), None)[:, 0] for a, b in ((0, 50), (50, LENGTH - 3))]
     assert (whole - torch.cat(parts)).abs().max() < 1e-6
     config.num_attention_heads = 8
-    with pytest.raises(UsageError, match="8 heads, the pattern megatron_tiny has 4"):
+    with pytest.raises(UsageError, match=r"8 heads, the pattern megatron_tiny has 4 \(line 3: heads: 4\)"):
         CoreAttention(config, 1, None, "self", pattern=path)
 
 
