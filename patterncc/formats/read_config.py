@@ -12,13 +12,17 @@ from typing import Any
 
 from patterncc.errors import UsageError, quote
 from patterncc.formats.imported import Imported, numbers, whole
+from patterncc.formats.read_sizes import sizes_of
 from patterncc.formats.rules import Rule, Shape, to_yaml
 
 Config = dict[str, Any]
 DENSE = Rule(dense=True)
 ENCODERS = {"bert", "roberta", "modernbert", "longformer", "big_bird", "electra", "deberta-v2"}
 SINKS = {"gpt_oss"}  # model types with a learned sink logit a head
-WINDOWS = {"cohere2": 4096, "gemma2": 4096, "gemma3_text": 4096, "gpt_oss": 128}  # what these classes default to
+WINDOWS = {  # what these classes default to
+    "cohere2": 4096, "gemma2": 4096, "gemma3_text": 4096, "gpt_oss": 128, "gemma4_text": 512, "laguna": 512,
+    "mimo_v2_flash": 129,
+}  # fmt: skip
 NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 
 
@@ -46,6 +50,7 @@ def read_config(document: Config, name: str) -> Imported:
             raise UsageError(f"`block_size` is {block}; a pattern's block is 16, 32, 64 or 128")
         notes.append("BigBird's second global block is the last of the sequence; here it is the second one")
     extra = [("v_head_dim", str(v_head_dim))] if v_head_dim != head_dim else []
+    sizes = [sizes_of(document, kind, layer, rule == DENSE) for layer, rule in enumerate(rules)]
     softcap = document.get("attn_logit_softcapping")
     if softcap is not None:
         if isinstance(softcap, bool) or not isinstance(softcap, int | float) or not 0 < softcap < 1e6:
@@ -55,7 +60,9 @@ def read_config(document: Config, name: str) -> Imported:
         extra.append(("sinks", "learned"))
     about = f"Attention layers of a {kind or 'transformers'} configuration."
     shape = Shape(name, about, heads, kv_heads, head_dim, layers, block, causal, tuple(extra))
-    yaml = to_yaml(shape, [[rule] for rule in rules], [f"Source: transformers config.json, model_type {kind}.", *notes])
+    yaml = to_yaml(
+        shape, [[rule] for rule in rules], [f"Source: transformers config.json, model_type {kind}.", *notes], sizes
+    )
     return Imported(name, yaml, "transformers", kind not in ("longformer", "big_bird"), tuple(notes))
 
 
@@ -102,6 +109,8 @@ def _typed(config: Config, kind: str, layer: int) -> Rule:
 
 def _window(config: Config) -> Rule:
     default = WINDOWS.get(str(config.get("model_type", "")))
+    if config.get("sliding_window_size") is not None and config.get("model_type") == "mimo_v2_flash":
+        return Rule(local=f"{whole(config, 'sliding_window_size', None) + 1} tokens")  # so many before the query
     return Rule(local=f"{whole(config, 'sliding_window', default)} tokens")
 
 
@@ -121,6 +130,8 @@ SLIDING: dict[str, Callable[[Config, int], bool]] = {
     "gemma3_text": _every("sliding_window_pattern", 6),
     "cohere2": _every("sliding_window_pattern", 4),
     "exaone4": lambda config, layer: (layer + 1) % 4 != 0 and bool(config.get("sliding_window")),
+    "gemma4_text": lambda config, layer: (layer + 1) % 6 != 0 and layer + 1 != config["num_hidden_layers"],
+    "mimo_v2_flash": lambda _, layer: layer > 0 and (layer + 1) % 6 != 0,
     "olmo3": lambda _, layer: (layer + 1) % 4 != 0,
     "qwen2": _qwen,
     "qwen3": _qwen,

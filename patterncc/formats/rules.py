@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from patterncc.errors import clean
@@ -158,12 +158,21 @@ def _stride(stride: Stride, offsets: list[int], heads: Sequence[int], group: int
     return [f"strides: [{{{text}, offset: {offset}}}]" if offset != "0" else f"strides: [{{{text}}}]"]
 
 
-def to_yaml(shape: Shape, layers: Sequence[Sequence[Rule]], comments: Sequence[str] = ()) -> str:
-    """The YAML text of a pattern whose layer l keeps layers[l], one rule a head (one for all heads if it is single)."""
+def to_yaml(
+    shape: Shape,
+    layers: Sequence[Sequence[Rule]],
+    comments: Sequence[str] = (),
+    sizes: Sequence[Mapping[str, int | str]] = (),
+) -> str:
+    """The YAML text of a pattern whose layer l keeps layers[l], one rule a head (one for all heads if it is single).
+    `sizes`: what a layer's entry of `layouts` says beside its shards, where layers differ in their sizes."""
     kinds: dict[tuple[Rule, ...], list[int]] = {}
+    of_kind: dict[tuple[tuple[Rule, ...], tuple[tuple[str, int | str], ...]], list[int]] = {}
     for layer, rules in enumerate(layers):
-        full = tuple(rules) * shape.heads if len(rules) == 1 else tuple(rules)
+        own = sizes[layer] if sizes else {}
+        full = tuple(rules) * int(own.get("heads", shape.heads)) if len(rules) == 1 else tuple(rules)
         kinds.setdefault(full, []).append(layer)
+        of_kind.setdefault((full, tuple(own.items())), []).append(layer)
     lines = [*(f"# {clean(comment)}" for comment in comments), "pattern: 1"]
     lines.append(f'name: "{shape.name}"' if shape.name.lower() in AMBIGUOUS else f"name: {shape.name}")
     if shape.about:
@@ -177,7 +186,13 @@ def to_yaml(shape: Shape, layers: Sequence[Sequence[Rule]], comments: Sequence[s
     lines += [f"{key}: {value}" for key, value in shape.extra]
     dense = (Rule(dense=True),) * shape.heads
     rest = [kind for kind in kinds if kind != dense]
-    if len(rest) == 1:
+    if any(sizes):
+        lines.append("layouts:")
+        for (kind, own), numbers in of_kind.items():
+            kv_heads = int(dict(own).get("kv_heads", shape.kv_heads))
+            lines += [f"  - layers: {_named(numbers)}", *(f"    {key}: {value}" for key, value in own)]
+            lines += ["    shards:", *shards(kind, kv_heads, "      ")]
+    elif len(rest) == 1:
         lines += ["shards:", *shards(rest[0], shape.kv_heads, "  ")]
         if dense in kinds:
             lines.append(f"dense_layers: {_named(kinds[dense])}")

@@ -14,6 +14,7 @@ from patterncc.formats.importing import import_pattern, write
 from patterncc.formats.infer import infer
 from patterncc.formats.rules import Shape, to_yaml
 from patterncc.language import Pattern, load, loads
+from patterncc.language.shape import Shape as Sizes
 from patterncc.reference import keeps
 
 
@@ -80,6 +81,51 @@ def test_caps_and_sinks_are_read(tmp_path: Path) -> None:
     assert read(tmp_path, CONFIG | {"model_type": "gpt_oss", "sliding_window": 32}).sinks == "learned"
     llama4 = CONFIG | {"model_type": "llama4_text", "attention_chunk_size": 8192}
     assert [read(tmp_path, llama4).shard(layer, 0).dense for layer in range(4)] == [False, False, False, True]
+
+
+THREE = ["full_attention", *["sliding_attention"] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "shapes", "window"),
+    [
+        (
+            "laguna",
+            {"layer_types": THREE, "num_attention_heads_per_layer": [4, 6, 6, 6] * 2},
+            [Sizes(4, 2, 16), *[Sizes(6, 2, 16)] * 3] * 2,
+            40,
+        ),
+        (
+            "step3p5",
+            {"layer_types": [*THREE, "full_attention"], "attention_other_setting": {"num_attention_heads": 6}},
+            [Sizes(4, 2, 16), *[Sizes(6, 2, 16)] * 3] * 2,
+            40,
+        ),
+        (
+            "gemma4_text",
+            {"global_head_dim": 32, "attention_k_eq_v": True, "num_global_key_value_heads": 1},
+            [*[Sizes(4, 2, 16)] * 5, Sizes(4, 1, 32), Sizes(4, 2, 16), Sizes(4, 1, 32)],
+            40,
+        ),
+        (
+            "mimo_v2_flash",
+            {"head_dim": 24, "v_head_dim": 16, "sliding_window_size": 40},
+            [Sizes(4, 2, 24, 16), *[Sizes(4, 4, 24, 16, True)] * 4, Sizes(4, 2, 24, 16)]
+            + [Sizes(4, 4, 24, 16, True)] * 2,
+            41,
+        ),
+    ],
+)
+def test_sizes_of_single_layers_are_read(
+    tmp_path: Path, kind: str, said: dict, shapes: list[Sizes], window: int
+) -> None:
+    config = {"num_hidden_layers": 8, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    config |= {"hidden_size": 64, "sliding_window": 40, "model_type": kind} | said
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    pattern = loads(import_pattern(str(tmp_path / "config.json"), name="sized").yaml)
+    assert list(pattern.shapes) == shapes
+    kept = [shard.local_tokens for shard in (pattern.shard(layer, 0) for layer in range(8)) if not shard.dense]
+    assert set(kept) == {(window, 1)}
 
 
 def test_what_is_not_static_is_refused(tmp_path: Path) -> None:
