@@ -116,6 +116,8 @@ def _sizes(draw: st.DrawFn, most_heads: int, kv_heads: int) -> dict[str, Any]:
             )
     if draw(st.booleans()):
         found["head_dim"] = draw(st.sampled_from([16, 24, 40]))
+    if draw(st.booleans()):
+        found["v_head_dim"] = draw(st.sampled_from([16, 24, 40]))
     return found
 
 

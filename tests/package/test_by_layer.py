@@ -21,18 +21,18 @@ from tests.package.made import compiled, exact, off, run, tensors, weights_like
 
 HEAD = "pattern: 1\nname: small\nheads: 4\nkv_heads: 2\nhead_dim: 16\nblock: 16\npromises: {}\n"
 WINDOW = "shards: [{heads: all, local: 21 tokens, stride: 3, offset: g}]"
-# Layer 0: 4 heads on 2, as the pattern says. Layers 1, 3: 6 heads on 3. Layer 2: twice as wide, on one KV head.
+# Layer 0: 4 heads on 2, as the pattern says. Layers 1, 3: 6 heads on 3. Layer 2: wider, values less so, one KV head.
 TEXT = (
     HEAD
     + "layers: 4\n"
     + "shards: [{heads: 0, dense: true}, {heads: rest, local: 2, offset: h, stride: 5}]\n"
     + f"layouts:\n- {{layers: [1, 3], heads: 6, kv_heads: 3, {WINDOW}}}\n"
-    + "- {layers: 2, kv_heads: 1, head_dim: 32, shards: [{heads: all, local: 1, sink: 5 tokens}]}\n"
+    + "- {layers: 2, kv_heads: 1, head_dim: 32, v_head_dim: 24, shards: [{heads: all, local: 1, sink: 5 tokens}]}\n"
 )
 ALONE = [  # what each layer says, in a file of its own
     HEAD + "shards: [{heads: 0, dense: true}, {heads: rest, local: 2, offset: h, stride: 5}]\n",
     HEAD.replace("heads: 4\nkv_heads: 2", "heads: 6\nkv_heads: 3") + WINDOW,
-    HEAD.replace("kv_heads: 2\nhead_dim: 16", "kv_heads: 1\nhead_dim: 32")
+    HEAD.replace("kv_heads: 2\nhead_dim: 16", "kv_heads: 1\nhead_dim: 32\nv_head_dim: 24")
     + "shards: [{heads: all, local: 1, sink: 5 tokens}]",
     HEAD.replace("heads: 4\nkv_heads: 2", "heads: 6\nkv_heads: 3") + WINDOW,
 ]
@@ -142,7 +142,7 @@ def test_it_exports_what_every_package_does() -> None:
         assert getattr(whole, name).__doc__ == getattr(alone, name).__doc__, name
     facts = whole.PATTERN
     assert facts["layers"] == 4 and facts["heads"] is None and facts["kv_heads"] is None and facts["head_dim"] is None
-    assert facts["shapes"][2] == {"heads": 4, "kv_heads": 1, "head_dim": 32, "v_head_dim": 32, "sinks": None}
+    assert facts["shapes"][2] == {"heads": 4, "kv_heads": 1, "head_dim": 32, "v_head_dim": 24, "sinks": None}
     assert set(facts) == {*alone.PATTERN, "shapes"}
     assert whole.part(1) is whole.part(3) is not whole.part(0)
     assert whole.part(1).PATTERN["heads"] == 6
@@ -181,7 +181,7 @@ def test_sinks_of_some_layers() -> None:
     sinks = torch.randn(4)
     wanted, _ = reference.attention(pattern, *inputs, layer=2, sinks=sinks)
     assert off(package.attention(*inputs, layer=2, sinks=sinks), wanted) <= 2e-6
-    with pytest.raises(TypeError, match=r"small_h4_kv1_d32_sinks.*sinks"):
+    with pytest.raises(TypeError, match=r"small_h4_kv1_d32_v24_sinks.*sinks"):
         package.attention(*inputs, layer=2)
     package.attention(*tensors(pattern, 43))
     assert [shape["sinks"] for shape in package.PATTERN["shapes"]] == [None, None, "learned", None]
@@ -217,7 +217,7 @@ def test_it_is_compiled_whole_and_exported() -> None:
     exported = torch.export.export(model, tuple(inputs))
     assert torch.equal(exported.module()(*inputs), wanted)
     names = [str(node.target) for node in exported.graph.nodes if "attention" in str(node.target)]
-    assert len(names) == 2 and "h6_kv3_d16" in names[0] and "h4_kv1_d32" in names[1]
+    assert len(names) == 2 and "h6_kv3_d16" in names[0] and "h4_kv1_d32_v24" in names[1]
 
 
 def test_a_copy_needs_nothing_of_patterncc(tmp_path: Path) -> None:

@@ -150,6 +150,25 @@ def step() -> Any:
     return Step3p7TextModel._from_config(config, attn_implementation="eager")
 
 
+def mimo() -> Any:
+    config = transformers.MiMoV2FlashConfig(
+        **TINY | {"num_attention_heads": 4, "head_dim": 24},
+        v_head_dim=16,
+        num_key_value_heads=1,
+        num_hidden_layers=8,
+        sliding_window=193,
+        n_routed_experts=2,
+        num_experts_per_tok=1,
+        moe_intermediate_size=16,
+        mlp_layer_types=["dense"] * 8,
+    )
+    model = transformers.MiMoV2FlashModel._from_config(config, attn_implementation="eager")
+    for layer in model.layers:
+        if layer.self_attn.sinks is not None:
+            torch.nn.init.normal_(layer.self_attn.sinks)
+    return model
+
+
 def smaller(name: str, sizes: dict[str, Any], window: int = 192, layers: int = 8) -> language.Pattern:
     """A shipped pattern with other numbers: its text with each key's value, wherever it stands, replaced in turn."""
     text = (PATTERNS / f"{name}.yaml").read_text()
@@ -172,6 +191,26 @@ def test_heads_that_differ_by_layer(name: str, make: Callable[[], Any]) -> None:
     assert [weights.shape[1] for weights in output.attentions] == [shape.heads for shape in pattern.shapes]
     for layer, weights in enumerate(output.attentions):
         assert torch.equal(weights[0] > 0, reference.dense_mask(pattern, layer, 421)), f"layer {layer}"
+
+
+def test_sizes_windows_and_sinks_of_mimo() -> None:
+    """Masks, KV heads, widths, and which layers have sinks; of all layers, which are dense by default."""
+    sizes = {"heads": 4, "kv_heads": [1, 2], "head_dim": 24, "v_head_dim": 16}
+    pattern, real = smaller("mimo_v2_flash", sizes, 193), language.load(PATTERNS / "mimo_v2_flash.yaml")
+    torch.manual_seed(0)
+    model = mimo().eval()
+    with torch.no_grad():
+        output = model(torch.randint(3, 32, (1, 421)), output_attentions=True)
+    for layer, weights in enumerate(output.attentions):
+        assert torch.equal(weights[0] > 0, reference.dense_mask(pattern, layer, 421)), f"layer {layer}"
+        own, shape = model.layers[layer].self_attn, pattern.shape(layer)
+        stated = shape.group, shape.head_dim, shape.v_head_dim, shape.sinks
+        assert stated == (own.num_key_value_groups, own.head_dim, own.v_head_dim, own.sinks is not None)
+    config = transformers.MiMoV2FlashConfig()
+    dense = [kind == "full_attention" for kind in config.layer_types]
+    assert dense == [real.shard(layer, 0).dense for layer in range(real.layers)]
+    assert [real.heads, real.kv_heads, real.head_dim, real.v_head_dim, real.shape(1).kv_heads] == [64, 4, 192, 128, 8]
+    assert real.shard(1, 0).local_tokens == (config.sliding_window, 1)
 
 
 def test_a_window_off_by_one_is_seen() -> None:
