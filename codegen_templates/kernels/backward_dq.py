@@ -14,6 +14,7 @@ from .tiles import (
     clear_queries,
     columns_of,
     edge,
+    late_zero,
     load_keys,
     load_rows,
     locate,
@@ -108,8 +109,8 @@ def attn_bwd_dq(
     o_sum = i_batch * s_lb + i_head * s_lh + i_row + o_row
     b_q = load_rows(p_q[:, None], 0, m_q, HEAD_DIM, BLOCK_D)  # [BLOCK_M, BLOCK_D]
     b_dout = load_rows(p_dout[:, None], 0, m_q, V_HEAD_DIM, BLOCK_V)  # [BLOCK_M, BLOCK_V]
-    b_log_sum = tl.load(log_sum + o_sum, mask=m_q, other=float("inf"))[:, None]
-    b_delta = tl.load(delta + o_sum, mask=m_q, other=0.0)[:, None]
+    b_log_sum = tl.load(log_sum + o_sum, mask=m_q, other=float("inf"))[:, None]  # [BLOCK_M, 1]
+    b_delta = tl.load(delta + o_sum, mask=m_q, other=0.0)[:, None]  # [BLOCK_M, 1]
     k += (i_batch * s_kb + i_kv * s_kh + kv_first * s_kn) * ALIGN
     v += (i_batch * s_vb + i_kv * s_vh + kv_first * s_vn) * ALIGN
 
@@ -129,7 +130,7 @@ def attn_bwd_dq(
         b_dq = tl.dot(b_ds.to(b_k.dtype), b_k, b_dq, input_precision=PRECISION)
     late = 0
     for tile in tl.range(far_tiles, all_tiles, num_stages=2):
-        late = tile >> 31
+        late = late_zero(tile)
         row, m_n, m_keep = edge(
             tile, n_slots, places, rule, o_t, t_first, t_last, kv_start, kv_stop, None, 0, BLOCK, BLOCK_Q, BLOCK_N
         )
@@ -139,8 +140,7 @@ def attn_bwd_dq(
         b_dq = tl.dot(b_ds.to(b_k.dtype), b_k, b_dq, input_precision=PRECISION)
 
     o_d = tl.arange(0, BLOCK_D)[None, :]
-    # the rows once more: + 0, but known only now, so that their addresses hold no registers during the loops
-    o_row = o_m % BLOCK_Q + late
+    o_row = o_m % BLOCK_Q + late  # the rows once more, see late_zero
     o_t = t_base + o_row
     m_q = (o_t >= q_start) & (o_t < q_stop)
     if BLOCK_H > 1:

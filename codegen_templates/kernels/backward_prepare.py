@@ -11,7 +11,7 @@ def attn_bwd_prepare(
     out,  # [batch, heads, q_len, V_HEAD_DIM]
     dout,
     lse,  # [batch, heads, q_len]
-    dlse,  # likewise, or None
+    dlse,  # [batch, heads, q_len], or None
     log_sum,  # written: LSE in powers of 2, +inf where nothing was kept, so that every weight is 0 there
     delta,  # written: what a row's softmax subtracts from the gradient of its weights
     q_len,
@@ -34,9 +34,9 @@ def attn_bwd_prepare(
     m_m = o_m < q_len
     o_out = (i_batch * s_ob + i_head * s_oh + o_m.to(tl.int64) * s_on) * ALIGN
     o_dout = (i_batch * s_gb + i_head * s_gh + o_m.to(tl.int64) * s_gn) * ALIGN
-    b_out = load_rows(out, o_out[:, None], m_m, V_HEAD_DIM, BLOCK_V).to(tl.float32)
+    b_out = load_rows(out, o_out[:, None], m_m, V_HEAD_DIM, BLOCK_V).to(tl.float32)  # [BLOCK_M, BLOCK_V]
     b_dout = load_rows(dout, o_dout[:, None], m_m, V_HEAD_DIM, BLOCK_V).to(tl.float32)
-    b_delta = tl.sum(b_out * b_dout, 1)
+    b_delta = tl.sum(b_out * b_dout, 1)  # [BLOCK_M]
     b_lse = tl.load(lse + i_batch * s_lb + i_head * s_lh + o_m, mask=m_m, other=float("-inf"))
     if dlse is not None:
         b_delta -= tl.load(dlse + i_batch * s_db + i_head * s_dh + o_m, mask=m_m, other=0.0)
@@ -48,7 +48,8 @@ def attn_bwd_prepare(
 
 @triton.jit
 def weights(b_q, b_k, b_v, b_dout, b_log_sum, b_delta, m_keep, scale, PRECISION: tl.constexpr):
-    """The weights of a tile and the gradient of its scores, before the scale. Both [rows of b_q, rows of b_k]."""
+    """(b_p, b_ds): the softmax weights of a tile and the gradient of its scores, before the scale. Both [rows of b_q,
+    rows of b_k]."""
     b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION)
     b_s, factor = capped(b_s, scale)
     b_p = tl.exp2(b_s * factor - b_log_sum)

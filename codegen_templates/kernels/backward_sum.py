@@ -22,7 +22,7 @@ def store_sums(dk, dv, o_dk, o_dv, parts, p_slots, o_k, o_v, b_dk, b_dv, m_dk, m
         add(dv + o_dv, b_dv, m_dv, True)
         add(dk + o_dk, b_dk, m_dk, True)
     else:
-        slot = tl.load(p_slots)  # [rows]
+        slot = tl.load(p_slots)  # [BLOCK_N]
         m_own_dk, m_own_dv = m_dk & (slot < 0)[:, None], m_dv & (slot < 0)[:, None]
         add(dk + o_dk, b_dk, m_own_dk, False)
         add(dv + o_dv, b_dv, m_own_dv, False)
@@ -54,7 +54,7 @@ def attn_bwd_sum(
     i_batch = tl.program_id(2).to(tl.int64)
     o_n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     o_d, o_dv = tl.arange(0, BLOCK_D)[None, :], tl.arange(0, BLOCK_V)[None, :]
-    u = j * BLOCK + o_n
+    u = j * BLOCK + o_n  # [BLOCK_N]
     m_k, m_v = (u < kv_stop)[:, None] & (o_d < HEAD_DIM), (u < kv_stop)[:, None] & (o_dv < V_HEAD_DIM)
     p_part = parts + (i_batch * slots + first) * (BLOCK * (HEAD_DIM + V_HEAD_DIM))
     p_k = p_part + o_n[:, None] * HEAD_DIM + o_d

@@ -1,4 +1,4 @@
-"""Merge partial attention over key ranges: parts weighted by what their LSE says they hold of the whole."""
+"""Merge partial attention over key ranges: the sum of the parts, each weighted by exp(its LSE - the LSE of all)."""
 
 import triton
 import triton.language as tl

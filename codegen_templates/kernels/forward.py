@@ -21,6 +21,7 @@ from .tiles import (
     clear_queries,
     columns_of,
     edge,
+    late_zero,
     load_keys,
     load_rows,
     locate,
@@ -35,16 +36,16 @@ def attend(b_q, b_k, b_v, m_keep, b_out, b_max, b_sum, scale, PRECISION: tl.cons
     b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION)  # [BLOCK_M, BLOCK_N]
     b_s, scale = capped(b_s, scale)
     if m_keep is None:
-        b_new = tl.maximum(b_max, tl.max(b_s, 1) * scale)
-        b_p = tl.exp2(b_s * scale - b_new[:, None])
-        b_old = tl.exp2(b_max - b_new)
+        b_new = tl.maximum(b_max, tl.max(b_s, 1) * scale)  # [BLOCK_M]
+        b_p = tl.exp2(b_s * scale - b_new[:, None])  # [BLOCK_M, BLOCK_N]
+        b_old = tl.exp2(b_max - b_new)  # [BLOCK_M]
     else:
         b_s = tl.where(m_keep, b_s * scale, float("-inf"))
         b_new = tl.maximum(b_max, tl.max(b_s, 1))
         b_base = tl.where(b_new == float("-inf"), 0.0, b_new)  # rows that have kept nothing so far
         b_p = tl.exp2(b_s - b_base[:, None])
         b_old = tl.exp2(b_max - b_base)
-    b_out = tl.dot(b_p.to(b_v.dtype), b_v, b_out * b_old[:, None], input_precision=PRECISION)
+    b_out = tl.dot(b_p.to(b_v.dtype), b_v, b_out * b_old[:, None], input_precision=PRECISION)  # [BLOCK_M, BLOCK_V]
     return b_out, b_new, b_sum * b_old + tl.sum(b_p, 1)
 
 
@@ -171,20 +172,19 @@ def attn_fwd(
     # edge tiles: the exact rule
     late = 0
     for tile in tl.range(tl.maximum(tile_from, far_tiles), tile_to, num_stages=2):
-        late = tile >> 31
+        late = late_zero(tile)
         row, m_n, m_keep = edge(
             tile, n_slots, places, rule, o_t, t_first, t_last, kv_start, kv_stop, pages, PAGE, RUN, BLOCK_Q, BLOCK_N
         )
-        m_keep &= m_q[:, None]
+        m_keep &= m_q[:, None]  # [BLOCK_M, BLOCK_N]
         b_k = load_keys(k, row, s_kb * ALIGN, s_kn * ALIGN, m_n, PAGE, RUN, BLOCK_N, HEAD_DIM, BLOCK_D)
         b_v = load_keys(v, row, s_vb * ALIGN, s_vn * ALIGN, m_n, PAGE, RUN, BLOCK_N, V_HEAD_DIM, BLOCK_V)
         b_out, b_max, b_sum = attend(b_q, b_k, b_v, m_keep, b_out, b_max, b_sum, scale, PRECISION)
 
-    b_lse = (b_max + tl.log2(b_sum)) * LN_2  # -inf where nothing was kept
+    b_lse = (b_max + tl.log2(b_sum)) * LN_2  # [BLOCK_M], -inf where nothing was kept
     b_out = b_out / tl.where(b_sum == 0.0, 1.0, b_sum)[:, None]
     o_d = tl.arange(0, BLOCK_V)[None, :]
-    # the rows once more: + 0, but known only now, so that their addresses hold no registers during the loops
-    o_row = o_m % BLOCK_Q + late
+    o_row = o_m % BLOCK_Q + late  # the rows once more, see late_zero
     o_t = t_base + o_row
     m_q = (o_t >= q_start) & (o_t < q_stop)
     if BLOCK_H > 1:

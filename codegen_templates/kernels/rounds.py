@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from .row_map import keeps_near, row, row_map
-from .tiles import BLOCK, BLOCK_BITS, runs
+from .tiles import BLOCK, BLOCK_BITS, late_zero, runs
 
 # --- constants: facts of the pattern, set by patterncc ---
 IS_CAUSAL = tl.constexpr(True)
@@ -15,7 +15,7 @@ IS_CAUSAL = tl.constexpr(True)
 
 @triton.jit
 def span(i_first, i_whole, i_full, i_stop, d_low, d_high):
-    """As `row_map`, of rows that keep all columns of the tile, at distances d_low <= d < d_high from each."""
+    """`row_map` for rows that keep all columns of the tile, at distances d_low <= d < d_high from each."""
     stop_0 = tl.maximum(i_full - i_whole, 0)
     i_edge = tl.maximum(i_first, tl.minimum(i_whole, i_stop))
     stop_1 = stop_0 + i_edge - i_first
@@ -26,20 +26,21 @@ def span(i_first, i_whole, i_full, i_stop, d_low, d_high):
 
 @triton.jit
 def columns_at(p_item, BLOCK_N: tl.constexpr):
-    """An item's first column, how far its columns are apart, and where in a column it begins when that has several
-    tiles."""
+    """(j_first, every, o_first): an item's first column, the distance between its columns, and the first key of the
+    item within a column that has several tiles."""
     o_first = tl.load(p_item + 4) * BLOCK_N if BLOCK_N < BLOCK else 0
     return tl.load(p_item + 2), tl.load(p_item + 3), tl.cast(o_first, tl.int32)
 
 
 @triton.jit
 def slots_of(p_member, p_item, pattern, rows, q_start, q_stop, kv_stop, IS_STRIDE: tl.constexpr, BLOCK_N: tl.constexpr):
-    """A head of an item, and the slots of its rows that keep the item's columns, as `row_map` says them.
+    """(head, far, all, places, rule): a head of an item, and the slots of its rows that keep the item's columns, as
+    `row_map` gives them.
 
-    What no head changes is worked out for each: known from the start, it would hold registers.
+    Numbers that are the same for all heads are computed anew for each (see `late_zero`).
     """
     head = tl.load(p_member)
-    p_item += head >> 31  # + 0, but known only now
+    p_item += late_zero(head)
     j_first, every, o_first = columns_at(p_item, BLOCK_N)
     j_last = tl.minimum(j_first + ((o_first + BLOCK_N - 1) >> BLOCK_BITS) * every, (kv_stop - 1) >> BLOCK_BITS)
     # the rows that may keep them: from i_whole to i_full they are whole, and past all of the keys
@@ -65,11 +66,11 @@ def slots_of(p_member, p_item, pattern, rows, q_start, q_stop, kv_stop, IS_STRID
 
 @triton.jit
 def portion(tiles, p_item, head, IS_ALL: tl.constexpr):
-    """From where to where the item's part of these tiles goes, all parts being equal."""
+    """(first, stop) of the item's part of the tiles; the parts are equal."""
     if IS_ALL:
         return 0, tiles
     else:
-        p_item += head >> 31
+        p_item += late_zero(head)
         part, part_count = tl.load(p_item + 7), tl.load(p_item + 8)
         whole, rest = tiles // part_count, tiles % part_count
         return whole * part + rest * part // part_count, whole * (part + 1) + rest * (part + 1) // part_count
@@ -98,7 +99,7 @@ def locate_rows(tile, places, q_start, IS_STRIDE: tl.constexpr, BLOCK_M: tl.cons
 
 @triton.jit
 def keeps_in(slot, i, j, t, u, rule, IS_STRIDE: tl.constexpr):
-    """Whether such an item is what adds query token t, of row i, to key token u, of column j."""
+    """Whether an item of this kind adds query token t, of row i, to key token u, of column j."""
     if IS_STRIDE:
         d_low, d_high = rule
         return (i - j >= d_low) & (i - j < d_high)
@@ -108,7 +109,8 @@ def keeps_in(slot, i, j, t, u, rule, IS_STRIDE: tl.constexpr):
 
 @triton.jit
 def keys_at(first, j_base, every, BLOCK_N: tl.constexpr):
-    """Columns and positions of the BLOCK_N keys from tile `first` on, of columns j_base, j_base + every, ..."""
+    """(j, u): columns and positions of the BLOCK_N keys from tile `first` on, of columns j_base, j_base + every, ...
+    Both [BLOCK_N]."""
     slot, o_run = runs(first, BLOCK, BLOCK_N)
     j = j_base + slot * every + tl.zeros([BLOCK_N], tl.int32)
     return j, j * BLOCK + o_run + (tl.arange(0, BLOCK_N) & (BLOCK - 1))

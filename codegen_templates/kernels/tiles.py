@@ -23,8 +23,18 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
+def late_zero(x):
+    """0, of an int32 x >= 0 that is known late: in a loop, or after a load.
+
+    Adding it to an address keeps the compiler from computing the address before x is known, so that the address holds
+    no registers during the loops in between.
+    """
+    return x >> 31
+
+
+@triton.jit
 def capped(b_s, scale):
-    """Scores, of which tanh has been taken where the pattern says so, and what is left to multiply them by."""
+    """(scores, factor): the scores to be multiplied by factor; tanh has been taken where the pattern caps them."""
     if HAS_SOFTCAP:
         return tanh(b_s * (scale / (SOFTCAP * LOG2_E))), SOFTCAP * LOG2_E
     else:
@@ -33,7 +43,7 @@ def capped(b_s, scale):
 
 @triton.jit
 def tanh(x):
-    """To 1e-7: by its series below 1/4, where the quotient of exponentials would lose digits."""
+    """tanh of x to 1e-7: by its series below 1/4, where the quotient of exponentials would lose digits."""
     a = tl.abs(x)
     e = tl.exp2(a * (-2 * LOG2_E))
     y = x * x
@@ -44,7 +54,7 @@ def tanh(x):
 
 @triton.jit
 def request(i_batch, q_starts, kv_starts, PAGE: tl.constexpr):
-    """Where the queries of a packed request begin in memory and how many there are, then the same of its keys."""
+    """(first row, number) of the queries of a packed request, then of its keys; in pages its keys have no first row."""
     q_first = tl.load(q_starts + i_batch)
     q_len = tl.load(q_starts + i_batch + 1) - q_first
     kv_first = tl.load(kv_starts + i_batch)
@@ -69,7 +79,7 @@ def clear(
         count = before + total - behind
         o_d = tl.arange(0, BLOCK_DIM)[None, :]
         for x in range(i_program * ROWS, count, programs * ROWS):
-            row = x + o_row
+            row = x + o_row  # [ROWS]
             m = m_row & (row < count)
             row = tl.where(row < before, row, row - before + behind).to(tl.int64)
             b_none = tl.zeros([row.shape[0], BLOCK_DIM], tl.float32).to(p.dtype.element_ty)
@@ -96,12 +106,12 @@ def clear_queries(
 
 @triton.jit
 def tile_of(i_tile, groups, q_start, q_stop, BLOCK_Q: tl.constexpr, BLOCK_H: tl.constexpr):
-    """A tile's first position, its rows' numbers, positions and heads, which rows there are, the KV head, and where its
-    group is said."""
+    """(t_base, o_m, o_t, i_head, m_q, i_kv, p_group): a tile's first position; its rows' numbers, positions and heads;
+    which of the rows exist; the KV head; and a pointer to its group."""
     t_base = (q_start & -BLOCK_Q) + i_tile * BLOCK_Q
     o_m = tl.arange(0, BLOCK_Q * BLOCK_H)
     o_t = t_base + o_m % BLOCK_Q  # [BLOCK_M]
-    m_q = (o_t >= q_start) & (o_t < q_stop)
+    m_q = (o_t >= q_start) & (o_t < q_stop)  # [BLOCK_M]
     p_group = groups + tl.program_id(1) * (2 + BLOCK_H)
     i_kv = tl.load(p_group).to(tl.int64)
     if BLOCK_H == 1:
@@ -126,10 +136,11 @@ def columns_of(pattern, columns, t_first, t_last, kv_start, kv_stop):
 
 @triton.jit
 def runs(tile, RUN: tl.constexpr, WIDTH: tl.constexpr):
-    """Of a tile of WIDTH tokens, RUN after RUN of which are neighbours in memory: each one's slot, and where in its
-    block its run begins. [WIDTH], or one number for all when it is the same.
+    """(slot, o_run) of every token of a tile of WIDTH tokens: its slot, and where in the block its run begins. A run is
+    RUN tokens that are neighbours in memory. [WIDTH], or one number where it is the same for all tokens.
 
-    The slots within a tile are constants apart, so what follows from a slot is worked out once a block, not once a row.
+    The slots within a tile are constants apart, so numbers that follow from a slot are computed once a block, not once
+    a row.
     """
     tile = tl.cast(tile, tl.int32)  # from an int of Python, when interpreted
     if WIDTH > BLOCK:
@@ -145,7 +156,7 @@ def runs(tile, RUN: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def rows(u, kv_start, pages, PAGE: tl.constexpr):
-    """Where in memory the keys at these positions lie, in rows of k and v."""
+    """The rows of k and v that hold the keys at positions u."""
     if PAGE:
         return tl.load(pages + u // PAGE) * PAGE + u % PAGE
     else:
@@ -176,8 +187,8 @@ def edge(
     BLOCK_Q: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """The rows at which the runs of an edge tile begin, which keys a row of the tile keeps at all, and which row keeps
-    which."""
+    """(row, m_n, m_keep) of an edge tile: the rows of k and v at which its runs begin; which keys any row of the tile
+    keeps [BLOCK_N]; and which row keeps which key [BLOCK_M, BLOCK_N]."""
     slot, o_run = runs(tile, RUN, BLOCK_N)
     j = column(slot, places, False)
     u_run = j * BLOCK + o_run
@@ -185,15 +196,15 @@ def edge(
         row = rows(tl.where((slot < n_slots) & (u_run < kv_stop), u_run, kv_start), kv_start, pages, PAGE)
     else:
         row = rows(u_run, kv_start, pages, PAGE)
-    slot += tl.zeros([BLOCK_N], tl.int32)
-    j += tl.zeros([BLOCK_N], tl.int32)
+    slot += tl.zeros([BLOCK_N], tl.int32)  # [BLOCK_N]
+    j += tl.zeros([BLOCK_N], tl.int32)  # [BLOCK_N]
     u = u_run + (tl.arange(0, BLOCK_N) & (RUN - 1))  # [BLOCK_N]
     i_first, i_last = t_first >> BLOCK_BITS, t_last >> BLOCK_BITS
-    m_n = keeps(slot, i_first, i_last, j, t_first, t_last, u, rule)
+    m_n = keeps(slot, i_first, i_last, j, t_first, t_last, u, rule)  # [BLOCK_N]
     m_n &= (slot < n_slots) & (u >= kv_start) & (u < kv_stop)
-    t = o_t[:, None]
+    t = o_t[:, None]  # [BLOCK_M, 1]
     i = i_first if BLOCK_Q <= BLOCK else t >> BLOCK_BITS
-    m_keep = keeps(slot[None, :], i, i, j[None, :], t, t, u[None, :], rule) & m_n[None, :]
+    m_keep = keeps(slot[None, :], i, i, j[None, :], t, t, u[None, :], rule) & m_n[None, :]  # [BLOCK_M, BLOCK_N]
     if IS_CAUSAL:
         m_n &= u <= t_last
         m_keep &= u[None, :] <= t

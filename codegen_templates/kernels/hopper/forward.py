@@ -6,7 +6,7 @@ weights of one slot, the weights of the slot before meet their values; the first
 tile before along, and then that tile's output is stored.
 """
 
-from ..tiles import HEAD_DIM
+from ..tiles import HEAD_DIM, late_zero
 from .box import told
 from .masks import look
 from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
@@ -38,7 +38,7 @@ def consume(W: gl.constexpr, out, lse, scale, ends, pattern, columns, strides, q
     wait(q_full, 0)
     while told(box, 0) > 0:
         i_batch, i_head, i_class, t_base, i_row = told(box, 1), told(box, 2), told(box, 3), told(box, 4), told(box, 5)
-        late = place >> 31  # 0, but known only now: what is worked out from it holds no registers during the loops
+        late = late_zero(place)
         _t_begin, q_start, q_stop, kv_start, kv_stop = ends
         kv_start += late
         kv_stop += late
@@ -114,7 +114,7 @@ def consume(W: gl.constexpr, out, lse, scale, ends, pattern, columns, strides, q
         wait(q_full, r & 1)
     if held >= 0:  # there was a tile
         b_o = finish(b_o, b_p, ring, held)
-    store_rows(b_o, b_max, b_sum, p_out, p_lse, s_on * ALIGN, row_from, row_to, place >> 31, s_layout, o_layout)
+    store_rows(b_o, b_max, b_sum, p_out, p_lse, s_on * ALIGN, row_from, row_to, late_zero(place), s_layout, o_layout)
 
 
 # fmt: off

@@ -35,8 +35,8 @@ def store_wide(b_x, p, o_row, m_row):
 @gluon.jit
 def store_rows(b_o, b_max, b_sum, out, lse, s_on, row_from, row_to, late, s_layout: gl.constexpr,
                o_layout: gl.constexpr):  # fmt: skip
-    """Store output and LSE of the rows from row_from to row_to - 1: `out` and `lse` point to row 0. `late` is 0, known
-    only now."""
+    """Store output and LSE of the rows from row_from to row_to - 1: `out` and `lse` point to row 0. `late`: see
+    `late_zero`."""
     b_o = b_o * by_rows(1.0 / gl.where(b_sum == 0.0, 1.0, b_sum), o_layout)
     o_m = gl.arange(0, ROWS, gl.SliceLayout(1, WIDE)) + late
     store_wide(b_o, out, o_m * s_on, (o_m >= row_from) & (o_m < row_to))
