@@ -34,6 +34,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    is_wrong: bool = False  # a control: the tokens must be others
     refused: str = ""  # the words with which the engine must refuse to start
     asked: bool = False  # run only where it is named
 
@@ -87,6 +88,14 @@ CASES = {
         lambda r, _: r["requests"] >= 2 and r["cached"] > 0 and r["left"] == 0,
         plain(enable_prefix_caching=True, num_gpu_blocks_override=30, max_model_len=640),
         {"shared": 290},
+    ),
+    "early": Case(
+        "a control: pages given back 40 tokens before they are dead",
+        STRIDED,
+        [560, 300, 77],
+        options=plain(num_gpu_blocks_override=30, max_model_len=640),
+        more={"early": 40},
+        is_wrong=True,
     ),
     "together": Case(
         "vLLM told to keep one block table for all layers: a page dies where it does for each of them",
@@ -160,7 +169,7 @@ def told(name: str, result: Result, dense: Result | None) -> Iterator[str]:
     if "peak" in result:
         beside = f", dense {pages(dense)}" if dense and name != "dense" else ""
         yield f"at most {result['requests']} requests and {pages(result)} pages{beside}"
-        yield f"layers that share block tables: {result['groups']}"
+        yield f"layers that share block tables: {result['groups']}; tokens scheduled ahead: at most {result['ahead']}"
     if result.get("cached"):
         yield f"{result['cached']} tokens from the prefix cache"
 
@@ -188,7 +197,9 @@ def main(names: list[str]) -> int:
                 lines = [case.refused] if holds else result[-6000:].splitlines()
             else:
                 own, results[name] = result["pattern"], result
-                holds = own["same"] == own["of"] and own["apart"] < APART and case.holds(result, results)
+                right = own["same"] == own["of"] and own["apart"] < APART
+                wrong = own["same"] < own["of"] and own["apart"] > 100 * APART
+                holds = (wrong if case.is_wrong else right) and case.holds(result, results)
                 holds, lines = holds and not case.refused, list(told(name, result, results.get("dense")))
             failed += [name] * (not holds)
             print(f"{name:9} {'ok' if holds else 'FAILS'}: {case.about} ({time.time() - start:.0f} s)")

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 VOCABULARY = 97
 MODEL = {"layers": 3, "heads": 6, "kv_heads": 2, "head_dim": 32}
 
@@ -81,9 +83,28 @@ class Watch:
             "requests": self.requests,
             "mixed": self.mixed,
             "steps": self.steps,
+            "ahead": groups[0].kv_cache_spec.ahead,
             "groups": [len(group.layer_names) for group in groups],
             "left": self.free_at_first - self.pool.get_num_free_blocks(),
         }
+
+
+def free_early(tokens: int) -> None:
+    """A mistake on purpose: pages count as dead so many tokens before they are."""
+    from patterncc.integrations.vllm.pages import Pages
+
+    right = Pages.dead_from
+
+    def wrong(self: Pages, pages: int) -> Any:
+        if pages > len(self._from):
+            right(self, pages)
+            full = (np.arange(len(self._from)) + 1) * self.page_size
+            self._from = np.where(self._from < 1 << 60, np.maximum(self._from - tokens, full), self._from)
+            self._order = np.argsort(self._from, kind="stable")
+            self._sorted = self._from[self._order]
+        return self._from[:pages]
+
+    Pages.dead_from = wrong  # type: ignore[method-assign]
 
 
 def generate(llm: Any, prompts: list[list[int]], count: int) -> list[Any]:
@@ -96,7 +117,6 @@ def generate(llm: Any, prompts: list[list[int]], count: int) -> list[Any]:
 def compare(model: Any, pattern: str, prompts: list[list[int]], outputs: list[Any], heads: int = 0) -> dict[str, Any]:
     """Of the tokens that the engine chose, how many the witness chooses too, and how far log-probabilities lie apart;
     `heads` shifts the witness's heads, as a wrong head offset would."""
-    import numpy as np
     import torch
     from transformers import AttentionInterface
     from transformers.models.llama.modeling_llama import eager_attention_forward
@@ -141,6 +161,8 @@ def run(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     rounds = [[torch.randint(3, VOCABULARY, (n,), generator=draw).tolist() for n in case["prompts"]]]
     rounds += [[[*prompt[: case["shared"]], 5, 6, 7] for prompt in rounds[0]]] if case.get("shared") else []
     start = time.time()
+    if "early" in case:
+        free_early(case["early"])
     llm = engine(folder / "model", case["pattern"], case.get("options", {}))
     watch = Watch(llm) if case.get("watched", True) else None
     prompts, outputs, peaks = [], [], []
