@@ -153,6 +153,7 @@ function map(colours) {
     const part = gap && head && size > 1 && head % size === 0 ? 1.5 : 0; // heads of one KV head stand closer together
     context.fillRect(head * wide + part, layer * high, wide - gap - part, high - gap);
   }));
+  letters(context, wide, high, colours);
   context.strokeStyle = variable("ink");
   context.lineWidth = 2;
   const { layer, head } = state;
@@ -162,7 +163,7 @@ function map(colours) {
   get("kinds").replaceChildren(...pattern.kinds.map((kind) => {
     const letter = document.createElement("span"), colour = colours.kind(kind);
     [letter.className, letter.textContent] = ["letter", kind.letter];
-    letter.style.cssText = `background:${css(colour)};color:${luminance(colour) > 0.3 ? "#1f2733" : "#ffffff"}`;
+    letter.style.cssText = `background:${css(colour)};color:${inkOn(colour)}`;
     const count = `${kind.count.toLocaleString("en")} head${kind.count === 1 ? "" : "s"}`;
     const row = line([`${kind.parts}: ${kind.density} kept`, kind.rule, [count, kind.where].filter(Boolean).join(": ")], false);
     row.cells[0].prepend(letter);
@@ -170,6 +171,21 @@ function map(colours) {
   }));
 }
 
+/** The kind's letter where it begins: at the left of its cells, unless it stands there in the layer above, too. */
+function letters(context, wide, high, colours) {
+  if (high < 9) return;
+  context.font = `600 ${Math.min(11, high)}px system-ui, sans-serif`;
+  context.textBaseline = "middle";
+  const begins = (layer, head) => (head === 0 || kindOf(layer, head - 1) !== kindOf(layer, head) ? kindOf(layer, head) : null);
+  pattern.layer_row.forEach((row, layer) => pattern.rows_of[row].forEach((_, head) => {
+    const kind = begins(layer, head), there = layer > 0 && head < headsOf(layer - 1).length;
+    if (kind === null || (there && begins(layer - 1, head) === kind)) return;
+    context.fillStyle = inkOn(colours.kind(kind));
+    context.fillText(kind.letter, head * wide + 3, (layer + 0.5) * high);
+  }));
+}
+
+const inkOn = (colour) => (luminance(colour) > 0.3 ? "#1f2733" : "#ffffff");
 const luminance = (colour) => colour.map((x) => (x / 255) ** 2.2).reduce((sum, x, k) => sum + x * [0.2126, 0.7152, 0.0722][k], 0);
 
 /** The layer and head of a cell of the map that an event points at. */

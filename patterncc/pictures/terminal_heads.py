@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from textwrap import wrap
 
 from rich.text import Text
 
@@ -13,6 +14,7 @@ from patterncc.pictures.overview import Overview, runs
 from patterncc.pictures.palette import NIGHT_FIELD
 
 LINES = 32  # layers that have a line each; of more, equal neighbours share one
+INDENT = " " * 5  # of a rule on a line of its own
 SHARES = 8  # characters of a layer's density
 
 
@@ -45,7 +47,7 @@ def grid(classes: Classes, found: Overview, number: int, width: int, colour: boo
 
 
 def key(found: Overview, width: int, colour: bool) -> list[Text]:
-    """A line a kind: its letter, its parts, what a head of it keeps, how many there are, its rule."""
+    """For each kind its letter, its parts, what a head of it keeps, how many there are, its rule."""
     parts = max(len(kind.parts) for kind in found.kinds)
     shares = max(len(kind.density) for kind in found.kinds)
     counts = max(len(f"{kind.count:,}") for kind in found.kinds)
@@ -55,10 +57,16 @@ def key(found: Overview, width: int, colour: bool) -> list[Text]:
         line = Text().append(f" {kind.letter} ", f"{on(ground)} on {ground}" if colour else "")
         line.append(f" {kind.parts:{parts}}  {kind.density:>{shares}}  ")
         line.append(f"{kind.count:>{counts},} {'heads' if kind.count > 1 else 'head '}  ")
-        where = f"  ({kind.where})" if kind.where else ""
-        line.append(kind.rule + (where if colour else where.replace("…", "..")), "dim")  # without colour plain ASCII
-        line.truncate(width, overflow="ellipsis" if colour else "crop")
-        lines.append(line)
+        rule = kind.rule + (f"  ({kind.where})" if kind.where else "")
+        rule = rule if colour else rule.replace("…", "..")  # without colour plain ASCII
+        if line.cell_len + len(rule) <= width:
+            lines.append(line.append(rule, "dim"))
+            continue
+        line.rstrip()
+        line.truncate(width)
+        room = max(width - len(INDENT), 8)
+        more = wrap(rule, room, max_lines=3, placeholder=" ..")
+        lines += [line, *(Text(INDENT + text, "dim") for text in more)]
     return lines
 
 

@@ -174,7 +174,7 @@ def test_the_map_has_every_head_in_its_kinds_colour(browser: Browser, tmp_path: 
     across, down = width / classes.heads, height / classes.layers
     for layer, line in enumerate(found.cells[0]):
         for head, kind in enumerate(line):
-            seen = browser.pixel(left + (head + 0.5) * across, top + (layer + 0.5) * down)
+            seen = browser.pixel(left + (head + 0.85) * across, top + (layer + 0.85) * down)  # beside letters
             assert seen == [*rgb(found.kinds[kind].colour())], (layer, head)
     words = browser.value("get('kinds').textContent")
     assert all(f"{kind.letter}{kind.parts}: {kind.density} kept" in words for kind in found.kinds)

@@ -128,6 +128,13 @@ def test_many_kinds_are_gathered_and_all_explained() -> None:
     assert {words(layout) for layout in classes.layouts} <= {kind.parts for kind in found.kinds}
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_long_rules_are_wrapped_not_cut(width: int) -> None:
+    classes = one_layer("d<3 | 12<=d<14 | j<1 | window 777,1 tokens | sink 20 tokens | random 2 seed 3", "d<2")
+    said = " ".join(shown(classes, width=width, overview=True).split())
+    assert "d<3 | 12<=d<14 | j<1 | window 777,1 tokens | sink 20 tokens | random 2 seed 3" in said
+
+
 def test_colours_of_the_terminal_are_in_its_legend() -> None:
     grid, key = shown(layered(), colour=True, overview=True).split("a head of each kind")
     painted = set(re.findall(r"48;2;(\d+;\d+;\d+)", grid))
