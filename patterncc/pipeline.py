@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from patterncc.ir.layout import Classes
     from patterncc.language.model import Pattern
 
-HEAD_DIMS = range(16, 257)  # what the kernels take
+HEAD_DIMS = range(16, 513)  # what the kernels take
 DTYPES = ("fp32", "fp16", "bf16")
 
 

@@ -26,6 +26,7 @@ KEYS |= {
     "exaone4": 4191,
     "command_a": 4191,
     "trinity": 1093,
+    "gemma4": 1093,
     "gemma2": 4191,
     "cowindow": 3301,
 }

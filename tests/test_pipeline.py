@@ -183,10 +183,10 @@ def test_no_promise_no_proof(file: Path) -> None:
 
 def test_what_kernels_cannot_take_is_said_in_the_file(file: Path) -> None:
     file.write_text(file.read_text().replace("head_dim: 32", "head_dim: 8"))
-    with pytest.raises(patterncc.PatternError, match=r"sample.yaml:5:1: head_dim is 8; kernels take from 16 to 256"):
+    with pytest.raises(patterncc.PatternError, match=r"sample.yaml:5:1: head_dim is 8; kernels take from 16 to 512"):
         patterncc.compile(file)
-    file.write_text(file.read_text().replace("head_dim: 8", "head_dim: 32\nv_head_dim: 257"))
-    with pytest.raises(patterncc.PatternError, match=r"sample.yaml:6:1: v_head_dim is 257; kernels take from 16"):
+    file.write_text(file.read_text().replace("head_dim: 8", "head_dim: 32\nv_head_dim: 12"))
+    with pytest.raises(patterncc.PatternError, match=r"sample.yaml:6:1: v_head_dim is 12; kernels take from 16"):
         patterncc.compile(file)
 
 

@@ -61,6 +61,8 @@ def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
     """For the forward kernel: `item` is the size of a number in bytes, `rows` what there is for a tile."""
     if arch == "interpreter":
         return Config(64, 64, 4, 2)
+    if head_dim > 256:
+        return wide(arch, item, rows)
     is_amd = arch.startswith("gfx")
     stages = 1 if is_amd else 2 if item == 4 or head_dim > 128 or arch.startswith("sm_12") else 3
     if family(arch) == "sm_90" and item == 2:
@@ -85,6 +87,8 @@ def dq(arch: str, head_dim: int, item: int, rows: int, is_dense: bool = False) -
     """The configuration for dQ; `is_dense` where every head keeps all columns."""
     if arch == "interpreter":
         return Config(64, 64, 4, 2)
+    if head_dim > 256:
+        return wide(arch, item, rows)
     if item == 4:
         return Config(32, 32, 4, 2) if head_dim <= 64 else Config(32, 16, 4, 1)
     if arch.startswith("gfx"):
@@ -102,6 +106,8 @@ def dkdv(arch: str, head_dim: int, item: int, is_packed: bool = False) -> Config
     that smaller programs do not have."""
     if arch == "interpreter":
         return Config(64, 64, 4, 2)
+    if head_dim > 256:
+        return wide(arch, item, 32)
     if item == 4:
         return Config(32, 32, 8, 2) if head_dim <= 64 else Config(16, 32, 4, 1)
     if arch.startswith("gfx"):
@@ -115,6 +121,13 @@ def dkdv(arch: str, head_dim: int, item: int, is_packed: bool = False) -> Config
     if family(arch) in ("sm_80", "sm_86"):
         return Config(64, 64, 8, 2)
     return Config(32, 128, 8, 2)  # registers that are spilled are loaded outside of the loops
+
+
+def wide(arch: str, item: int, rows: int) -> Config:
+    """The configuration of any kernel for heads of more than 256 numbers, whose tiles fill shared memory by themselves.
+    Where there is little of it, float32 of 512 numbers has no backward pass: its smallest tiles are too large."""
+    size = 32 if item == 2 and family(arch) in ("sm_80", "sm_90", "sm_100") else 16
+    return Config(16 if rows <= FEW_ROWS else size, size, 8 if size > 16 else 4, 1)
 
 
 def splits(processors: int, tiles: int, keys: int) -> int:

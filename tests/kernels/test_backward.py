@@ -76,7 +76,7 @@ def test_every_dtype(dtype: torch.dtype) -> None:
     check_backward(of, tensors(of.pattern, 41, 75, dtype=dtype))
 
 
-@pytest.mark.parametrize("dim", [24, 160])
+@pytest.mark.parametrize("dim", [24, 160, 512])
 def test_odd_head_dims(dim: int) -> None:
     of = held(HEAD.replace("head_dim: 16", f"head_dim: {dim}") + "shards: [{heads: all, local: 1, stride: 3}]")
     check_backward(of, tensors(of.pattern, 40))

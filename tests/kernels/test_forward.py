@@ -62,7 +62,7 @@ def test_every_dtype(name: str, dtype: torch.dtype) -> None:
     check_forward(of, tensors(of.pattern, 50, 71, batch=2, dtype=dtype))
 
 
-@pytest.mark.parametrize("dim", [16, 24, 33, 48, 80, 96, 160, 192, 256])
+@pytest.mark.parametrize("dim", [16, 24, 33, 48, 80, 96, 160, 192, 256, 512])
 def test_every_head_dim(dim: int) -> None:
     """Odd ones too: what lies behind a row's last number is NaN here."""
     of = held(

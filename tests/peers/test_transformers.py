@@ -169,6 +169,20 @@ def mimo() -> Any:
     return model
 
 
+def gemma4() -> Any:
+    config = transformers.Gemma4TextConfig(
+        **TINY | {"num_attention_heads": 4},
+        num_key_value_heads=2,
+        num_global_key_value_heads=1,
+        attention_k_eq_v=True,
+        global_head_dim=32,
+        num_hidden_layers=12,
+        sliding_window=192,
+        hidden_size_per_layer_input=0,
+    )
+    return transformers.Gemma4TextModel._from_config(config, attn_implementation="eager")
+
+
 def smaller(name: str, sizes: dict[str, Any], window: int = 192, layers: int = 8) -> language.Pattern:
     """A shipped pattern with other numbers: its text with each key's value, wherever it stands, replaced in turn."""
     text = (PATTERNS / f"{name}.yaml").read_text()
@@ -191,6 +205,22 @@ def test_heads_that_differ_by_layer(name: str, make: Callable[[], Any]) -> None:
     assert [weights.shape[1] for weights in output.attentions] == [shape.heads for shape in pattern.shapes]
     for layer, weights in enumerate(output.attentions):
         assert torch.equal(weights[0] > 0, reference.dense_mask(pattern, layer, 421)), f"layer {layer}"
+
+
+def test_sizes_and_windows_of_gemma4() -> None:
+    sizes = {"heads": 4, "kv_heads": [2, 1], "head_dim": [16, 32]}
+    pattern, real = smaller("gemma4", sizes, layers=12), language.load(PATTERNS / "gemma4.yaml")
+    torch.manual_seed(0)
+    model = gemma4().eval()
+    with torch.no_grad():
+        output = model(torch.randint(3, 32, (1, 421)), output_attentions=True)
+    for layer, weights in enumerate(output.attentions):
+        assert torch.equal(weights[0] > 0, reference.dense_mask(pattern, layer, 421)), f"layer {layer}"
+        own, shape = model.layers[layer].self_attn, pattern.shape(layer)
+        assert (shape.group, shape.head_dim) == (own.num_key_value_groups, own.head_dim)
+    config = transformers.Gemma4TextConfig(num_hidden_layers=real.layers)
+    dense = [kind == "full_attention" for kind in config.layer_types]
+    assert dense == [real.shard(layer, 0).dense for layer in range(real.layers)]
 
 
 def test_sizes_windows_and_sinks_of_mimo() -> None:
