@@ -63,7 +63,8 @@ def kept_tokens(layout: Layout, causal: bool, block: int, tokens: int) -> np.nda
 def kept_together(whole: Union, causal: bool, block: int, tokens: int) -> np.ndarray:
     """bool [tokens, tokens]: whether query token t attends key token u in any of several layouts."""
     blocks = -(-tokens // block)
-    kept = kept_whole(whole, np.arange(blocks), blocks).repeat(block, 0).repeat(block, 1)[:tokens, :tokens]
+    i = np.arange(tokens) // block
+    kept = kept_whole(whole, np.arange(blocks), blocks)[i[:, None], i[None, :]]
     t, u = np.arange(tokens)[:, None], np.arange(tokens)[None, :]
     if whole.window:
         kept |= (t - u < whole.window[0]) & (t - u > -whole.window[1])

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from patterncc.analysis.geometry.answer import Answer
 from patterncc.analysis.geometry.budget import Budget
+from patterncc.analysis.geometry.coarse import in_larger_blocks
 from patterncc.analysis.geometry.first_pair import first_pair
 from patterncc.analysis.geometry.missing import missing
 from patterncc.analysis.geometry.union import everything, union
@@ -24,7 +25,8 @@ SCOPES = ("layer", "group", "model")
 
 def covered(kept: Iterable[Layout], causal: bool, block: int, budget: Budget) -> Answer:
     """Whether the layouts together keep every token pair; else the smallest that they miss."""
-    return first_pair(((Term(), everything(causal)),), union(kept), causal, block, budget)
+    layouts, block = in_larger_blocks(tuple(kept), causal, block)
+    return first_pair(((Term(), everything(causal)),), union(layouts), causal, block, budget)
 
 
 def coverage(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...]:
@@ -50,6 +52,15 @@ def coverage(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...
     return tuple(verdicts)
 
 
+def _gaps(kept: tuple[Layout, ...], causal: bool, block: int) -> str:
+    """The first distances at which blocks are missing, in words; chunks are told in blocks of their own size."""
+    layouts, larger = in_larger_blocks(kept, causal, block)
+    if any(layout.window or layout.bands or layout.sink for layout in layouts):  # of a large block they keep a part
+        layouts, larger = kept, block
+    gaps = "; ".join(str(gap) for gap in missing(layouts, causal, larger)[:3])
+    return f"in blocks of {larger} tokens, {gaps}" if gaps and larger > block else gaps
+
+
 def _most_heads(classes: Classes) -> tuple[int, ...]:
     """The heads of the layer that has the most."""
     return tuple(range(max(len(row) for row in set(classes.of))))
@@ -66,8 +77,8 @@ def _verdict(classes: Classes, scope: str, layers: tuple[int, ...], answer: Answ
     if answer.pair:
         of = layers if scope == "model" else layers[:1]
         used = dict.fromkeys(k for layer in of for k in classes.of[layer][heads[0] : heads[-1] + 1])
-        kept = [classes.layouts[k] for k in used]
-        gaps = "; ".join(str(gap) for gap in missing(kept, classes.causal, classes.block)[:3])
+        kept = tuple(classes.layouts[k] for k in used)
+        gaps = _gaps(kept, classes.causal, classes.block)
         beside = "random parts and masks aside, " if any(layout.random or layout.mask for layout in kept) else ""
         note = f"no {who} keeps this pair" + (f": {beside}{gaps}" if gaps else "")
     elif answer.holds is None:

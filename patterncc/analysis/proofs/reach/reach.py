@@ -22,6 +22,7 @@ from functools import cache
 
 from patterncc.analysis.geometry.answer import Answer
 from patterncc.analysis.geometry.budget import Budget, Undecided
+from patterncc.analysis.geometry.coarse import in_larger_blocks
 from patterncc.analysis.geometry.extent import column_extent, extent
 from patterncc.analysis.geometry.first_pair import first_pair
 from patterncc.analysis.geometry.outside import first_outside
@@ -45,12 +46,12 @@ def reach(classes: Classes, budget: Budget, within: int | None = None) -> tuple[
     """One verdict for the model; its value is the smallest number of layers. `within`: only the first so many."""
     layers = tuple(range(min(classes.layers, within or classes.layers)))
     rows = classes.of[: len(layers)]
+    layouts, block = in_larger_blocks(classes.layouts, classes.causal, classes.block)
     unions = {
-        row: _joined((union(classes.layouts[k] for k in dict.fromkeys(row)),), classes.causal)
-        for row in dict.fromkeys(rows)
+        row: _joined((union(layouts[k] for k in dict.fromkeys(row)),), classes.causal) for row in dict.fromkeys(rows)
     }
     kept = [unions[row] for row in rows]
-    found = layers_to_reach(kept, classes.causal, classes.block, budget)
+    found = layers_to_reach(kept, classes.causal, block, budget)
     many = f"{len(kept)} layers" if len(kept) > 1 else "1 layer"
     low, high = found.at_least, found.at_most
     if high is not None:
