@@ -16,9 +16,11 @@ import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # Tensors here are small, and test workers share the cores: a second thread would only wait for the first.
@@ -86,6 +88,25 @@ def gpu_missing() -> str | None:
     import torch
 
     return None if torch.cuda.is_available() else "torch sees no GPU"
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """`once(name, make)`: a folder of that name for all workers of this run, which `make` has filled, once: the first
+    worker that asks makes it, others wait for it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def folder(name: str, make: Callable[[Path], None]) -> Path:
+        with FileLock(shared / f"{name}.lock"):
+            if not (made := shared / name).exists():
+                shutil.rmtree(part := shared / f"{name}.part", ignore_errors=True)  # of a worker that failed
+                part.mkdir()
+                make(part)
+                part.rename(made)
+        return made
+
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -51,20 +51,34 @@ def environment(cache: Path) -> dict[str, str]:
     return os.environ | {"TRITON_DISABLE_LINE_INFO": "1", "PYTHONDONTWRITEBYTECODE": "1"} | paths
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("binaries")
-    (folder / "small.yaml").write_text(TEXT)
-    return folder
+Once = Callable[[str, Callable[[Path], None]], Path]
 
 
-@pytest.fixture(scope="module")
-def compiled(folder: Path) -> Compiled:
-    """The pattern with binaries for sm_90 and fp16, copied to `folder`/shipped."""
+def build(folder: Path) -> Compiled:
+    """The pattern with binaries for sm_90 and fp16, copied to `folder`/shipped; the cache is in `folder` too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_CACHE_DIR", str(folder / "triton"))
-        done = patterncc.compile(folder / "small.yaml", output=folder / "shipped", binaries=["sm_90"], dtype="fp16")
-    patterncc.compile(folder / "small.yaml", output=folder / "plain")
+        patch.setenv("PATTERNCC_CACHE_DIR", str(folder / "cache"))
+        return patterncc.compile(folder / "small.yaml", output=folder / "shipped", binaries=["sm_90"], dtype="fp16")
+
+
+@pytest.fixture(scope="session")
+def folder(once: Once) -> Path:
+    """With everything that is compiled in this file, in any worker."""
+
+    def make(folder: Path) -> None:
+        (folder / "small.yaml").write_text(TEXT)
+        build(folder)
+        patterncc.compile(folder / "small.yaml", output=folder / "plain")
+
+    return once("binaries", make)
+
+
+@pytest.fixture(scope="session")
+def compiled(folder: Path) -> Compiled:
+    """Found in the cache, and where it was copied."""
+    done = build(folder)
+    assert done.cached
     return done
 
 
@@ -87,9 +101,17 @@ def edit(file: Path) -> None:
     file.write_text(file.read_text() + "# mended\n")
 
 
-@pytest.fixture(scope="module")
-def seen(compiled: Compiled, folder: Path) -> dict[str, dict[str, Any]]:
+@pytest.fixture(scope="session")
+def seen(once: Once, compiled: Compiled, folder: Path) -> dict[str, dict[str, Any]]:
     """What the driver was given, and the notes, of each thing tried."""
+    tried = once(
+        "binaries_tried", lambda place: (place / "seen.json").write_text(json.dumps(attempts(compiled, folder)))
+    )
+    return json.loads((tried / "seen.json").read_text())
+
+
+def attempts(compiled: Compiled, folder: Path) -> dict[str, dict[str, Any]]:
+    """All of them, in one process."""
     shipped = {"folder": str(compiled.path), "arch": "sm_90", "target": 90, "calls": "usual"}
     asked = {**shipped, "jit": "asked"}
     damages: dict[str, Callable[[Path], object]] = {
@@ -212,8 +234,11 @@ def test_they_are_files_of_the_package(compiled: Compiled) -> None:
         assert hashlib.sha256(file.read_bytes()).hexdigest() == manifest.files[file.name]
 
 
-def test_an_entry_of_its_own(compiled: Compiled, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_entry_of_its_own(
+    compiled: Compiled, folder: Path, fresh_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Compiled once; the package without binaries is another one; a damaged binary is damage like any other."""
+    shutil.copytree(folder / "cache", fresh_cache)
     asked = ["compile", str(folder / "small.yaml"), "--arch", "sm_90", "--binaries", "--dtype", "fp16"]
     assert cli.main([*asked, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -226,7 +251,7 @@ def test_an_entry_of_its_own(compiled: Compiled, folder: Path, capsys: pytest.Ca
     assert f"25 binaries for sm_90 (fp16, triton {triton.__version__})" in capsys.readouterr().out
     plain = patterncc.compile(folder / "small.yaml")
     assert plain.digest != compiled.digest and plain.binaries is None
-    flip(compiled.entry.path / "sm_90_attn_fwd_00.cubin")
+    flip(fresh_cache / "packages" / compiled.digest / "small" / "sm_90_attn_fwd_00.cubin")
     with pytest.warns(CacheWarning, match="sm_90_attn_fwd_00.cubin was changed; it is built again"):
         assert Cache.of_user().find(compiled.digest) is None
 
