@@ -19,7 +19,8 @@ from torch.autograd import forward_ad
 
 from ..launch import boxes, graphs
 from ..pattern import FORM
-from .dispatch import is_eager, path
+from . import paths
+from .dispatch import is_eager
 
 MOST = 512 if FORM == "closed" else 16  # kinds of calls that are kept: a recipe holds its tables
 APART = 256  # bytes: what is only used meanwhile begins at multiples of it
@@ -120,7 +121,7 @@ def key_of(tensors: tuple[Any, ...], scale: Any, *wholes: Any) -> Any:
     for x in wholes:
         if x is not None and type(x) is not int:
             return None
-    tuned = path(tensors[0], "launch.tuned", "")
+    tuned = paths.launch_tuned(tensors[0].device.type)
     if tuned.tried:
         return None
     facts = [scale, wholes, tuned.generation(), os.environ.get("PATTERNCC_KERNELS")]
@@ -151,7 +152,7 @@ def recorded(
     not while a graph is captured, since what is made then is there only once the graph has run."""
     if key is None or torch.cuda.is_current_stream_capturing():
         return call(*given, **options)
-    kept = path(given[0], "launch.kept", "")
+    kept = paths.launch_kept(given[0].device.type)
     with (recording := kept.Recording()):
         made = call(*given, **options)
     if recording.is_whole and recording.launches:

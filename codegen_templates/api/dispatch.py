@@ -1,10 +1,8 @@
-"""What all operators share: where they run, and what they do not do."""
+"""What all operators share: how they are made, when they are passed over, and what they do not do."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,27 +13,11 @@ from torch.autograd import forward_ad
 from ..checks.values import number
 from ..pattern import HEAD_DIM, NAME
 from .flops import counted, register
-from .imports import operator_name, own
+from .imports import operator_name
 
 PLAIN = (Tensor, torch.nn.Parameter)
 _usual = [torch._C.DispatchKeySet(key).raw_repr() for key in (DispatchKey.BackendSelect, DispatchKey.ADInplaceOrView)]
 USUAL = (_usual[0], _usual[0] | _usual[1])  # what torch's dispatcher includes in inference mode, and else
-_imported: dict[str, ModuleType] = {}
-
-
-def path(q: Tensor, launches: str, fallback: str) -> ModuleType:
-    """The module that computes for tensors like q: the one that launches kernels, on a GPU and in Triton's interpreter
-    where that is asked for, else the CPU path. Imported when first needed, since a process seldom needs both."""
-    is_cpu = q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"
-    if q.dtype == torch.float64 and not is_cpu:
-        raise TypeError(f"{NAME}: kernels take float32, float16, bfloat16; float64 is for gradient checks on a CPU")
-    name = fallback if is_cpu else launches
-    try:
-        return _imported.get(name) or _imported.setdefault(name, own(name, __name__))
-    except ImportError as error:
-        if is_cpu:
-            raise
-        raise RuntimeError(f"{NAME}: attention on {q.device.type} needs triton, which cannot be imported") from error
 
 
 def is_plain(*tensors: Tensor) -> bool:

@@ -58,18 +58,10 @@ def operator_name(operator: str) -> str:
     return name
 
 
-def own(place: str, of: str) -> ModuleType:
-    """The module at this place of the package, for its module that is now called `of`: of the same import."""
-    root = of.rpartition(".")[0].rpartition(".")[0]
-    module = import_module(f"{root}.{place}")
-    if root == _name:
-        remember()
-    return module
-
-
 def remember() -> None:
-    """Note which modules this import has."""
-    _modules.update({name: module for name, module in sys.modules.items() if name.startswith(f"{_name}.")})
+    """Note which modules this import has, unless the package has been imported anew under its name."""
+    if __package__.rpartition(".")[0] == _name:
+        _modules.update({name: module for name, module in sys.modules.items() if name.startswith(f"{_name}.")})
 
 
 def retire() -> None:

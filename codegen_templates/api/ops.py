@@ -10,6 +10,7 @@ from torch import Tensor
 from ..checks.shapes import check_attention, check_layer
 from ..checks.values import check_tensors, whole
 from ..launch.outputs import like_output
+from . import paths
 from .again import found, key_of, recorded
 from .dispatch import (
     autocast,
@@ -18,7 +19,6 @@ from .dispatch import (
     is_eager,
     lse_dtype,
     operator,
-    path,
     refuse_second,
     refuse_tangents,
     save_nothing,
@@ -72,7 +72,7 @@ def attention(
     q_start = kv_start + k.shape[2] - q.shape[2] if q_start is None else whole("q_start", q_start)
     if is_eager(q, k, v, in_autocast=True):
         place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
-        compute = partial(recorded, key, path(q, "launch.forward", "cpu.attention").forward, place)
+        compute = partial(recorded, key, paths.forward(q).forward, place)
         out, lse = _short(compute, place, q, k, v) if wants_gradient(q, k, v) else compute(q, k, v)
     else:
         out, lse = _open_forward(q, k, v, layer, scale, head_offset, q_start, kv_start)
@@ -87,7 +87,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
     with torch.autocast(q.device.type, enabled=False):
-        return path(q, "launch.forward", "cpu.attention").forward(q, k, v, **place)
+        return paths.forward(q).forward(q, k, v, **place)
 
 
 @operator("attention_backward")
@@ -107,7 +107,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
     with torch.autocast(q.device.type, enabled=False):
-        return path(q, "launch.backward", "cpu.attention").backward(q, k, v, out, lse, dout, dlse, **place)
+        return paths.backward(q).backward(q, k, v, out, lse, dout, dlse, **place)
 
 
 @_forward.register_fake
@@ -144,7 +144,7 @@ def _gradients(saved: tuple[Tensor, ...], place: dict, dout: Tensor | None, dlse
         return recipe(*given)
     if not is_eager(*given):
         return _open_backward(dout, dlse, q, k, v, out, lse, *place.values())
-    backward = path(q, "launch.backward", "cpu.attention").backward
+    backward = paths.backward(q).backward
     return recorded(key, partial(backward, dlse=None) if dlse is None else backward, place, *given)
 
 

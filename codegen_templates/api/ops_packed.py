@@ -13,6 +13,7 @@ from ..checks.values import check_tensors, whole
 from ..launch.outputs import like_output
 from ..launch.requests import query_starts
 from ..pattern import V_HEAD_DIM
+from . import paths
 from .again import found, key_of, recorded
 from .dispatch import (
     autocast,
@@ -22,7 +23,6 @@ from .dispatch import (
     is_plain,
     lse_dtype,
     operator,
-    path,
     refuse_first,
     refuse_second,
     refuse_tangents,
@@ -68,7 +68,7 @@ def attention_varlen(
     scale = default_scale(scale)
     if is_eager(q, k, v, cu_seqlens_q, cu_seqlens_k, in_autocast=True):
         place = dict(zip(PLACE, (*most, layer, scale, head_offset), strict=True))
-        compute = partial(path(q, "launch.forward", "cpu.packed").forward_varlen, **place)
+        compute = partial(paths.packed(q).forward_varlen, **place)
         given = q, k, v, cu_seqlens_q, cu_seqlens_k
         out, lse = _short(compute, place, *given) if wants_gradient(q, k, v) else compute(*given)
     else:
@@ -110,7 +110,7 @@ def attention_paged(
     scale = default_scale(scale)
     tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc
     if is_plain(*tensors):
-        forward = path(q, "launch.forward", "cpu.packed").forward_paged
+        forward = paths.packed(q).forward_paged
         out, lse = forward(*tensors, max_q_len=most, layer=layer, scale=scale, head_offset=head_offset)
     else:
         out, lse = _open_paged(*tensors, most, layer, scale, head_offset)
@@ -164,7 +164,7 @@ def decode(
 
 def _decode(shape: torch.Size, q: Tensor, *paged: Tensor, **place: Any) -> tuple[Tensor, Tensor]:
     """Output of that shape, and LSE [heads, rows]."""
-    out, lse = path(q, "launch.forward", "cpu.packed").forward_paged(q, *paged, **place)
+    out, lse = paths.packed(q).forward_paged(q, *paged, **place)
     return out.view(*shape[:-1], out.shape[-1]), lse
 
 
@@ -190,7 +190,7 @@ def _varlen(
 ) -> tuple[Tensor, Tensor]:
     lengths = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
     with torch.autocast(q.device.type, enabled=False):
-        forward = path(q, "launch.forward", "cpu.packed").forward_varlen
+        forward = paths.packed(q).forward_varlen
         return forward(q, k, v, *lengths, layer=layer, scale=scale, head_offset=head_offset)
 
 
@@ -213,7 +213,7 @@ def _varlen_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     tensors = q, k, v, out, lse, dout, dlse, cu_seqlens_q, cu_seqlens_k
     with torch.autocast(q.device.type, enabled=False):
-        backward = path(q, "launch.backward", "cpu.packed").backward_varlen
+        backward = paths.packed_backward(q).backward_varlen
         return backward(*tensors, max_seqlen_q, max_seqlen_k, layer=layer, scale=scale, head_offset=head_offset)
 
 
@@ -232,7 +232,7 @@ def _paged(
 ) -> tuple[Tensor, Tensor]:
     tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc
     with torch.autocast(q.device.type, enabled=False):
-        forward = path(q, "launch.forward", "cpu.packed").forward_paged
+        forward = paths.packed(q).forward_paged
         return forward(*tensors, max_q_len=max_q_len, layer=layer, scale=scale, head_offset=head_offset)
 
 
@@ -269,7 +269,7 @@ def _gradients(saved: tuple[Tensor, ...], place: dict, dout: Tensor | None, dlse
     dout = torch.zeros_like(out) if dout is None else dout
     tensors = q, k, v, out, lse, dout, dlse, *starts
     if is_plain(*(x for x in tensors if x is not None)):
-        return path(q, "launch.backward", "cpu.packed").backward_varlen(*tensors, **place)
+        return paths.packed_backward(q).backward_varlen(*tensors, **place)
     return _open_varlen_backward(dout, dlse, q, k, v, out, lse, *starts, *place.values())
 
 
