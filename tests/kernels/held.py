@@ -1,24 +1,20 @@
-"""What kernels are held against: dense attention in fp64, on inputs that lie in memory full of NaN."""
+"""Patterns for the kernels in Triton's interpreter, and what holds them against dense attention in fp64, on inputs that
+lie in memory full of NaN."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from patterncc import language, pipeline, reference
-from patterncc.language.model import Pattern
-from patterncc.runtime.cache import Cache
-from patterncc.runtime.load import load
+from patterncc import reference
+from tests import harness
+from tests.harness import PLACES, Attend, exact, gradients, made, off, placed, run, weights  # noqa: F401 (all from here)
+from tests.harness import Made as Held
 
 # Two heads, one KV head: a program of the interpreter takes 60 ms, so tests count them.
 HEAD = "pattern: 1\nname: held\nheads: 2\nkv_heads: 1\nhead_dim: 16\nblock: 16\npromises: {}\n"
@@ -78,87 +74,12 @@ TOLERANCE = {
 LSE_TOLERANCE = 4e-6  # absolute, any dtype: LSEs are fp32 below 16, whose halved last place is 5e-7
 
 
-@dataclass(frozen=True)
-class Held:
-    """A compiled pattern and what it means."""
-
-    pattern: Pattern
-    package: ModuleType
-
-    def part(self, name: str) -> ModuleType:
-        """A module of the package."""
-        import importlib
-
-        return importlib.import_module(f".{name}", self.package.__name__)
+tensors = partial(harness.tensors, how="gaps")
 
 
-@lru_cache(maxsize=1)
-def folder() -> Path:
-    path = Path(tempfile.mkdtemp(prefix="patterncc-held-"))
-    np.save(path / "mask.npy", np.random.default_rng(5).random((9, 8)) < 0.4)
-    return path
-
-
-@cache
 def held(text: str, plan: str | None = None) -> Held:
     """The package of a file with this text; `text` may be one of PATTERNS by name."""
-    pattern = language.loads(PATTERNS.get(text, text), folder=folder())
-    return Held(pattern, load(Cache.of_user().store(pipeline.generate(pattern, plan))))
-
-
-PLACES = ["gaps", "tokens first", "odd", "dense"]
-
-
-def placed(x: Tensor, how: str = "gaps") -> Tensor:
-    """A view equal to x [batch, heads, rows, head_dim], with NaN before, after and between what it shows.
-
-    gaps: rows, heads and batches apart, every stride a multiple of 16 bytes; odd: no stride is; tokens first: rows
-    outside, heads inside; dense: contiguous.
-    """
-    batch, heads, rows, dim = x.shape
-    if how == "dense":
-        buffer = x.new_full((x.numel() + 4096,), float("nan"))
-        view = buffer[2048 : 2048 + x.numel()].view(x.shape)
-    elif how == "tokens first":
-        buffer = x.new_full((batch, rows + 128, heads, dim), float("nan"))
-        view = buffer[:, 64 : 64 + rows].transpose(1, 2)
-    else:
-        buffer = x.new_full((batch + 1, heads + 1, rows + 129, dim + (8 if how == "gaps" else 3)), float("nan"))
-        view = buffer[:batch, :heads, 64 : 64 + rows, :dim]
-    view.copy_(x)
-    return view
-
-
-def tensors(
-    pattern: Pattern,
-    q_len: int,
-    kv_len: int | None = None,
-    *,
-    batch: int = 1,
-    dtype: torch.dtype = torch.float32,
-    how: str = "gaps",
-    heads: range | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v of normal numbers, the same for the same lengths; `heads` are the query heads present."""
-    kv_len = q_len if kv_len is None else kv_len
-    heads = range(pattern.heads) if heads is None else heads
-    shared = len({head // pattern.group for head in heads})
-    make = torch.Generator().manual_seed(q_len * 10007 + kv_len)
-    shapes = ((len(heads), q_len), (shared, kv_len), (shared, kv_len))
-    widths = pattern.head_dim, pattern.head_dim, pattern.v_head_dim
-    drawn = [
-        torch.randn(batch, *shape, width, generator=make).to(dtype) for shape, width in zip(shapes, widths, strict=True)
-    ]
-    return tuple(placed(x, how) for x in drawn)  # type: ignore[return-value]
-
-
-def off(found: Tensor, true: Tensor) -> float:
-    """The error by norm, relative to the true norm; infinite for NaN and infinities. The norm of nothing is 1."""
-    assert found.shape == true.shape
-    if not found.isfinite().all():
-        return float("inf")
-    size = float(true.double().norm())
-    return float((found.double() - true.double()).norm()) / (size or 1.0)
+    return made(PATTERNS.get(text, text), plan)
 
 
 def check_lse(found: Tensor, true: Tensor) -> None:
@@ -184,41 +105,16 @@ def check_forward(of: Held, inputs: Sequence[Tensor], **options: object) -> None
     check_lse(lse, true_lse)
 
 
-Attend = Callable[[Tensor, Tensor, Tensor], "tuple[Tensor, Tensor]"]
-
-
-def gradients(attend: Attend, inputs: Sequence[Tensor], dout: Tensor, dlse: Tensor | None) -> tuple[Tensor, ...]:
-    """dq, dk, dv when out and the LSE weigh so much; None: the LSE is not used."""
-    leaves = [x.detach().requires_grad_() for x in inputs]
-    out, lse = attend(*leaves)
-    pairs = [(out, dout.to(out.dtype))] + ([] if dlse is None else [(lse, dlse.to(lse.dtype))])
-    return torch.autograd.grad([x for x, _ in pairs], leaves, [x for _, x in pairs])
-
-
-def weights(q: Tensor, lse_shape: Sequence[int], v_dim: int = 0) -> tuple[Tensor, Tensor]:
-    """Gradients of out, as wide as q or `v_dim`, and of the LSE. The latter stay away from 0: they are all that is left
-    where a query keeps one key, and an error must have something to be relative to."""
-    make = torch.Generator().manual_seed(q.numel())
-    dlse = torch.randn(*lse_shape, generator=make)
-    shape = *q.shape[:-1], v_dim or q.shape[-1]
-    return torch.randn(shape, generator=make).to(q.dtype), dlse + torch.where(dlse < 0, -0.5, 0.5)
-
-
 def check_backward(of: Held, inputs: Sequence[Tensor], *, through_lse: bool = True, **options: object) -> None:
     """dq, dk and dv of `attention`, through output and LSE."""
-    dout, dlse = weights(inputs[0], inputs[0].shape[:3], of.pattern.v_head_dim)
+    dout, dlse = weights(inputs[0], v_dim=inputs[2].shape[-1])
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return of.package.attention(q, k, v, return_lse=True, **options)
 
-    def exactly(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return reference.attention(of.pattern, q, k, v, **options)  # type: ignore[arg-type]
-
-    through = dlse if through_lse else None
-    found = gradients(attend, inputs, dout, through)
-    # A query that keeps nothing has the LSE -inf whatever q is: fp64 must not be asked for the slope of that.
-    true = gradients(exactly, [x.double() for x in inputs], dout, through)
-    errors = {name: off(x, y) for name, x, y in zip(("dq", "dk", "dv"), found, true, strict=True)}
+    through = dout, dlse if through_lse else None
+    found, true = run(attend, inputs, through), exact(of.pattern, inputs, through, **options)
+    errors = {name: off(found[name], true[name]) for name in ("dq", "dk", "dv")}
     assert max(errors.values()) <= TOLERANCE[inputs[0].dtype], errors
 
 

@@ -1,20 +1,14 @@
-"""Small packages of every kind of pattern, and dense attention in fp64 to hold them against."""
+"""Small packages of every kind of pattern for the CPU path, and its tolerances against dense attention in fp64."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import patterncc
-from patterncc import language, reference
-from patterncc.language.model import Pattern
+from tests.harness import Made, check, exact, folder, made, off, run, tensors, weights  # noqa: F401 (all from here)
 
 HEAD = "pattern: 1\nname: small\nheads: 4\nkv_heads: 2\nhead_dim: 16\nblock: 16\npromises: {}\n"
 PATTERNS = {
@@ -51,92 +45,19 @@ TOLERANCE = {
 }
 
 
-@cache
-def _folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="patterncc-small-"))
-    np.save(folder / "mask.npy", np.random.default_rng(5).random((9, 8)) < 0.4)
-    return folder
-
-
 def made_mask(name: str, mask: np.ndarray) -> None:
     """A mask's file, for the patterns that name it."""
-    np.save(_folder() / name, mask)
+    np.save(folder() / name, mask)
 
 
-@cache
-def compiled(text: str, plan: str | None = None) -> tuple[Pattern, ModuleType]:
+def compiled(text: str, plan: str | None = None) -> Made:
     """The pattern of a file with this text, and its package; `text` may be one of PATTERNS by name."""
-    file = _folder() / "small.yaml"
-    file.write_text(PATTERNS.get(text, text))
-    return language.load(file), patterncc.compile(file, plan=plan).load()
-
-
-def tensors(
-    pattern: Pattern,
-    q_len: int,
-    kv_len: int | None = None,
-    *,
-    batch: int = 1,
-    dtype: torch.dtype = torch.float32,
-    layer: int = 0,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v of a layer, normal numbers: the same for the same lengths."""
-    of = pattern.shape(layer)
-    kv_len = q_len if kv_len is None else kv_len
-    torch.manual_seed(q_len * 10007 + kv_len)
-    keys = of.kv_heads, kv_len
-    shapes = (of.heads, q_len, of.head_dim), (*keys, of.head_dim), (*keys, of.v_head_dim)
-    return tuple(torch.randn(batch, *shape).to(dtype) for shape in shapes)  # type: ignore[return-value]
-
-
-def run(
-    attend: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
-    inputs: Sequence[Tensor],
-    weights: tuple[Tensor, Tensor | None],
-) -> dict[str, Tensor]:
-    """Output, LSE, and the gradients of q, k and v when out and LSE weigh so much (None: the LSE is not used)."""
-    q, k, v = (x.detach().requires_grad_() for x in inputs)
-    out, lse = attend(q, k, v)
-    dout, dlse = weights
-    pairs = [(out, dout.to(out.dtype))] + ([] if dlse is None else [(lse, dlse.to(lse.dtype))])
-    torch.autograd.backward([x for x, _ in pairs], [x for _, x in pairs])
-    found = {"out": out, "lse": lse, "dq": q.grad, "dk": k.grad, "dv": v.grad}
-    return {name: x.detach() for name, x in found.items() if x is not None}
+    return made(PATTERNS.get(text, text), plan)
 
 
 def weights_like(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Normal gradients for out, as wide as v, and for the LSE, rounded like the inputs."""
-    q, v = inputs[0], inputs[2]
-    return torch.randn(*q.shape[:3], v.shape[3]).to(q.dtype), torch.randn(q.shape[:3])
-
-
-def exact(
-    pattern: Pattern,
-    inputs: Sequence[Tensor],
-    weights: tuple[Tensor, Tensor | None],
-    *,
-    layer: int = 0,
-    head_offset: int = 0,
-    scale: float | None = None,
-) -> dict[str, Tensor]:
-    """`run` of dense attention in fp64 under the definition's mask."""
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return reference.attention(pattern, q, k, v, layer=layer, head_offset=head_offset, scale=scale)
-
-    return run(attend, [x.double() for x in inputs], weights)
-
-
-def off(found: Tensor, true: Tensor, least: float = 0.0) -> float:
-    """The error by norm over all finite numbers, relative to the norm of the true ones or to `least` if that is more;
-    infinite if the numbers that are not finite differ, or any is NaN."""
-    odd = ~true.isfinite()
-    if found.shape != true.shape or found.isnan().any() or not torch.equal(found[odd], true[odd].to(found.dtype)):
-        return float("inf")
-    if (~found[~odd].isfinite()).any():
-        return float("inf")
-    error, size = (found.double() - true.double())[~odd].norm(), max(float(true.double()[~odd].norm()), least)
-    return float(error / size) if size else float(error)
+    """Gradients of output and LSE for these inputs."""
+    return weights(inputs[0], v_dim=inputs[2].shape[-1])
 
 
 def cancelling(
@@ -149,11 +70,3 @@ def cancelling(
     delta = float((true["out"] * weights[0].double()).abs().sum(-1).norm())
     delta *= q.shape[-1] ** -0.5 if scale is None else abs(scale)
     return {name: delta * float(x.norm(dim=-1).square().mean().sqrt()) for name, x in (("dq", k), ("dk", q))}
-
-
-def check(
-    found: dict[str, Tensor], true: dict[str, Tensor], tolerance: float, least: dict[str, float] | None = None
-) -> None:
-    errors = {name: off(x, true[name], (least or {}).get(name, 0.0)) for name, x in found.items()}
-    assert set(found) == set(true)
-    assert max(errors.values()) <= tolerance, errors
