@@ -7,6 +7,11 @@ coarse to fine: tiles of many rows take the columns that all of their rows keep 
 mask, smaller tiles what their own rows share of the rest. The smallest take what is left, masked where a block is kept
 in part or by some of their rows only. So far progressions, windows and dense heads meet as big products, whatever rule
 they come from, and next to nothing is multiplied that is not kept.
+
+Why it is not simpler: to gather each row's columns, as many as the longest row near it has, and to mask the rest takes
+2.8 to 5.3 times as long forward in fp32, 1.9 to 2.3 times in bf16, and 1.5 to 2.5 times backward. Measured on the
+patterns of `python -m benchmarks cpu`, 2048 to 8192 tokens, backward 2048 and 4096: both in turn in one process on one
+thread, the fastest of five each.
 """
 
 from __future__ import annotations
