@@ -12,24 +12,22 @@ specialise_package   templates + constants + index maps + what was proved → so
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from patterncc.codegen.package import is_name
 from patterncc.errors import Diagnostic, PatternError, UsageError
-from patterncc.language.limits import LARGEST_FILE
 from patterncc.passes import lower
 from patterncc.runtime import gallery
 from patterncc.runtime.cache import Cache
 from patterncc.runtime.entry import Entry
 from patterncc.runtime.export import export
 from patterncc.runtime.given import Given, text_of
+from patterncc.runtime.inputs import binaries_key, input_key
 from patterncc.runtime.notes import Note, source_of
 
 if TYPE_CHECKING:
@@ -199,52 +197,6 @@ def load_compiled(name: str) -> ModuleType | None:
     if entry is not None:
         return load_entry(entry)
     return compile(name).load() if name in gallery.shipped() else None
-
-
-def input_key(given: Path | str | None, plan: str | None, *more: bytes) -> str | None:
-    """The hash of everything that the package depends on: the file or text, the options and the compiler itself.
-
-    None when the text may name further files, comes from a pipe (which can be read only once), or cannot be read; then
-    the pattern is compiled, and compiling reports what is wrong."""
-    if isinstance(given, str):
-        text, suffix = given.encode("utf-8", "surrogatepass"), b" text"
-    else:
-        try:
-            if given is None or not given.is_file():
-                return None
-            with given.open("rb") as handle:
-                text, suffix = handle.read(LARGEST_FILE + 1), os.fsencode(given.suffix)
-        except (OSError, ValueError):
-            return None
-    parts = (text, suffix, str(plan).encode(), _compiler(), *more)
-    if b"mask" in text or b"\\" in text:  # an escape may spell it
-        return None
-    return hashlib.sha256(b"".join(hashlib.sha256(p).digest() for p in parts)).hexdigest()
-
-
-def binaries_key(binaries: Sequence[str], dtype: str) -> tuple[bytes, ...]:
-    """What else a package with binaries depends on: what they are for, and Triton's version."""
-    if not binaries:
-        return ()
-    from importlib.util import find_spec
-
-    triton = find_spec("triton")
-    version = Path(triton.origin).read_bytes() if triton and triton.origin else b""  # `__version__ = …`, and imports
-    return (*map(str.encode, dict.fromkeys(binaries)), dtype.encode(), version)
-
-
-@lru_cache(maxsize=1)
-def _compiler() -> bytes:
-    """The compiler's sources and templates, hashed."""
-    from patterncc.codegen.template import FOLDER
-
-    package, digest = Path(__file__).parent, hashlib.sha256()
-    parts = ("language", "ir", "passes", "analysis", "pictures", "codegen")
-    for root in (package, *(package / part for part in parts), FOLDER):
-        for path in sorted(root.glob("*" if root is package else "**/*")):
-            if path.suffix in (".py", ".c", ".h"):
-                digest.update(path.relative_to(root.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.digest()
 
 
 def _broken(pattern: Pattern, classes: Classes, verdicts: tuple[Verdict, ...]) -> list[Diagnostic]:

@@ -20,6 +20,7 @@ from patterncc.analysis.proofs.kv import kv
 from patterncc.analysis.verdict import Verdict
 from patterncc.errors import PatternError, UsageError
 from patterncc.ir.layout import Classes
+from patterncc.runtime import inputs
 from patterncc.runtime.cache import Cache, CacheWarning
 from patterncc.runtime.gallery import shipped
 
@@ -84,28 +85,28 @@ def test_a_damaged_entry_is_built_again(file: Path) -> None:
 def test_a_source_in_any_folder_is_of_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "inner" / "more").mkdir(parents=True)
     monkeypatch.setattr("patterncc.codegen.template.FOLDER", tmp_path)
-    digests = [pipeline._compiler.__wrapped__()]
+    digests = [inputs.compiler.__wrapped__()]
     for name in ("a.py", "inner/a.py", "inner/more/a.h", "b.py"):
         (tmp_path / name).write_text("1\n")
-        digests.append(pipeline._compiler.__wrapped__())
+        digests.append(inputs.compiler.__wrapped__())
     (tmp_path / "inner/a.py").rename(tmp_path / "inner/more/a.py")
-    digests.append(pipeline._compiler.__wrapped__())
+    digests.append(inputs.compiler.__wrapped__())
     assert len(set(digests)) == len(digests)
     (tmp_path / "inner/a.pyc").write_text("1\n")  # bytecode is made from what is hashed
-    assert pipeline._compiler.__wrapped__() == digests[-1]
+    assert inputs.compiler.__wrapped__() == digests[-1]
 
 
 def test_another_compiler_compiles_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = pipeline.input_key(file, None)
-    assert key == pipeline.input_key(file, None) != pipeline.input_key(file, "table")
-    monkeypatch.setattr(pipeline, "_compiler", lambda: b"another")
-    assert pipeline.input_key(file, None) != key
+    key = inputs.input_key(file, None)
+    assert key == inputs.input_key(file, None) != inputs.input_key(file, "table")
+    monkeypatch.setattr(inputs, "compiler", lambda: b"another")
+    assert inputs.input_key(file, None) != key
 
 
 def test_a_file_that_names_another_file_is_always_read(file: Path) -> None:
     file.write_text(file.read_text().replace("local: 2", "local: 2 # no mask"))
-    assert pipeline.input_key(file, None) is None
-    assert pipeline.input_key(file.parent / "missing.yaml", None) is None
+    assert inputs.input_key(file, None) is None
+    assert inputs.input_key(file.parent / "missing.yaml", None) is None
 
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no /dev/fd")

@@ -1,4 +1,7 @@
-"""Every command: its options and its `--help`. The work is done by the module of the command's name."""
+"""Every command: its options and its `--help`. The work is done by the module of the command's name.
+
+It is one list, longer than other files, since typer reads options where the command stands.
+"""
 
 from __future__ import annotations
 

@@ -17,15 +17,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from patterncc.analysis.costs.moved import Moved, moved
+from patterncc.analysis.costs.pairs import drawn, part_pairs, tokens_of, whole_pairs
 from patterncc.analysis.geometry.box import Box
 from patterncc.analysis.geometry.budget import DEFAULT, Budget
 from patterncc.analysis.geometry.extent import extent
-from patterncc.analysis.geometry.finite import bits, holds, keeps
+from patterncc.analysis.geometry.finite import keeps
 from patterncc.analysis.geometry.gaps import Gaps
 from patterncc.analysis.geometry.residues import INFINITY, Arc, merge, sieve
 from patterncc.analysis.geometry.union import Union, union
 from patterncc.errors import UsageError
-from patterncc.ir.bitmap import draw_rows
 from patterncc.ir.layout import Layout
 from patterncc.ir.tokens import whole_terms
 from patterncc.lazy import np
@@ -147,15 +147,15 @@ def _weights(whole: Union, layout: Layout, causal: bool, block: int, rows: int, 
     for gap in Gaps(region, whole.terms, budget):
         kept -= _missing(gap.box, gap.key, gap.query, rows)
     if layout.random or layout.mask:
-        np.add.at(kept, _drawn(layout, whole, rows, causal), 1)
-    diagonal = _whole_pairs(layout, whole, i, i) if causal else np.zeros(rows, bool)
+        np.add.at(kept, drawn(layout, whole, rows, causal), 1)
+    diagonal = whole_pairs(layout, whole, i, i) if causal else np.zeros(rows, bool)
     tokens = (kept - diagonal) * block * block + diagonal * (block * (block + 1) // 2)
     if not (layout.window or layout.bands or layout.sink % block):
         return Weights(kept, tokens)
-    part_i, part_j = _part_pairs(layout, causal, block, rows)
-    left = ~_whole_pairs(layout, whole, part_i, part_j)
+    part_i, part_j = part_pairs(layout, causal, block, rows)
+    left = ~whole_pairs(layout, whole, part_i, part_j)
     part_i, part_j = part_i[left], part_j[left]
-    counts = _tokens_of(layout, causal, block, part_i, part_j)
+    counts = tokens_of(layout, causal, block, part_i, part_j)
     blocks = kept.copy()
     np.add.at(blocks, part_i, (counts > 0).astype(np.int64))
     np.add.at(tokens, part_i, counts)
@@ -202,98 +202,19 @@ def _convolved(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.rint(np.fft.irfft(spectrum, size)).astype(np.int64)
 
 
-def _whole_pairs(layout: Layout, whole: Union, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """Whether the block pairs (i, j) are kept whole, elementwise."""
-    kept = np.zeros(i.shape, bool)
-    for term in whole.terms:
-        kept |= holds(term, i, j)
-    if layout.mask:
-        mask = bits(layout.mask)
-        inside = (i < layout.mask.rows) & (j < layout.mask.columns)
-        kept[inside] |= mask[i[inside], j[inside]]
-    if layout.random:
-        kept |= (draw_rows(layout.random, i) == j[:, None]).any(1)
-    return kept
-
-
-def _drawn(layout: Layout, whole: Union, rows: int, causal: bool) -> np.ndarray:
-    """The rows of the block pairs that random and mask parts keep and the terms do not."""
-    pairs: list[np.ndarray] = [np.zeros((0, 2), np.int64)]
-    if layout.random:
-        drawn = draw_rows(layout.random, np.arange(rows))
-        i = np.nonzero(drawn >= 0)[0]
-        pairs.append(np.stack([i, drawn[drawn >= 0]], 1))
-    if layout.mask:
-        some = np.argwhere(bits(layout.mask)[:rows, :rows])
-        pairs.append(some[some[:, 1] <= some[:, 0]] if causal else some)
-    i, j = (pairs[1] if len(pairs) == 2 else np.unique(np.concatenate(pairs), axis=0)).T  # one part has no pair twice
-    kept = np.zeros(len(i), bool)
-    for term in whole.terms:
-        kept |= holds(term, i, j)
-    return i[~kept]
-
-
-def _part_pairs(layout: Layout, causal: bool, block: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The block pairs that a window or a sink may keep in part: a few distances, and the column that the sink cuts."""
-    i = np.arange(rows)
-    pairs = [np.zeros((0, 2), np.int64)]
-    distances: set[int] = set()
-    if layout.window:
-        before, after = layout.window
-        distances |= set(range(before // block, -(-(before - 1) // block) + 1)) | {0}
-        distances |= set() if causal else {-d for d in range(after // block, -(-(after - 1) // block) + 1)}
-    for low, high in layout.bands:
-        distances |= set(range(low // block, -(-(low + block - 1) // block)))
-        distances |= set() if high is None else set(range(high // block, -(-(high - 1) // block) + 1))
-    for d in sorted(distances):
-        pairs.append(np.stack([i, i - d], 1))
-    if layout.sink % block:
-        cut = layout.sink // block
-        pairs.append(np.stack([i, np.full(rows, cut)], 1)[~np.isin(i - cut, sorted(distances))])
-    both = np.concatenate(pairs)  # no pair is among them twice
-    both = both[(both[:, 1] >= 0) & (both[:, 1] < rows)]
-    return tuple((both[both[:, 1] <= both[:, 0]] if causal else both).T)
-
-
-def _tokens_of(
-    layout: Layout, causal: bool, block: int, i: np.ndarray, j: np.ndarray, height: int = 0, width: int = 0
-) -> np.ndarray:
-    """The token pairs that window and sink keep in block pairs, elementwise; `height` and `width` cut the blocks."""
-    a, b = np.arange(height or block)[:, None], np.arange(width or block)[None, :]
-    counts = np.zeros(len(i), np.int64)
-    first_cut = layout.sink // block
-    reach = max([0, *(layout.window or ()), *(high or low for low, high in layout.bands)]) // block + 2
-    kind = np.clip(i - j, -reach, reach) * 2 + (j == first_cut)
-    whole_sink = j < first_cut
-    for k in np.unique(kind):
-        d, cut = int(k) // 2, bool(int(k) % 2)
-        lag = d * block + a - b
-        kept = np.zeros(lag.shape, bool)
-        if layout.window:
-            kept |= (lag < layout.window[0]) & (lag > -layout.window[1])
-        for low, high in layout.bands:
-            kept |= (lag >= low) & (lag < (high or INFINITY))
-        if cut:
-            kept |= np.broadcast_to(b < layout.sink - first_cut * block, lag.shape)
-        counts[kind == k] = int((kept & (lag >= 0)).sum() if causal else kept.sum())
-        some = (kind == k) & whole_sink
-        counts[some] = int((lag >= 0).sum()) if causal else lag.size
-    return counts
-
-
 def _part_row(layout: Layout, causal: bool, block: int, row: int, height: int) -> int:
     """The token pairs of the first `height` tokens of a block row; not causal: the last column is as wide."""
     whole = _whole(layout, causal, block)
     j = np.arange(row + 1)
     i = np.full(row + 1, row)
-    kept = _whole_pairs(layout, whole, i[:1], j[:1]) if row == 0 else _row_whole(layout, whole, row)
+    kept = whole_pairs(layout, whole, i[:1], j[:1]) if row == 0 else _row_whole(layout, whole, row)
     total = int(kept[:-1].sum()) * block * height
     if kept[-1]:
         total += height * (height + 1) // 2 if causal else height * height
     left = np.flatnonzero(~kept[:-1])
-    total += int(_tokens_of(layout, causal, block, i[left], j[left], height).sum())
+    total += int(tokens_of(layout, causal, block, i[left], j[left], height).sum())
     if not kept[-1]:
-        total += int(_tokens_of(layout, causal, block, i[-1:], j[-1:], height, height)[0])
+        total += int(tokens_of(layout, causal, block, i[-1:], j[-1:], height, height)[0])
     return total
 
 
@@ -308,9 +229,9 @@ def _last_column(layout: Layout, block: int, rows: int, width: int) -> int:
     """Not causal: what the full rows keep of the last column beyond its first `width` tokens."""
     whole = _whole(layout, False, block)
     i, j = np.arange(rows), np.full(rows, rows)
-    kept = _whole_pairs(layout, whole, i, j)
+    kept = whole_pairs(layout, whole, i, j)
     over = int(kept.sum()) * block * (block - width)
     i, j = i[~kept], j[~kept]
-    full = _tokens_of(layout, False, block, i, j)
-    part = _tokens_of(layout, False, block, i, j, 0, width)
+    full = tokens_of(layout, False, block, i, j)
+    part = tokens_of(layout, False, block, i, j, 0, width)
     return over + int((full - part).sum())
