@@ -15,7 +15,7 @@ STATE = {
     "codegen_templates/api/again.py": {"_recipes": "launches of calls like one before: to find them must take no time"},
     "codegen_templates/api/flops.py": {
         "_known": "operators whose products torch's counter is told once it has been imported",
-        "_registered": "those that it has been told, since it refuses to be told twice",
+        "_registered": "those of them that it has been told: each once",
     },
     "codegen_templates/api/imports.py": {
         "_sources": "what the files held when this import began, for what it imports later",
