@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-pytest.register_assert_rewrite("tests.package.kvbatch")
+pytest.register_assert_rewrite("tests.package.kvcache.kvbatch")
 
 
 @pytest.fixture(params=["compiled", "torch"])

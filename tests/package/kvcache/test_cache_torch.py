@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from patterncc import reference
+from tests.package.kvcache.test_cache import FP32, MONOTONE
 from tests.package.made import TOLERANCE, compiled, off
-from tests.package.test_kvcache import FP32, MONOTONE
 
 
 @pytest.mark.parametrize("inside", list(itertools.product([True, False], repeat=3)))

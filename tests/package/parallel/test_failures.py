@@ -13,7 +13,7 @@ import pytest
 
 import patterncc
 from patterncc.runtime.gallery import shipped
-from tests.package.split_failing import FAILURES, RANKS, SPLITS
+from tests.package.parallel.split_failing import FAILURES, RANKS, SPLITS
 
 TEXT = """\
 pattern: 1

@@ -20,7 +20,7 @@ from patterncc.passes import lower
 from patterncc.runtime.gallery import find, shipped
 from tests.package.split_rank import drawn
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HEAD = "pattern: 1\nname: split\nheads: 4\nkv_heads: 2\nhead_dim: 32\nblock: 16\n"
 PATTERNS = {
     "strided": HEAD + "shards: [{heads: all, local: 2, stride: 4, offset: h}]\n",

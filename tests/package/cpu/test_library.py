@@ -20,7 +20,7 @@ from tests.package.made import HEAD, TOLERANCE, check, compiled, exact, run, ten
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler")
 WIDTHS = {"default": 4, "avx2": 8, "avx2 -D__AVX512F__": 16}  # of a vector; the last one in halves
-SOURCES = Path(__file__).parents[2] / "codegen_templates/cpu/c"
+SOURCES = Path(__file__).parents[3] / "codegen_templates/cpu/c"
 
 PROGRAM = """
 import importlib, sys, torch

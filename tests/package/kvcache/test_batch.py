@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from patterncc.analysis.costs.forecast import forecast
 from patterncc.analysis.costs.live import live_tokens
 from patterncc.passes import lower
-from tests.package.kvbatch import ENDS, WHOLE, Batch, ends
+from tests.package.kvcache.kvbatch import ENDS, WHOLE, Batch, ends
+from tests.package.kvcache.test_cache import MONOTONE
 from tests.package.made import HEAD, compiled, made_mask
-from tests.package.test_kvcache import MONOTONE
 
 
 @pytest.mark.parametrize("most", [None, 300])

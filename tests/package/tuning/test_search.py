@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.package.launch.test_tuned import config, part
 from tests.package.made import PATTERNS, compiled
-from tests.package.test_tuned import config, part
 
 pytest.importorskip("triton")
 FAST, SLOW = config(16, 32, 4, 2), config(32, 16, 4, 2)

@@ -14,8 +14,8 @@ from patterncc.analysis.costs.live import live_tokens
 from patterncc.ir.layout import Classes
 from patterncc.language.model import Pattern
 from patterncc.passes import lower
+from tests.package.kvcache.test_cache import FP32
 from tests.package.made import HEAD, off
-from tests.package.test_kvcache import FP32
 
 ENDS = HEAD + "shards: [{heads: all, local: 1, mask: ends.npy}]"  # the second KV head's keys live when the first's died
 WHOLE = HEAD + "shards: [{heads: 0-1, local: 5 tokens, mask: ends.npy}, {heads: rest, sink: 1, mask: ends.npy}]"

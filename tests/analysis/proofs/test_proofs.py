@@ -3,7 +3,7 @@
 A box of some forty blocks holds the bounds and periods of these patterns, so a proof for every length must agree with
 it exactly: same verdict, same smallest witness.
 
-The exhaustive version, 100,000 patterns: `pytest tests/analysis/test_proofs.py -m slow` (an hour on two cores, -n 2).
+The exhaustive version, 100,000 patterns, takes an hour on two cores: `pytest -m slow -n 2` of this file.
 """
 
 from __future__ import annotations
