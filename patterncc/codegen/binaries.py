@@ -101,7 +101,9 @@ def compile_kinds(found: Sequence[Kind], arch: str, limit: int, describe: Any) -
 
 
 def import_launchers(folder: Path, arch: str) -> ModuleType:
-    """The package in a folder of any name, all that launches kernels imported, believing that the GPU is an `arch`."""
+    """The package in a folder of any name, all that launches kernels imported, believing that the GPU is an `arch`; its
+    launchers take the plain kernels, which are those that binaries are made of."""
+    os.environ["PATTERNCC_KERNELS"] = "triton"
     spec = importlib.util.spec_from_file_location(
         "launched", folder / "__init__.py", submodule_search_locations=[str(folder)]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -159,6 +160,30 @@ def test_a_spill_is_seen(tmp_path: Path) -> None:
     configs.write_text(wide)
     [forward] = report(folder, ["sm_80"], only=r"^attn_fwd\w*$")
     assert forward.spills > 100
+
+
+def disagreeing(folder: Path) -> dict[str, list[str]]:
+    """For each kernel and purpose of a report for sm_90 and fp16, the constants that no launcher passes so."""
+    command = [sys.executable, str(Path(__file__).with_name("launched.py")), str(folder), "sm_90", "fp16"]
+    environment = quiet_environment() | {"PATTERNCC_CACHE_DIR": str(folder / "nothing")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {f"{kernel} {purpose}".strip(): wrong for kernel, purpose, wrong in json.loads(done.stdout.splitlines()[-1])}
+
+
+@needs_triton
+def test_reports_are_about_what_launchers_launch(tmp_path: Path) -> None:
+    """Head dim 128, which the Hopper kernels would take: binaries and reports are of the plain ones."""
+    folder = package("s2_hybrid", tmp_path)
+    found = disagreeing(folder)
+    assert len(found) > 10 and not any(found.values()), found
+    launcher = folder / "launch/forward.py"  # the control
+    text = launcher.read_text()
+    launcher.write_text(text.replace("ALIGN=align,", "ALIGN=1,"))
+    assert launcher.read_text() != text
+    assert {name for name, wrong in disagreeing(folder).items() if "ALIGN" in wrong} == {
+        f"attn_fwd{purpose}" for purpose in ("", " varlen", " paged", " decode")
+    }
 
 
 def test_an_unknown_architecture_is_named() -> None:
