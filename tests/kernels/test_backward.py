@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from patterncc import reference
+from tests.harness import made
 from tests.kernels.held import (
     CLOSED,
     GROUPS,
@@ -193,7 +194,7 @@ QUIET = {"suppress_health_check": list(HealthCheck), "deadline": None}
 
 
 def _drawn(text: str, queries: int, keys: int, plan: str | None) -> None:
-    of = held.__wrapped__(text if "promises" in text else f"{text}promises: {{}}\n", plan)
+    of = made.__wrapped__(text if "promises" in text else f"{text}promises: {{}}\n", plan)
     check_backward(of, tensors(of.pattern, queries, keys))
 
 

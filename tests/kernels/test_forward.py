@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from patterncc import reference
+from tests.harness import made
 from tests.kernels.held import (
     CLOSED,
     HEAD,
@@ -178,7 +179,7 @@ def test_large_scores_do_not_overflow() -> None:
 
 
 def _drawn(text: str, queries: int, keys: int, plan: str | None) -> None:
-    of = held.__wrapped__(text if "promises" in text else f"{text}promises: {{}}\n", plan)
+    of = made.__wrapped__(text if "promises" in text else f"{text}promises: {{}}\n", plan)
     check_forward(of, tensors(of.pattern, queries, keys))
 
 

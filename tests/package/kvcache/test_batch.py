@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from patterncc.analysis.costs.forecast import forecast
 from patterncc.analysis.costs.live import live_tokens
 from patterncc.passes import lower
+from tests.harness import made
 from tests.package.kvcache.kvbatch import ENDS, WHOLE, Batch, ends
 from tests.package.kvcache.test_cache import MONOTONE
 from tests.package.made import HEAD, compiled, made_mask
@@ -82,7 +83,7 @@ STEPS = st.lists(
 
 def follow(pattern: tuple[str, np.ndarray], steps: list[tuple[int, list[float]]], most: bool, fork: list[int]) -> None:
     made_mask("ends.npy", pattern[1])
-    definition, package = compiled.__wrapped__(pattern[0])  # the text may be the same, the mask another
+    definition, package = made.__wrapped__(pattern[0])  # the text may be the same, the mask another
     batch = Batch(definition, package, 3, max_length=sum(n for n, _ in steps) or 1 if most else None)
     for at, (n, shares) in enumerate(steps):
         if at == len(steps) // 2:

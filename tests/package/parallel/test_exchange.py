@@ -18,7 +18,7 @@ from patterncc.analysis.costs.forecast import forecast
 from patterncc.language.model import Pattern
 from patterncc.passes import lower
 from patterncc.runtime.gallery import find, shipped
-from tests.package.split_rank import drawn
+from tests.package.parallel.split_rank import drawn
 
 ROOT = Path(__file__).parents[3]
 HEAD = "pattern: 1\nname: split\nheads: 4\nkv_heads: 2\nhead_dim: 32\nblock: 16\n"
