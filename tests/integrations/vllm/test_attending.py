@@ -54,13 +54,16 @@ def config(text: str, **changes: Any) -> Any:
 def layer(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """A layer as vLLM makes one on a rank of a number of tensor-parallel ranks."""
 
-    def make(text: str = TEXT, number: int = 1, rank: int = 0, ranks: int = 1, of: Any = None, **options: Any) -> Any:
+    def make(
+        text: str = TEXT, number: int = 1, rank: int = 0, ranks: int = 1, of: Any = None,
+        heads: int = HEADS, kv_heads: int = KV_HEADS, dim: int = DIM, **options: Any,
+    ) -> Any:  # fmt: skip
         known = of or config(text)
         monkeypatch.setattr(attending, "get_current_vllm_config", lambda: known)
         monkeypatch.setattr(attending, "get_tensor_model_parallel_rank", lambda: rank)
         monkeypatch.setattr(attending, "get_tensor_model_parallel_world_size", lambda: ranks)
-        impl = attending.PatternImpl(HEADS // ranks, DIM, DIM**-0.5, KV_HEADS // ranks, **options)
-        made = SimpleNamespace(layer_name=f"model.layers.{number}.self_attn.attn", impl=impl, head_size_v=DIM)
+        impl = attending.PatternImpl(heads // ranks, dim, dim**-0.5, kv_heads // ranks, **options)
+        made = SimpleNamespace(layer_name=f"model.layers.{number}.self_attn.attn", impl=impl, head_size_v=dim)
         made.attn_backend = PatternBackend
         known.compilation_config.static_forward_context[made.layer_name] = made
         impl.process_weights_after_loading(torch.float32)
@@ -201,3 +204,21 @@ def test_a_batch_that_is_not_causal_is_refused() -> None:
     builder = object.__new__(PatternMetadataBuilder)
     with pytest.raises(UsageError, match="not causal"):
         builder.build(0, SimpleNamespace(causal=False))  # type: ignore[arg-type]
+
+
+def test_a_layer_of_another_shape_is_computed_by_its_own_package(layer: Any) -> None:
+    text = TEXT + "layouts: [{layers: 1, heads: 2, kv_heads: 1, head_dim: 32, shards: [{heads: all, local: 2}]}]\n"
+    known, length, dim = config(text), 70, 32
+    assert layer(text, 0, of=known).attn_backend.kind == (text, (0,), 64)
+    made = layer(text, 1, of=known, heads=2, kv_heads=1, dim=dim)
+    assert made.attn_backend.kind == (text, (1,), 64)
+    with pytest.raises(UsageError, match="the model has 4 heads in layer 1, the pattern served has 2"):
+        layer(text, 1, of=config(text))
+    torch.manual_seed(5)
+    q, k, v = (torch.randn(n, heads, dim) for n, heads in ((9, 2), (length, 1), (length, 1)))
+    metadata, slots = batch([length], [9])
+    pages, output = torch.full((PAGES, 1, SIZE, 2 * dim), float("nan")), torch.empty(9, 2, dim)
+    made.impl.do_kv_cache_update(made, k, v, pages, slots)
+    made.impl.forward(made, q, k, v, pages, metadata, output)
+    wanted, _ = attention(loads(text), *(x.transpose(0, 1)[None] for x in (q, k, v)), layer=1)
+    assert (output - wanted[0].transpose(0, 1)).abs().max() < 1e-5
