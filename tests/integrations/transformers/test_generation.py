@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from patterncc.cli.run import run
 from tests.integrations.transformers.conftest import TEXT, witness
 
 pytestmark = pytest.mark.peers
@@ -70,6 +75,35 @@ def test_the_cache_that_holds_what_is_kept(build: Any, compiled: Any, tokens: to
             cache.step(token, token[:, :2], token[:, :2])
         kept.append(cache.bytes)
     assert held.bytes == sum(kept) < held.allocated_bytes < dense
+
+
+def test_bytes_are_those_of_the_forecast(build: Any, compiled: Any, tokens: torch.Tensor, tmp_path: Path) -> None:
+    """Of a dense layer and two sparse ones: live bytes to the byte, allocated ones within what KVCache promises, and
+    plain layers where the context is too short to spare anything."""
+    from patterncc.integrations.transformers import PatternCache, register
+
+    text = TEXT.replace("local: 2, stride: 4, offset: h", "local: 2, stride: 8, offset: g")
+    package, _ = compiled(text)
+    (tmp_path / "tiny.yaml").write_text(text)
+    model = build("Llama")
+    model.set_attn_implementation(register(package))
+    for length, plain in ((512, [0]), (32, [0, 1, 2])):
+        cache = PatternCache(model, length=length)
+        assert [n for n, layer in enumerate(cache.layers) if type(layer).__name__ == "DynamicLayer"] == plain
+        ids = tokens[:1].repeat(1, 7)[:, :length]
+        for part in ids.split([length - 7, 1, 6], 1):
+            model(part, past_key_values=cache)
+        done = io.StringIO()
+        with contextlib.redirect_stdout(done):
+            assert run(["forecast", str(tmp_path / "tiny.yaml"), "-n", str(length), "--dtype", "fp32", "--json"]) == 0
+        said = json.loads(done.getvalue())["model"]
+        if plain == [0]:
+            assert cache.bytes == said["kv_bytes_kept"] < 0.6 * said["kv_bytes_dense"]
+            block = 16 * 2 * 16 * 4  # tokens, K and V, head_dim, bytes, for each of two KV heads in two layers
+            assert said["kv_bytes_kept"] <= cache.allocated_bytes <= 1.25 * said["kv_bytes_peak"] + 4 * block
+            assert cache.allocated_bytes < 0.7 * said["kv_bytes_dense"]
+        else:
+            assert cache.bytes == cache.allocated_bytes == said["kv_bytes_dense"]
 
 
 def test_left_padded_batches(build: Any, compiled: Any, tokens: torch.Tensor) -> None:
