@@ -45,6 +45,12 @@ TASKS = {
         (("-m", "tests.codegen.both_tritons"),),
     ),
     "peers": Task("only the comparisons with other libraries", "test,peers", ((*PYTEST, "-m", "peers"),)),
+    "transformers-oldest": Task(
+        "the adapter of transformers under the oldest version that it takes",
+        "test,transformers-oldest",
+        (("-m", "pytest", "-q", "tests/integrations/transformers"),),
+        folder=".venv-transformers-oldest",
+    ),
     "megatron": Task(
         "Megatron-core on CPU ranks under a pattern: tensor and context parallelism, packed sequences",
         "test,megatron",

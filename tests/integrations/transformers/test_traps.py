@@ -312,3 +312,20 @@ def test_weights_are_never_made(llama: Any, tokens: torch.Tensor, asked: str) ->
             llama(tokens, output_attentions=True)
         else:
             llama.generate(tokens, max_new_tokens=2, output_attentions=True, return_dict_in_generate=True)
+
+
+@pytest.mark.parametrize("version", ["4.56.2", "6.0.0"])
+def test_a_version_that_was_not_run_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    import importlib
+    import sys
+
+    import transformers
+
+    from patterncc.errors import UsageError
+
+    name = "patterncc.integrations.transformers"
+    importlib.import_module(name)
+    monkeypatch.setattr(transformers, "__version__", version)
+    monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UsageError, match=rf"transformers {version} is installed; patterncc works with 4\.57 and newer"):
+        importlib.import_module(name)
