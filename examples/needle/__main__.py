@@ -1,6 +1,6 @@
 """Train the same small Llama under four patterns and see which needles it finds.
 
-python examples/needle                    train, measure, write results/ (under 15 minutes on two CPU cores)
+python examples/needle                    train, measure, write results/
 python examples/needle convert            train dense, switch to the covered pattern, train on
 python examples/needle prepare DIR        only compile the patterns into DIR, for a machine without patterncc
 
