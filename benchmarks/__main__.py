@@ -43,7 +43,7 @@ def main() -> int:
     gpu_only.add_argument(
         "--minutes", type=float, help="what does not fit is left empty (default 7.5, of the fast ones 1.5)"
     )
-    gpu_only.add_argument("--fast", action="store_true", help="the six most telling cells; saved where --results says")
+    gpu_only.add_argument("--fast", action="store_true", help="the most telling cells; saved where --results says")
     gpu_only.add_argument("--archive", type=Path, metavar="FILE", help="pack what --results has into one .tar.gz")
     for command in (prepared, gpu_only):
         command.add_argument("folder", nargs="?", type=Path, default=PREPARED, metavar="DIR", help="default: build/gpu")
