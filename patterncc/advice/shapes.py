@@ -8,7 +8,10 @@ from typing import Any
 
 from patterncc.errors import UsageError
 from patterncc.formats.imported import read_json, whole
-from patterncc.formats.read_config import NESTED, widths
+from patterncc.formats.read_config import NESTED, read_config, widths
+from patterncc.formats.read_sizes import BY_KIND
+from patterncc.language import loads
+from patterncc.language.shape import Shape as LayerShape
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class ModelShape:
     layers: int
     weights: int | None = None
     v_head_dim: int = 0  # width of a value; given as 0, that of a head
+    by_layer: tuple[LayerShape, ...] = ()  # of every layer, where layers differ; the sizes above are the file's own
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "v_head_dim", self.v_head_dim or self.head_dim)
@@ -48,7 +52,15 @@ def read_model(path: Path) -> ModelShape:
     dim, v_dim = widths(document, heads, hidden)
     layers = whole(document, "num_hidden_layers", None, most=4096)
     shape = ModelShape(heads, kv_heads, dim, layers, v_head_dim=v_dim)
-    return replace(shape, weights=_weights(document, shape, hidden))
+    return replace(shape, weights=_weights(document, shape, hidden), by_layer=_by_layer(document))
+
+
+def _by_layer(document: dict[str, Any]) -> tuple[LayerShape, ...]:
+    """The shape of every layer, for models whose layers may differ in theirs; none for others."""
+    if document.get("model_type") not in BY_KIND:
+        return ()
+    shapes = loads(read_config(document, "model").yaml).shapes
+    return shapes if len(set(shapes)) > 1 else ()
 
 
 def _weights(config: dict[str, Any], shape: ModelShape, hidden: int) -> int | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MOST_DEVICES = 4096
 MOST_BATCH = 2**20
 MOST_COLUMNS = 4
+WORDS = {"heads": "heads", "kv_heads": "KV heads", "head_dim": "numbers a head", "v_head_dim": "numbers a value"}
 
 
 def run(
@@ -68,17 +69,17 @@ def run(
 
 
 def check_shape(pattern: Pattern, shape: ModelShape) -> None:
-    """UsageError where a model's attention is not the pattern's."""
-    for key, words in (
-        ("heads", "heads"),
-        ("kv_heads", "KV heads"),
-        ("head_dim", "numbers a head"),
-        ("v_head_dim", "numbers a value"),
-        ("layers", "layers"),
-    ):
-        theirs, ours = getattr(shape, key), getattr(pattern, key)
-        if theirs != ours:
-            raise UsageError(f"the model has {theirs} {words}, the pattern {pattern.name} has {ours}")
+    """UsageError where a model's attention is not the pattern's, in any layer."""
+    differ = bool(shape.by_layer) or len(set(pattern.shapes)) > 1
+    for layer, ours in enumerate(pattern.shapes[: shape.layers]):
+        theirs = shape.by_layer[layer] if shape.by_layer else shape
+        for key, words in WORDS.items():
+            a, b = getattr(theirs, key), getattr(ours, key)
+            if a != b:
+                where = f" in layer {layer}" if differ else ""
+                raise UsageError(f"the model has {a} {words}, the pattern {pattern.name} has {b}{where}")
+    if shape.layers != pattern.layers:
+        raise UsageError(f"the model has {shape.layers} layers, the pattern {pattern.name} has {pattern.layers}")
 
 
 def requested(figures: dict[str, Any], batch: int, shape: ModelShape | None, card: int | None) -> dict[str, Any]:

@@ -128,6 +128,11 @@ def _shape(
         if heads or kv_heads or layers:
             raise UsageError("--model says heads, KV heads and layers: give it, or these, not both")
         shape = read_model(model)
+        if shape.by_layer:
+            raise UsageError(
+                "the model's layers differ in heads or widths; patterns are suggested for layers of one shape",
+                "give --heads, --kv-heads, --head-dim and --layers of the layers that are to be sparse",
+            )
     else:
         if not heads or not layers:
             raise UsageError("suggest needs --model config.json, or --heads and --layers", "and --kv-heads, --head-dim")

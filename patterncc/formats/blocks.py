@@ -51,10 +51,11 @@ def blocks_of(pattern: Pattern, length: int, size: int | None = None) -> Blocks:
     """
     size = size or pattern.block
     kinds: dict[object, tuple[int, int]] = {}
-    classes = np.zeros((pattern.layers, pattern.heads), np.int32)
+    heads = pattern.shape(0).heads
+    classes = np.zeros((pattern.layers, heads), np.int32)
     numbers: dict[object, int] = {}
     for layer in range(pattern.layers):
-        for head in range(pattern.heads):
+        for head in range(heads):
             shard = pattern.shard(layer, head)
             key = _key(shard)
             if key not in numbers:

@@ -40,6 +40,12 @@ def export(pattern: Pattern, target: str, length: int) -> Exported:
     for key, is_there in (("softcap", pattern.softcap), ("sinks", any(shape.sinks for shape in pattern.shapes))):
         if is_there:
             raise UsageError(f"the pattern says `{key}`, which is no mask: {target} must be told it by your own code")
+    heads = sorted({shape.heads for shape in pattern.shapes})
+    if len(heads) > 1:
+        raise UsageError(
+            f"layers have {' or '.join(map(str, heads))} heads; what is written is one array of heads for all layers",
+            "export a pattern of the layers that have as many heads",
+        )
     arrays, notes = TARGETS[target](pattern, length)
     stem = f"{pattern.name}_{target}"
     buffer = io.BytesIO()
@@ -73,13 +79,21 @@ def _torch(pattern: Pattern, length: int) -> tuple[Arrays, tuple[str, ...]]:
 
 def _grouped(pattern: Pattern, blocks: Blocks, library: str) -> NDArray[np.int32]:
     """The class of each KV head, [layers, kv_heads]; refuses query heads of a KV head that differ."""
-    differ = same_in_groups(blocks, pattern.group)
+    groups = {shape.group for shape in pattern.shapes}
+    if len(groups) > 1:
+        raise UsageError(
+            f"{library} takes one pattern a KV head; query heads of a KV head are "
+            f"{' or '.join(map(str, sorted(groups)))} here, by layer",
+            "export a pattern of the layers that have as many KV heads",
+        )
+    (group,) = groups
+    differ = same_in_groups(blocks, group)
     if differ:
         raise UsageError(
             f"{library} takes one pattern a KV head; KV head {differ[1]} of layer {differ[0]} has several",
             "write offsets by KV head, g, instead of by query head, h",
         )
-    return np.ascontiguousarray(blocks.classes[:, :: pattern.group])
+    return np.ascontiguousarray(blocks.classes[:, ::group])
 
 
 def _flashinfer(pattern: Pattern, length: int) -> tuple[Arrays, tuple[str, ...]]:

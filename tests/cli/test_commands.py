@@ -495,3 +495,21 @@ def test_a_proof_by_arithmetic_imports_what_it_uses() -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     heavy = {"numpy", "xml.sax", "http.client", "torch", "rich", "patterncc.analysis.explain.mend"}
     assert not heavy & set(done.stderr.split()) and "coverage" in done.stdout
+
+
+def test_a_forecast_of_a_model_compares_layer_by_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Laguna's configuration against its pattern, with one layer's heads changed, and for `suggest`."""
+    config = {"model_type": "laguna", "num_hidden_layers": 40, "num_attention_heads": 48, "num_key_value_heads": 8}
+    config |= {"head_dim": 128, "hidden_size": 2048, "sliding_window": 512}
+    config["layer_types"] = ["sliding_attention" if n % 4 else "full_attention" for n in range(40)]
+    config["num_attention_heads_per_layer"] = [64 if n % 4 else 48 for n in range(40)]
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config))
+    assert run.run(["forecast", "laguna_xs", "--length", "4k", "--model", str(file)]) == 0
+    config["num_attention_heads_per_layer"][7] = 72
+    file.write_text(json.dumps(config))
+    capsys.readouterr()
+    assert run.run(["forecast", "laguna_xs", "--length", "4k", "--model", str(file)]) == 2
+    assert "the model has 72 heads, the pattern laguna_xs has 64 in layer 7" in capsys.readouterr().err
+    assert run.run(["suggest", "--model", str(file), "--length", "4k"]) == 2
+    assert "layers differ in heads or widths" in capsys.readouterr().err

@@ -146,3 +146,17 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert all(Path(file).exists() for file in document["files"])
     assert run(["export", "demo", "--to", "flex", "--length", "10000000"]) == 2
     assert "too many to be written out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("target", "said"), [("flex", "layers have 4 or 6 heads"), ("torch", "layers have 4 or 6")])
+def test_layers_of_other_heads_are_refused(target: str, said: str) -> None:
+    entry = "layouts: [{layers: 0, heads: 6, kv_heads: 3, shards: [{heads: all, local: 1}]}]\n"
+    with pytest.raises(UsageError, match=said):
+        export(loads(HEAD + entry), target, 64)
+
+
+def test_layers_of_other_kv_heads_are_refused_where_a_kv_head_has_one_pattern() -> None:
+    entry = "layouts: [{layers: 0, kv_heads: 4, shards: [{heads: all, local: 1}]}]\n"
+    with pytest.raises(UsageError, match="query heads of a KV head are 1 or 2 here, by layer"):
+        export(loads(HEAD + entry), "flashmask", 64)
+    assert export(loads(HEAD + entry), "torch", 64).files
