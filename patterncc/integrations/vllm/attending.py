@@ -9,7 +9,7 @@ from torch import Tensor
 from vllm.config import get_current_vllm_config
 from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
 from vllm.model_executor.models.utils import extract_layer_index
-from vllm.v1.attention.backend import AttentionImpl, AttentionType
+from vllm.v1.attention.backend import AttentionBackend, AttentionImpl, AttentionType
 
 from patterncc.errors import UsageError
 from patterncc.integrations.vllm.backend import PatternBackend, PatternMetadata, backend_of
@@ -98,6 +98,12 @@ class PatternImpl(AttentionImpl[PatternMetadata]):
                     f"{self.package.PATTERN['name']}"
                 )
             values = getattr(layer, "head_size_v", self.head_size)
+            if values != self.head_size and hasattr(AttentionBackend, "get_kv_cache_shape"):
+                raise UsageError(
+                    f"values of {values} numbers and keys of {self.head_size}: this vLLM asks for the shape of a "
+                    "KV cache without saying how wide values are",
+                    "pip install 'vllm>=0.33'",
+                )
             sizes = {"heads": self.num_heads * self.ranks, "head_dim": self.head_size, "v_head_dim": values}
             check_model(self.package, sizes, number)
             check_sinks(self.package, number, self.sinks is not None)

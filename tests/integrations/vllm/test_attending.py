@@ -222,3 +222,16 @@ def test_a_layer_of_another_shape_is_computed_by_its_own_package(layer: Any) -> 
     made.impl.forward(made, q, k, v, pages, metadata, output)
     wanted, _ = attention(loads(text), *(x.transpose(0, 1)[None] for x in (q, k, v)), layer=1)
     assert (output - wanted[0].transpose(0, 1)).abs().max() < 1e-5
+
+
+def test_values_of_another_width_need_a_vllm_that_asks_for_no_shape(
+    layer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = layer()
+    made.head_size_v, made.impl.layer = 8, None
+    monkeypatch.setattr(attending.AttentionBackend, "get_kv_cache_shape", lambda *_: None, raising=False)
+    with pytest.raises(UsageError, match="values of 8 numbers and keys of 16"):
+        made.impl.layer_of(made)
+    monkeypatch.delattr(attending.AttentionBackend, "get_kv_cache_shape")
+    with pytest.raises(UsageError, match="the model has 8 numbers a value, the pattern served has 16"):
+        made.impl.layer_of(made)
