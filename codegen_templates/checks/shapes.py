@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..pattern import BLOCK, HEAD_DIM, HEADS, KV_HEADS, LAYERS, NAME, V_HEAD_DIM
+from ..rules.heads import SHARE, kv_head
 from .values import MOST_TOKENS, check_tensors, described, whole
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -37,8 +38,7 @@ def check_heads(heads: int, kv_heads: int, head_offset: int) -> None:
             f"{NAME} has heads 0 to {HEADS - 1}; q has {heads} heads and head_offset={head_offset}. "
             "head_offset is the first global query head present, under tensor parallelism rank * local heads"
         )
-    share = HEADS // KV_HEADS
-    needed = (head_offset + heads - 1) // share - head_offset // share + 1
+    needed = kv_head(heads - 1, head_offset) + 1
     if kv_heads != needed:
         advice = ["do not repeat k and v"] if kv_heads == heads else []
         if heads < HEADS or not advice:
@@ -47,7 +47,7 @@ def check_heads(heads: int, kv_heads: int, head_offset: int) -> None:
                 "in the pattern's file and compile again"
             )
         raise ValueError(
-            f"heads {head_offset} to {head_offset + heads - 1} of {NAME} read {needed} KV heads ({share} query heads "
+            f"heads {head_offset} to {head_offset + heads - 1} of {NAME} read {needed} KV heads ({SHARE} query heads "
             f"share one: {HEADS} on {KV_HEADS} in all); k and v have {kv_heads}: {'; '.join(advice)}"
         )
 

@@ -11,7 +11,8 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..pattern import BLOCK, CAUSAL, CLASS_OF, CLASSES, HEADS, KV_HEADS, SOFTCAP
+from ..pattern import BLOCK, CAUSAL, CLASS_OF, CLASSES, SOFTCAP
+from ..rules.heads import kv_head
 from ..rules.tables import Table, build
 from .library import library
 from .workers import work
@@ -71,8 +72,7 @@ class Position(NamedTuple):
         return CLASS_OF[self.layer][head + self.head_offset]
 
     def kv_head(self, head: int) -> int:
-        share = HEADS // KV_HEADS
-        return (head + self.head_offset) // share - self.head_offset // share
+        return kv_head(head, self.head_offset)
 
 
 def usable(q: Tensor) -> bool:

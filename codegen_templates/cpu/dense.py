@@ -8,7 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..pattern import BLOCK, CAUSAL, CLASS_OF, CLASSES, HEADS, KV_HEADS
+from ..pattern import BLOCK, CAUSAL, CLASS_OF, CLASSES
+from ..rules.heads import SHARE, kv_head
 from ..rules.masks import keeps_blocks
 from .attend import FUSED, is_fused
 
@@ -48,12 +49,11 @@ def attend_dense(
 
 def _runs(heads: tuple[int, ...], head_offset: int) -> Iterator[tuple[slice, slice]]:
     """Query heads and their KV heads, cut so that both are slices and no KV head is repeated."""
-    share = HEADS // KV_HEADS
     left = sorted(heads)
     while left:
         run = [left[0]]
-        while run[-1] + share in left:
-            run.append(run[-1] + share)
+        while run[-1] + SHARE in left:
+            run.append(run[-1] + SHARE)
         left = [head for head in left if head not in run]
-        first = (run[0] + head_offset) // share - head_offset // share
-        yield slice(run[0], run[-1] + 1, share), slice(first, first + len(run))
+        first = kv_head(run[0], head_offset)
+        yield slice(run[0], run[-1] + 1, SHARE), slice(first, first + len(run))

@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..pattern import BLOCK, CAUSAL, CLASS_OF, HEADS, KV_HEADS
+from ..pattern import BLOCK, CAUSAL, CLASS_OF
+from ..rules.heads import kv_head
 from .cells import NONE, Cells, Kinds, Tiles, tiles
 from .workers import work
 
@@ -113,13 +114,11 @@ def _units(
     layer: int, heads: list[int], head_offset: int, q_len: int
 ) -> Iterator[list[tuple[int, int, tuple[int, ...]]]]:
     """Lists of units (KV head, class, query heads) of equal size, few enough to work on together."""
-    share = HEADS // KV_HEADS
     units: dict[tuple[int, int], list[int]] = {}
     for head in heads:
-        kv_head = (head + head_offset) // share - head_offset // share
-        units.setdefault((kv_head, CLASS_OF[layer][head + head_offset]), []).append(head)
+        units.setdefault((kv_head(head, head_offset), CLASS_OF[layer][head + head_offset]), []).append(head)
     for size in sorted({len(unit) for unit in units.values()}):
-        alike = [(kv_head, klass, tuple(unit)) for (kv_head, klass), unit in units.items() if len(unit) == size]
+        alike = [(shared, klass, tuple(unit)) for (shared, klass), unit in units.items() if len(unit) == size]
         step = len(alike)
         if len(heads) * q_len > ALONE:
             step = max(1, min(TOGETHER // (min(q_len, SPAN) * size), -(-step // torch.get_num_threads())))

@@ -17,7 +17,8 @@ from ..checks.shapes import check_alike, check_heads
 from ..checks.values import check_tensors
 from ..cpu.attend import Mask, attend
 from ..launch.outputs import like_output
-from ..pattern import CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, V_HEAD_DIM
+from ..pattern import CLASS_OF, HEAD_DIM, V_HEAD_DIM
+from ..rules.heads import kv_head
 from ..rules.lifetime import NEVER, Lifetimes
 from .bank import Bank
 from .checks import check_entries, check_kind, check_lengths, check_made, check_monotone, check_step
@@ -54,10 +55,9 @@ class KVCache:
         batch, layer, max_length, head_offset, heads = check_made(batch, layer, max_length, head_offset, heads)
         check_monotone(layer)
         check_kind(dtype, device)
-        share = HEADS // KV_HEADS
         groups: dict[int, list[int]] = {}
         for head in range(heads):
-            groups.setdefault((head + head_offset) // share - head_offset // share, []).append(head)
+            groups.setdefault(kv_head(head, head_offset), []).append(head)
         check_heads(heads, len(groups), head_offset)
         self.batch, self.heads, self.kv_heads = batch, heads, len(groups)
         self.layer, self.head_offset, self.max_length = layer, head_offset, max_length

@@ -8,7 +8,8 @@ from functools import cache
 import torch
 
 from ..kernels import index_map, row_map
-from ..pattern import CAUSAL, CLASS_OF, CLASSES, FORM, HEADS, KV_HEADS
+from ..pattern import CAUSAL, CLASS_OF, CLASSES, FORM
+from ..rules.heads import kv_head
 from ..rules.tables import column_table, room, row_table
 from . import configs
 from .graphs import tables
@@ -96,11 +97,11 @@ def head_groups(
     KV head, the place of the class and the query heads, -1 for none. `classes` are those of the heads present."""
     place = dict(places)
     members: dict[tuple[float, int, int], list[int]] = {}
-    for head, (kv_head, klass) in enumerate(zip(kv_heads(len(classes), head_offset), classes, strict=True)):
-        members.setdefault((-weight(klass), kv_head, klass), []).append(head)
+    for head, (kv, klass) in enumerate(zip(kv_heads(len(classes), head_offset), classes, strict=True)):
+        members.setdefault((-weight(klass), kv, klass), []).append(head)
     groups = [
-        [kv_head, place[klass], *heads[n : n + size], *[-1] * (n + size - len(heads))]
-        for (_, kv_head, klass), heads in sorted(members.items())
+        [kv, place[klass], *heads[n : n + size], *[-1] * (n + size - len(heads))]
+        for (_, kv, klass), heads in sorted(members.items())
         for n in range(0, len(heads), size)
     ]
     return torch.tensor(groups, dtype=torch.int32, device=device)
@@ -115,8 +116,7 @@ def group_size(classes: tuple[int, ...], head_offset: int) -> int:
 
 def kv_heads(heads: int, head_offset: int) -> list[int]:
     """For each query head present, the number of its KV head among those present."""
-    share = HEADS // KV_HEADS
-    return [(head_offset + head) // share - head_offset // share for head in range(heads)]
+    return [kv_head(head, head_offset) for head in range(heads)]
 
 
 @cache

@@ -13,7 +13,8 @@ from torch import Tensor, distributed
 from ..api.ops import attention
 from ..checks.shapes import DTYPES, check_layer, check_length
 from ..checks.values import MOST_ENTRIES, check_dtype, check_tensors, described, whole
-from ..pattern import BLOCK, CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, NAME, V_HEAD_DIM
+from ..pattern import BLOCK, CLASS_OF, HEAD_DIM, HEADS, NAME, V_HEAD_DIM
+from ..rules.heads import kv_head
 from ..rules.tables import row_table
 from .failures import meet, told
 
@@ -94,10 +95,9 @@ def exchange_plan(
     heads = HEADS - head_offset if heads is None else whole("heads", heads)
     if not 0 <= head_offset < head_offset + heads <= HEADS:
         raise ValueError(f"{NAME} has heads 0 to {HEADS - 1}, not {head_offset} to {head_offset + heads - 1}")
-    share = HEADS // KV_HEADS
     groups: dict[int, set[int]] = {}
     for head in range(head_offset, head_offset + heads):
-        groups.setdefault(head // share, set()).add(CLASS_OF[layer][head])
+        groups.setdefault(kv_head(head, 0), set()).add(CLASS_OF[layer][head])
     read = {klass: _columns_read(klass, rows, boundaries) for klass in set().union(*groups.values())}
     unions = [torch.stack([read[klass] for klass in classes]).any(0) for classes in groups.values()]  # [ranks, rows]
     needs = tuple(tuple(union[rank].nonzero()[:, 0] for union in unions) for rank in range(len(boundaries) - 1))

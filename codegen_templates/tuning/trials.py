@@ -14,6 +14,7 @@ from torch import Tensor
 from ..api.ops import attention
 from ..api.ops_packed import attention_paged, attention_varlen, decode
 from ..pattern import CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, NEEDS_SINKS, V_HEAD_DIM
+from ..rules.heads import SHARE
 from ..rules.masks import dense_mask
 
 MOST_LAYERS = 4  # kinds of layers whose time counts
@@ -158,7 +159,7 @@ def _decoding(layer: int, tensors: list[Tensor]) -> Call:
 
 def _dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Attention under bool [heads, rows, keys]; 0 for a row without any key."""
-    k, v = (x.repeat_interleave(HEADS // KV_HEADS, 1) for x in (k, v))
+    k, v = (x.repeat_interleave(SHARE, 1) for x in (k, v))
     empty = ~mask.any(-1, keepdim=True)
     scores = (q @ k.mT * HEAD_DIM**-0.5).masked_fill(~mask, -math.inf).masked_fill(empty, 0.0)
     return scores.softmax(-1).masked_fill(empty, 0.0) @ v
