@@ -20,18 +20,19 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Te
 
 
 def inputs(package: ModuleType, q_len: int, kv_len: int, dtype: torch.dtype, batch: int = 2) -> list[Tensor]:
-    """q, k, v [batch, heads, rows, head_dim] in fp64, of numbers that `dtype` has."""
-    heads, kv_heads, dim = (package.PATTERN[key] for key in ("heads", "kv_heads", "head_dim"))
-    shapes = (heads, q_len), (kv_heads, kv_len), (kv_heads, kv_len)
-    return [torch.randn(batch, *shape, dim).to(dtype).double() for shape in shapes]
+    """q, k, v [batch, heads, rows, width] in fp64, of numbers that `dtype` has."""
+    heads, kv_heads, dim, v_dim = (package.PATTERN[key] for key in ("heads", "kv_heads", "head_dim", "v_head_dim"))
+    shapes = (heads, q_len, dim), (kv_heads, kv_len, dim), (kv_heads, kv_len, v_dim)
+    return [torch.randn(batch, *shape).to(dtype).double() for shape in shapes]
 
 
 def paged(k: Tensor, v: Tensor, lengths: list[int], page: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Caches [pages, page, kv_heads, head_dim] with pages in disorder, NaN where there is no key; and block_table."""
-    count, kv_heads, longest, dim = k.shape
+    """Caches [pages, page, kv_heads, width] with pages in disorder, NaN where there is no key; and block_table."""
+    count, kv_heads, longest, _ = k.shape
     most = -(-longest // page)
     table = torch.randperm(count * most + 1)[: count * most].view(count, most).int()
-    caches = torch.full((2, count * most + 1, page, kv_heads, dim), float("nan"), dtype=dtype)
+    shape = count * most + 1, page, kv_heads
+    caches = [torch.full((*shape, x.shape[3]), float("nan"), dtype=dtype) for x in (k, v)]
     for request, length in enumerate(lengths):
         for u in range(length):
             where = int(table[request, u // page]), u % page

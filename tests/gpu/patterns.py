@@ -11,6 +11,8 @@ KINDS = {
     "gpu_dilated": HEADS + "head_dim: 32\nshards: [{heads: all, strides: [{every: 3, anchor: query, offset: h}]}]",
     "gpu_tokens": HEADS + "head_dim: 32\nshards: [{heads: all, local: 21 tokens, sink: 5 tokens}]",
     "gpu_drawn": HEADS + "head_dim: 32\nshards: [{heads: all, local: 1, random: {blocks: 2, seed: h}}]",
+    "gpu_values": HEADS
+    + "head_dim: 48\nv_head_dim: 32\nshards: [{heads: all, local: 21 tokens, stride: 3, offset: g}]",
     "gpu_starved": HEADS + "head_dim: 32\nshards: [{heads: all, stride: 4, offset: 2}]",
     "gpu_both_ways": HEADS + "head_dim: 32\ncausal: false\nshards: [{heads: all, local: {before: 2, after: 3}}]",
 }

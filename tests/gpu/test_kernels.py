@@ -43,7 +43,7 @@ def test_training(name: str, package: Import, device: Device) -> None:
         assert dense.error(x, y) < device.tolerance
 
 
-@pytest.mark.parametrize("name", ["gpu_strided", "gpu_dilated", "gpu_tokens", "gpu_drawn", "gpu_starved"])
+@pytest.mark.parametrize("name", ["gpu_strided", "gpu_dilated", "gpu_tokens", "gpu_drawn", "gpu_starved", "gpu_values"])
 def test_packed_sequences(name: str, package: Import, device: Device) -> None:
     module, lengths = package(name), [n * device.times for n in (0, 37, 1, 50)]
     bounds = torch.tensor([0, *lengths]).cumsum(0).int().to(device.name)
@@ -55,7 +55,7 @@ def test_packed_sequences(name: str, package: Import, device: Device) -> None:
     assert dense.error(lse, torch.cat([x[0] for _, x in wanted], 1)) < device.tolerance
 
 
-@pytest.mark.parametrize("name", ["gpu_strided", "gpu_tokens", "gpu_dilated"])
+@pytest.mark.parametrize("name", ["gpu_strided", "gpu_tokens", "gpu_dilated", "gpu_values"])
 def test_chunked_prefill(name: str, package: Import, device: Device) -> None:
     """DKernel: later chunks read the wrong keys. Three requests at once, each with another share of it done."""
     module, lengths, news = package(name), [n * device.times for n in (70, 33, 19)], [17, 1, 19 * device.times]

@@ -240,3 +240,15 @@ def test_messages_name_the_width_that_is_wrong(name: str) -> None:
                 call()
             except ValueError as error:
                 raise ValueError(str(error).replace("k_cache", "k").replace("v_cache", "v")) from error
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("width", ["narrow", "wide"])
+def test_it_is_torchs_attention_with_the_dense_mask(width: str) -> None:
+    """scaled_dot_product_attention in fp64, a witness that shares nothing with the reference."""
+    of = of_widths(width, "tokens")
+    q, k, v = tensors(of.pattern, 37, 60)
+    mask = of.package.dense_mask(37, 60)
+    given = (x.double() for x in (q, k, v))
+    true = torch.nn.functional.scaled_dot_product_attention(*given, attn_mask=mask, enable_gqa=True)
+    assert off(of.package.attention(q, k, v), true) <= TOLERANCE[torch.float32]
