@@ -33,6 +33,11 @@ MOST = {"attention": 96, "attention_varlen": 260, "decode": 136, "forward for tr
 
 @pytest.fixture(scope="module")
 def found(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return launched(prepared, tmp_path_factory)
+
+
+def launched(prepared: Path, tmp_path_factory: pytest.TempPathFactory, *more: str) -> dict[str, Any]:
+    """What `launched.py` prints."""
     if not shutil.which("gcc") or sys.platform != "linux":
         pytest.skip("Triton's launcher needs gcc")
     place = str(built(tmp_path_factory.mktemp("stub")).parent)
@@ -40,7 +45,7 @@ def found(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     packages = prepared / "packages"
     patterncc.compile(BOXED, output=packages)
-    command = [sys.executable, str(Path(__file__).parent / "launched.py"), str(packages), "bench_boxed"]
+    command = [sys.executable, str(Path(__file__).parent / "launched.py"), str(packages), "bench_boxed", *more]
     environment |= paths | {"STUB_LAUNCHES": os.devnull}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -66,6 +71,14 @@ def test_a_call_with_descriptors_launches_the_same(found: dict[str, Any]) -> Non
     boxed = found["boxed"]
     assert not boxed.pop("other strides")  # negative control
     assert all(boxed.values()), boxed
+
+
+@pytest.mark.slow
+def test_a_backward_with_descriptors_launches_the_same(
+    prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    boxed = launched(prepared, tmp_path_factory, "trains")["boxed"]
+    assert boxed["backward"] and boxed["its descriptors"], boxed
 
 
 @pytest.mark.parametrize("call", MOST)
