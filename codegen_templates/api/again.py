@@ -155,7 +155,7 @@ def recorded(
     kept = paths.launch_kept(given[0].device.type)
     with (recording := kept.Recording()):
         made = call(*given, **options)
-    if recording.is_whole and recording.launches:
+    if recording.is_whole and not recording.is_more and recording.launches:
         try:
             recipe = Recipe(kept, recording, given, made, options)
         except LookupError:

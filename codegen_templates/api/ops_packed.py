@@ -100,6 +100,11 @@ def attention_paged(
     page block_table[r, u // page_size]. block_table [requests, max_pages], seq_lens and query_start_loc are int32.
     `max_q_len` bounds the queries of a request; a close bound saves launches on a GPU. Not differentiable.
     """
+    tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc
+    key = key_of(tensors, scale, layer, head_offset, max_q_len) if sinks is None else None
+    if (recipe := found(key)) is not None and not wants_gradient(q, k_cache, v_cache):
+        out, lse = recipe(*tensors)
+        return (out, lse) if return_lse else out
     check_tensors(q=q, k_cache=k_cache, v_cache=v_cache, block_table=block_table, seq_lens=seq_lens)
     check_tensors(query_start_loc=query_start_loc)
     layer, head_offset = check_layer(layer), whole("head_offset", head_offset)
@@ -111,7 +116,8 @@ def attention_paged(
     tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc
     if is_plain(*tensors):
         forward = paths.packed(q).forward_paged
-        out, lse = forward(*tensors, max_q_len=most, layer=layer, scale=scale, head_offset=head_offset)
+        place = {"max_q_len": most, "layer": layer, "scale": scale, "head_offset": head_offset}
+        out, lse = recorded(key, forward, place, *tensors)
     else:
         out, lse = _open_paged(*tensors, most, layer, scale, head_offset)
     if sinks is not None:

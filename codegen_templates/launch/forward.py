@@ -148,7 +148,7 @@ def forward_paged(
         launch = _combining(q.device, out.dtype, 1 << (splits - 1).bit_length())
         grid = (rows, heads, 1)
         launch(attn_combine, grid, (parts, lses, out, lse), numbers)
-    if not are_some_left and count <= MOST_TOGETHER:  # else some rows may have been filled before
+    if count <= MOST_TOGETHER:  # else rows were filled before
         that_was_all()
     return out, lse
 

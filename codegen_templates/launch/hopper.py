@@ -12,7 +12,7 @@ from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE, SOFTCAP, V_HEAD
 from . import arrays
 from .boxes import CHUNK as CHUNK
 from .boxes import Boxes
-from .kept import Launch, zero
+from .kept import Launch, more_was_done, zero
 from .requests import LOG2_E, Requests, arch, processors
 
 SWITCH, FAMILIES = "PATTERNCC_KERNELS", ("auto", "triton", "gluon")
@@ -195,5 +195,6 @@ def _launch(
 def clear(out: torch.Tensor, lse: torch.Tensor, requests: Requests) -> None:
     """Write 0 and -inf for packed rows that may be of no request: the kernel writes the others."""
     if requests.q_total:
+        more_was_done()
         out.zero_()
         lse.fill_(float("-inf"))

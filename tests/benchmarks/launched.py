@@ -124,6 +124,11 @@ def again(package: ModuleType) -> dict[str, bool]:
         found["attention"] = alike(lambda: package.attention(q, k, v))
         found["places"] = alike(lambda: package.attention(q, k, v, q_start=5, kv_start=16, return_lse=True))
         found["decode"] = alike(lambda: package.decode(token, *caches, table, lengths))
+        rows, starts = torch.randn(5, 4, 16), torch.tensor([0, 3, 4], dtype=torch.int32)  # the last is of no request
+        found["paged"] = alike(lambda: package.attention_paged(rows, *caches, table, lengths, starts, max_q_len=3))
+        found["paged, one program"] = alike(
+            lambda: package.attention_paged(rows, *caches, table[:, :9], lengths, starts)
+        )
         scaled = partial(package.attention, q, k, v, scale=0.25), partial(package.attention, q, k, v, scale=0.5)
         found["another scale"] = alike(*scaled)
         recipes.clear()
