@@ -81,13 +81,14 @@ def test_the_forecast_of_a_shipped_pattern_is_its_plan_and_its_mask(name: str) -
     blocks, ranks = 21, 4
     length = blocks * pattern.block + 5
     said = forecast(lower(pattern), length, "bf16", ranks)
-    of_token = 2 * pattern.head_dim * 2
     sent = read = 0
     for entry in said.layers:
         plan = package.exchange_plan(length, ranks, layer=entry["layers"][0])
         of_layer = sum(plan.bytes(a, b) for a in range(ranks) for b in range(ranks))
         row = package.dense_mask(1, length, layer=entry["layers"][0])[:, 0]
-        seen = row.unflatten(0, (pattern.kv_heads, -1)).any(1)
+        of = pattern.shape(entry["layers"][0])
+        of_token = 2 * (of.head_dim + of.v_head_dim)
+        seen = row.unflatten(0, (of.kv_heads, -1)).any(1)
         assert entry["exchange_bytes"] == of_layer
         assert [head["kv_bytes_read"] for head in entry["kv_heads"]] == [of_token * int(x) for x in seen.sum(1)]
         sent += len(entry["layers"]) * of_layer
