@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from patterncc.analysis.costs.price import LENGTH
 from patterncc.cli import output as out
@@ -11,6 +12,9 @@ from patterncc.errors import UsageError
 from patterncc.language import load
 from patterncc.passes import lower
 from patterncc.runtime.gallery import find
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def run(
@@ -37,9 +41,6 @@ def run(
     first, *others = map(lower, patterns)
     beside = others[0] if others else None
     if output is None:
-        from rich.console import Console
-
-        console = Console(highlight=False)
         show_terminal(
             first,
             beside,
@@ -47,7 +48,7 @@ def run(
             head=head,
             union=union,
             rows=rows,
-            console=console,
+            console=_console(),
             length=count,
             overview=overview,
         )
@@ -69,3 +70,14 @@ def run(
         raise UsageError(f"cannot write {output}: {error.strerror}") from error
     out.note(f"drawn: {output}")
     return 0
+
+
+def _console() -> Console:
+    """A console that leaves a closed pipe to `main`, as every other command does; rich's own exits with 1."""
+    from rich.console import Console
+
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Piped(highlight=False)

@@ -130,9 +130,9 @@ def test_looking_for_mends_ends(monkeypatch: pytest.MonkeyPatch):
     given = loads("pattern: 1\nname: x\nheads: 128\nblock: 16\nshards: [" + ", ".join(entries) + "]\n")
     verdict = by_scope(verify(lower(given), "coverage"))["layer"]
     assert verdict.holds is False
-    start = time.perf_counter()
+    start = time.process_time()
     mends(given, verdict)
-    assert time.perf_counter() - start < 3, "0.3 seconds are the aim; a busy machine is allowed for"
+    assert time.process_time() - start < 3, "0.3 seconds are the aim; a busy machine is allowed for"
     monkeypatch.setattr("patterncc.analysis.explain.mend.TRIES", 0)
     assert mends(s2("g"), by_scope(verify(lower(s2("g")), "coverage"))["layer"]) == ()
 

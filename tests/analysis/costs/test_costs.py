@@ -240,9 +240,9 @@ def test_nothing_kept_has_figures_too():
 @pytest.mark.parametrize("length", [1_000_000, 10_000_000])
 def test_long_forecasts_do_not_take_longer(length: int):
     classes = s2("h", layers=4)
-    start = time.perf_counter()
+    start = time.process_time()
     model = forecast(classes, length).model
-    assert time.perf_counter() - start < 5, "milliseconds are the aim; a busy machine is allowed for"
+    assert time.process_time() - start < 5, "milliseconds are the aim; a busy machine is allowed for"
     assert model["density"] == pytest.approx(1 / 16, rel=0.05)
     assert model["kv_live_forever"] == pytest.approx(1 / 4, rel=0.001)
 

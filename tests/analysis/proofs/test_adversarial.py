@@ -31,9 +31,9 @@ def heads(terms: list[Term]) -> list[Layout]:
 
 def verdict(terms: list[Term], budget: Budget = DEFAULT) -> Answer:
     """Coverage by heads with a window of 16 blocks and one of the terms each, in blocks of one token."""
-    start = time.perf_counter()
+    start = time.process_time()
     answer = covered(heads(terms), True, 1, budget)
-    assert time.perf_counter() - start < SLOW
+    assert time.process_time() - start < SLOW
     return answer
 
 
