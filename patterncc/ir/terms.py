@@ -39,7 +39,7 @@ def simplify(terms: Iterable[Term], *, causal: bool) -> tuple[Term, ...]:
         for axis in AXES:
             rules = _join_ranges(rules, axis)
         now = _absorb(rules, _join_ranges(_join_ranges(lists, J), I))
-    return tuple(_term(rule) for rule in sorted(now, key=_order))
+    return tuple(_term(rule) for rule in sorted(now, key=_order) if not _is_hollow(rule, causal))
 
 
 def contains(outer: Term, inner: Term) -> bool:
@@ -82,6 +82,24 @@ def _clipped(term: Term, causal: bool) -> Rule:
     d = (-inf if causal and d[0] <= 0 else d[0], d[1])
     j = (-inf if j[0] <= 0 else j[0], j[1])
     return (d, j, i), FULL if width >= every else (every, offset % every, width, anchor)
+
+
+def _is_hollow(rule: Rule, causal: bool) -> bool:
+    """Whether the bounds of the axis that the residue is about leave out every member of the residue.
+
+    It is asked last: a part without members may be what joins two others.
+
+    >>> [_is_hollow(_rule(Term.parse(text)), True) for text in ("d<1 & (i-j)%2==1", "4<=j<8 & j%4==3", "j<4 & j%8==4")]
+    [True, False, True]
+    """
+    (d, j, _), (every, offset, width, anchor) = rule
+    low, high = j if anchor == KEY else d
+    if low == -inf and (anchor == KEY or causal):
+        low = 0
+    if low == -inf or high == inf or width >= every:
+        return False
+    first = (int(low) - offset) % every  # where in the period the range begins
+    return first >= width and int(low) + every - first >= high
 
 
 def _is_list(rule: Rule) -> bool:

@@ -57,6 +57,12 @@ def test_rewriting_shares_a_class(layout: Layout, causal: bool, chance: random.R
     assert normalise(one(layout, other, causal=causal)).of == ((0, 0),)
 
 
+def test_a_term_without_members_is_left_out() -> None:
+    hollow = Layout.parse("1<=d & (i-j)%4 in 1:3 | 0<=d<1 & (i-j)%2==1 | chunk 2")
+    plain = Layout.parse("1<=d & (i-j)%4 in 1:3 | chunk 2")
+    assert normalise(one(hollow, plain, causal=False)).of == ((0, 0),)
+
+
 def _repeat(term: Term, chance: random.Random) -> list[Term]:
     return [term] * chance.randint(1, 3)
 
