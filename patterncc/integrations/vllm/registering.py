@@ -7,14 +7,14 @@ from importlib.metadata import PackageNotFoundError, version
 
 from patterncc.errors import UsageError
 
-OLDEST, NEXT = "0.28", "0.34"  # versions [OLDEST, NEXT) of vLLM were read; which ones were run, the guide says
+OLDEST, NEXT = "0.28", "0.34"  # of [OLDEST, NEXT) the first and the last were read and run: what the guide says
 BACKEND = "patterncc.integrations.vllm.backend.PatternBackend"
 
 _log = logging.getLogger("vllm.patterncc")  # below vLLM's own logger, so that its settings hold
 
 
 def check_version() -> None:
-    """Raise UsageError where the vLLM that is installed is not one that was read."""
+    """Raise UsageError where the vLLM that is installed is outside of [OLDEST, NEXT)."""
     try:
         installed = version("vllm")
     except PackageNotFoundError:
