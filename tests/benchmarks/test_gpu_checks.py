@@ -259,12 +259,12 @@ def test_flex_attention_is_compiled_so_that_its_backward_can_be_timed(monkeypatc
         given.append(torch._functorch.config.donated_buffer)
         return lambda q, k, v, **options: given.append(options["kernel_options"])
 
-    monkeypatch.setattr(torch._functorch.config, "donated_buffer", True)
     monkeypatch.setattr(torch, "compile", compiled)
     monkeypatch.setattr(peers, "check_block_mask", lambda case, size: None)
     monkeypatch.setattr(peers, "imported", lambda name, title: None)
     monkeypatch.setattr(Device, "name", "cpu")
-    for peer in ("flex", "fa4"):
-        [make] = peers.others(Device(toy=False), cases.TOY, 256, peer, (128,)).values()
-        make()(None, None, None)  # type: ignore[arg-type]
+    with torch._functorch.config.patch(donated_buffer=True):  # a patch puts it back, which monkeypatch does not
+        for peer in ("flex", "fa4"):
+            [make] = peers.others(Device(toy=False), cases.TOY, 256, peer, (128,)).values()
+            make()(None, None, None)  # type: ignore[arg-type]
     assert given == [False, None, False, {"BACKEND": "FLASH"}]
