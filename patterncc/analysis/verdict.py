@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ class Verdict:
     heads: tuple[int, ...] = ()
     seconds: float = 0.0
 
-    @property
+    @builtins.property  # the field above has that name, too
     def found(self) -> str:
         """The witness in words, and whether a smaller one may exist; "" where there is none.
 

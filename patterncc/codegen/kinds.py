@@ -32,7 +32,8 @@ class Kind:
         """The kernel, what for, and of dK and dV which rows if it is not for all."""
         known = {self.kernel.arg_names[place]: value for (place,), value in self.constants.items()}
         rows = {(True, False): ["near"], (False, True): ["strides"]}
-        words = rows.get((known.get("HAS_NEAR"), known.get("HAS_STRIDES")), []) + [self.purpose] * bool(self.purpose)
+        halves = bool(known.get("HAS_NEAR")), bool(known.get("HAS_STRIDES"))
+        words = rows.get(halves, []) + [self.purpose] * bool(self.purpose)
         return f"{self.kernel.fn.__name__} {', '.join(words)}".strip()
 
     @property

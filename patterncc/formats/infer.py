@@ -104,7 +104,7 @@ def _whole(mask: Mask, block: int, causal: bool) -> Mask:
     count = -(-length // block)
     padded = np.ones((count * block, count * block), bool)
     padded[:length, :length] = full
-    whole = padded.reshape(count, block, count, block).all((1, 3))
+    whole = np.asarray(padded.reshape(count, block, count, block).all((1, 3)))
     return np.tril(whole) if causal else whole
 
 
@@ -164,9 +164,9 @@ def _blocks(kept: Mask, known_before: Mask, causal: bool) -> tuple[Rule, Mask | 
     if not known_before.any():  # else windows and sinks are given in tokens
         before, after = _band(kept, causal)
         known |= (distance < before) & (-distance < after) & possible
-    rows = [] if causal else [row for row in i if kept[row].all()] if missing() else []
+    rows = [] if causal else [row for row in range(count) if kept[row].all()] if missing() else []
     known[rows] = True
-    columns = [j for j in i if kept[possible[:, j], j].all()]
+    columns = [j for j in range(count) if kept[possible[:, j], j].all()]
     strides: list[Stride] = []
     periods = np.inf
     if missing() and not known_before.any() and (sink := _prefix(kept, causal)):
@@ -176,7 +176,7 @@ def _blocks(kept: Mask, known_before: Mask, causal: bool) -> tuple[Rule, Mask | 
         else:
             sink = 0
     if missing():
-        seen = [j for j in i if (possible & ~known)[:, j].any()]
+        seen = [j for j in range(count) if (possible & ~known)[:, j].any()]
         for skipped in (0, _prefix(kept, causal)):  # a sink hides where a stride begins
             found = _periodic([j for j in columns if j in seen and j >= skipped], [j for j in seen if j >= skipped])
             if found:

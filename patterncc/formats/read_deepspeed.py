@@ -7,6 +7,7 @@ here: the global columns of `fixed` in a last, incomplete window, and random blo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def read_deepspeed(document: dict[str, Any], name: str, heads: int | None, lengt
         rows = -(-(length or FROZEN_TOKENS) // block)
         mask = _frozen(rows, heads, drawn, causal, bool(section.get("different_layout_per_head")))
         masks[f"{name}_random.npy"] = mask
-        rules = [Rule(**{**vars(rule), "mask": f"{name}_random.npy"}) for rule in rules]
+        rules = [replace(rule, mask=f"{name}_random.npy") for rule in rules]
         notes.append(f"random blocks are drawn once and frozen into {name}_random.npy, for {rows * block:,} tokens")
     about = f"DeepSpeed's sparse attention, mode {mode}."
     shape = Shape(name, about, heads, heads, whole(section, "head_dim", 64, most=1024), 1, block, causal)

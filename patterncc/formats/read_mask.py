@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,14 +137,13 @@ def _imported(name: str, layers: list[Inferred], notes: list[str], kind: str, so
     rules: list[list[Rule]] = []
     for number, inferred in enumerate(layers):
         left = [head for head, rest in enumerate(inferred.left) if rest is not None]
+        file = None
         if left:
             file = f"{name}_mask.npy" if len(layers) == 1 else f"{name}_mask_{number}.npy"
             count = max(len(rest) for rest in inferred.left if rest is not None)
             masks[file] = np.stack([np.zeros((count, count), bool) if r is None else r for r in inferred.left])
             notes.append(f"no rule explains head{'s' * (len(left) > 1)} {', '.join(map(str, left))}: an explicit mask")
-        rules.append(
-            [Rule(**{**vars(rule), "mask": file}) if head in left else rule for head, rule in enumerate(inferred.rules)]
-        )
+        rules.append([replace(rule, mask=file) if head in left else rule for head, rule in enumerate(inferred.rules)])
     periods = min(inferred.periods for inferred in layers)
     if np.isfinite(periods):
         notes.append(f"the sample shows {periods:.3g} periods of the longest stride or chunk")

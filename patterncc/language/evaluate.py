@@ -97,7 +97,7 @@ class _Evaluation:
         """In blocks. A chunk in tokens is a whole number of them: so all of a block's tokens are in one chunk."""
         written, block = self._entry.written.chunk, self._entry.block
         length = None if written is None else self._length(written, ("chunk",), 1)
-        if length is None or block is BAD:
+        if written is None or length is None or block is BAD:
             return None
         size, unit = length
         if unit == "tokens":

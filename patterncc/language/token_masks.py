@@ -41,7 +41,7 @@ def _why(mask: np.ndarray, block: int) -> str | None:
     if len(mask) % block:
         return None
     square = mask.reshape(tiles, block, tiles, block)
-    some, every = square.any((1, 3)), square.all((1, 3))
+    some, every = np.asarray(square.any((1, 3))), np.asarray(square.all((1, 3)))
     own = square[np.arange(tiles), :, np.arange(tiles)]  # [tiles, block, block]
     triangle = bool((own == np.tri(block, dtype=bool)).all())
     if triangle:  # cut along the diagonal

@@ -54,8 +54,9 @@ def _larger(layout: Layout, causal: bool, size: int) -> Layout:
     for term in layout.terms:
         ends = term.j_from, term.j_to, term.i_from, term.i_to
         j_from, j_to, i_from, i_to = (None if end is None else end // size for end in ends)
-        residue = [n // size for n in (term.every, term.offset, term.width)] if term.every > 1 else (1, 0, 1)
-        terms.append(Term(None, None, j_from, j_to, i_from, i_to, *residue))
+        parts = (term.every, term.offset, term.width)
+        every, offset, width = (n // size for n in parts) if term.every > 1 else (1, 0, 1)
+        terms.append(Term(None, None, j_from, j_to, i_from, i_to, every, offset, width))
     chunk = layout.chunk // size
     if chunk == 1:
         terms.append(Term(d_from=None if causal else 0, d_to=1))

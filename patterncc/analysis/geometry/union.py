@@ -113,8 +113,9 @@ class Union:
         universe = everything(causal).meet(TokenRange(key_from=self.sink))
         if self.bands:
             ends = [self.window[0] if self.window else 0, *(x for band in self.bands for x in band)]
-            ends = ends if ends[-1] is None else [*ends, INFINITY]
-            left = (universe.meet(TokenRange(low, high)) for low, high in zip(ends[::2], ends[1::2], strict=False))
+            known: list[float] = [end for end in ends if end is not None]  # the last band may be without an end
+            known += [] if ends[-1] is None else [INFINITY]
+            left = (universe.meet(TokenRange(low, high)) for low, high in zip(known[::2], known[1::2], strict=True))
             return tuple(span for span in left if not span.empty)
         if not self.window:
             return (universe,)

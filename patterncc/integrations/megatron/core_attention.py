@@ -95,6 +95,7 @@ class CoreAttention(MegatronModule):
     def _split(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """A context over ranks in Megatron's zig-zag chunks: only keys that some row keeps travel."""
         group = self.context
+        assert group is not None
         length, block = len(query) * group.size(), self.package.PATTERN["block"]
         if len(query) % block:
             raise UsageError(

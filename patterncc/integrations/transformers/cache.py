@@ -35,10 +35,10 @@ class PatternCache(Cache):
                 f"the model's attn_implementation is {name!r}, which is no registered pattern",
                 "model.set_attn_implementation(register(PATTERN)) first",
             )
-        length = length or getattr(config, "max_position_embeddings", None) or 4096
+        most = length or int(getattr(config, "max_position_embeddings", None) or 4096)
         layers: list[CacheLayerMixin] = [
             PatternLayer(package, layer, lambda: config._attn_implementation == name)
-            if pays(package, layer, length)
+            if pays(package, layer, most)
             else DynamicLayer()
             for layer in range(package.PATTERN["layers"])
         ]

@@ -81,7 +81,7 @@ def _rank(module: nn.Module) -> tuple[int, int]:
         mesh = getattr(weight, "device_mesh", None)
         if mesh is not None:
             mesh = mesh["tp"] if "tp" in (mesh.mesh_dim_names or ()) else mesh
-            shards = any(placement.is_shard() for placement in weight.placements)
+            shards = any(placement.is_shard() for placement in getattr(weight, "placements", ()))
             return (mesh.get_local_rank(), mesh.size()) if shards else (0, 1)
     return 0, 1
 
