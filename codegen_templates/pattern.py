@@ -10,6 +10,7 @@ KV_HEADS = 2
 LAYERS = 1
 CAUSAL = True
 SOFTCAP = 0.0  # scores s become SOFTCAP * tanh(s / SOFTCAP); 0: as they are. What chooses kernels looks at it first
+SCALE = 0.0  # of scores, where a call gives none; 0: head_dim ** -0.5
 NEEDS_SINKS = False  # whether callers must pass the logits of sinks
 FORM = "closed"  # the index map that kernels use: arithmetic ("closed") or a table
 ROWS_PER_TILE_FREE = True  # whether a kernel's query tile may span several rows

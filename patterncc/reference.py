@@ -169,6 +169,7 @@ def attention(
     q, k, v = q.double(), k.double()[:, of_kv], v.double()[:, of_kv]
     kept = dense_mask(pattern, layer, q_len, kv_len, range(head_offset, head_offset + heads)).to(q.device)
     empty = ~kept.any(-1, keepdim=True)
+    scale = pattern.scale if scale is None else scale
     scores = q @ k.transpose(-1, -2) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     if pattern.softcap:
         scores = pattern.softcap * torch.tanh(scores / pattern.softcap)

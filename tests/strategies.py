@@ -91,7 +91,11 @@ def patterns(
         "block": 16,
         "causal": causal,
     }
-    document |= draw(st.sampled_from([{}, {"promises": {}}, {"about": "Drawn, not designed: 日本"}, {"softcap": 2.5}]))
+    document |= draw(
+        st.sampled_from(
+            [{}, {"promises": {}}, {"about": "Drawn, not designed: 日本"}, {"softcap": 2.5}, {"scale": 0.3}]
+        )
+    )
     document |= draw(st.sampled_from([{}, {}, {"v_head_dim": 16}, {"v_head_dim": 40}]))
     other = sorted(draw(st.sets(st.integers(0, layers - 1), max_size=layers)))
     dense, named = [n for n in other if n % 2], [n for n in other if n % 2 == 0]

@@ -11,7 +11,7 @@ from torch._C import DispatchKey
 from torch.autograd import forward_ad
 
 from ..checks.values import number
-from ..pattern import HEAD_DIM, NAME
+from ..pattern import HEAD_DIM, NAME, SCALE
 from .flops import counted, register
 from .imports import operator_name
 
@@ -122,7 +122,8 @@ def save_nothing(ctx: object, inputs: tuple, output: object) -> None:
 
 
 def default_scale(scale: float | None) -> float:
-    return HEAD_DIM**-0.5 if scale is None else number("scale", scale)
+    """The call's scale, else the pattern's, else head_dim ** -0.5; raises TypeError for what is no number."""
+    return (SCALE or HEAD_DIM**-0.5) if scale is None else number("scale", scale)
 
 
 def lse_dtype(q: Tensor) -> torch.dtype:

@@ -49,9 +49,10 @@ def attention(
 
     With `return_lse` also the logarithms of the softmax sums, [batch, heads, q_len], fp32; fp64 where q, k and v are,
     as they may be on a CPU, to check gradients. Both are differentiable. A query that keeps no key gives 0 and -inf.
-    `scale` is head_dim**-0.5 unless given. `head_offset` is the first of the pattern's query heads that is present in
-    q. The keys stand at positions kv_start, kv_start + 1, … (a multiple of the block, 0 or more) and the queries at
-    q_start, q_start + 1, …, by default so that both end together. Under autocast q, k and v are cast to its dtype.
+    `scale` is the pattern's, or head_dim**-0.5, unless given. `head_offset` is the first of the pattern's query heads
+    that is present in q. The keys stand at positions kv_start, kv_start + 1, … (a multiple of the block, 0 or more) and
+    the queries at q_start, q_start + 1, …, by default so that both end together. Under autocast q, k and v are cast to
+    its dtype.
     With `sinks` [heads], a logit for every query head present, exp(sinks) stands in the softmax's sum too, and so in
     the LSE: of parts that are combined, one is given the sinks and the others sinks of -inf. Differentiable; a pattern
     that says `sinks: learned` requires them.

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..api.dispatch import default_scale
 from ..api.ops import attention
 from ..api.ops_packed import attention_paged, attention_varlen, decode
 from ..pattern import CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, NEEDS_SINKS, V_HEAD_DIM
@@ -161,7 +162,7 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Attention under bool [heads, rows, keys]; 0 for a row without any key."""
     k, v = (x.repeat_interleave(SHARE, 1) for x in (k, v))
     empty = ~mask.any(-1, keepdim=True)
-    scores = (q @ k.mT * HEAD_DIM**-0.5).masked_fill(~mask, -math.inf).masked_fill(empty, 0.0)
+    scores = (q @ k.mT * default_scale(None)).masked_fill(~mask, -math.inf).masked_fill(empty, 0.0)
     return scores.softmax(-1).masked_fill(empty, 0.0) @ v
 
 

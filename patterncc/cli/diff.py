@@ -28,6 +28,7 @@ def tell(found: Diff, a: str, b: str) -> None:
     print(f"a is {output.paint(a, output.BOLD)}, b is {output.paint(b, output.BOLD)}")
     if found.equal:
         print("  they keep the same token pairs")
+        tell_scores(found)
         return
     print("  they differ" if found.equal is False else "  not decided")
     for name, only in (("a", found.comparison.only_in_a), ("b", found.comparison.only_in_b)):
@@ -44,5 +45,14 @@ def tell(found: Diff, a: str, b: str) -> None:
     rows = [(f.name, f"{f.a:.6g}", f"{f.b:.6g}") for f in found.figures if f.a != f.b]
     if rows:
         output.columns(rows, header=(f"at {found.length:,} tokens", "a", "b"), right=["a", "b"], indent=2)
+    tell_scores(found)
     for turned in found.turned:
         print(f"  {turned.property} ({turned.scope}): a {SAID[turned.a]}, b {SAID[turned.b]}")
+
+
+def tell_scores(found: Diff) -> None:
+    """Print in what the scores of the same pairs differ; `equal` is of token pairs alone."""
+    unsaid = {"softcap": "none", "scale": "head_dim ** -0.5"}
+    for name, *both in found.scores:
+        a, b = (unsaid[name] if value is None else value for value in both)
+        print(f"  {name}: a {a}, b {b}")

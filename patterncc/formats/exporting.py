@@ -37,7 +37,8 @@ def export(pattern: Pattern, target: str, length: int) -> Exported:
         raise UsageError(
             f"--to is {quote(target)}", f"did you mean {close}?" if close else f"it takes {', '.join(TARGETS)}"
         )
-    for key, is_there in (("softcap", pattern.softcap), ("sinks", any(shape.sinks for shape in pattern.shapes))):
+    sinks = any(shape.sinks for shape in pattern.shapes)
+    for key, is_there in (("softcap", pattern.softcap), ("scale", pattern.scale), ("sinks", sinks)):
         if is_there:
             raise UsageError(f"the pattern says `{key}`, which is no mask: {target} must be told it by your own code")
     heads = sorted({shape.heads for shape in pattern.shapes})

@@ -12,6 +12,7 @@ from typing import Any
 
 from patterncc.errors import UsageError, quote
 from patterncc.formats.imported import Imported, numbers, whole
+from patterncc.formats.read_scale import scale_of
 from patterncc.formats.read_sizes import sizes_of
 from patterncc.formats.rules import Rule, Shape, to_yaml
 
@@ -56,6 +57,9 @@ def read_config(document: Config, name: str) -> Imported:
         if isinstance(softcap, bool) or not isinstance(softcap, int | float) or not 0 < softcap < 1e6:
             raise UsageError(f"`attn_logit_softcapping` is {quote(str(softcap), 40)}; expected a positive number")
         extra.append(("softcap", repr(float(softcap))))
+    scale = scale_of(document, kind)
+    if scale is not None and {size.get("head_dim", head_dim) for size in sizes} != {scale**-2}:
+        extra.append(("scale", repr(scale)))
     if kind in SINKS:
         extra.append(("sinks", "learned"))
     about = f"Attention layers of a {kind or 'transformers'} configuration."

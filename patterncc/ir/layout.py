@@ -215,6 +215,7 @@ class Classes:
     sinks: bool = False  # whether callers must pass a logit for every query head
     v_head_dim: int = 0  # width of a value; given as 0, that of a head
     shapes: tuple[Shape, ...] = ()  # [layer]; () where every layer has the sizes above
+    scale: float = 0.0  # of scores, where a call gives none; 0: head_dim ** -0.5 of each layer
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "v_head_dim", self.v_head_dim or self.head_dim)
@@ -237,6 +238,7 @@ class Classes:
     def __str__(self) -> str:
         sizes = f"head_dim {self.head_dim}, heads {self.heads}, kv_heads {self.kv_heads}"
         sizes += f", v_head_dim {self.v_head_dim}" if self.v_head_dim != self.head_dim else ""
+        sizes += f", scale {self.scale!r}" if self.scale else ""
         sizes += (f", softcap {self.softcap!r}" if self.softcap else "") + ", sinks" * self.sinks
         lines = [f"{self.name}: block {self.block}, {'causal' if self.causal else 'not causal'}, {sizes}"]
         lines += [f"class {k}: {layout}" for k, layout in enumerate(self.layouts)]
@@ -257,12 +259,24 @@ class Classes:
         layouts = tuple(Layout.parse(rest) for key, rest in parts if key.startswith("class "))
         softcap = re.search(r", softcap ([^,]+)", found[7])
         scores = float(softcap[1]) if softcap else 0.0, found[7].endswith(", sinks")
+        scale = re.search(r", scale ([^,]+)", found[7])
         values = re.search(r", v_head_dim (\d+)", found[7])
         sizes = head_dim, heads, kv_heads
         v_head_dim = int(values[1]) if values else 0
         shapes = tuple(Shape.parse(rest) for rest in _of_layers(parts, "shapes"))
         of = _parse_layers(parts)
-        return Classes(found[1], block, not found[3], *sizes, layouts, of, *scores, v_head_dim, shapes)
+        return Classes(
+            found[1],
+            block,
+            not found[3],
+            *sizes,
+            layouts,
+            of,
+            *scores,
+            v_head_dim,
+            shapes,
+            float(scale[1]) if scale else 0.0,
+        )
 
 
 def _layer_lines(of: tuple[tuple[int, ...], ...]) -> Iterator[str]:

@@ -19,6 +19,8 @@ from patterncc.language.limits import (
     MOST_HEADS,
     MOST_INDICES,
     MOST_LAYERS,
+    SCALE_FROM,
+    SCALE_TO,
     SOFTCAP_FROM,
     SOFTCAP_TO,
 )
@@ -95,12 +97,13 @@ def _block(value: Any) -> int:
     return value
 
 
-def _softcap(value: Any) -> float:
-    if type(value) not in (int, float) or not SOFTCAP_FROM <= value <= SOFTCAP_TO:
-        raise must_be(
-            f"a number from {SOFTCAP_FROM} to {SOFTCAP_TO}, such as 50.0", "leave the key out for scores as they are"
-        )
-    return float(value)
+def _fraction_kind(low: float, high: float, such_as: str, help: str) -> Kind:
+    def read(value: Any) -> float:
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise must_be(f"a number from {low} to {high}, such as {such_as}", help)
+        return float(value)
+
+    return Kind(read, {"type": "number", "minimum": low, "maximum": high})
 
 
 def _version(value: Any) -> int:
@@ -261,7 +264,8 @@ HEADS = _whole_kind(1, MOST_HEADS)
 LAYERS = _whole_kind(1, MOST_LAYERS)
 HEAD_DIM = _whole_kind(1, MOST_HEAD_DIM)
 BLOCK = Kind(_block, {"enum": list(BLOCKS)})
-SOFTCAP = Kind(_softcap, {"type": "number", "minimum": SOFTCAP_FROM, "maximum": SOFTCAP_TO})
+SOFTCAP = _fraction_kind(SOFTCAP_FROM, SOFTCAP_TO, "50.0", "leave the key out for scores as they are")
+SCALE = _fraction_kind(SCALE_FROM, SCALE_TO, "0.125", "leave the key out for head_dim ** -0.5")
 SINKS = one_of("learned")
 FLAG = Kind(_flag, {"type": "boolean"})
 DENSE = Kind(_dense, {"const": True})

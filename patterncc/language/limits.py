@@ -12,6 +12,7 @@ MOST_SHARDS = 65536  # heads * layers
 MOST_WORK = 2**22  # see `Entry.work`: about 5 s, 200 MB
 MOST_HEAD_DIM = 512
 SOFTCAP_FROM, SOFTCAP_TO = 0.001, 1_000_000  # kernels divide by it and multiply, in fp32
+SCALE_FROM, SCALE_TO = 0.0001, 1_000_000  # in fp32, and written without an exponent
 MOST_BLOCKS = 2**27
 MOST_TOKENS = 2**31 - 1
 MOST_CHUNK = 4096  # blocks: a proof looks at each column of a chunk

@@ -190,7 +190,8 @@ def _unknown_key(key: str, path: Path) -> tuple[str, str, str | None]:
     owner = _owner(path[:-1])
     known = keys_of(owner)
     familiar = _ELSEWHERE.get(key.lower(), key)
-    meant = did_you_mean(key, known) or (familiar if familiar in known else None)
+    close = did_you_mean(key, known) if owner is None or key not in keys_of(None) else None  # a key of the file's top
+    meant = close or (familiar if familiar in known else None)
     if meant:
         return f"unknown key {quote(key)}", f"did you mean {meant}?", meant
     if owner is None and familiar in keys_of("shards"):

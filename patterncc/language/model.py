@@ -193,6 +193,9 @@ class Pattern(Model):
     softcap: Annotated[float | None, f.SOFTCAP] = Field(
         None, description="Scores s become softcap * tanh(s / softcap), in every layer. Default: as they are."
     )
+    scale: Annotated[float | None, f.SCALE] = Field(
+        None, description="What q . k is multiplied by where a call gives no scale. Default: head_dim ** -0.5."
+    )
     sinks: Annotated[Literal["learned"] | None, f.SINKS] = Field(
         None,
         description="learned: every query head has a logit of its own in the softmax's sum; callers pass `sinks`.",

@@ -7,6 +7,7 @@ none of them: each is a mistake with the two readings and what to write instead.
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from patterncc.errors import quote
 
@@ -61,12 +62,21 @@ def plain_scalar(text: str) -> Scalar:
 
 
 def decimal(text: str) -> float | None:
-    """The number that digits with a point between them are; None for anything else.
+    """The number that digits with a point between them are; None for what has no point and no exponent.
 
-    >>> decimal("50.0"), decimal("1e3"), decimal("5")
-    (50.0, None, None)
+    >>> decimal("50.0"), decimal("5")
+    (50.0, None)
+    >>> decimal("1e3")
+    Traceback (most recent call last):
+    patterncc.language.scalars.AmbiguousScalar: `1e3` is no number as a pattern file writes them
     """
-    return float(text) if re.fullmatch(r"[0-9]{1,12}\.[0-9]{1,12}", text) else None
+    if re.fullmatch(r"[-+]?[0-9]{1,12}\.[0-9]{1,25}", text):
+        return float(text)
+    if _FRACTION.fullmatch(text) or _NOT_FINITE.fullmatch(text):
+        value = float(text.replace("_", "")) if text.lstrip("+-")[:2].lower() not in (".i", ".n") else 0.0
+        written = f"{Decimal(repr(value)):f}" if 1e-12 < value < 1e12 else "digits with a point between them: 0.125"
+        raise AmbiguousScalar(f"{quote(text)} is no number as a pattern file writes them", f"write {written}")
+    return None
 
 
 def _refuse(text: str) -> None:
@@ -98,7 +108,9 @@ def _refuse(text: str) -> None:
             f"{quote(text)} is a date to some YAML readers and text to others", "where text is meant, put it in quotes"
         )
     if _NOT_FINITE.fullmatch(text):
-        raise AmbiguousScalar(f"{quote(text)} is not a whole number", "all numbers but a softcap are whole numbers")
+        raise AmbiguousScalar(
+            f"{quote(text)} is not a whole number", "all numbers but softcap and scale are whole numbers"
+        )
     if _FRACTION.fullmatch(text):
         raise AmbiguousScalar(f"{quote(text)} is not a whole number", _fraction_hint(text))
 
@@ -106,4 +118,4 @@ def _refuse(text: str) -> None:
 def _fraction_hint(text: str) -> str:
     value = float(text.replace("_", "")) if len(text) <= LONGEST_INTEGER else 0.5
     whole = value.is_integer() and abs(value) < 2**53
-    return f"write {int(value)}" if whole else "all numbers but a softcap are whole numbers; put text in quotes"
+    return f"write {int(value)}" if whole else "all numbers but softcap and scale are whole numbers; put text in quotes"

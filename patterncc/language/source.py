@@ -31,6 +31,7 @@ class Bad:
 
 
 BAD: Any = Bad()
+FRACTIONS = "softcap", "scale"  # keys of the file whose numbers need not be whole
 
 
 @dataclass
@@ -190,8 +191,8 @@ def _read_events(loader: Any, document: Document) -> None:
             raise _Stop
         parent = stack[-1] if stack else None
         key = parent is not None and isinstance(parent.data, dict) and not parent.awaits_value
-        is_softcap = parent is not None and parent.path == () and parent.key == "softcap"
-        value = _value(event, document, start, end, key, fraction=is_softcap)
+        fraction = parent is not None and parent.path == () and parent.key in FRACTIONS
+        value = _value(event, document, start, end, key, fraction)
         if parent and key:
             if collection:
                 document.note((start, start + 1), "a key must be a word", "text with braces or brackets needs quotes")
@@ -244,10 +245,9 @@ def _value(event: Any, document: Document, start: int, end: int, key: bool, frac
         return BAD
     if event.style or key:  # quoted, literal or folded: text
         return text
-    if fraction and (number := decimal(text)) is not None:
-        return number
     try:
-        return plain_scalar(text)
+        number = decimal(text) if fraction else None
+        return plain_scalar(text) if number is None else number
     except AmbiguousScalar as error:
         document.note_reading((start, end), error.message, error.help)
         return BAD

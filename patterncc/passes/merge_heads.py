@@ -18,7 +18,7 @@ def merge_heads(pattern: Pattern, layouts: Layouts) -> Classes:
 
     >>> from types import SimpleNamespace
     >>> from patterncc.language.shape import Shape
-    >>> facts = {"block": 64, "causal": True, "softcap": None, "sinks": None}
+    >>> facts = {"block": 64, "causal": True, "softcap": None, "scale": None}
     >>> pattern = SimpleNamespace(name="demo", shapes=(Shape(3, 1, 128),) * 2, **facts)
     >>> a, b = Layout.parse("d<16 | j%4==0"), Layout.parse("all")
     >>> print(merge_heads(pattern, Layouts((a, b, a), ((0, 2, 1), (1, 1, 1)))))
@@ -46,4 +46,5 @@ def merge_heads(pattern: Pattern, layouts: Layouts) -> Classes:
         sinks=shape.sinks,
         v_head_dim=shape.v_head_dim,
         shapes=pattern.shapes if others else (),
+        scale=pattern.scale or 0.0,
     )

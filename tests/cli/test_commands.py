@@ -294,6 +294,19 @@ def test_diff(patterncc: Shell, broken: Path) -> None:
     assert "only in b: nothing" in text and "coverage (layer): a holds, b fails" in text
 
 
+def test_a_diff_tells_other_scores_of_the_same_pairs(patterncc: Shell, tmp_path: Path) -> None:
+    head = "pattern: 1\nname: {}\nheads: 2\nblock: 64\n{}shards: [{{heads: all, local: {}}}]\n"
+    for name, said, local in (("a", "scale: 0.125\n", 2), ("b", "softcap: 30.0\n", 2), ("c", "scale: 0.5\n", 3)):
+        (tmp_path / f"{name}.yaml").write_text(head.format(name, said, local))
+    files = [tmp_path / f"{name}.yaml" for name in "abc"]
+    text = patterncc("diff", *files[:2])
+    assert "softcap: a none, b 30.0" in text and "scale: a 0.125, b head_dim ** -0.5" in text
+    scores = patterncc.json("diff", *files[:2])["scores"]
+    assert scores == {"softcap": {"a": None, "b": 30.0}, "scale": {"a": 0.125, "b": None}}
+    assert "scale: a 0.125, b 0.5" in patterncc("diff", files[0], files[2], code=1)
+    assert "scale" not in patterncc("diff", files[0], files[0])
+
+
 def test_list_and_schema(patterncc: Shell) -> None:
     assert [line.split()[0] for line in patterncc("list").splitlines()[1:]] == sorted(shipped())
     assert {"name", "about", "heads"} <= set(patterncc.json("list")[0])

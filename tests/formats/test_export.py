@@ -131,6 +131,7 @@ def test_lists_for_flash_attention_4(tmp_path: Path) -> None:
         ("fa4", HEAD + SHARED, "kept in part"),
         ("flx", HEAD + SHARED, "`flx`"),
         ("flex", HEAD + "softcap: 50.0\n" + SHARED, "the pattern says `softcap`"),
+        ("torch", HEAD + "scale: 0.25\n" + SHARED, "the pattern says `scale`"),
         ("torch", HEAD + "sinks: learned\n" + SHARED, "the pattern says `sinks`"),
     ],
 )

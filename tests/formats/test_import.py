@@ -83,6 +83,20 @@ def test_caps_and_sinks_are_read(tmp_path: Path) -> None:
     assert [read(tmp_path, llama4).shard(layer, 0).dense for layer in range(4)] == [False, False, False, True]
 
 
+def test_scales_are_read(tmp_path: Path) -> None:
+    def scale(**said: object) -> float | None:
+        return read(tmp_path, CONFIG | {"sliding_window": 32} | said).scale
+
+    assert scale(model_type="gemma2", query_pre_attn_scalar=144) == 144**-0.5
+    assert scale(model_type="gemma3_text") == 1 / 16  # 256 where the configuration says nothing
+    assert scale(model_type="gemma2", query_pre_attn_scalar=64) is None  # head_dim: the default
+    assert scale(model_type="granite", attention_multiplier=0.0078125) == 0.0078125
+    assert scale(model_type="llama") is None
+    for wrong in (0, True, "x", -1, float("inf")):
+        with pytest.raises(UsageError, match=r"`query_pre_attn_scalar` is .*; expected a positive number"):
+            scale(model_type="gemma2", query_pre_attn_scalar=wrong)
+
+
 THREE = ["full_attention", *["sliding_attention"] * 3] * 2
 
 

@@ -22,6 +22,7 @@ PATTERNS = {
     "bands": HEAD + "shards: [{heads: 0-1, local: 9 tokens, strides: [{every: 1, from: 37 tokens, to: 60 tokens}]}, "
     "{heads: rest, stride: 3, strides: [{every: 1, from: 20 tokens}]}]",
     "capped": HEAD + "softcap: 1.5\nshards: [{heads: 0, dense: true}, {heads: rest, local: 21 tokens, stride: 3}]",
+    "scaled": HEAD + "scale: 0.7\nshards: [{heads: 0, dense: true}, {heads: rest, local: 21 tokens, stride: 3}]",
     "globals": HEAD + "shards: [{heads: all, local: 1, globals: {rows: [2, 5], columns: [1]}}]",
     "drawn": HEAD + "shards: [{heads: all, local: 1, random: {blocks: 2, seed: h}}]",
     "masked": HEAD + "shards: [{heads: 0-1, mask: mask.npy}, {heads: rest, mask: mask.npy, local: 3 tokens}]",

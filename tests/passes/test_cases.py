@@ -73,7 +73,7 @@ def of_layers(case: Case) -> str:
         tuple(tuple(next(numbers) for _ in line) for line in texts),
     )
     shapes = tuple(Shape(len(line), 1, 64) for line in texts)
-    pattern = SimpleNamespace(name="case", block=64, causal=True, softcap=None, sinks=None, shapes=shapes)
+    pattern = SimpleNamespace(name="case", block=64, causal=True, softcap=None, scale=None, shapes=shapes)
     return str(merge_heads(pattern, layouts))
 
 

@@ -67,4 +67,7 @@ def test_the_pattern_is_the_models(tmp_path: Path, name: str) -> None:
         ours = np.stack([keeps(pattern, layer, head, t, t) for head in range(seen.shape[0])])
         assert np.array_equal(seen.numpy(), ours), f"layer {layer}: {np.argwhere(seen.numpy() != ours)[0]}"
     assert (pattern.sinks == "learned") == (name == "gpt_oss")
+    scales = {getattr(module, "scaling", None) for key, module in model.named_modules() if key.endswith("self_attn")}
+    if scales - {None}:
+        assert {pattern.scale or pattern.shape(layer).head_dim ** -0.5 for layer in range(LAYERS)} == scales
     assert (pattern.softcap or None) == (50 if name == "gemma2" else None)

@@ -13,6 +13,7 @@ from patterncc.analysis.verify import SCOPES, prove
 from patterncc.ir.layout import Classes
 
 LENGTH = 131_072  # tokens
+SCORES = ("softcap", "scale")
 PROVED = ("coverage", "rows", "kv", "reach")
 
 
@@ -46,6 +47,7 @@ class Diff:
     figures: tuple[Figures, ...] = ()
     turned: tuple[Turned, ...] = ()
     by_layer: tuple[tuple[int, tuple[int, ...]], ...] = field(default=())  # (layer, heads that differ)
+    scores: tuple[tuple[str, float | None, float | None], ...] = ()  # softcap and scale where they differ: name, a, b
 
     @property
     def equal(self) -> bool | None:
@@ -60,6 +62,7 @@ class Diff:
             "only_in_b": only_b.to_json() if only_b else None,
             "note": self.comparison.note,
             "differs": [{"layer": layer, "heads": list(heads)} for layer, heads in self.by_layer],
+            "scores": {name: {"a": a, "b": b} for name, a, b in self.scores},
             "length": self.length,
             "figures": {f.name: {"a": f.a, "b": f.b} for f in self.figures},
             "verdicts": [{"property": t.property, "scope": t.scope, "a": t.a, "b": t.b} for t in self.turned],
@@ -82,7 +85,12 @@ def diff(a: Classes, b: Classes, length: int = LENGTH, budget: Budget = DEFAULT)
         for scope in SCOPES[name]
         if (holds := tuple(_all(prove(classes, name, scope, budget)) for classes in (a, b)))[0] != holds[1]
     )
-    return Diff(a.name, b.name, found, length, figures, turned, layers)
+    scores = tuple(
+        (name, own or None, other or None)
+        for name in SCORES
+        if (own := getattr(a, name)) != (other := getattr(b, name))
+    )
+    return Diff(a.name, b.name, found, length, figures, turned, layers, scores)
 
 
 def _all(verdicts: tuple[Verdict, ...]) -> bool | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from patterncc.errors import UsageError
 from patterncc.integrations.megatron.chunks import to_runs, to_zigzag
 from patterncc.integrations.place import place
+from patterncc.integrations.scale import check_scale
 from patterncc.integrations.sizes import sizes
 from patterncc.pipeline import load
 
@@ -136,6 +137,8 @@ class CoreAttention(MegatronModule):
             raise UsageError(f"the layer is {kind} attention; a pattern describes self attention")
         if config.attention_dropout if dropout is None else dropout:
             raise UsageError("attention_dropout is set: patterns have none", "set attention_dropout=0.0")
+        if self.scale is not None:  # else the pattern's, or head_dim ** -0.5
+            check_scale(self.package, self.scale)
         for key, words in (("softcap", "soft-capped scores"), ("sinks", "learned sinks")):
             if pattern.get(key) is not None:
                 raise UsageError(f"the pattern has {words}, which Megatron's layers do not pass on")

@@ -36,8 +36,10 @@ def attention(
     begin anew. Raises UsageError where the model and the pattern do not fit.
     """
     head_offset = check_layer(package, module, query, key, value, options.get("is_causal"))
+    if scaling is None:  # as the library's own functions take it
+        scaling = query.shape[-1] ** -0.5
     call: dict[str, Any] = {"layer": module.layer_idx, "scale": scaling, "head_offset": head_offset}
-    sinks = check_call(package, module, dropout, options)
+    sinks = check_call(package, module, dropout, scaling, options)
     if sinks is not None:
         call["sinks"] = sinks
     held = getattr(key, "patterncc_layer", None)  # put there by PatternCache

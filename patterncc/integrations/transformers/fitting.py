@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from patterncc.errors import UsageError
 from patterncc.integrations.place import place
+from patterncc.integrations.scale import check_scale
 from patterncc.integrations.sizes import has_sinks, sizes
 
 CHANGES = {  # arguments of attention functions in transformers that would change the result
@@ -86,7 +87,9 @@ def _rank(module: nn.Module) -> tuple[int, int]:
     return 0, 1
 
 
-def check_call(package: ModuleType, module: nn.Module, dropout: float, options: dict[str, Any]) -> Tensor | None:
+def check_call(
+    package: ModuleType, module: nn.Module, dropout: float, scale: float, options: dict[str, Any]
+) -> Tensor | None:
     """The learned sinks of the layer, if it has any; raises UsageError for what the pattern does not do."""
     if dropout and module.training:
         raise UsageError(
@@ -104,6 +107,7 @@ def check_call(package: ModuleType, module: nn.Module, dropout: float, options: 
             f"{place(package, 'softcap')}",
             f"write `softcap: {float(softcap)}`" if softcap else "remove `softcap` from the pattern",
         )
+    check_scale(package, scale)
     sinks = options.get("s_aux")
     if (sinks is not None) != has_sinks(package, module.layer_idx):
         have = (

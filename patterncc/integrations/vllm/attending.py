@@ -43,6 +43,7 @@ class PatternImpl(AttentionImpl[PatternMetadata]):
         self.package = package_of(self.source)
         check_layer(
             self.package,
+            scale=self.scale,
             softcap=logits_soft_cap,
             alibi=alibi_slopes is not None,
             sliding_window=sliding_window,

@@ -10,6 +10,7 @@ from typing import Any
 
 from patterncc.errors import UsageError
 from patterncc.integrations.place import place
+from patterncc.integrations.scale import check_scale
 from patterncc.integrations.sizes import has_sinks, sizes
 
 KEY = "patterncc"  # of additional_config
@@ -60,6 +61,7 @@ def check_model(package: ModuleType, model: Mapping[str, int], layer: int | None
 def check_layer(
     package: ModuleType,
     *,
+    scale: float,
     softcap: float | None,
     alibi: bool,
     sliding_window: int | None,
@@ -95,6 +97,7 @@ def check_layer(
             f"{place(package, 'softcap')}",
             f"write `softcap: {float(softcap)}`" if softcap else "remove `softcap` from the pattern",
         )
+    check_scale(package, scale)
     if unknown := [key for key, value in others.items() if value not in (None, False)]:
         raise UsageError(f"the layer asks for {', '.join(sorted(unknown))}, which patterncc's backend does not know")
 

@@ -111,6 +111,13 @@ def test_one_rank_equals_the_dense_mask(ran, tmp_path: Path) -> None:  # type: i
     whole = module(q[:, 0], k[:, 0], v[:, 0], None, packed_seq_params=packed)
     parts = [module(*(x[a:b, :1] for x in (q, k, v)), None)[:, 0] for a, b in ((0, 50), (50, LENGTH - 3))]
     assert (whole - torch.cat(parts)).abs().max() < 1e-6
+    path.write_text(TEXT + "\nscale: 0.7\n")
+    scaled, _ = attention(loads(TEXT), *exact, layer=1, scale=0.7)
+    out = CoreAttention(config, 2, None, "self", pattern=path)(q, k, v, None)
+    assert (out.unflatten(2, (4, 16)).permute(1, 2, 0, 3) - scaled).norm() < 1e-6 * scaled.norm()
+    with pytest.raises(UsageError, match=r"the model scales its scores by 0\.5, the pattern megatron_tiny by 0\.7"):
+        CoreAttention(config, 2, None, "self", softmax_scale=0.5, pattern=path)
+    path.write_text(TEXT)
     config.num_attention_heads = 8
     with pytest.raises(UsageError, match=r"8 heads, the pattern megatron_tiny has 4 \(line 3: heads: 4\)"):
         CoreAttention(config, 1, None, "self", pattern=path)

@@ -23,7 +23,7 @@ promises: {}
 """
 MODEL = {"heads": 4, "kv_heads": 2, "head_dim": 16, "v_head_dim": 16, "layers": 2}
 LAYER: dict[str, Any] = {
-    "softcap": None, "alibi": False, "sliding_window": None, "kv_cache_dtype": "auto",
+    "scale": 0.25, "softcap": None, "alibi": False, "sliding_window": None, "kv_cache_dtype": "auto",
     "dtype": "bfloat16", "attn_type": "decoder", "shares_kv_with": None, "others": {},
 }  # fmt: skip
 ENGINE: dict[str, Any] = {
@@ -82,6 +82,15 @@ def test_caps_and_sinks_of_the_pattern_need_those_of_the_model() -> None:
         check_sinks(package, 1, False)
     with pytest.raises(UsageError, match="layer 0 of the model has learned sinks, the pattern has none"):
         check_sinks(patterncc.load(TEXT), 0, True)
+
+
+def test_a_scale_that_the_pattern_states_is_the_models() -> None:
+    package = patterncc.load(TEXT + "scale: 0.125\n")
+    check_layer(package, **LAYER | {"scale": 0.125})
+    check_layer(package, **LAYER | {"scale": 0.12500001})
+    with pytest.raises(UsageError, match=r"by 0\.25, the pattern small by 0\.125 \(line 10: scale: 0\.125\)"):
+        check_layer(package, **LAYER)
+    check_layer(patterncc.load(TEXT), **LAYER | {"scale": 7.0})  # a pattern that states none takes the model's
 
 
 @pytest.mark.parametrize("key", ENGINE)
