@@ -186,13 +186,13 @@ def test_a_scale_that_the_pattern_states_is_the_models(build: Any, compiled: Any
     from patterncc.integrations.transformers import register
 
     model = build(FAMILIES["gemma3"][0], **FAMILIES["gemma3"][2] | {"query_pre_attn_scalar": 4})
-    plain, _ = compiled(FAMILIES["gemma3"][1])
+    plain, _ = compiled()
     model.set_attn_implementation(register(plain))
     wanted = model(input_ids=tokens).logits  # a pattern that states none takes the model's
-    stated, _ = compiled(FAMILIES["gemma3"][1] + "scale: 0.5\n")
+    stated, _ = compiled(TEXT + "scale: 0.5\n")
     model.set_attn_implementation(register(stated))
     assert torch.equal(model(input_ids=tokens).logits, wanted)
-    other, _ = compiled(FAMILIES["gemma3"][1] + "scale: 0.25\n")
+    other, _ = compiled(TEXT + "scale: 0.25\n")
     model.set_attn_implementation(register(other))
     with pytest.raises(UsageError, match=r"the model scales its scores by 0\.5, the pattern \w+ by 0\.25 \(line "):
         model(input_ids=tokens)

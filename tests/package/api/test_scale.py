@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -117,6 +118,16 @@ def test_layers_of_several_widths(said: str, scales: tuple[float, float]) -> Non
         true, _ = reference.attention(pattern, *(x.double() for x in inputs), layer=layer, scale=scale)
         assert off(package.attention(*inputs, layer=layer), true) <= FP32
     assert package.PATTERN["scale"] == (0.7 if said else None)
+
+
+@pytest.mark.parametrize("direction", ["forward", "decode"])
+def test_tuning_compares_with_the_patterns_scale(direction: str) -> None:
+    _, package = compiled(SCALED)
+    trials = import_module(f"{package.__name__}.tuning.trials")
+    shape = trials.Shape(64, 1, torch.float32, torch.device("cpu"))
+    (trial,) = trials.trials(direction, shape, [(0, 1)], 45)
+    call, wanted = trial.first
+    assert trials.error(call(), wanted) <= FP32
 
 
 def test_kernels_are_those_of_the_pattern_without_the_key() -> None:
