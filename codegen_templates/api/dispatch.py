@@ -123,7 +123,12 @@ def save_nothing(ctx: object, inputs: tuple, output: object) -> None:
 
 def default_scale(scale: float | None) -> float:
     """The call's scale, else the pattern's, else head_dim ** -0.5; raises TypeError for what is no number."""
-    return (SCALE or HEAD_DIM**-0.5) if scale is None else number("scale", scale)
+    return _own_scale() if scale is None else number("scale", scale)
+
+
+@torch.compiler.assume_constant_result  # else torch.compile makes a graph for each value it thinks this could have
+def _own_scale() -> float:
+    return SCALE or HEAD_DIM**-0.5
 
 
 def lse_dtype(q: Tensor) -> torch.dtype:

@@ -65,7 +65,7 @@ def test_opcheck_of_varlen_and_paged(name: str) -> None:
     torch.library.opcheck(ops.attention_paged.default, (q, *caches, *where, 46, 0, 0.25, 0))
 
 
-@pytest.mark.parametrize("name", ["strided", "both_ways", "values"])
+@pytest.mark.parametrize("name", ["strided", "both_ways", "values", "scaled"])
 def test_one_graph_for_every_length(name: str) -> None:
     """Compiled without graph breaks; new lengths and batches do not compile again; gradients through out and LSE."""
     pattern, package = compiled(name)
