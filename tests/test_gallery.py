@@ -101,7 +101,9 @@ def test_attention_is_dense_attention_under_the_mask(name: str, square: bool, po
         of, first = pattern.shape(layer), kv_head * pattern.shape(layer).group
         torch.manual_seed(layer)
         sizes = ((of.group, queries, of.head_dim), (1, keys, of.head_dim), (1, keys, of.v_head_dim))
-        q, k, v = (torch.randn(1, *size, requires_grad=True) for size in sizes)
+        q, k, v = (torch.randn(1, *size) for size in sizes)
+        q /= (pattern.scale or of.head_dim**-0.5) * of.head_dim**0.5  # scores of order one, whatever the scale
+        q, k, v = (tensor.requires_grad_() for tensor in (q, k, v))
         exact = [tensor.detach().double().requires_grad_() for tensor in (q, k, v)]
         sinks = torch.randn(of.group) if of.sinks else None
         out = package.attention(q, k, v, layer=layer, head_offset=first, sinks=sinks)

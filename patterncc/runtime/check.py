@@ -171,7 +171,10 @@ def _compared(
     for kv_head in sorted({0, shape.kv_heads - 1} if rows is None else {shape.kv_heads - 1}):
         first, dim = kv_head * shape.group, shape.head_dim
         sizes = (shape.group, rows or length, dim), (1, length, dim), (1, length, shape.v_head_dim)
-        q, k, v = (torch.randn(1, *size).to(dtype) for size in sizes)
+        q, k, v = (torch.randn(1, *size) for size in sizes)
+        if pattern.scale:  # scores of order one, for which the tolerance is
+            q /= pattern.scale * dim**0.5
+        q, k, v = (x.to(dtype) for x in (q, k, v))
         sinks = torch.randn(shape.group) if shape.sinks else None
         wanted, _ = attention(pattern, q, k, v, layer=layers[0], head_offset=first, sinks=sinks)
         for form, package in packages.items():

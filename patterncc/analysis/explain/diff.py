@@ -54,7 +54,7 @@ class Diff:
         return self.comparison.equal
 
     def to_json(self) -> dict[str, Any]:
-        """The form that `patterncc diff --json` prints."""
+        """The form that `patterncc diff --json` prints; `scores` is there where softcap or scale differ."""
         only_a, only_b = self.comparison.only_in_a, self.comparison.only_in_b
         return {
             "equal": self.equal,
@@ -62,7 +62,7 @@ class Diff:
             "only_in_b": only_b.to_json() if only_b else None,
             "note": self.comparison.note,
             "differs": [{"layer": layer, "heads": list(heads)} for layer, heads in self.by_layer],
-            "scores": {name: {"a": a, "b": b} for name, a, b in self.scores},
+            **({"scores": {name: {"a": a, "b": b} for name, a, b in self.scores}} if self.scores else {}),
             "length": self.length,
             "figures": {f.name: {"a": f.a, "b": f.b} for f in self.figures},
             "verdicts": [{"property": t.property, "scope": t.scope, "a": t.a, "b": t.b} for t in self.turned],
