@@ -1,4 +1,5 @@
-"""What a new process waits for: each figure comes from a process of its own, with Triton's cache empty or filled."""
+"""Seconds until the first calls of a new process are done. Each figure comes from a process of its own, with Triton's
+cache empty or filled."""
 
 from __future__ import annotations
 

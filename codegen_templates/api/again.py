@@ -78,7 +78,7 @@ class Recipe:
         self.fixed = [None, *(x.data_ptr() for x in self.constants[1:])]  # type: ignore[union-attr]
 
     def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """What the call returns for other tensors."""
+        """Launch the call again for other tensors; returns its results."""
         kept, device = self.kept, self.device
         if kept.current_device() != device.index:
             with torch.cuda.device(device):
@@ -140,7 +140,7 @@ def key_of(tensors: tuple[Any, ...], scale: Any, *wholes: Any) -> Any:
 
 
 def found(key: Any) -> Recipe | None:
-    """What is kept of a call like this; None where there is nothing, or where someone wants to be told of launches."""
+    """The recipe of earlier calls with this key; None where there is none, or where a launch hook is set."""
     recipe = None if key is None else _recipes.get(key)
     return None if recipe is None or recipe.kept.are_watched(recipe.kernels) else recipe
 
@@ -148,8 +148,10 @@ def found(key: Any) -> Recipe | None:
 def recorded(
     key: Any, call: Callable[..., tuple[Tensor, ...]], options: dict[str, Any], *given: Tensor
 ) -> tuple[Tensor, ...]:
-    """What the call returns, of which the recipe is kept from now on, if it launched kernels and did nothing else; but
-    not while a graph is captured, since what is made then is there only once the graph has run."""
+    """Make the call and return its results. Its recipe is kept if the call launched kernels and did nothing else.
+
+    Nothing is kept while a graph is captured: the tables that are made then have contents only once the graph has run.
+    """
     if key is None or torch.cuda.is_current_stream_capturing():
         return call(*given, **options)
     kept = paths.launch_kept(given[0].device.type)

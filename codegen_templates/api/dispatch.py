@@ -1,4 +1,5 @@
-"""What all operators share: how they are made, when they are passed over, and what they do not do."""
+"""Code that all operators share: it makes them, decides when a call may skip them, and refuses derivatives that they do
+not have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the producer of dK and dV loads: the keys and values of an item, and slots of the rows that read them."""
+"""Loads of the dK/dV producer: the keys and values of an item, and slots of the rows that read them."""
 
 from ..rounds import row_in
 from ..tiles import BLOCK, BLOCK_BITS, HEAD_DIM
