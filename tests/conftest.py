@@ -23,6 +23,8 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+from tests import tritons
+
 # Tensors here are small, and test workers share the cores: a second thread would only wait for the first.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -109,6 +111,29 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
         return made
 
     return folder
+
+
+@pytest.fixture
+def triton(
+    request: pytest.FixtureRequest, once: Callable[[str, Callable[[Path], None]], Path], monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """The folder of the Triton that compiles, in processes of their own; "": the one that is installed. The other one
+    is fetched in CI; where it cannot be had, the test is skipped and says why."""
+    if not request.param:
+        return ""
+
+    def look(folder: Path) -> None:
+        try:
+            (folder / "found").write_text(str(tritons.folder(fetches=bool(os.environ.get("CI")))))
+        except tritons.NoTritonError as why:
+            (folder / "missing").write_text(str(why))
+
+    answer = once("other_triton", look)
+    if (answer / "missing").exists():
+        pytest.skip((answer / "missing").read_text())
+    found = (answer / "found").read_text()
+    monkeypatch.syspath_prepend(found)
+    return found
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,10 @@ import pytest
 import patterncc
 from patterncc.codegen.resources import Report, quiet_environment, report
 from patterncc.codegen.targets import check_arch
+from tests import tritons
+from tests.tritons import both_versions
 
 PATTERNS = Path(__file__).resolve().parents[2] / "patterns"
-OTHER = "PATTERNCC_TEST_TRITON"  # a folder with another version of Triton, to compile with that one too
-VERSIONS = ["", *([os.environ[OTHER]] if OTHER in os.environ else [])]
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no triton here")
 
 
@@ -47,20 +46,6 @@ def check(reports: list[Report], arch: str) -> None:
         assert r.shared_bytes <= r.shared_limit, r
         if r.kernel.startswith(("attn_fwd", "attn_bwd_dq", "attn_bwd_dkdv")):
             assert r.matrix_ops and (r.async_copies or is_amd), r
-
-
-@pytest.fixture
-def triton(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The folder of the Triton that compiles, in processes of its own; "": the one that is installed."""
-    if request.param:
-        monkeypatch.syspath_prepend(request.param)
-    return request.param
-
-
-def both_versions(test: Callable[..., None]) -> Callable[..., None]:
-    return pytest.mark.parametrize("triton", VERSIONS, ids=lambda v: "other triton" if v else "triton", indirect=True)(
-        test
-    )
 
 
 @needs_triton
@@ -94,15 +79,28 @@ def test_dk_and_dv_of_other_head_dims_do_not_spill(head_dim: int, triton: str, t
 
 
 @needs_triton
-@pytest.mark.skipif(OTHER not in os.environ, reason=f"no other Triton: {OTHER} names its folder")
-def test_the_other_triton_compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where one is given, it is that one that the reports above are about."""
-    monkeypatch.syspath_prepend(os.environ[OTHER])
+@pytest.mark.parametrize("triton", ["other"], indirect=True)
+def test_the_other_triton_compiles(triton: str) -> None:
+    """Where there is one, it is that one that the reports above are about."""
     environment = quiet_environment()
     command = [sys.executable, "-c", "import triton; print(triton.__version__, triton.__file__)"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     here = importlib.import_module("triton").__version__
-    assert os.environ[OTHER] in done.stdout and not done.stdout.startswith(f"{here} ")
+    assert triton in done.stdout and not done.stdout.startswith(f"{here} ")
+
+
+def test_without_a_network_there_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """That of a version which nobody gave, and that of pip; what was given is taken as it is."""
+    monkeypatch.delenv(tritons.GIVEN, raising=False)
+    monkeypatch.setattr(tritons, "BUILD", tmp_path)
+    with pytest.raises(tritons.NoTritonError, match=r"is not here: `python3 run.py compiled` fetches it"):
+        tritons.folder(fetches=False)
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(tritons.NoTritonError, match=r"could not be fetched: .*No "):
+        tritons.folder(fetches=True)
+    monkeypatch.setenv(tritons.GIVEN, str(tmp_path))
+    assert tritons.folder(fetches=False) == tmp_path
 
 
 @needs_triton

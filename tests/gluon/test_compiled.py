@@ -4,7 +4,6 @@ loops."""
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +14,9 @@ import pytest
 from patterncc.codegen.resources import quiet_environment
 from tests.gluon.test_forward import HEAD, RULES
 from tests.kernels.held import held, quick
+from tests.tritons import both_versions
 
 SHARED = 232448  # bytes that a program may have
-OTHER = "PATTERNCC_TEST_TRITON"  # a folder with another version of Triton, to compile with that one too
 WIDE = HEAD.replace("head_dim: 64", "head_dim: 128") + "shards: [{heads: all, local: 8, stride: 16, offset: h}]"
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "usual": (WIDE, {}),
@@ -55,34 +54,30 @@ MOST = {
     "backward_dkdv": {"3.6": (304, 2), "3.9": (432, 8)},
     "small": {"3.6": (0, 0), "3.9": (0, 0)},
 }
-VERSIONS = ["", *([os.environ[OTHER]] if OTHER in os.environ else [])]
 
 
-def compiled(text: str, options: dict[str, Any], triton: str) -> dict[str, Any]:
+def compiled(text: str, options: dict[str, Any]) -> dict[str, Any]:
     folder = Path(held(text).package.__file__ or "").parent
-    environment = quiet_environment()
-    root = str(Path(__file__).parents[2])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [triton, root, environment["PYTHONPATH"]]))
     command = [sys.executable, "-W", "ignore", "-m", "tests.gluon.compiled", str(folder), json.dumps(options)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=quiet_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("version", VERSIONS, ids=lambda v: "other triton" if v else "triton")
-@pytest.mark.parametrize("case", quick(CASES, "small"))
-def test_forward_as_compiled(case: str, version: str) -> None:
-    found = compiled(*CASES[case], version)
+@both_versions
+@pytest.mark.parametrize("case", quick(CASES, "usual", "block 16", "small", "paged"))
+def test_forward_as_compiled(case: str, triton: str) -> None:
+    found = compiled(*CASES[case])
     assert not found["warnings"], found["warnings"]
     assert found["products"] and found["loads"] and found["registers set"] and found["wide stores"], found
     assert found["shared"] <= SHARED
     check_spills(found, "forward")
 
 
-@pytest.mark.parametrize("version", VERSIONS, ids=lambda v: "other triton" if v else "triton")
-@pytest.mark.parametrize("case", quick(BACKWARD, "dkdv, small"))
-def test_backward_as_compiled(case: str, version: str) -> None:
-    found = compiled(*BACKWARD[case], version)
+@both_versions
+@pytest.mark.parametrize("case", quick(BACKWARD, "dq, usual", "dkdv, usual", "dkdv, block 16", "dkdv, small"))
+def test_backward_as_compiled(case: str, triton: str) -> None:
+    found = compiled(*BACKWARD[case])
     assert not found["warnings"], found["warnings"]
     assert found["products"] and found["loads"] and found["registers set"], found
     assert found["wide stores"] or "sums" in BACKWARD[case][1]
