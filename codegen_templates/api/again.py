@@ -8,108 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from itertools import accumulate
-from operator import itemgetter
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ..launch import boxes, graphs
 from ..pattern import FORM
 from . import paths
 from .dispatch import is_eager
+from .recipe import Recipe
 
 MOST = 512 if FORM == "closed" else 16  # kinds of calls that are kept: a recipe holds its tables
-APART = 256  # bytes: what is only used meanwhile begins at multiples of it
 _recipes: dict[Any, Recipe] = {}
-
-
-class Recipe:
-    """The launches of a call, and how the tensors that it returns are made.
-
-    Its tensors are numbered: those given, those returned, those only used meanwhile, which are parts of one, zeros to
-    count in, and what is the same for all calls.
-    """
-
-    def __init__(
-        self,
-        kept: ModuleType,
-        recording: Any,
-        given: tuple[Tensor, ...],
-        made: tuple[Tensor, ...],
-        options: dict[str, Any],
-    ) -> None:
-        self.kept, self.device, self.zeros, self.options = kept, given[0].device, len(recording.zeros), options
-        self.made = [(x.shape, None if x.is_contiguous() else x.stride(), x.dtype) for x in made]
-        sizes = [-(-x.nbytes // APART) * APART for x in recording.meanwhile]
-        self.places = list(accumulate(sizes, initial=0))
-        self.constants: list[Tensor | None] = [None]  # tables: while it is here they are
-        numbered = *given, *made, *recording.meanwhile, *recording.zeros
-        known = {id(x): n for n, x in enumerate(numbered)}
-        none = len(numbered)
-        fresh = *made, *recording.meanwhile  # kernels may know them by other shapes
-        places = {x.data_ptr(): len(given) + n for n, x in enumerate(fresh) if x.numel()}
-        self.launches: list[Any] = []
-        for launch, kernel, grid, tensors, numbers in recording.launches:
-            chosen: list[int] = []
-            boxed: list[tuple[int, list[int], list[int]]] = []  # arguments that are descriptors
-            for n, x in enumerate(tensors):
-                if isinstance(x, boxes.Boxes):
-                    boxed.append((n, x.shape, x.strides))
-                    x = x.tensor
-                if x is not None and id(x) not in known:
-                    if x.is_floating_point():
-                        if x.data_ptr() not in places:  # a copy of something given
-                            raise LookupError
-                        known[id(x)] = places[x.data_ptr()]
-                    else:
-                        known[id(x)] = none + len(self.constants)
-                        self.constants.append(x)
-                chosen.append(none if x is None else known[id(x)])
-            prepared = launch.prepared(kernel)
-            if prepared is None or not kept.are_usual(numbers):
-                raise LookupError
-            rest = *numbers, *prepared.constants
-            self.launches.append((prepared, grid, itemgetter(*chosen), boxed, rest))
-        self.kernels = {kernel for _, kernel, *_ in recording.launches}
-        self.fixed = [None, *(x.data_ptr() for x in self.constants[1:])]  # type: ignore[union-attr]
-
-    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """Launch the call again for other tensors; returns its results."""
-        kept, device = self.kept, self.device
-        if kept.current_device() != device.index:
-            with torch.cuda.device(device):
-                return self(*given)
-        made = [
-            torch.empty(shape, dtype=dtype, device=device)
-            if strides is None
-            else torch.empty_strided(shape, strides, dtype=dtype, device=device)
-            for shape, strides, dtype in self.made
-        ]
-        addresses = [x.data_ptr() for x in given]
-        addresses += [x.data_ptr() for x in made]
-        if len(self.places) > 1:
-            room = torch.empty(self.places[-1], dtype=torch.uint8, device=device)
-            begin = room.data_ptr()
-            addresses += [begin + place for place in self.places[:-1]]
-        if self.zeros:
-            zeros = [graphs.zero(device) for _ in range(self.zeros)]
-            addresses += [x.data_ptr() for x in zeros]
-        if graphs.is_capturing(device):
-            graphs.pin(self)
-        addresses += self.fixed
-        stream = kept.stream(device.index)
-        for prepared, grid, chosen, boxed, rest in self.launches:
-            arguments = chosen(addresses)
-            if boxed:
-                arguments = list(arguments)
-                for n, shape, strides in boxed:
-                    arguments[n] = boxes.Descriptor(shape, strides, arguments[n])
-            prepared(grid, stream, (*arguments, *rest))
-        return tuple(made)
 
 
 def key_of(tensors: tuple[Any, ...], scale: Any, *wholes: Any) -> Any:

@@ -35,10 +35,6 @@ class Boxes:
     def data_ptr(self) -> int:
         return self.tensor.data_ptr()
 
-    def at(self, address: int) -> Descriptor:
-        """For the launch of what has been compiled."""
-        return Descriptor(self.shape, self.strides, address)
-
     def descriptor(self) -> Any:
         """Triton's own, which it compiles for."""
         from triton.experimental.gluon import language as gl
@@ -52,13 +48,13 @@ class Boxes:
 
 
 class Descriptor:
-    """All that Triton asks of a descriptor and its tensor for a launch; it holds no memory."""
+    """All that Triton asks of a descriptor and its tensor to encode it; it holds no memory."""
 
     __slots__ = ("address", "shape", "strides")
     padding = "zero"
     round_f32_to_tf32 = False
 
-    def __init__(self, shape: list[int], strides: list[int], address: int) -> None:
+    def __init__(self, shape: tuple[int, ...], strides: tuple[int, ...], address: int) -> None:
         self.shape, self.strides, self.address = shape, strides, address
 
     @property

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import update_wrapper
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from ..pattern import NAME
 
 ZEROS, ALIKE = 256, 4  # that are made together, each with so many numbers
 _pinned: dict[int, object] = {}
-_zeros: dict[tuple[torch.device, int], Any] = {}
+_zeros: dict[tuple[torch.device, int], Iterator[tuple[torch.Tensor, int]]] = {}
+_NONE: Iterator[Any] = iter(())
 
 
 def is_capturing(device: torch.device) -> bool:
@@ -83,11 +85,22 @@ def zero(device: torch.device) -> torch.Tensor:
     """A zero for one launch to count in, the first of int32 [4], since launches are alike at multiples of 16 bytes:
     nobody else gets it, so a launch that was killed, or one on another stream, leaves nobody its count. A graph makes
     its own, which each replay sets to zero."""
-    if device.type != "cuda" or is_capturing(device):
+    if device.type != "cuda":
         return torch.zeros(ALIKE, dtype=torch.int32, device=device)
-    stream = device, torch.cuda.current_stream(device).cuda_stream
-    found = next(_zeros.get(stream, iter(())), None)
+    many, address = zero_at(device, torch.cuda.current_stream(device).cuda_stream, is_capturing(device))
+    return many[(address - many.data_ptr()) // many.stride(0) // many.element_size()]
+
+
+def zero_at(device: torch.device, stream: int, is_captured: bool) -> tuple[torch.Tensor, int]:
+    """`zero` for a launch on this stream of a GPU, the current one: its address, and the tensor that it is in, which
+    must be held until the launch."""
+    found = None if is_captured else next(_zeros.get((device, stream), _NONE), None)
     if found is None:
-        many = iter(torch.zeros(ZEROS, ALIKE, dtype=torch.int32, device=device).unbind())
-        found, _zeros[stream] = next(many), many
+        count = 1 if is_captured else ZEROS
+        many = torch.zeros(count, ALIKE, dtype=torch.int32, device=device)
+        first, step = many.data_ptr(), many.stride(0) * many.element_size()
+        places = zip(repeat(many), range(first, first + count * step, step))
+        found = next(places)
+        if not is_captured:
+            _zeros[device, stream] = places
     return found

@@ -21,6 +21,7 @@ from triton.runtime import driver
 from ..checks.values import MOST_TOKENS
 from . import graphs
 from .boxes import Boxes
+from .descriptors import Box, as_box, encoded, kind_of
 
 TRIED = ("3.6.", "3.9.")  # versions of Triton: how a compiled kernel is run is nothing that it promises
 IS_TRIED = triton.__version__.startswith(TRIED) and torch.version.hip is None
@@ -32,9 +33,9 @@ RUNTIME = triton.knobs.runtime
 class Prepared:
     """A compiled kernel with its constants: all that a launch needs beside grid, stream and arguments."""
 
-    def __init__(self, compiled: CompiledKernel, constants: tuple[Any, ...]) -> None:
+    def __init__(self, compiled: CompiledKernel, constants: tuple[Any, ...], boxes: tuple[Box, ...]) -> None:
         of, packed = compiled.run, compiled.packed_metadata
-        self.run = of.launch
+        self.run, self.boxes = _taking_encoded(of.launch), boxes
         before = compiled.function, of.launch_cooperative_grid, of.launch_pdl
         no_hooks, no_memory = (None, None, None), (None, None)  # the first: metadata for hooks, and two of them
         if hasattr(of, "kernel_signature"):  # since Triton 3.7 there is one launcher for all kernels
@@ -44,20 +45,41 @@ class Prepared:
         self.constants, self.are_packed = constants, hasattr(of, "kernel_signature")
 
     @staticmethod
-    def of(compiled: Any, constants: tuple[Any, ...]) -> Prepared | None:
-        """None where Triton has more to do for each launch: it allocates memory, or watches."""
+    def of(compiled: Any, constants: tuple[Any, ...], described: int) -> Prepared | None:
+        """None where Triton has more to do for each launch: it allocates memory, watches, or takes as many descriptors
+        in another way."""
         if not isinstance(compiled, CompiledKernel) or not hasattr(compiled.run, "launch"):
             return None
         of = compiled.run
         is_simple = not (of.global_scratch_size or of.profile_scratch_size or getattr(of, "gsan_enabled", False))
-        return Prepared(compiled, constants) if is_simple else None
+        boxes = tuple(map(as_box, getattr(compiled.metadata, "tensordesc_meta", None) or ()))
+        return Prepared(compiled, constants, boxes) if is_simple and len(boxes) == described else None
 
     def __call__(self, grid: tuple[int, int, int], stream: int, arguments: tuple[Any, ...]) -> None:
-        """Launch with these arguments, constants and all."""
+        """Launch with these arguments, constants and all. A descriptor is encoded, with its shape and strides after
+        it."""
         if self.are_packed:
             self.run(*grid, stream, *self.head, arguments)
         else:
             self.run(*grid, stream, *self.head, *arguments)
+
+    def given(self, tensors: Iterable[Any]) -> list[Any]:
+        """The arguments for tensors, None and `Boxes`."""
+        found: list[Any] = []
+        boxes = iter(self.boxes)
+        for x in tensors:
+            if isinstance(x, Boxes):
+                kind = kind_of(x, next(boxes))
+                found += encoded[kind, x.data_ptr()], *kind.shape, *kind.strides
+            else:
+                found.append(None if x is None else x.data_ptr())
+        return found
+
+
+def _taking_encoded(launch: Any) -> Any:
+    """What Triton's launcher hands descriptors to once it has encoded them."""
+    names = launch.__code__.co_freevars if hasattr(launch, "__code__") else ()
+    return launch.__closure__[names.index("launcher")].cell_contents if "launcher" in names else launch
 
 
 class Launch:
@@ -78,21 +100,21 @@ class Launch:
                 return self(kernel, grid, tensors, numbers)
         if (recording := _here.recording) is not None:
             recording.launches.append((self, kernel, grid, tensors, numbers))
-        addresses: list[Any] = []
         joined = 0
         for x in tensors:
-            address = None if x is None else x.data_ptr()
-            joined |= address or 0
-            addresses.append(x.at(x.data_ptr()) if isinstance(x, Boxes) else address)
+            if x is not None:
+                joined |= x.data_ptr()
         is_usual = not joined & 15 and are_usual(numbers)
         if is_usual and (prepared := self.prepared(kernel)) and not are_watched((kernel,)):
-            prepared(grid, stream(self.device.index), (*addresses, *numbers, *prepared.constants))
+            given = prepared.given(tensors)
+            prepared(grid, stream(self.device.index), (*given, *numbers, *prepared.constants))
             return
         given = [x.descriptor() if isinstance(x, Boxes) else x for x in tensors]
         compiled = kernel[grid](*given, *numbers, **self.constants)
         if IS_TRIED and is_usual:
             names = kernel.arg_names[len(tensors) + len(numbers) :]
-            found = Prepared.of(compiled, tuple(self.constants[name] for name in names))
+            described = sum(isinstance(x, Boxes) for x in tensors)
+            found = Prepared.of(compiled, tuple(self.constants[name] for name in names), described)
             self._kept = found and (kernel, found)
 
     def prepared(self, kernel: Any) -> Prepared | None:

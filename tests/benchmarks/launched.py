@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from types import ModuleType, SimpleNamespace
@@ -17,55 +17,9 @@ import torch
 import triton
 from triton.backends.nvidia.driver import CudaLauncher
 
+from tests.benchmarks.seen import GIVEN, addressed, are_alike, are_tritons, calls_of, is_tritons, launches, watched
+
 NAME = "bench_toy"
-GIVEN: list[tuple[Any, ...]] = []  # of each launch: grid and stream, then the kernel's arguments
-made = CudaLauncher.__init__
-
-
-def watched(self: CudaLauncher, *given: Any) -> None:
-    """A launcher whose last step, into C, is seen: whoever takes it."""
-    made(self, *given)
-    launch, count = self.launch, 15 if hasattr(self, "kernel_signature") else 13  # of what stands before arguments
-
-    def seen(*given: Any) -> None:
-        GIVEN.append(given[:4] + (given[count] if len(given) == count + 1 else given[count:]))
-        launch(*given)
-
-    self.launch = seen
-
-
-def addressed(given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Addresses of tensors and descriptors, and what the latter know beside."""
-    found: list[Any] = []
-    for x in given:
-        if hasattr(x, "base") and hasattr(x, "strides"):
-            found += x.base.data_ptr(), tuple(x.shape), tuple(x.strides)
-        else:
-            found.append(x.data_ptr() if isinstance(x, torch.Tensor) else x)
-    return tuple(found)
-
-
-def is_tritons(given: tuple[Any, ...]) -> bool:
-    """Whether Triton handed on the arguments: then pointers are tensors."""
-    return any(isinstance(x, torch.Tensor) for x in given)
-
-
-def calls_of(call: Callable[[], object]) -> int:
-    """Functions of Python and of C that a call enters, once it has been made before."""
-    for _ in range(3):
-        call()
-    count = 0
-
-    def seen(frame: object, event: str, argument: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(seen)
-    try:
-        call()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 def kinds(package: ModuleType) -> dict[str, bool]:
@@ -94,24 +48,6 @@ def kinds(package: ModuleType) -> dict[str, bool]:
     return kinds | {"unwatched": is_tritons(forward(q))}
 
 
-def launches(call: Callable[[], object]) -> list[tuple[Any, ...]]:
-    GIVEN.clear()
-    call()
-    return [addressed(given) for given in GIVEN]
-
-
-def are_alike(recipes: dict, call: Callable[[], object], other: Callable[[], object] | None = None) -> bool:
-    """Whether the first call leaves a recipe, and the second launches the same; but for addresses, of which one stands
-    for one."""
-    before = len(recipes)
-    first, second = launches(call), launches(other or call)
-    pairs = [pair for one, two in zip(first, second, strict=True) for pair in zip(one, two, strict=True)]
-    others = {pair for pair in pairs if pair[0] != pair[1]}
-    one_to_one = len({x for x, _ in others}) == len({y for _, y in others}) == len(others)
-    are_addresses = all(type(x) is int and min(x, y) > 1 << 32 for x, y in others)
-    return len(first) > 0 and one_to_one and are_addresses and len(recipes) == before + 1
-
-
 def again(package: ModuleType) -> dict[str, bool]:
     """Whether a second call launches what the first one did, with memory of its own."""
     recipes = importlib.import_module(f"{NAME}.api.again")._recipes
@@ -134,6 +70,9 @@ def again(package: ModuleType) -> dict[str, bool]:
         recipes.clear()
         laid = q.transpose(1, 2).contiguous().transpose(1, 2)
         found["other strides"] = alike(lambda: package.attention(q, k, v), lambda: package.attention(laid, k, v))
+        recipes.clear()
+        package.attention(q, k, k)  # in another call of these shapes they are two
+        found["after one tensor twice"] = alike(lambda: package.attention(q, k, v))
         before = len(recipes)
         for changed in ({"layer": True}, {"scale": torch.tensor(0.5)}, {"layer": 0.0}):
             with suppress(TypeError):
@@ -171,21 +110,71 @@ def boxed(name: str, trains: bool) -> dict[str, bool]:
     laid = q.transpose(1, 2).contiguous().transpose(1, 2)
     with torch.no_grad():
         found["attention"] = are_alike(recipes, lambda: package.attention(q, k, v))
-        found["descriptors"] = sum(isinstance(x, tuple) for x in launches(lambda: package.attention(q, k, v))[0]) == 10
+        found["descriptors"] = sum(isinstance(x, bytes) for x in launches(lambda: package.attention(q, k, v))[0]) == 5
         recipes.clear()
         two = partial(package.attention, q, k, v), partial(package.attention, laid, k, v)
         found["other strides"] = are_alike(recipes, *two)
         recipes.clear()
         two = partial(package.attention, q, k, v), partial(package.attention, q, k.clone(), v.clone())
         found["other keys and values"] = are_alike(recipes, *two)
+        found |= encodings(name, package)
+        found["in threads"] = threads(package)
     if trains:
         leaves = [x.clone().requires_grad_() for x in (q, k, v)]
         out, gradients = package.attention(*leaves), torch.randn(2, 2, 2, 5120, 64).half()
         two = (partial(torch.autograd.grad, out, leaves, x, retain_graph=True) for x in gradients)
         found["backward"] = are_alike(recipes, *two)
-        found["its descriptors"] = sum(isinstance(x, tuple) for given in GIVEN for x in addressed(given)) > 20
+        found["its descriptors"] = sum(isinstance(x, bytes) for given in GIVEN for x in addressed(given)) > 10
     del os.environ["PATTERNCC_KERNELS"]
     return found
+
+
+def encodings(name: str, package: ModuleType) -> dict[str, bool]:
+    """Whether descriptors are Triton's own, and encoded only for an address, shape and strides that were not there."""
+    descriptors = importlib.import_module(f"{name}.launch.descriptors")
+    utils, count = triton.runtime.driver.active.utils, 0
+    fill = next(x for x in ("fill_tma_descriptor_tiled", "fill_tma_descriptor") if hasattr(utils, x))
+    encode = getattr(utils, fill)
+
+    def counted(*given: Any) -> Any:
+        nonlocal count
+        count += 1
+        return encode(*given)
+
+    def encoded(*given: torch.Tensor) -> tuple[bool, int]:
+        nonlocal count
+        count = 0
+        call = partial(package.attention, *given)
+        launches(call)
+        taken = count
+        return are_tritons(call, *given), taken
+
+    setattr(utils, fill, counted)
+    memory = torch.randn(2, 2, 5120, 256).half()
+    q, (k, v) = memory[..., :64], (memory[:, :1, :, at : at + 64] for at in (64, 128))
+    twice = [encoded(q, k, v) for _ in range(3)]  # the first leaves a recipe
+    found = {"encoded once": twice[1:] == [(True, 0)] * 2, "other keys": encoded(q, memory[:, 1:, :, 64:128], v)[0]}
+    short = [x[:, :, :5000] for x in (q, k, v)]  # at the same addresses
+    laid = [x.as_strided(x.shape, [*x.stride()[:2], 192, 1]) for x in (q, k, v)]
+    for what, given in (("shorter", short), ("laid otherwise", laid)):
+        found[what] = [encoded(*given) for _ in range(2)][1] == (True, 0) and count > 0
+    descriptors.encoded.clear()
+    most, descriptors.MOST = descriptors.MOST, 2  # fewer are kept than a launch has
+    found["few"] = all(encoded(*given)[0] for given in (short, laid, [q, k, v]) for _ in range(2))
+    found["no more are kept"], descriptors.MOST = len(descriptors.encoded) <= 2, most
+    setattr(utils, fill, encode)
+    return found
+
+
+def threads(package: ModuleType) -> bool:
+    """Whether each launch of several threads has descriptors of one of them."""
+    many = [(torch.randn(2, 2, 5120, 64).half(), *torch.randn(2, 2, 1, 5120, 64).half()) for _ in range(4)]
+    package.attention(*many[0])
+    GIVEN.clear()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: package.attention(*many[n % 4]), range(80)))
+    own = {tuple(x.data_ptr() for x in given) for given in many}
+    return {addressed(given[4:])[0::10][:3] for given in GIVEN} == own and len(GIVEN) == 80
 
 
 def counts(package: ModuleType) -> dict[str, int]:

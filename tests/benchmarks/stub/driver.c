@@ -37,6 +37,24 @@ int cuFuncSetAttribute(struct function *function, int what, int value) {
     return 0;
 }
 
+/* A tensor map that says what was asked for: address, type, swizzle and rank, then dimensions, strides and box. */
+int cuTensorMapEncodeTiled(uint64_t map[16], int type, unsigned rank, void *address, const uint64_t *dims,
+                           const uint64_t *strides, const unsigned *box, const unsigned *steps, int interleave,
+                           int swizzle, int promotion, int fill) {
+    if ((uint64_t)address % 16 || rank < 1 || rank > 5) return INVALID;
+    memset(map, 0, 128);
+    map[0] = (uint64_t)address;
+    map[1] = type | swizzle << 8 | rank << 16 | interleave << 24 | (uint64_t)promotion << 32 | (uint64_t)fill << 40;
+    for (unsigned n = 0; n < rank; n++) {
+        if (dims[n] < 1 || dims[n] > 1ull << 32 || box[n] < 1 || box[n] > 256 || steps[n] != 1) return INVALID;
+        if (n + 1 < rank && (strides[n] % 16 || strides[n] >= 1ull << 40)) return INVALID;
+        ((uint32_t *)(map + 2))[n] = dims[n] - 1;
+        ((uint16_t *)(map + 14))[n] = box[n];
+        if (n + 1 < rank) map[6 + n] = strides[n];
+    }
+    return 0;
+}
+
 int cuLaunchKernelEx(const struct config *config, struct function *function, void **arguments, void **extra) {
     const unsigned *grid = config->grid, *block = config->block;
     unsigned allowed = function->shared > 49152 ? function->shared : 49152;

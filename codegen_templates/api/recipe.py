@@ -1,0 +1,137 @@
+"""What a call launched, to be launched again with other memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import accumulate
+from operator import itemgetter
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..launch import boxes, descriptors, graphs
+
+APART = 256  # bytes: what is only used meanwhile begins at multiples of it
+
+
+class Recipe:
+    """The launches of a call, and how the tensors that it returns are made.
+
+    Raises LookupError where they do not follow from the call's key. All that launches are given is numbered: addresses
+    of tensors given, returned and only used meanwhile, which are parts of one, and of zeros to count in; then what is
+    the same for all calls; then descriptors.
+    """
+
+    def __init__(
+        self,
+        kept: ModuleType,
+        recording: Any,
+        given: tuple[Tensor, ...],
+        made: tuple[Tensor, ...],
+        options: dict[str, Any],
+    ) -> None:
+        self.kept, self.device, self.zeros, self.options = kept, given[0].device, len(recording.zeros), options
+        self.made = [(x.shape, None if x.is_contiguous() else x.stride(), x.dtype) for x in made]
+        sizes = [-(-x.nbytes // APART) * APART for x in recording.meanwhile]
+        self.places = list(accumulate(sizes, initial=0))
+        self.kernels = {kernel for _, kernel, *_ in recording.launches}
+        numbers = Numbers(given, (*made, *recording.meanwhile), recording.zeros)
+        chosen = [numbers.chosen(kept, *launch) for launch in recording.launches]
+        self.fixed, self.tables, self.descriptors = numbers.fixed, numbers.tables, list(numbers.described)
+        self.launches = [(prepared, grid, itemgetter(*map(numbers.of, keys))) for prepared, grid, keys in chosen]
+
+    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Launch the call again for other tensors; returns its results."""
+        kept, device = self.kept, self.device
+        if kept.current_device() != device.index:
+            with torch.cuda.device(device):
+                return self(*given)
+        made = [
+            torch.empty(shape, dtype=dtype, device=device)
+            if strides is None
+            else torch.empty_strided(shape, strides, dtype=dtype, device=device)
+            for shape, strides, dtype in self.made
+        ]
+        values: list[Any] = [x.data_ptr() for x in given]
+        values += [x.data_ptr() for x in made]
+        if len(self.places) > 1:
+            room = torch.empty(self.places[-1], dtype=torch.uint8, device=device)
+            begin = room.data_ptr()
+            values += [begin + place for place in self.places[:-1]]
+        stream, is_captured = kept.stream(device.index), graphs.is_capturing(device)
+        if self.zeros:
+            zeros = [graphs.zero_at(device, stream, is_captured) for _ in range(self.zeros)]
+            values += [address for _, address in zeros]
+        if is_captured:
+            graphs.pin(self)
+        values += self.fixed
+        if self.descriptors:
+            encoded = descriptors.encoded
+            values += [encoded[kind, values[number]] for kind, number in self.descriptors]
+        for prepared, grid, chosen in self.launches:
+            prepared(grid, stream, chosen(values))
+        return tuple(made)
+
+
+class Numbers:
+    """Numbers of all that the launches of a call are given."""
+
+    def __init__(self, given: tuple[Tensor, ...], fresh: tuple[Tensor, ...], zeros: Iterable[Tensor]) -> None:
+        own = *given, *fresh, *zeros
+        self.known = {id(x): n for n, x in enumerate(own)}
+        if len(self.known) < len(own):  # what is one tensor here may be two in another call
+            raise LookupError
+        self.at: dict[int, list[int]] = {}  # by address: kernels may know tensors by other shapes
+        for n, x in enumerate((*given, *fresh)):
+            if x.numel():
+                self.at.setdefault(x.data_ptr(), []).append(n)
+        self.begin = len(own)
+        self.fixed: list[Any] = []
+        self.tables: list[Tensor] = []  # as long as these are here, what lies at their addresses is theirs
+        self.described: dict[tuple[Any, int], int] = {}  # kind and tensor
+
+    def chosen(
+        self, kept: ModuleType, launch: Any, kernel: Any, grid: Any, tensors: Iterable[Any], numbers: tuple[float, ...]
+    ) -> tuple[Any, Any, list[Any]]:
+        """A launch: what Triton found for it, its grid, and for each of the kernel's arguments its number, or what a
+        descriptor's follows from."""
+        prepared = launch.prepared(kernel)
+        if prepared is None or not kept.are_usual(numbers):
+            raise LookupError
+        keys: list[Any] = []
+        of_boxes = iter(prepared.boxes)
+        for x in tensors:
+            if isinstance(x, boxes.Boxes):
+                kind = descriptors.kind_of(x, next(of_boxes))
+                key = kind, self._tensor(x.tensor)
+                self.described.setdefault(key, len(self.described))
+                keys += key, *map(self._fix, (*kind.shape, *kind.strides))
+            else:
+                keys.append(self._fix(None) if x is None else self._tensor(x))
+        keys += map(self._fix, (*numbers, *prepared.constants))
+        return prepared, grid, keys
+
+    def of(self, key: Any) -> int:
+        """The number, once there are no more things to be numbered."""
+        return key if isinstance(key, int) else self.begin + len(self.fixed) + self.described[key]
+
+    def _fix(self, value: Any) -> int:
+        self.fixed.append(value)
+        return self.begin + len(self.fixed) - 1
+
+    def _tensor(self, x: Tensor) -> int:
+        found = self.known.get(id(x))
+        if found is not None:
+            return found
+        there = self.at.get(x.data_ptr(), ())
+        if len(there) == 1:
+            found = there[0]
+        elif there or x.is_floating_point():  # of several, which? Or a copy of something given
+            raise LookupError
+        else:
+            self.tables.append(x)
+            found = self._fix(x.data_ptr())
+        self.known[id(x)] = found
+        return found
