@@ -123,6 +123,7 @@ def _backward(
             grad.copy_(x)
         return
     dout = dout if dout.stride(-1) == 1 else dout.contiguous()
+    dlse = dlse if dlse is None or dlse.stride(-1) == 1 else dlse.contiguous()  # that of a sum has strides of 0
     log_sum, delta = _prepare(out, lse, dout, dlse)
     heads, device = (layer, head_offset, q.shape[1]), q.device
     is_open = config is None and not tuned.tried  # else it is a plain kernel that is asked for

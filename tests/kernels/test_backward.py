@@ -184,6 +184,48 @@ def test_packed_sequences(name: str) -> None:
     assert max(errors) <= TOLERANCE[torch.float32], errors
 
 
+@pytest.mark.parametrize("form", ["sum", "transposed"])
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_any_strides_of_the_gradient_of_the_lse(form: str, is_packed: bool) -> None:
+    """That of a sum is one number for all rows, strides of 0; that of what is transposed has its rows apart."""
+    of = held("strided")
+    inputs = tensors(of.pattern, 41)
+    _, dlse = weights(inputs[0])
+    weigh = {"sum": lambda lse: lse.sum(), "transposed": lambda lse: (lse.mT * dlse.mT.contiguous()).sum()}[form]
+    starts = torch.tensor([0, 41], dtype=torch.int32)
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        if not is_packed:
+            return of.package.attention(q, k, v, return_lse=True)[1]
+        tokens = [x[0].transpose(0, 1) for x in (q, k, v)]
+        return of.package.attention_varlen(*tokens, starts, starts, 41, 41, return_lse=True)[1][None]
+
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    found = torch.autograd.grad(weigh(attend(*leaves)), leaves[:2])
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    true = torch.autograd.grad(weigh(reference.attention(of.pattern, *exact)[1]), exact[:2])
+    assert max(off(x, y) for x, y in zip(found, true, strict=True)) <= TOLERANCE[torch.float32]
+
+
+def test_packed_sequences_with_sinks() -> None:
+    """Sinks weigh the output by its LSE, whose gradient then comes rows apart, though nobody asks for the LSE."""
+    of = held(HEAD + "sinks: learned\nshards: [{heads: all, local: 2, stride: 4, offset: h}]")
+    inputs = (*tensors(of.pattern, 41), torch.tensor([0.7, -1.3]))
+    dout, _ = weights(inputs[0])
+    starts = torch.tensor([0, 41], dtype=torch.int32)
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sinks: torch.Tensor) -> torch.Tensor:
+        tokens = [x[0].transpose(0, 1) for x in (q, k, v)]
+        return of.package.attention_varlen(*tokens, starts, starts, 41, 41, sinks=sinks).transpose(0, 1)[None]
+
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    found = torch.autograd.grad((attend(*leaves) * dout).sum(), leaves)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    out = reference.attention(of.pattern, *exact[:3], sinks=exact[3])[0]
+    true = torch.autograd.grad((out * dout).sum(), exact)
+    assert max(off(x, y) for x, y in zip(found, true, strict=True)) <= TOLERANCE[torch.float32]
+
+
 DRAWN = {
     "text": patterns(most_layers=1, most_heads=3),
     "queries": st.integers(1, 60),
