@@ -185,7 +185,7 @@ def _cells(klass: int, i: Tensor, j: Tensor) -> Tensor:
         reach += max([0, *(-(-(high or low) // BLOCK) for low, high in bands)])
         distance = (i - j).clamp(-reach, reach) + reach
         sunk = (sink - j * BLOCK).clamp(0, BLOCK)
-        kind = (klass * (2 * reach + 1) + distance) * (BLOCK + 1) + sunk
+        kind = (distance * (BLOCK + 1) + sunk) * len(CLASSES) + klass  # of no other class, whose reach is its own
         cells = torch.where(part & ~whole, OTHER + kind, cells)
     if CAUSAL:
         cells = torch.where(i < j, NONE, cells)

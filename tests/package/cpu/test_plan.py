@@ -18,6 +18,10 @@ WIDE = HEAD.replace("small", "wide") + "shards: [{heads: all, local: 40, stride:
 NARROW = (
     HEAD.replace("small", "narrow") + "shards: [{heads: 0-2, local: 8, stride: 16, offset: h}, {heads: 3, local: 9}]"
 )
+# Windows of several lengths in one layer: cells of one class stand at distances that another does not reach.
+REACHES = HEAD + (
+    "shards: [{heads: 0, dense: true}, {heads: 1, local: 40 tokens}, {heads: 2, local: 5 tokens}, {heads: 3, sink: 1}]"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -61,11 +65,37 @@ def times_attended(pattern: Pattern, package: ModuleType, queries: int, keys: in
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (150, 150), (33, 150), (150, 33), (1100, 1100)])
-@pytest.mark.parametrize("name", [*PATTERNS, "wide", "narrow"])
+@pytest.mark.parametrize("name", [*PATTERNS, "wide", "narrow", "reaches"])
 def test_every_kept_pair_is_in_one_call(name: str, queries: int, keys: int) -> None:
-    pattern, package = compiled({"wide": WIDE, "narrow": NARROW}.get(name, name))
+    pattern, package = compiled({"wide": WIDE, "narrow": NARROW, "reaches": REACHES}.get(name, name))
     met = times_attended(pattern, package, queries, keys)
     assert torch.equal(met, reference.dense_mask(pattern, 0, queries, keys).long())
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_cells_of_one_number_have_one_mask(causal: bool) -> None:
+    """Of all classes together: windows, bands and sinks of many lengths, of which no two may share a number."""
+    parts = [
+        "dense: true",
+        *(f"local: {n} tokens" for n in (40, 5, 70, 17, 33, 1)),
+        *(f"sink: {n} tokens" for n in (3, 19)),
+    ]
+    parts += ["local: 9 tokens, sink: 5 tokens, stride: 3"]
+    if causal:
+        parts += [f"strides: [{{every: 1, from: {low} tokens, to: {high} tokens}}]" for low, high in ((1, 9), (26, 63))]
+        parts += ["strides: [{every: 1, from: 47 tokens}]"]
+    shards = ", ".join(f"{{heads: {n}, {text}}}" for n, text in enumerate(parts))
+    head = HEAD.replace("heads: 4\nkv_heads: 2", f"heads: {len(parts)}") + f"causal: {str(causal).lower()}\n"
+    _, package = compiled(f"{head}shards: [{shards}]")
+    cells = part(package, "cpu.cells")
+    keeps, classes = part(package, "rules.masks").keeps, range(len(part(package, "pattern").CLASSES))
+    found = cells.Cells.of(list(classes), 0, 160, 0, 160).cells
+    token, masks = torch.arange(16), {}
+    for klass in classes:
+        for i, j in (found[klass] >= cells.OTHER).nonzero().tolist():
+            mask = keeps(klass, (16 * i + token)[:, None], (16 * j + token)[None, :])
+            assert torch.equal(masks.setdefault(int(found[klass, i, j]), mask), mask), (klass, i, j)
+    assert len(masks) > len(parts)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
