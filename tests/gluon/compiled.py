@@ -36,7 +36,7 @@ def constants(file: str, block: int, head_dim: int, changed: dict[str, Any]) -> 
         usual |= {"HAS_NEAR": True, "HAS_STRIDES": True, "STAGES": {64: 8, 128: 4}[head_dim]}
         consumer, producer = {64: (208, 88), 128: (240, 24)}[head_dim]
         return usual | {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer} | changed
-    consumer, producer = {64: (216, 72), 128: (232, 40)}[head_dim] if file == "forward" else (232, 40)
+    consumer, producer = {64: (216, 72), 128: (224, 56)}[head_dim] if file == "forward" else (232, 40)
     usual |= {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer}
     usual |= {"CONSUMERS": 2, "RUN": min(block, page & -page or 64, 64)}
     if file == "backward_dq":

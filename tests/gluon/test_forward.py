@@ -124,6 +124,28 @@ def test_what_breaks_the_kernel_is_found(mistake: str) -> None:
             attend(of, launcher, kernel, *inputs, seed=seed, programs=2)
 
 
+# Changes to what the producer tells: each must show in the numbers.
+TOLD = {
+    "all is kept": ("masks", "place * CONSUMERS + w, kept)", "place * CONSUMERS + w, WHOLE)"),
+    "what the other consumer keeps": ("masks", "place * CONSUMERS + w, kept)", "place * CONSUMERS + 1 - w, kept)"),
+    "keys of a slot are a block further": (
+        "masks",
+        "gl.where(is_there, u, ABSENT)",
+        "gl.where(is_there, u + 64, ABSENT)",
+    ),
+    "a tile is stored where the next one lies": ("forward", "lse, strides, box, 1 - own,", "lse, strides, box, own,"),
+}
+
+
+@pytest.mark.parametrize("mistake", TOLD)
+def test_what_the_producer_tells_is_used(mistake: str) -> None:
+    of, launcher, _ = made("strided", 64)
+    inputs = tensors(of.pattern, 500)
+    found = attend(of, launcher, hopper.kernel_of(launcher, changed=TOLD[mistake]), *inputs)
+    with pytest.raises(AssertionError):
+        check(found, reference.attention(of.pattern, *inputs))
+
+
 def test_a_ring_one_slot_too_short_stands_still() -> None:
     of, launcher, kernel = made("strided", 64)
     unchecked = hopper.kernel_of(launcher, changed=("forward", "gl.static_assert(", "repr("))

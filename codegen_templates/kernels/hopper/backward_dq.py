@@ -6,8 +6,8 @@ gradients of one slot's scores, those of the slot before meet its keys.
 
 from ..tiles import HEAD_DIM, LN_2
 from .backward_steps import step_dq
-from .box import told
-from .masks import look
+from .box import TILE, rows_told, told
+from .masks import WHOLE
 from .names import (
     BARRIER,
     arrive,
@@ -23,28 +23,14 @@ from .names import (
 )
 from .produce import CHUNK, CHUNKS, produce
 from .store import WIDE, store_wide
-from .tiles import ROWS, after, slots_of
+from .tiles import ROWS, after
 
 
 @gluon.jit
-def where_told(box, ends, IS_PACKED: gl.constexpr):
-    """Where the tile lies that the producer told of: request, head, place in the pattern; its first row; `span`."""
-    _t_begin, q_start, q_stop, kv_start, kv_stop = ends
-    i_batch = told(box, 1)
-    if IS_PACKED:
-        i_batch = i_batch * 0
-        q_start = told(box, 6)
-        q_stop = told(box, 7)
-        kv_stop = q_stop
-    span = (told(box, 4), q_start, q_stop, kv_start, kv_stop)
-    return i_batch, told(box, 2), told(box, 3), told(box, 5), span
-
-
-@gluon.jit
-def consume_columns(W: gl.constexpr, dq, log_sum, delta, scale, ends, pattern, columns, strides, qview, gview, ring,
-                    q_bars, box, CONSUMERS: gl.constexpr, ALIGN: gl.constexpr, IS_PACKED: gl.constexpr,
-                    STAGES: gl.constexpr):  # fmt: skip
+def consume_columns(W: gl.constexpr, dq, log_sum, delta, scale, pattern, columns, strides, qview, gview, ring,
+                    q_bars, told_of, CONSUMERS: gl.constexpr, ALIGN: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
     """The rows 64 W .. 64 W + 63 of every tile that this program takes."""
+    box, words, keys = told_of
     s_ob, s_oh, s_on, s_lb, s_lh = strides
     kview, _vview, full, empty = ring
     q_full, q_empty = q_bars
@@ -55,12 +41,13 @@ def consume_columns(W: gl.constexpr, dq, log_sum, delta, scale, ends, pattern, c
     place, phase = 0, 0  # in the ring
     r = 0
     wait(q_full, 0)
-    while told(box, 0) > 0:
-        i_batch, i_head, i_class, i_row, span = where_told(box, ends, IS_PACKED)
-        t_base, q_start, q_stop, _kv_start, _kv_stop = span
-        n_slots, places, rule, n_all, far = slots_of(pattern + i_class, columns, span, CONSUMERS)
+    while told(box, (r & 1) * TILE) > 0:
+        own = r & 1
+        n_all = told(box, own * TILE + 1)
+        far = told(box, own * TILE + 2)
+        i_batch, i_head, i_row, t_base, q_start, q_stop = rows_told(box, own)
         t_low = t_base + W * ROWS
-        where = (n_slots, places, rule, span, t_low)
+        edge = (keys, t_low, told(box, own * TILE + 9), pattern, columns)
         o_m = gl.arange(0, ROWS, gl.SliceLayout(1, s_layout))
         m_row = (t_low + o_m >= q_start) & (t_low + o_m < q_stop)
         o_sum = i_batch.to(gl.int64) * s_lb + i_head.to(gl.int64) * s_lh + i_row + W * ROWS
@@ -69,17 +56,18 @@ def consume_columns(W: gl.constexpr, dq, log_sum, delta, scale, ends, pattern, c
 
         # pass slots that these rows do not keep, but not the last
         n = n_all - 1
-        kept = look(n, where, s_layout)
+        wait(full.index(place), phase)
+        kept = told(words, place * CONSUMERS + W)
         while (n > 0) & (kept == 0):
-            wait(full.index(place), phase)
             arrive(empty.index(place), count=1)
             place, phase = after(place, phase, STAGES)
             n -= 1
-            kept = look(n, where, s_layout)
+            wait(full.index(place), phase)
+            kept = gl.where(n >= far, told(words, place * CONSUMERS + W), WHOLE)
         b_dq = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)
         b_ds = gl.zeros([ROWS, ROWS], kview.dtype, gl.DotOperandLayout(0, o_layout, 2))  # of the slot `held`
         b_dq, b_ds, place, phase, held = step_dq(
-            q, dout, b_dq, b_ds, b_log_sum, b_delta, ring, place, phase, 0, n > 0, n, kept, where, scale, s_layout,
+            q, dout, b_dq, b_ds, b_log_sum, b_delta, ring, place, phase, 0, n > 0, n, kept, edge, scale, s_layout,
             o_layout, STAGES, True, False
         )  # fmt: skip
 
@@ -87,15 +75,15 @@ def consume_columns(W: gl.constexpr, dq, log_sum, delta, scale, ends, pattern, c
         n -= 1
         gap = 0
         while n >= far:
-            kept = look(n, where, s_layout)
+            wait(full.index(place), phase)
+            kept = told(words, place * CONSUMERS + W)
             if (gap + 3 < STAGES) & (kept == 0):  # not so many that the ring stands still for the held one
-                wait(full.index(place), phase)
                 arrive(empty.index(place), count=1)
                 place, phase = after(place, phase, STAGES)
                 gap += 1
             else:
                 b_dq, b_ds, place, phase, held = step_dq(
-                    q, dout, b_dq, b_ds, b_log_sum, b_delta, ring, place, phase, held, n > 0, n, kept, where, scale,
+                    q, dout, b_dq, b_ds, b_log_sum, b_delta, ring, place, phase, held, n > 0, n, kept, edge, scale,
                     s_layout, o_layout, STAGES, False, False
                 )  # fmt: skip
                 gap = 0
@@ -105,13 +93,12 @@ def consume_columns(W: gl.constexpr, dq, log_sum, delta, scale, ends, pattern, c
         wait(full.index(place), phase, pred=n >= 0)
         for i in range(n + 1):
             b_dq, b_ds, place, phase, held = step_dq(
-                q, dout, b_dq, b_ds, b_log_sum, b_delta, ring, place, phase, held, i < n, n, 0, where, scale, s_layout,
+                q, dout, b_dq, b_ds, b_log_sum, b_delta, ring, place, phase, held, i < n, n, 0, edge, scale, s_layout,
                 o_layout, STAGES, False, True
             )  # fmt: skip
 
         # where the tile lies once more, so that it holds no registers during the loops
-        i_batch, i_head, _i_class, i_row, span = where_told(box, ends, IS_PACKED)
-        t_base, q_start, q_stop, _kv_start, _kv_stop = span
+        i_batch, i_head, i_row, t_base, q_start, q_stop = rows_told(box, own)
         arrive(q_empty, count=1)
         b_dq = warpgroup_mma(b_ds, kview.index(held), b_dq, is_async=True)
         b_dq = warpgroup_mma_wait(0, deps=(b_dq,))
@@ -194,7 +181,10 @@ def attn_bwd_dq_hopper(
     q_bars = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
     q_full = q_bars.index(0)
     q_empty = q_bars.index(1)
-    box = gl.allocate_shared_memory(gl.int32, [8, 1], plain)
+    box = gl.allocate_shared_memory(gl.int32, [2 * TILE, 1], plain)
+    words = gl.allocate_shared_memory(gl.int32, [STAGES * CONSUMERS, 1], plain)
+    keys = gl.allocate_shared_memory(gl.int32, [STAGES, ROWS], plain)
+    told_of = (box, words, keys)
     init_barrier(full.index(STAGES), count=1)
     for i in gl.static_range(STAGES):
         init_barrier(full.index(i), count=1)
@@ -210,12 +200,12 @@ def attn_bwd_dq_hopper(
     bars = (q_full, q_empty)
     # fmt: off
     gl.warp_specialize([
-        (consume_columns, (0, dq, log_sum, delta, scale, ends, pattern, columns, strides, qview, gview, ring, bars, box,
-                           CONSUMERS, ALIGN, IS_PACKED, STAGES)),
-        (consume_columns, (1, dq, log_sum, delta, scale, ends, pattern, columns, strides, qview, gview, ring, bars, box,
-                           CONSUMERS, ALIGN, IS_PACKED, STAGES)),
+        (consume_columns, (0, dq, log_sum, delta, scale, pattern, columns, strides, qview, gview, ring, bars, told_of,
+                           CONSUMERS, ALIGN, STAGES)),
+        (consume_columns, (1, dq, log_sum, delta, scale, pattern, columns, strides, qview, gview, ring, bars, told_of,
+                           CONSUMERS, ALIGN, STAGES)),
         (produce, ((q, dout), (k, v, k_run, v_run), (kbuf, vbuf, kruns, vruns), krows, (qbuf, gbuf), full, empty, bars,
-                   box, taken, tiles, total, heads, groups, (q_starts, kv_starts), ends, pattern, columns, groups, 0,
-                   CONSUMERS, 0, RUN, IS_PACKED, STAGES)),
+                   told_of, taken, tiles, total, heads, groups, (q_starts, kv_starts), ends, pattern, columns, groups,
+                   0, CONSUMERS, 0, RUN, IS_PACKED, STAGES)),
     ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     # fmt: on

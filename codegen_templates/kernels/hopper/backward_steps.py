@@ -17,24 +17,22 @@ def gradient(b_p, b_dp, b_delta, IS_FAR: gl.constexpr):
 
 
 @gluon.jit
-def step_dq(q, dout, b_dq, b_ds, b_log_sum, b_delta, ring, place, phase, held, more, n, kept, where, scale,
+def step_dq(q, dout, b_dq, b_ds, b_log_sum, b_delta, ring, place, phase, held, more, n, kept, edge, scale,
             s_layout: gl.constexpr, o_layout: gl.constexpr, STAGES: gl.constexpr, IS_FIRST: gl.constexpr,
             IS_FAR: gl.constexpr):  # fmt: skip
     """Go on to the next slot: meanwhile the gradients of the slot `held` meet its keys, but for a tile's first.
 
-    A far slot has been waited for. If there are `more`, the next is waited for here: that stands where exp2 shall not
+    It has been waited for. If there are `more`, the one behind it is waited for here: that stands where exp2 shall not
     sink behind the wait for a product, as it would without a branch between.
     """
     kview, vview, full, empty = ring
-    if not IS_FAR:
-        wait(full.index(place), phase)
     b_s = scores(q, kview.index(place), s_layout)  # [rows, keys]
     b_dp = scores(dout, vview.index(place), s_layout)
     if not IS_FIRST:
         b_dq = warpgroup_mma(b_ds, kview.index(held), b_dq, is_async=True)
     b_s = warpgroup_mma_wait(1 if IS_FIRST else 2, deps=(b_s,)) * scale
     if not IS_FAR and kept != WHOLE:
-        b_s = masked(b_s, n, kept, where, s_layout)
+        b_s = masked(b_s, n, kept, place, edge, s_layout)
     b_p = gl.exp2(b_s - gl.expand_dims(b_log_sum, 1))
     next_place, next_phase = after(place, phase, STAGES)
     wait(full.index(next_place), next_phase, pred=more)

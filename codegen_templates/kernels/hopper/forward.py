@@ -7,20 +7,20 @@ tile before along, and then that tile's output is stored.
 """
 
 from ..tiles import HEAD_DIM, late_zero
-from .box import told
-from .masks import look
+from .box import TILE, told
+from .masks import WHOLE
 from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
 from .produce import CHUNK, CHUNKS, produce
-from .steps import FLOOR, finish, meet, start, step, take
+from .steps import FLOOR, finish, meet, start, step
 from .store import store_rows
-from .tiles import ROWS, after, slots_of
+from .tiles import ROWS, after
 
 
 @gluon.jit
-def consume(W: gl.constexpr, out, lse, scale, ends, pattern, columns, strides, qview, ring, q_bars, box,
-            CONSUMERS: gl.constexpr, ALIGN: gl.constexpr, IS_PACKED: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+def consume(W: gl.constexpr, out, lse, scale, pattern, columns, strides, qview, ring, q_bars, told_of,
+            CONSUMERS: gl.constexpr, ALIGN: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
     """The rows 64 W .. 64 W + 63 of every tile that this program takes."""
-    s_ob, s_oh, s_on, s_lb, s_lh = strides
+    box, words, keys = told_of
     kview, _vview, full, empty = ring
     q_full, q_empty = q_bars
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
@@ -32,72 +32,58 @@ def consume(W: gl.constexpr, out, lse, scale, ends, pattern, columns, strides, q
     b_sum = gl.full([ROWS], 0.0, gl.float32, gl.SliceLayout(1, s_layout))
     place, phase = 0, 0  # in the ring
     held = -1  # place of the slot whose weights have not met their values
-    p_out, p_lse, row_from, row_to = out, lse, 0, 0  # of the tile before
 
     r = 0
     wait(q_full, 0)
-    while told(box, 0) > 0:
-        i_batch, i_head, i_class, t_base, i_row = told(box, 1), told(box, 2), told(box, 3), told(box, 4), told(box, 5)
+    while told(box, (r & 1) * TILE) > 0:
+        own = r & 1
+        n_all = told(box, own * TILE + 1)
+        far = told(box, own * TILE + 2)
+        edge = (keys, told(box, own * TILE + 6) + W * ROWS, told(box, own * TILE + 9), pattern, columns)
         late = late_zero(place)
-        _t_begin, q_start, q_stop, kv_start, kv_stop = ends
-        kv_start += late
-        kv_stop += late
-        if IS_PACKED:
-            i_batch = i_batch * 0
-            q_start = told(box, 6)
-            q_stop = told(box, 7)
-            kv_stop = q_stop
-        span = (t_base, q_start, q_stop, kv_start, kv_stop)
-        n_slots, places, rule, n_all, far = slots_of(pattern + i_class, columns, span, CONSUMERS)
-        t_low = t_base + W * ROWS
-        where = (n_slots, places, rule, span, t_low)
-        b_q = take(qview.index(W + late), q_empty, s_layout)
+        b_q = qview.index(W + late).load(gl.DotOperandLayout(0, s_layout, 2))
 
         # pass slots that these rows do not keep; not the last, nor so many that the ring stands still for the held one
         n = n_all - 1
         gap = 0
-        kept = look(n, where, s_layout)
+        wait(full.index(place), phase)
+        kept = told(words, place * CONSUMERS + W)
         while (n > 0) & (gap + 3 < STAGES) & (kept == 0):
-            wait(full.index(place), phase)
             arrive(empty.index(place), count=1)
             place, phase = after(place, phase, STAGES)
             gap += 1
             n -= 1
-            kept = look(n, where, s_layout)
-        old_max = b_max
-        old_sum = b_sum
+            wait(full.index(place), phase)
+            kept = gl.where(n >= far, told(words, place * CONSUMERS + W), WHOLE)
         if held >= 0:
+            old_max, old_sum = b_max, b_sum
             b_o, b_max, b_sum, b_p, place, phase, held = meet(
-                b_q, b_o, b_p, ring, place, phase, held, n, kept, where, scale, s_layout, o_layout, STAGES
+                b_q, b_o, b_p, ring, place, phase, held, n, kept, edge, scale, s_layout, o_layout, STAGES
             )
+            store_rows(
+                b_o, old_max, old_sum, out, lse, strides, box, 1 - own, W, late, ALIGN, s_layout, o_layout
+            )  # fmt: skip
         else:
             b_max, b_sum, b_p, place, phase, held = start(
-                b_q, ring, place, phase, n, kept, where, scale, s_layout, o_layout, STAGES
+                b_q, ring, place, phase, n, kept, edge, scale, s_layout, o_layout, STAGES
             )
-        store_rows(
-            b_o, old_max, old_sum, p_out, p_lse, (s_on + late) * ALIGN, row_from, row_to, late, s_layout, o_layout
-        )
-        i_row = (i_row + W * ROWS).to(gl.int64)
-        i_head = i_head.to(gl.int64)
-        i_batch = i_batch.to(gl.int64)
-        p_out = out + (i_batch * s_ob + i_head * s_oh + i_row * s_on) * ALIGN
-        p_lse = lse + (i_batch * s_lb + i_head * s_lh + i_row)
-        row_from, row_to = q_start - t_low, q_stop - t_low
+        fence_async_shared()
+        arrive(q_empty, count=1)  # the queries are in registers, and what was told of the tile before is used
         b_o = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)
 
         # the rest of the edge
         n -= 1
         gap = 0
         while n >= far:
-            kept = look(n, where, s_layout)
+            wait(full.index(place), phase)
+            kept = told(words, place * CONSUMERS + W)
             if (gap + 3 < STAGES) & (kept == 0):
-                wait(full.index(place), phase)
                 arrive(empty.index(place), count=1)
                 place, phase = after(place, phase, STAGES)
                 gap += 1
             else:
                 b_o, b_max, b_sum, b_p, place, phase, held = step(
-                    b_q, b_o, b_max, b_sum, b_p, ring, place, phase, held, n > 0, n, kept, where, scale, s_layout,
+                    b_q, b_o, b_max, b_sum, b_p, ring, place, phase, held, n > 0, n, kept, edge, scale, s_layout,
                     o_layout, STAGES, False
                 )  # fmt: skip
                 gap = 0
@@ -107,14 +93,16 @@ def consume(W: gl.constexpr, out, lse, scale, ends, pattern, columns, strides, q
         wait(full.index(place), phase, pred=n >= 0)
         for i in range(n + 1):
             b_o, b_max, b_sum, b_p, place, phase, held = step(
-                b_q, b_o, b_max, b_sum, b_p, ring, place, phase, held, i < n, n, 0, where, scale, s_layout, o_layout,
+                b_q, b_o, b_max, b_sum, b_p, ring, place, phase, held, i < n, n, 0, edge, scale, s_layout, o_layout,
                 STAGES, True
             )  # fmt: skip
         r += 1
         wait(q_full, r & 1)
     if held >= 0:  # there was a tile
         b_o = finish(b_o, b_p, ring, held)
-    store_rows(b_o, b_max, b_sum, p_out, p_lse, s_on * ALIGN, row_from, row_to, late_zero(place), s_layout, o_layout)
+        store_rows(
+            b_o, b_max, b_sum, out, lse, strides, box, 1 - (r & 1), W, late_zero(place), ALIGN, s_layout, o_layout
+        )  # fmt: skip
 
 
 # fmt: off
@@ -184,7 +172,11 @@ def attn_fwd_hopper(
     q_bars = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
     q_full = q_bars.index(0)
     q_empty = q_bars.index(1)
-    box = gl.allocate_shared_memory(gl.int32, [8, 1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    box = gl.allocate_shared_memory(gl.int32, [2 * TILE, 1], plain)
+    words = gl.allocate_shared_memory(gl.int32, [STAGES * CONSUMERS, 1], plain)
+    keys = gl.allocate_shared_memory(gl.int32, [STAGES, ROWS], plain)
+    told_of = (box, words, keys)
     init_barrier(full.index(STAGES), count=1)
     for i in gl.static_range(STAGES):
         init_barrier(full.index(i), count=1)
@@ -201,11 +193,11 @@ def attn_fwd_hopper(
     bars = (q_full, q_empty)
     # fmt: off
     gl.warp_specialize([
-        (consume, (0, out, lse, scale, ends, pattern, columns, strides, qview, ring, bars, box, CONSUMERS,
-                   ALIGN, IS_PACKED, STAGES)),
-        (consume, (1, out, lse, scale, ends, pattern, columns, strides, qview, ring, bars, box, CONSUMERS,
-                   ALIGN, IS_PACKED, STAGES)),
-        (produce, ((q,), (k, v, k_run, v_run), (kbuf, vbuf, kruns, vruns), vrows, (qbuf,), full, empty, bars, box,
+        (consume, (0, out, lse, scale, pattern, columns, strides, qview, ring, bars, told_of, CONSUMERS, ALIGN,
+                   STAGES)),
+        (consume, (1, out, lse, scale, pattern, columns, strides, qview, ring, bars, told_of, CONSUMERS, ALIGN,
+                   STAGES)),
+        (produce, ((q,), (k, v, k_run, v_run), (kbuf, vbuf, kruns, vruns), vrows, (qbuf,), full, empty, bars, told_of,
                    taken, tiles, total, heads, groups, starts, ends, pattern, columns, pages, s_pages, CONSUMERS, PAGE,
                    RUN, IS_PACKED, STAGES)),
     ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])

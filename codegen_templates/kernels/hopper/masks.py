@@ -1,140 +1,111 @@
-"""Which keys of a slot the 64 rows of a consumer keep: `look` says it once for the slot, `masked` for every score.
+"""Which keys of a slot the rows of a tile keep: the producer works it out, the consumers mask.
 
-What `look` says is an int32: 0 where no row keeps any key, WHOLE where all rows keep all keys; else a bit for each
-block that is kept, of SIDE rows of blocks by SIDE columns, and FINE where blocks are not all that counts.
+A consumer has 64 of a tile's rows. For it a number tells what they keep of an edge slot: 0 where no row keeps any key,
+WHOLE where all rows keep all keys; else a bit for each block that is kept, of SIDE rows of blocks by SIDE columns, and
+FINE where blocks are not all that counts. Beside it are left the keys' positions.
 """
 
-from ..index_map import column, keeps
+from ..index_map import column, index_map, keeps
 from ..tiles import BLOCK, BLOCK_BITS, IS_CAUSAL
+from .box import ONE_WARP, write
 from .names import gl, gluon
 from .tiles import ROWS
 
 SIDE = gl.constexpr(max(ROWS.value // BLOCK.value, 1))
-WHOLE = gl.constexpr((1 << SIDE.value**2) - 1)
+PIECE = gl.constexpr(min(BLOCK.value, ROWS.value))  # tokens of a slot that are neighbours in any case
+PAIRS = gl.constexpr(SIDE.value**2)
+WHOLE = gl.constexpr((1 << PAIRS.value) - 1)
 FINE = gl.constexpr(1 << 20)
+ABSENT = gl.constexpr(1 << 30)  # the position of a key that is not there: behind all rows
 
 
 @gluon.jit
-def first_key(n, places):
-    """The column of slot n, its number, and the slot's first key: where a slot lies within one column."""
-    PARTS: gl.constexpr = BLOCK // ROWS
-    i_slot = n // PARTS
-    j = column(i_slot, places, False)
-    return i_slot, j, j * BLOCK + n % PARTS * ROWS
+def keys_at(n, o_n, places):
+    """The places in the index map and the positions of keys o_n of slot n."""
+    x = n * ROWS + o_n
+    i_slot = x >> BLOCK_BITS
+    return i_slot, column(i_slot, places, False) * BLOCK + (x & (BLOCK - 1))
 
 
 @gluon.jit
-def keys_of(n, places, layout: gl.constexpr):
-    """The keys of slot n: their columns' numbers, their columns (one for all where a slot lies within a column) and
-    positions. [64]"""
-    o_n = gl.arange(0, ROWS, layout)
-    if BLOCK >= ROWS:
-        i_slot, j, u_first = first_key(n, places)
-        u = u_first + o_n
-    else:
-        i_slot = n * SIDE + (o_n >> BLOCK_BITS)
-        j = column(i_slot, places, False)
-        u = j * BLOCK + (o_n & (BLOCK - 1))
-    return i_slot, j, u
+def tell_keys(words, keys, place, n, n_slots, places, rule, span, CONSUMERS: gl.constexpr):
+    """Leave what consumers need to know of an edge slot; returns what any of them keeps."""
+    t_base, q_start, q_stop, kv_start, kv_stop = span
+    i_slot, u = keys_at(n, gl.arange(0, ROWS, ONE_WARP), places)
+    is_there = (i_slot < n_slots) & (u >= kv_start) & (u < kv_stop)
+    keys.index(place).store(gl.where(is_there, u, ABSENT))
 
+    # a lane for each consumer, piece of its rows, and piece of the keys
+    o = gl.arange(0, CONSUMERS * PAIRS, ONE_WARP)
+    t_low = t_base + o // PAIRS * ROWS
+    t = t_low + o % PAIRS // SIDE * PIECE
+    i_piece, u_piece = keys_at(n, o % SIDE * PIECE, places)
+    m_row = gl.maximum(t_low, q_start) < gl.minimum(t_low + ROWS, q_stop)
+    keep = m_row & (i_piece < n_slots) & (u_piece < kv_stop)
+    is_cut = (u_piece < kv_start) | (u_piece + PIECE > kv_stop)
+    if IS_CAUSAL:
+        keep = keep & (u_piece < t + PIECE)
+        is_cut = is_cut | (u_piece + PIECE > t + 1)
+    probe = keeps(n, n, n, n, n, n, u, rule)
+    if len(probe.shape) == 0:
+        i = t >> BLOCK_BITS
+        keep = keep & keeps(i_piece, i, i, u_piece >> BLOCK_BITS, t, t, u_piece, rule)
+    bit = gl.where(keep, (1 << (o % PAIRS)) + gl.where(is_cut, FINE, 0), 0)
 
-@gluon.jit
-def look(n, where, s_layout: gl.constexpr):
-    """What the rows t_low..t_low + 63 keep of slot n."""
-    n_slots, places, rule, span, t_low = where
-    _t_base, q_start, q_stop, kv_start, kv_stop = span
-    t_first = gl.maximum(t_low, q_start)
-    t_last = gl.minimum(t_low + ROWS, q_stop) - 1
-    u = n * 0 + gl.arange(0, ROWS, gl.SliceLayout(0, s_layout))
-    probe = keeps(n, t_low, t_low, n, t_low, t_low, u, rule)  # [64] where the rule is one of tokens
-    if len(probe.shape) > 0:
-        i_slot, j, u = keys_of(n, places, gl.SliceLayout(0, s_layout))
-        some = keeps(i_slot, t_first >> BLOCK_BITS, t_last >> BLOCK_BITS, j, t_first, t_last, u, rule)
-        some = some & (u >= kv_start) & (u < kv_stop) & (i_slot < n_slots)
-        if IS_CAUSAL:
-            some = some & (u <= t_last)
-        kept = gl.max(some.to(gl.int32), 0) * (WHOLE | FINE)
-    elif BLOCK >= ROWS:
-        i_slot, j, low = first_key(n, places)
-        i = t_low >> BLOCK_BITS
-        some = keeps(i_slot, i, i, j, t_low, t_low, low, rule) & (low < kv_stop) & (i_slot < n_slots)
-        whole = (low >= kv_start) & (low + ROWS <= kv_stop)
-        if IS_CAUSAL:
-            some = some & (low <= t_last)
-            whole = whole & (low + ROWS - 1 <= t_low)
-        kept = gl.where(some, gl.where(whole, WHOLE, WHOLE | FINE), 0)
-    else:
-        kept = blocks_kept(n, n_slots, places, rule, kv_stop, t_low)
-    return gl.where(t_first <= t_last, kept, 0)
-
-
-@gluon.jit
-def blocks_kept(n, n_slots, places, rule, kv_stop, t_low):
-    """`look` for blocks smaller than a slot and a rule of blocks: all in scalars, once for 4,096 scores."""
-    kept = n * 0
-    i_low = t_low >> BLOCK_BITS
-    for p in gl.static_range(SIDE):
-        i_slot = n * SIDE + p
-        j = column(i_slot, places, False)
-        is_there = (i_slot < n_slots) & (j * BLOCK < kv_stop)
-        for r in gl.static_range(SIDE):
-            i = i_low + r
-            keep = is_there & keeps(i_slot, i, i, j, t_low, t_low, t_low, rule)
+    every = n * 0
+    for w in gl.static_range(CONSUMERS):
+        if len(probe.shape) > 0:  # a rule of tokens
+            t_first = gl.maximum(t_base + w * ROWS, q_start)
+            t_last = gl.minimum(t_base + (w + 1) * ROWS, q_stop) - 1
+            some = is_there & (t_first <= t_last)
+            i_first, i_last = t_first >> BLOCK_BITS, t_last >> BLOCK_BITS
+            some = some & keeps(i_slot, i_first, i_last, u >> BLOCK_BITS, t_first, t_last, u, rule)
             if IS_CAUSAL:
-                keep = keep & (j <= i)
-            kept = gl.where(keep, kept | (1 << (r * SIDE + p)), kept)
-        is_cut = j * BLOCK + BLOCK > kv_stop
-        if IS_CAUSAL:
-            is_cut = is_cut | (j >= i_low)
-        kept = gl.where(is_there & is_cut, kept | FINE, kept)
-    return gl.where((kept & WHOLE) == 0, 0, kept)
+                some = some & (u <= t_last)
+            kept = gl.max(some.to(gl.int32), 0) * (WHOLE | FINE)
+        else:
+            kept = gl.sum(gl.where(o // PAIRS == w, bit, 0), 0)
+        write(words, place * CONSUMERS + w, kept)
+        every = every | kept
+    return every
 
 
 @gluon.jit
-def masked(b_s, n, kept, where, s_layout: gl.constexpr):
-    """The scores of rows t_low..t_low + 63 and the keys of slot n, -inf where a row does not keep a key. [64, 64]"""
-    n_slots, places, rule, span, t_low = where
-    _t_base, _q_start, _q_stop, kv_start, kv_stop = span
-    o_m = gl.expand_dims(gl.arange(0, ROWS, gl.SliceLayout(1, s_layout)), 1)
-    o_n = gl.expand_dims(gl.arange(0, ROWS, gl.SliceLayout(0, s_layout)), 0)
-    u = n * 0 + gl.arange(0, ROWS, gl.SliceLayout(0, s_layout))
-    probe = keeps(n, t_low, t_low, n, t_low, t_low, u, rule)
-    if (BLOCK >= ROWS) or (len(probe.shape) > 0):
-        b_s = masked_exactly(b_s, n, n_slots, places, rule, kv_start, kv_stop, t_low, s_layout)
+def masked(b_s, n, kept, place, edge, s_layout: gl.constexpr):
+    """The scores of a consumer's rows and the keys of slot n, -inf where a row does not keep a key. [64, 64]"""
+    keys, t_low, i_class, pattern, columns = edge
+    _, _, _, rule = index_map(pattern + i_class, columns, n, n, n, n, n)
+    t = gl.expand_dims(t_low + gl.arange(0, ROWS, gl.SliceLayout(1, s_layout)), 1)
+    o_n = gl.arange(0, ROWS, gl.SliceLayout(0, s_layout))
+    probe = keeps(n, n, n, n, n, n, o_n, rule)
+    if len(probe.shape) > 0:
+        i_slot = gl.expand_dims((n * ROWS + o_n) >> BLOCK_BITS, 0)
+        u = gl.expand_dims(keys.index(place).load(gl.SliceLayout(0, s_layout)), 0)
+        i = t_low >> BLOCK_BITS
+        if BLOCK < ROWS:
+            i = t >> BLOCK_BITS
+        m_keep = keeps(i_slot, i, i, u >> BLOCK_BITS, t, t, u, rule) & (u != ABSENT)
+        if IS_CAUSAL:
+            m_keep = m_keep & (u <= t)
+        b_s = gl.where(m_keep, b_s, float("-inf"))
     else:
-        b_row = kept >> ((o_m >> BLOCK_BITS) * SIDE)  # [64, 1]
-        b_s = gl.where(((b_row >> (o_n >> BLOCK_BITS)) & 1) != 0, b_s, float("-inf"))
-        if kept >= FINE:
-            b_s = cut(b_s, n, places, kv_stop, t_low, s_layout)
+        b_s = masked_by_blocks(b_s, kept, place, keys, t, s_layout)
     return b_s
 
 
 @gluon.jit
-def cut(b_s, n, places, kv_stop, t_low, s_layout: gl.constexpr):
-    """The scores, -inf behind the last key and behind the rows' own positions."""
-    _i_slot, _j, u = keys_of(n, places, gl.SliceLayout(0, s_layout))
-    last = t_low + gl.arange(0, ROWS, gl.SliceLayout(1, s_layout))
-    if IS_CAUSAL:
-        last = gl.minimum(last, kv_stop - 1)
-    else:
-        last = last * 0 + (kv_stop - 1)
-    return gl.where(gl.expand_dims(u, 0) <= gl.expand_dims(last, 1), b_s, float("-inf"))
-
-
-@gluon.jit
-def masked_exactly(b_s, n, n_slots, places, rule, kv_start, kv_stop, t_low, s_layout: gl.constexpr):
-    """The same, with the rule worked out for each score."""
-    i_slot, j, u = keys_of(n, places, gl.SliceLayout(0, s_layout))
-    t = gl.expand_dims(t_low + gl.arange(0, ROWS, gl.SliceLayout(1, s_layout)), 1)
-    m_n = (u >= kv_start) & (u < kv_stop) & (i_slot < n_slots)
-    u = gl.expand_dims(u, 0)
-    if BLOCK >= ROWS:
-        i = t_low >> BLOCK_BITS
-    else:
-        i = t >> BLOCK_BITS
-        i_slot = gl.expand_dims(i_slot, 0)
-        j = gl.expand_dims(j, 0)
-    m_keep = keeps(i_slot, i, i, j, t, t, u, rule) & gl.expand_dims(m_n, 0)
-    if IS_CAUSAL:
-        m_keep = m_keep & (u <= t)
-    return gl.where(m_keep, b_s, float("-inf"))
+def masked_by_blocks(b_s, kept, place, keys, t, s_layout: gl.constexpr):
+    """The same by the blocks that are kept, by causality, and by which keys there are. t: the rows' positions."""
+    if SIDE > 1:
+        o_m = gl.expand_dims(gl.arange(0, ROWS, gl.SliceLayout(1, s_layout)), 1)
+        o_n = gl.expand_dims(gl.arange(0, ROWS, gl.SliceLayout(0, s_layout)), 0)
+        b_row = kept >> ((o_m >> BLOCK_BITS) * SIDE)  # [64, 1]
+        b_s = gl.where(((b_row >> (o_n >> BLOCK_BITS)) & 1) != 0, b_s, float("-inf"))
+    if (kept >= FINE) | (SIDE == 1):
+        last = t
+        if not IS_CAUSAL:
+            last = t * 0 + (ABSENT - 1)
+        last = gl.where(kept == 0, -1, last)
+        u = gl.expand_dims(keys.index(place).load(gl.SliceLayout(0, s_layout)), 0)
+        b_s = gl.where(u <= last, b_s, float("-inf"))
+    return b_s

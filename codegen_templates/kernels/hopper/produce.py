@@ -3,12 +3,14 @@ TMA."""
 
 from ..index_map import column, keeps
 from ..tiles import BLOCK, BLOCK_BITS, HEAD_DIM, IS_CAUSAL
-from .box import ONE_WARP, write
+from .box import ONE_WARP, TILE, tell_tile, write
+from .masks import PIECE, SIDE, WHOLE, tell_keys
 from .names import arrive, barrier, expect, fence_async_shared, gl, gluon, load_box, wait
 from .tiles import NOTHING, ROWS, after, slots_of, tile_place
 
 CHUNK = gl.constexpr(64)  # columns of a box: 128 bytes, the swizzle
 CHUNKS = gl.constexpr(HEAD_DIM.value // 64)
+COLUMN = gl.constexpr(sum(1 << SIDE.value * n for n in range(SIDE.value)))  # bits of a slot's first block
 
 
 @gluon.jit
@@ -21,23 +23,6 @@ def next_tile(r, total, taken):
         if total > gl.num_programs(0):
             tile = gl.num_programs(0) + gl.atomic_add(taken, 1)
     return tile
-
-
-@gluon.jit
-def tell(box, which, row, span, IS_PACKED: gl.constexpr):
-    """Leave what the consumers need to know of a tile, before an arrival at the queries' barrier."""
-    i_batch, i_head, _i_kv, i_class = which
-    t_base, q_start, q_stop, _kv_start, _kv_stop = span
-    write(box, 0, 1)
-    write(box, 1, i_batch)
-    write(box, 2, i_head)
-    write(box, 3, i_class)
-    write(box, 4, t_base)
-    write(box, 5, row)
-    if IS_PACKED:
-        write(box, 6, q_start)
-        write(box, 7, q_stop)
-    barrier()
 
 
 @gluon.jit
@@ -63,49 +48,71 @@ def load_run(k_desc, v_desc, kbuf, vbuf, bar, page, i_kv, row, to, STEP: gl.cons
 
 
 @gluon.jit
-def is_run_kept(i_slot, u, n_slots, rule, span, CONSUMERS: gl.constexpr, RUN: gl.constexpr):
-    """Whether a row of the tile keeps one of the RUN keys from u on, of the column in slot i_slot."""
+def is_run_kept(every, p, i_slot, u, n_slots, rule, span, CONSUMERS: gl.constexpr, RUN: gl.constexpr):
+    """Whether a row of the tile keeps one of the keys of run p of an edge slot, from position u on, of which the rows
+    keep `every`."""
     t_base, q_start, q_stop, _kv_start, kv_stop = span
+    is_kept = (((every >> (p * RUN // PIECE)) & COLUMN) != 0) & (u < kv_stop)
     t_first = gl.maximum(t_base, q_start)
     t_last = gl.minimum(t_base + CONSUMERS * ROWS, q_stop) - 1
     o_u = gl.arange(0, RUN, ONE_WARP)
     j = u >> BLOCK_BITS
     some = keeps(i_slot, t_first >> BLOCK_BITS, t_last >> BLOCK_BITS, j, t_first, t_last, u + o_u, rule)
-    if len(some.shape) > 0:
-        some = gl.max(some.to(gl.int32), 0) > 0
-    if IS_CAUSAL:
-        some = some & (u <= t_last)
-    return some & (i_slot < n_slots) & (u < kv_stop)
+    if len(some.shape) > 0:  # a rule of tokens: the run may be of a kept block and not be kept
+        is_kept = is_kept & (gl.max(some.to(gl.int32), 0) > 0) & (i_slot < n_slots)
+        if IS_CAUSAL:
+            is_kept = is_kept & (u <= t_last)
+    return is_kept
 
 
 @gluon.jit
-def load_slot(descriptors, buffers, bar, n, n_slots, far, places, rule, span, place, i_kv, request, pages,
+def is_together(n, far, every, places, rule, PAGE: gl.constexpr):
+    """Whether slot n may be read as one box: its keys are neighbours, and each of its blocks is kept."""
+    o_n = gl.arange(0, ROWS, ONE_WARP)
+    probe = keeps(n, n, n, n, n, n, o_n, rule)
+    is_one = n < far
+    if len(probe.shape) == 0:
+        is_one = is_one | ((every & WHOLE) == WHOLE)
+    if SIDE > 1:
+        i_slot = n * SIDE
+        j = column(i_slot, places, False)
+        for c in gl.static_range(1, SIDE):
+            is_one = is_one & (column(i_slot + c, places, False) == j + c)
+    return is_one
+
+
+@gluon.jit
+def load_slot(descriptors, buffers, bar, n, every, n_slots, far, places, rule, span, place, i_kv, request, pages,
               CONSUMERS: gl.constexpr, PAGE: gl.constexpr, RUN: gl.constexpr):  # fmt: skip
-    """Copy the keys and values of slot n to this place of the ring: in one box where they are neighbours. Runs of the
-    edge that no row keeps are not read: zeros take their place."""
+    """Copy the keys and values of slot n to this place of the ring: in one box where they are neighbours. `every`: what
+    any row keeps of it. Runs of the edge that no row keeps are not read: zeros take their place."""
     k_desc, v_desc, k_run, v_run = descriptors
     kbuf, vbuf, kruns, vruns = buffers
     RUNS: gl.constexpr = ROWS // RUN
     expect(bar, 2 * ROWS * HEAD_DIM * 2)
     u = column(n * ROWS // BLOCK, places, False) * BLOCK + n * ROWS % BLOCK
-    is_one = n < far
-    if BLOCK < ROWS:
-        for c in gl.static_range(1, ROWS // BLOCK):
-            is_one = is_one & (column(n * (ROWS // BLOCK) + c, places, False) * BLOCK == u + c * BLOCK)
-    if PAGE:
-        is_one = is_one & (u % ROWS + PAGE % ROWS == 0)
-    if is_one:
-        page, row = key_row(u, request, pages, PAGE)
+    if RUNS == 1:
+        page = request[0]
+        row = u * 0 + NOTHING
+        if every != 0:
+            page, row = key_row(u, request, pages, PAGE)
         load_run(k_desc, v_desc, kbuf, vbuf, bar, page, i_kv, row, place * CHUNKS, 1)
     else:
-        for p in range(RUNS):
-            i_slot = (n * ROWS + p * RUN) // BLOCK
-            u = column(i_slot, places, False) * BLOCK + (n * ROWS + p * RUN) % BLOCK
-            page = request[0]
-            row = u * 0 + NOTHING
-            if (n < far) | is_run_kept(i_slot, u, n_slots, rule, span, CONSUMERS, RUN):
-                page, row = key_row(u, request, pages, PAGE)
-            load_run(k_run, v_run, kruns, vruns, bar, page, i_kv, row, place * (CHUNKS * RUNS) + p, RUNS)
+        is_one = is_together(n, far, every, places, rule, PAGE)
+        if PAGE:
+            is_one = is_one & (u % ROWS + PAGE % ROWS == 0)
+        if is_one:
+            page, row = key_row(u, request, pages, PAGE)
+            load_run(k_desc, v_desc, kbuf, vbuf, bar, page, i_kv, row, place * CHUNKS, 1)
+        else:
+            for p in range(RUNS):
+                i_slot = (n * ROWS + p * RUN) // BLOCK
+                u = column(i_slot, places, False) * BLOCK + (n * ROWS + p * RUN) % BLOCK
+                page = request[0]
+                row = u * 0 + NOTHING
+                if (n < far) | is_run_kept(every, p, i_slot, u, n_slots, rule, span, CONSUMERS, RUN):
+                    page, row = key_row(u, request, pages, PAGE)
+                load_run(k_run, v_run, kruns, vruns, bar, page, i_kv, row, place * (CHUNKS * RUNS) + p, RUNS)
 
 
 @gluon.jit
@@ -139,12 +146,13 @@ def clear_rows(slot_rows, place, low, high, dtype: gl.constexpr):
 
 
 @gluon.jit
-def produce(inputs, descriptors, buffers, slot_rows, rooms, full, empty, q_bars, box, taken, tiles, total, heads,
+def produce(inputs, descriptors, buffers, slot_rows, rooms, full, empty, q_bars, told_of, taken, tiles, total, heads,
             groups, starts, ends, pattern, columns, pages, s_pages, CONSUMERS: gl.constexpr, PAGE: gl.constexpr,
             RUN: gl.constexpr, IS_PACKED: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
     """`inputs`: descriptors of what a tile has of its rows, the queries and whatever else, copied to `rooms`.
     `slot_rows`: what the weights of a slot are multiplied with, row by row."""
     q_full, q_empty = q_bars
+    box, words, keys = told_of
     place, phase = 0, 0
     turn, tails = 0, 0  # tiles told so far, slots with rows behind the last key
     r = 0
@@ -166,11 +174,16 @@ def produce(inputs, descriptors, buffers, slot_rows, rooms, full, empty, q_bars,
                 wait(empty.index(place), phase ^ 1)
                 n = n_all - 1 - i
                 bar = place
-                if IS_PACKED:
+                every = n * 0 + WHOLE
+                if (n >= far) | (i == 0):
+                    every = tell_keys(words, keys, place, n, n_slots, places, rule, span, CONSUMERS)
+                    barrier()
+                low, high = 0 * n, 0 * n
+                if IS_PACKED and n >= far:
                     low, high = rows_behind(n, n_slots, places, kv_stop)
                     bar = gl.where(low < high, STAGES, place)
-                load_slot(descriptors, buffers, full.index(bar), n, n_slots, far, places, rule, span, place, i_kv,
-                          request, own, CONSUMERS, PAGE, RUN)  # fmt: skip
+                load_slot(descriptors, buffers, full.index(bar), n, every, n_slots, far, places, rule, span, place,
+                          i_kv, request, own, CONSUMERS, PAGE, RUN)  # fmt: skip
                 if IS_PACKED and low < high:
                     wait(full.index(STAGES), tails & 1)
                     clear_rows(slot_rows, place, low, high, slot_rows.dtype)
@@ -180,7 +193,9 @@ def produce(inputs, descriptors, buffers, slot_rows, rooms, full, empty, q_bars,
                 if i == 0:
                     wait(q_empty, (turn & 1) ^ 1)
                     row = first[0] + t_base - q_from
-                    tell(box, which, row, span, IS_PACKED)
+                    rows = (i_request, i_head, row, t_base, q_from, q_stop)
+                    tell_tile(box, turn & 1, (n_all, far), rows, i_class)
+                    barrier()
                     expect(q_full, len(inputs) * CONSUMERS * ROWS * HEAD_DIM * 2)
                     for x in gl.static_range(len(inputs)):
                         for w in gl.static_range(CONSUMERS):
@@ -191,6 +206,6 @@ def produce(inputs, descriptors, buffers, slot_rows, rooms, full, empty, q_bars,
         r += 1
         tile = next_tile(r, total, taken)
     wait(q_empty, (turn & 1) ^ 1)
-    write(box, 0, 0)
+    write(box, (turn & 1) * TILE, 0)
     barrier()
     arrive(q_full, count=1)

@@ -1,7 +1,7 @@
 """Which of a slot's rows keep the keys of an item of dK and dV: the producer works it out, the consumers mask.
 
-A consumer has 64 of an item's 128 keys. For it a number tells what an edge slot's rows keep of them, as that of `look`
-in `masks.py` does: 0, WHOLE, or a bit for each pair of blocks, and FINE where more than blocks counts. Beside it are
+A consumer has 64 of an item's 128 keys. For it a number tells what an edge slot's rows keep of them, as that of
+`masks.py` does: 0, WHOLE, or a bit for each pair of blocks, and FINE where more than blocks counts. Beside it are
 left the rows' and the keys' positions, and where the class is in the pattern, for rules of tokens.
 """
 
@@ -9,12 +9,10 @@ from ..rounds import keeps_in, row_in
 from ..row_map import keeps_near, row_map
 from ..tiles import BLOCK, BLOCK_BITS, IS_CAUSAL
 from .box import ONE_WARP, told, write
-from .masks import FINE, SIDE
+from .masks import FINE, PAIRS, PIECE, SIDE
 from .names import gl, gluon
 from .tiles import ROWS
 
-PIECE = gl.constexpr(min(BLOCK.value, ROWS.value))  # tokens of a slot that are neighbours in any case
-PAIRS = gl.constexpr(SIDE.value**2)
 ABSENT = gl.constexpr(-(1 << 30))  # the position of a row that is not there: before all keys
 WORDS = gl.constexpr(4)  # that are left of each slot: what either consumer keeps, the class's place in the pattern
 

@@ -1,19 +1,10 @@
 """Steps of the Hopper forward: a slot's scores and weights, while the weights of the slot before meet their values."""
 
 from .masks import WHOLE, masked
-from .names import arrive, fence_async_shared, gl, gluon, wait, warpgroup_mma, warpgroup_mma_wait
+from .names import arrive, gl, gluon, wait, warpgroup_mma, warpgroup_mma_wait
 from .tiles import ROWS, after
 
 FLOOR = gl.constexpr(-3.0e38)  # the maximum of rows that have kept nothing: finite, so that -inf minus it is no NaN
-
-
-@gluon.jit
-def take(qview, q_empty, s_layout: gl.constexpr):
-    """A consumer's queries, in registers: their buffer is free at once. [64, HEAD_DIM]"""
-    b_q = qview.load(gl.DotOperandLayout(0, s_layout, 2))
-    fence_async_shared()
-    arrive(q_empty, count=1)
-    return b_q
 
 
 @gluon.jit
@@ -44,10 +35,10 @@ def as_weights(b_p, dtype: gl.constexpr, o_layout: gl.constexpr):
 
 
 @gluon.jit
-def mask_edge(b_s, n, kept, where, s_layout: gl.constexpr):
+def mask_edge(b_s, n, kept, place, edge, s_layout: gl.constexpr):
     """The scores of an edge slot, under the exact rule unless all are kept."""
     if kept != WHOLE:
-        b_s = masked(b_s, n, kept, where, s_layout)
+        b_s = masked(b_s, n, kept, place, edge, s_layout)
     return b_s
 
 
@@ -60,28 +51,26 @@ def begin(b_s, scale):
 
 
 @gluon.jit
-def start(b_q, ring, place, phase, n, kept, where, scale, s_layout: gl.constexpr, o_layout: gl.constexpr,
+def start(b_q, ring, place, phase, n, kept, edge, scale, s_layout: gl.constexpr, o_layout: gl.constexpr,
           STAGES: gl.constexpr):  # fmt: skip
     """The first slot of a program's first tile."""
-    kview, _vview, full, _empty = ring
-    wait(full.index(place), phase)
+    kview, _vview, _full, _empty = ring
     b_s = scores(b_q, kview.index(place), s_layout)
     b_s = warpgroup_mma_wait(0, deps=(b_s,))
-    b_max, b_sum, b_p = begin(mask_edge(b_s, n, kept, where, s_layout), scale)
+    b_max, b_sum, b_p = begin(mask_edge(b_s, n, kept, place, edge, s_layout), scale)
     next_place, phase = after(place, phase, STAGES)
     return b_max, b_sum, as_weights(b_p, kview.dtype, o_layout), next_place, phase, place
 
 
 @gluon.jit
-def meet(b_q, b_o, b_p, ring, place, phase, held, n, kept, where, scale, s_layout: gl.constexpr, o_layout: gl.constexpr,
+def meet(b_q, b_o, b_p, ring, place, phase, held, n, kept, edge, scale, s_layout: gl.constexpr, o_layout: gl.constexpr,
          STAGES: gl.constexpr):  # fmt: skip
     """The first slot of a tile, with the last product of the tile before."""
     kview, vview, full, empty = ring
-    wait(full.index(place), phase)
     b_s = scores(b_q, kview.index(place), s_layout)
     b_o = warpgroup_mma(b_p, vview.index(held), b_o, is_async=True)
     b_s = warpgroup_mma_wait(1, deps=(b_s,))
-    b_max, b_sum, b_new = begin(mask_edge(b_s, n, kept, where, s_layout), scale)
+    b_max, b_sum, b_new = begin(mask_edge(b_s, n, kept, place, edge, s_layout), scale)
     next_place, next_phase = after(place, phase, STAGES)
     wait(full.index(next_place), next_phase, pred=n > 0)
     b_o = warpgroup_mma_wait(0, deps=(b_o,))
@@ -90,18 +79,16 @@ def meet(b_q, b_o, b_p, ring, place, phase, held, n, kept, where, scale, s_layou
 
 
 @gluon.jit
-def step(b_q, b_o, b_max, b_sum, b_p, ring, place, phase, held, more, n, kept, where, scale, s_layout: gl.constexpr,
+def step(b_q, b_o, b_max, b_sum, b_p, ring, place, phase, held, more, n, kept, edge, scale, s_layout: gl.constexpr,
          o_layout: gl.constexpr, STAGES: gl.constexpr, IS_FAR: gl.constexpr):  # fmt: skip
-    """Go on to the next slot. A far one has been waited for. If there are `more`, the next is waited for here: that
-    stands where exp2 shall not sink behind the wait for a product, as it would without a branch between."""
+    """Go on to the next slot, which has been waited for. If there are `more`, the one behind it is waited for here:
+    that stands where exp2 shall not sink behind the wait for a product, as it would without a branch between."""
     kview, vview, full, empty = ring
-    if not IS_FAR:
-        wait(full.index(place), phase)
     b_s = scores(b_q, kview.index(place), s_layout)
     b_o = warpgroup_mma(b_p, vview.index(held), b_o, is_async=True)
     b_s = warpgroup_mma_wait(1, deps=(b_s,))
     if not IS_FAR:
-        b_s = mask_edge(b_s, n, kept, where, s_layout)
+        b_s = mask_edge(b_s, n, kept, place, edge, s_layout)
     b_max, b_sum, b_new, b_old = softmax(b_s, b_max, b_sum, scale)
     next_place, next_phase = after(place, phase, STAGES)
     wait(full.index(next_place), next_phase, pred=more)

@@ -1,6 +1,7 @@
 """From the registers of a warpgroup to memory: 64 rows of 16-bit numbers, 16 bytes at a time."""
 
 from ..tiles import HEAD_DIM, LN_2
+from .box import rows_told
 from .names import gl, gluon
 from .steps import by_rows
 from .tiles import ROWS
@@ -33,13 +34,18 @@ def store_wide(b_x, p, o_row, m_row):
 
 
 @gluon.jit
-def store_rows(b_o, b_max, b_sum, out, lse, s_on, row_from, row_to, late, s_layout: gl.constexpr,
-               o_layout: gl.constexpr):  # fmt: skip
-    """Store output and LSE of the rows from row_from to row_to - 1: `out` and `lse` point to row 0. `late`: see
-    `late_zero`."""
+def store_rows(b_o, b_max, b_sum, out, lse, strides, box, own, W: gl.constexpr, late, ALIGN: gl.constexpr,
+               s_layout: gl.constexpr, o_layout: gl.constexpr):  # fmt: skip
+    """Store output and LSE of a consumer's rows, which lie where the producer told. `late`: see `late_zero`."""
+    s_ob, s_oh, s_on, s_lb, s_lh = strides
+    i_batch, i_head, i_row, t_base, q_start, q_stop = rows_told(box, own)
+    i_batch, i_head, i_row = i_batch.to(gl.int64), i_head.to(gl.int64), (i_row + W * ROWS).to(gl.int64)
+    row_from, row_to = q_start - t_base - W * ROWS, q_stop - t_base - W * ROWS
+    out += (i_batch * s_ob + i_head * s_oh + i_row * s_on) * ALIGN
+    lse += i_batch * s_lb + i_head * s_lh + i_row
     b_o = b_o * by_rows(1.0 / gl.where(b_sum == 0.0, 1.0, b_sum), o_layout)
     o_m = gl.arange(0, ROWS, gl.SliceLayout(1, WIDE)) + late
-    store_wide(b_o, out, o_m * s_on, (o_m >= row_from) & (o_m < row_to))
+    store_wide(b_o, out, o_m * ((s_on + late) * ALIGN), (o_m >= row_from) & (o_m < row_to))
     o_m = gl.arange(0, ROWS, gl.SliceLayout(1, s_layout)) + late
     # -inf where nothing was kept: the logarithm of 0
     gl.store(lse + o_m, (b_max + gl.log2(b_sum)) * LN_2, mask=(o_m >= row_from) & (o_m < row_to))
