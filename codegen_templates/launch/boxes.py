@@ -8,25 +8,40 @@ from typing import Any
 import torch
 
 CHUNK = 64  # columns of a box, of hopper/produce.py
+SLOT = 64  # rows of a slot
 
 
 @dataclass(frozen=True)
 class Boxes:
     """A tensor [batch or pages, heads, rows, HEAD_DIM] that is read by TMA, in boxes of so many rows and 64 columns; or
-    a vector of float32, in boxes of so many numbers."""
+    a vector of float32, in boxes of so many numbers. Where there is a `period`, of rows, a box has so many rows of each
+    of several periods, 64 together: the tensor is [batch, heads, periods, rows of one, HEAD_DIM]."""
 
     tensor: torch.Tensor
     rows: int
+    period: int = 0
 
     @property
     def shape(self) -> list[int]:
-        return list(self.tensor.shape)
+        """Periods are whole ones; where there is none, what is said of it is not read."""
+        if not self.period:
+            return list(self.tensor.shape)
+        *before, rows, columns = self.tensor.shape
+        return [*before, max(rows // self.period, 1), min(self.period, rows), columns]
 
     @property
     def strides(self) -> list[int]:
         """Those that nobody takes a step of may be anything: they become such as TMA allows."""
-        x = self.tensor
-        return [*(s if n > 1 else 8 for n, s in zip(x.shape[:-1], x.stride()[:-1], strict=True)), 1]
+        strides = list(self.tensor.stride())
+        if self.period:
+            strides.insert(-2, self.period * strides[-2])
+        return [*(s if n > 1 else 8 for n, s in zip(self.shape[:-1], strides[:-1], strict=True)), 1]
+
+    @property
+    def box(self) -> list[int]:
+        if self.tensor.dim() == 1:
+            return [self.rows]
+        return [1, 1, *([SLOT // self.rows] if self.period else []), self.rows, CHUNK]
 
     @property
     def device(self) -> torch.device:
@@ -42,9 +57,9 @@ class Boxes:
 
         if self.tensor.dim() == 1:
             line = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=1)
-            return TensorDescriptor(self.tensor, self.shape, [1], [self.rows], line)
-        layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
-        return TensorDescriptor(self.tensor, self.shape, self.strides, [1, 1, self.rows, CHUNK], layout)
+            return TensorDescriptor(self.tensor, self.shape, [1], self.box, line)
+        layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=len(self.box))
+        return TensorDescriptor(self.tensor, self.shape, self.strides, self.box, layout)
 
 
 class Descriptor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE, SOFTCAP, V_HEAD_DIM
+from ..pattern import BLOCK, CLASSES, FORM, HEAD_DIM, ROWS_PER_TILE_FREE, SOFTCAP, V_HEAD_DIM
 from . import arrays
 from .boxes import CHUNK as CHUNK
 from .boxes import Boxes
@@ -116,6 +116,28 @@ def arguments(
     return programs, named | more
 
 
+@cache
+def every(page: int) -> int:
+    """How many blocks apart the columns of a stride are that are read several at a time; 0: there are none. Of several
+    strides that is the one with most columns."""
+    if page or BLOCK >= ROWS:
+        return 0
+    bands = [band for x in CLASSES if x["closed"] is not None for band in x["closed"][1]]
+    return min((n for _, _, n, _, _ in bands if n > 1), default=0)
+
+
+def runs_of(k: torch.Tensor, v: torch.Tensor, page: int, other: torch.Tensor) -> dict[str, Boxes | torch.Tensor]:
+    """Keys and values in boxes smaller than 64 rows, and of several blocks of a stride; `other` where they are not
+    read."""
+    run, period = _run(page), BLOCK * every(page)
+    return {
+        "k_run": Boxes(k, run) if run < ROWS else other,
+        "v_run": Boxes(v, run) if run < ROWS else other,
+        "k_far": Boxes(k, BLOCK, period) if period else other,
+        "v_far": Boxes(v, BLOCK, period) if period else other,
+    }
+
+
 def tiles_of(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -139,8 +161,7 @@ def tiles_of(
         "q": Boxes(q, ROWS),
         "k": Boxes(k, ROWS),
         "v": Boxes(v, ROWS),
-        "k_run": Boxes(k, _run(page)),
-        "v_run": Boxes(v, _run(page)),
+        **runs_of(k, v, page, groups),
         "groups": groups,
         "pattern": pattern,
         "columns": groups,  # not read, as all arrays that follow where they are not there
@@ -160,8 +181,10 @@ def tiles_of(
         "s_on": out.stride(2) // 8,
         "s_lb": 0 if requests.are_packed else sums.stride(0),
         "s_lh": sums.stride(1),
+        "periods": k.shape[2] // (BLOCK * (every(page) or 1)),
         "CONSUMERS": CONSUMERS,
         "RUN": _run(page),
+        "EVERY": every(page),
         "ALIGN": 8,
         "IS_PACKED": requests.are_packed,
     }

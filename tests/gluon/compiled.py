@@ -25,7 +25,7 @@ LAYERS = ("kernels", "kernels.hopper")
 
 FILES = {"forward": "attn_fwd_hopper", "backward_dq": "attn_bwd_dq_hopper", "backward_dkdv": "attn_bwd_dkdv_hopper"}
 FLOATS, INTEGERS = ("lse", "log_sum", "delta", "parts"), ("groups", "pattern", "columns", "rows", "items", "members")
-INTEGERS += ("q_starts", "kv_starts", "pages", "taken")
+INTEGERS += ("q_starts", "kv_starts", "pages", "taken", "k_run", "v_run", "k_far", "v_far")
 
 
 def constants(file: str, block: int, head_dim: int, changed: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def constants(file: str, block: int, head_dim: int, changed: dict[str, Any]) -> 
         return usual | {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer} | changed
     consumer, producer = {64: (216, 72), 128: (224, 56)}[head_dim] if file == "forward" else (232, 40)
     usual |= {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer}
-    usual |= {"CONSUMERS": 2, "RUN": min(block, page & -page or 64, 64)}
+    usual |= {"CONSUMERS": 2, "RUN": min(block, page & -page or 64, 64), "EVERY": 0 if page or block >= 64 else 16}
     if file == "backward_dq":
         return usual | {"STAGES": {64: 8, 128: 5}[head_dim]} | changed
     return usual | {"PAGE": 0, "STAGES": {64: 8, 128: 6}[head_dim]} | changed
@@ -58,11 +58,13 @@ def compile_kernel(folder: Path, file: str, dtype: str, changed: dict[str, Any],
     tiles = importlib.import_module("package.kernels.tiles")
     kernel = next(x for name, x in kernels.items() if name.startswith(FILES[file]))
     known = constants(file, tiles.BLOCK.value, tiles.HEAD_DIM.value, changed)
-    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
     line = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=1)
     run = known.get("RUN", min(tiles.BLOCK.value, 64))
-    boxes = dict.fromkeys(("q", "k", "v", "dout"), 64)
-    boxes |= dict.fromkeys(("k_run", "v_run", "q_run", "dout_run"), run)
+    boxes = dict.fromkeys(("q", "k", "v", "dout"), (1, 1, 64, 64))
+    if run < 64 or file == "backward_dkdv":
+        boxes |= dict.fromkeys(("k_run", "v_run", "q_run", "dout_run"), (1, 1, run, 64))
+    if known.get("EVERY"):
+        boxes |= dict.fromkeys(("k_far", "v_far"), (1, 1, 64 // run, run, 64))
     pointers = dict.fromkeys(("out", "dq"), dtype) | dict.fromkeys(("dk", "dv"), sums or dtype)
     pointers |= dict.fromkeys(FLOATS, "fp32") | dict.fromkeys(INTEGERS, "i32")
     signature: dict[str, str] = {}
@@ -72,7 +74,8 @@ def compile_kernel(folder: Path, file: str, dtype: str, changed: dict[str, Any],
         if name in known:
             signature[name] = "constexpr"
         elif name in boxes:
-            signature[name] = f"tensordesc<{dtype}[1, 1, {boxes[name]}, 64],{layout!r}>"
+            layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=len(boxes[name]))
+            signature[name] = f"tensordesc<{dtype}{list(boxes[name])},{layout!r}>"
         elif name in ("log_sums", "deltas"):
             signature[name] = f"tensordesc<fp32[64],{line!r}>"
         elif name in pointers:

@@ -135,8 +135,8 @@ def add_parts(parts: torch.Tensor, work: Any, sums: list[torch.Tensor], requests
 
 def _emulated(x: Any, launcher: ModuleType) -> Any:
     if isinstance(x, launcher.Boxes):
-        box = (x.rows,) if x.tensor.dim() == 1 else (1, 1, x.rows, launcher.CHUNK)
-        return emulate.boxes(x.tensor.numpy(), box, FLOAT32 if x.tensor.dim() == 1 else BFLOAT16)
+        tensor = x.tensor.as_strided(x.shape, x.strides)
+        return emulate.boxes(tensor.numpy(), tuple(x.box), FLOAT32 if x.tensor.dim() == 1 else BFLOAT16)
     if isinstance(x, torch.Tensor):
         return emulate.pointer(*_flat(x))
     return x

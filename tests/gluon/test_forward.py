@@ -32,7 +32,15 @@ RULES = {
     + "shards: [{heads: all, local: {before: 20 tokens, after: 9 tokens}, sink: 3 tokens}]",
 }
 VARIANTS = [(name, block) for name in RULES for block in (16, 32, 64, 128)]
-CHOSEN = [("strided", 64), ("wide", 16), ("tokens", 64), ("mixed", 32), ("both_ways_tokens", 16), ("several", 128)]
+CHOSEN = [
+    ("strided", 64),
+    ("strided", 16),
+    ("wide", 16),
+    ("tokens", 64),
+    ("mixed", 32),
+    ("both_ways_tokens", 16),
+    ("several", 128),
+]
 
 
 @cache
@@ -144,6 +152,27 @@ def test_what_the_producer_tells_is_used(mistake: str) -> None:
     found = attend(of, launcher, hopper.kernel_of(launcher, changed=TOLD[mistake]), *inputs)
     with pytest.raises(AssertionError):
         check(found, reference.attention(of.pattern, *inputs))
+
+
+# Blocks of a stride that come as one box: the box is used, and where the last period is not whole, it is not.
+TOGETHER = {
+    "another block of each period": (500, ("produce", "i_kv, period, inside, c", "i_kv, period, inside + 16, c")),
+    # rows 256 on keep columns 0, 5, 10 and 15, of a period that ends with 19
+    "a period that is not whole": (260, ("produce", "(period + SIDE <= periods)", "(period < periods)")),
+}
+
+
+@pytest.mark.parametrize("mistake", TOGETHER)
+def test_blocks_of_a_stride_come_together(mistake: str) -> None:
+    text = HEAD.replace("block: 64", "block: 16") + "shards: [{heads: all, local: 1, stride: 5, offset: h}]"
+    of = held(text)
+    launcher = importlib.import_module(f"{of.package.__name__}.launch.hopper")
+    length, changed = TOGETHER[mistake]
+    inputs = tensors(of.pattern, length)
+    true = reference.attention(of.pattern, *inputs)
+    check(attend(of, launcher, hopper.kernel_of(launcher), *inputs), true)
+    with pytest.raises(AssertionError):
+        check(attend(of, launcher, hopper.kernel_of(launcher, changed=changed), *inputs), true)
 
 
 def test_a_ring_one_slot_too_short_stands_still() -> None:

@@ -7,7 +7,7 @@ gradients of one slot's scores, those of the slot before meet its keys.
 from ..tiles import HEAD_DIM, LN_2
 from .backward_steps import step_dq
 from .box import TILE, rows_told, told
-from .masks import WHOLE
+from .masks import PIECE, SIDE, WHOLE
 from .names import (
     BARRIER,
     arrive,
@@ -115,7 +115,7 @@ def consume_columns(W: gl.constexpr, dq, log_sum, delta, scale, pattern, columns
 # fmt: off
 DQ_INTS = [
     "tiles", "total", "heads", "t_begin", "q_start", "q_stop", "kv_start", "kv_stop", "s_ob", "s_oh", "s_on", "s_lb",
-    "s_lh",
+    "s_lh", "periods",
 ]
 # fmt: on
 
@@ -126,8 +126,10 @@ def attn_bwd_dq_hopper(
     dout,
     k,  # the same of [batch, kv_heads, kv_len, HEAD_DIM]
     v,
-    k_run,  # in boxes of RUN rows
+    k_run,  # in boxes of RUN rows; where RUN is 64 not a descriptor, and not read
     v_run,
+    k_far,  # [batch, kv_heads, periods, EVERY * BLOCK, HEAD_DIM] in boxes of a block in each of 64 // BLOCK periods
+    v_far,  # where EVERY is 0 neither is a descriptor
     dq,
     log_sum,  # [batch, heads, q_len]
     delta,
@@ -151,8 +153,10 @@ def attn_bwd_dq_hopper(
     s_on,
     s_lb: gl.int64,
     s_lh: gl.int64,
+    periods,  # whole ones, of EVERY * BLOCK rows, in k and v
     CONSUMERS: gl.constexpr,
     RUN: gl.constexpr,
+    EVERY: gl.constexpr,
     ALIGN: gl.constexpr,
     IS_PACKED: gl.constexpr,
     STAGES: gl.constexpr,
@@ -163,6 +167,7 @@ def attn_bwd_dq_hopper(
     dtype: gl.constexpr = q.dtype
     boxed: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=4)
     flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
+    deep: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=5)
     plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     RUNS: gl.constexpr = ROWS // RUN
     qbuf = gl.allocate_shared_memory(dtype, [CONSUMERS * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
@@ -171,6 +176,8 @@ def attn_bwd_dq_hopper(
     vbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
     kruns = reinterpret(kbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
     vruns = reinterpret(vbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
+    kfar = reinterpret(kbuf, dtype, [STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
+    vfar = reinterpret(vbuf, dtype, [STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
     qview = reinterpret(qbuf, dtype, [CONSUMERS, ROWS, HEAD_DIM], flat)
     gview = reinterpret(gbuf, dtype, [CONSUMERS, ROWS, HEAD_DIM], flat)
     kview = reinterpret(kbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
@@ -197,6 +204,8 @@ def attn_bwd_dq_hopper(
     ends = (t_begin, q_start, q_stop, kv_start, kv_stop)
     strides = (s_ob, s_oh, s_on, s_lb, s_lh)
     ring = (kview, vview, full, empty)
+    descriptors = (k, v, k_run, v_run, k_far, v_far)
+    buffers = (kbuf, vbuf, kruns, vruns, kfar, vfar)
     bars = (q_full, q_empty)
     # fmt: off
     gl.warp_specialize([
@@ -204,8 +213,8 @@ def attn_bwd_dq_hopper(
                            CONSUMERS, ALIGN, STAGES)),
         (consume_columns, (1, dq, log_sum, delta, scale, pattern, columns, strides, qview, gview, ring, bars, told_of,
                            CONSUMERS, ALIGN, STAGES)),
-        (produce, ((q, dout), (k, v, k_run, v_run), (kbuf, vbuf, kruns, vruns), krows, (qbuf, gbuf), full, empty, bars,
-                   told_of, taken, tiles, total, heads, groups, (q_starts, kv_starts), ends, pattern, columns, groups,
-                   0, CONSUMERS, 0, RUN, IS_PACKED, STAGES)),
+        (produce, ((q, dout), descriptors, buffers, krows, (qbuf, gbuf), full, empty, bars, told_of, taken, tiles,
+                   total, heads, groups, (q_starts, kv_starts), ends, pattern, columns, groups, 0, periods, CONSUMERS,
+                   0, RUN, EVERY, IS_PACKED, STAGES)),
     ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     # fmt: on

@@ -8,7 +8,7 @@ tile before along, and then that tile's output is stored.
 
 from ..tiles import HEAD_DIM, late_zero
 from .box import TILE, told
-from .masks import WHOLE
+from .masks import PIECE, SIDE, WHOLE
 from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
 from .produce import CHUNK, CHUNKS, produce
 from .steps import FLOOR, finish, meet, start, step
@@ -108,7 +108,7 @@ def consume(W: gl.constexpr, out, lse, scale, pattern, columns, strides, qview, 
 # fmt: off
 RUNTIME_INTS = [
     "tiles", "total", "heads", "t_begin", "q_start", "q_stop", "kv_start", "kv_stop", "s_ob", "s_oh", "s_on", "s_lb",
-    "s_lh", "s_pages",
+    "s_lh", "s_pages", "periods",
 ]
 # fmt: on
 
@@ -118,8 +118,10 @@ def attn_fwd_hopper(
     q,  # descriptor of [batch, heads, q_len, HEAD_DIM] in boxes of 64 rows and 64 columns; when packed, batch is 1
     k,  # the same of [batch, kv_heads, kv_len, HEAD_DIM], or of pages [pages, kv_heads, PAGE, HEAD_DIM]
     v,
-    k_run,  # in boxes of RUN rows
+    k_run,  # in boxes of RUN rows; where RUN is 64 not a descriptor, and not read
     v_run,
+    k_far,  # [batch, kv_heads, periods, EVERY * BLOCK, HEAD_DIM] in boxes of a block in each of 64 // BLOCK periods
+    v_far,  # where EVERY is 0 neither is a descriptor
     out,
     lse,
     groups,  # [heads, 3]: KV head, the class's place in `pattern`, query head
@@ -144,9 +146,11 @@ def attn_fwd_hopper(
     s_lb: gl.int64,
     s_lh: gl.int64,
     s_pages: gl.int64,
+    periods,  # whole ones, of EVERY * BLOCK rows, in k and v
     CONSUMERS: gl.constexpr,
     PAGE: gl.constexpr,
     RUN: gl.constexpr,
+    EVERY: gl.constexpr,
     ALIGN: gl.constexpr,
     IS_PACKED: gl.constexpr,
     STAGES: gl.constexpr,
@@ -157,12 +161,15 @@ def attn_fwd_hopper(
     dtype: gl.constexpr = q.dtype
     boxed: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=4)
     flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
+    deep: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=5)
     RUNS: gl.constexpr = ROWS // RUN
     qbuf = gl.allocate_shared_memory(dtype, [CONSUMERS * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
     kbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
     vbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
     kruns = reinterpret(kbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
     vruns = reinterpret(vbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
+    kfar = reinterpret(kbuf, dtype, [STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
+    vfar = reinterpret(vbuf, dtype, [STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
     qview = reinterpret(qbuf, dtype, [CONSUMERS, ROWS, HEAD_DIM], flat)
     kview = reinterpret(kbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
     vview = reinterpret(vbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
@@ -190,6 +197,8 @@ def attn_fwd_hopper(
     strides = (s_ob, s_oh, s_on, s_lb, s_lh)
     starts = (q_starts, kv_starts)
     ring = (kview, vview, full, empty)
+    descriptors = (k, v, k_run, v_run, k_far, v_far)
+    buffers = (kbuf, vbuf, kruns, vruns, kfar, vfar)
     bars = (q_full, q_empty)
     # fmt: off
     gl.warp_specialize([
@@ -197,8 +206,8 @@ def attn_fwd_hopper(
                    STAGES)),
         (consume, (1, out, lse, scale, pattern, columns, strides, qview, ring, bars, told_of, CONSUMERS, ALIGN,
                    STAGES)),
-        (produce, ((q,), (k, v, k_run, v_run), (kbuf, vbuf, kruns, vruns), vrows, (qbuf,), full, empty, bars, told_of,
-                   taken, tiles, total, heads, groups, starts, ends, pattern, columns, pages, s_pages, CONSUMERS, PAGE,
-                   RUN, IS_PACKED, STAGES)),
+        (produce, ((q,), descriptors, buffers, vrows, (qbuf,), full, empty, bars, told_of, taken, tiles, total, heads,
+                   groups, starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE, RUN, EVERY,
+                   IS_PACKED, STAGES)),
     ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     # fmt: on

@@ -66,28 +66,32 @@ def is_run_kept(every, p, i_slot, u, n_slots, rule, span, CONSUMERS: gl.constexp
 
 
 @gluon.jit
-def is_together(n, far, every, places, rule, PAGE: gl.constexpr):
-    """Whether slot n may be read as one box: its keys are neighbours, and each of its blocks is kept."""
-    o_n = gl.arange(0, ROWS, ONE_WARP)
-    probe = keeps(n, n, n, n, n, n, o_n, rule)
-    is_one = n < far
+def blocks_apart(n, far, every, places, rule):
+    """How many blocks each block of slot n lies behind the one before; 0 where it is not always the same, or where one
+    of them is not to be read."""
+    probe = keeps(n, n, n, n, n, n, gl.arange(0, ROWS, ONE_WARP), rule)
+    is_whole = n < far
     if len(probe.shape) == 0:
-        is_one = is_one | ((every & WHOLE) == WHOLE)
+        is_whole = is_whole | ((every & WHOLE) == WHOLE)
+    apart = n * 0 + 1
     if SIDE > 1:
         i_slot = n * SIDE
         j = column(i_slot, places, False)
-        for c in gl.static_range(1, SIDE):
-            is_one = is_one & (column(i_slot + c, places, False) == j + c)
-    return is_one
+        apart = column(i_slot + 1, places, False) - j
+        for c in gl.static_range(2, SIDE):
+            apart = gl.where(column(i_slot + c, places, False) == j + c * apart, apart, 0)
+    return gl.where(is_whole, apart, 0)
 
 
 @gluon.jit
 def load_slot(descriptors, buffers, bar, n, every, n_slots, far, places, rule, span, place, i_kv, request, pages,
-              CONSUMERS: gl.constexpr, PAGE: gl.constexpr, RUN: gl.constexpr):  # fmt: skip
-    """Copy the keys and values of slot n to this place of the ring: in one box where they are neighbours. `every`: what
-    any row keeps of it. Runs of the edge that no row keeps are not read: zeros take their place."""
-    k_desc, v_desc, k_run, v_run = descriptors
-    kbuf, vbuf, kruns, vruns = buffers
+              periods, CONSUMERS: gl.constexpr, PAGE: gl.constexpr, RUN: gl.constexpr,
+              EVERY: gl.constexpr):  # fmt: skip
+    """Copy the keys and values of slot n to this place of the ring: in one box where they are neighbours or EVERY
+    blocks apart. `every`: what any row keeps of it. Runs of the edge that no row keeps are not read: zeros take their
+    place."""
+    k_desc, v_desc, k_run, v_run, k_far, v_far = descriptors
+    kbuf, vbuf, kruns, vruns, kfar, vfar = buffers
     RUNS: gl.constexpr = ROWS // RUN
     expect(bar, 2 * ROWS * HEAD_DIM * 2)
     u = column(n * ROWS // BLOCK, places, False) * BLOCK + n * ROWS % BLOCK
@@ -98,12 +102,24 @@ def load_slot(descriptors, buffers, bar, n, every, n_slots, far, places, rule, s
             page, row = key_row(u, request, pages, PAGE)
         load_run(k_desc, v_desc, kbuf, vbuf, bar, page, i_kv, row, place * CHUNKS, 1)
     else:
-        is_one = is_together(n, far, every, places, rule, PAGE)
+        apart = blocks_apart(n, far, every, places, rule)
+        is_one = apart == 1
         if PAGE:
             is_one = is_one & (u % ROWS + PAGE % ROWS == 0)
+        is_far = apart < 0
+        if EVERY:
+            row = request[1] + u - request[2]
+            period = row // (EVERY * BLOCK)
+            inside = row - period * (EVERY * BLOCK)
+            is_far = (apart == EVERY) & (inside <= (EVERY - 1) * BLOCK) & (period + SIDE <= periods)
         if is_one:
             page, row = key_row(u, request, pages, PAGE)
             load_run(k_desc, v_desc, kbuf, vbuf, bar, page, i_kv, row, place * CHUNKS, 1)
+        elif EVERY and is_far:
+            for c in gl.static_range(CHUNKS):
+                load_box(k_far, [request[0], i_kv, period, inside, c * CHUNK], bar, kfar.index(place * CHUNKS + c))
+            for c in gl.static_range(CHUNKS):
+                load_box(v_far, [request[0], i_kv, period, inside, c * CHUNK], bar, vfar.index(place * CHUNKS + c))
         else:
             for p in range(RUNS):
                 i_slot = (n * ROWS + p * RUN) // BLOCK
@@ -147,8 +163,9 @@ def clear_rows(slot_rows, place, low, high, dtype: gl.constexpr):
 
 @gluon.jit
 def produce(inputs, descriptors, buffers, slot_rows, rooms, full, empty, q_bars, told_of, taken, tiles, total, heads,
-            groups, starts, ends, pattern, columns, pages, s_pages, CONSUMERS: gl.constexpr, PAGE: gl.constexpr,
-            RUN: gl.constexpr, IS_PACKED: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+            groups, starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS: gl.constexpr,
+            PAGE: gl.constexpr, RUN: gl.constexpr, EVERY: gl.constexpr, IS_PACKED: gl.constexpr,
+            STAGES: gl.constexpr):  # fmt: skip
     """`inputs`: descriptors of what a tile has of its rows, the queries and whatever else, copied to `rooms`.
     `slot_rows`: what the weights of a slot are multiplied with, row by row."""
     q_full, q_empty = q_bars
@@ -183,7 +200,7 @@ def produce(inputs, descriptors, buffers, slot_rows, rooms, full, empty, q_bars,
                     low, high = rows_behind(n, n_slots, places, kv_stop)
                     bar = gl.where(low < high, STAGES, place)
                 load_slot(descriptors, buffers, full.index(bar), n, every, n_slots, far, places, rule, span, place,
-                          i_kv, request, own, CONSUMERS, PAGE, RUN)  # fmt: skip
+                          i_kv, request, own, periods, CONSUMERS, PAGE, RUN, EVERY)  # fmt: skip
                 if IS_PACKED and low < high:
                     wait(full.index(STAGES), tails & 1)
                     clear_rows(slot_rows, place, low, high, slot_rows.dtype)
