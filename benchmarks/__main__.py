@@ -104,7 +104,8 @@ def gpu(
     """Every figure is saved as it comes; where only some parts are measured, the others' figures stay if they are of
     such a machine. 1 when a kernel was wrong; what was wrong has no time. Cells not come to count as empty."""
     from benchmarks.gpu import conduct
-    from benchmarks.gpu.cells import completed
+    from benchmarks.gpu.cells import completed, in_order
+    from benchmarks.gpu.choices import choices
     from benchmarks.gpu.shares import with_shares
 
     if not any(packages.glob("packages/bench_*")):
@@ -116,7 +117,7 @@ def gpu(
     kept: dict[str, list[Mapping[str, object]]] = {}
     described: Mapping[str, object] = {}
     begin = time.perf_counter()
-    stopped = False
+    stopped, shown = False, ""
     try:
         for part, row in conduct.run(packages, toy=toy, seconds=60 * minutes, only=tuple(only), fast=fast):
             if part == "machine":
@@ -126,18 +127,20 @@ def gpu(
                 ):
                     kept = {name: earlier[name] for name in GPU_PARTS if name in earlier and name not in only}
                 continue
-            if part not in rows:
+            if part != shown:
                 print(f"\n{part}", file=sys.stderr)
+            shown = part
             rows.setdefault(part, []).append(row)
             show(time.perf_counter() - begin, row)
             if results:
-                shared = with_shares(kept | rows)
+                shared = with_shares(kept | in_order(rows, toy=toy))
                 judged = targets.gpu({} if toy else completed(shared))
                 report.save(results, "gpu", described, shared | (conduct.TOY if toy else {}), judged)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         stopped = True
     judge([] if toy else targets.gpu(completed(with_shares(kept | rows))))
+    print("\n".join(choices(rows.get("families", ()))))
     if results:
         report.render(results)
     wrong = [row for found in rows.values() for row in found if row.get("wrong")]

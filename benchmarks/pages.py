@@ -43,7 +43,7 @@ PAGES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "families": (
             "case", "batch", "tokens", "direction", "triton_ms", "gluon_ms", "triton_tflops", "gluon_tflops",
-            "gluon_over_triton", "is_hopper", "sm_mhz", "error",
+            "gluon_over_triton", "is_hopper", "unasked", "sm_mhz", "error",
         ),
         "serving": (
             "what", "case", "requests", "tokens", "direction", "ms", "host_ms", "graph_ms", "tb_per_s", "share_of_copy",

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.choices import choices
 from benchmarks.pages import ABOUT, PAGES
 
 RESULTS = Path(__file__).parent / "results"
@@ -75,6 +76,8 @@ def page(suite: str, document: Mapping[str, Any], picture: Path | None) -> str:
         if used:
             about = [ABOUT[part], ""] if suite == "cpu" and part in ABOUT else []
             lines += [f"## {part.replace('_', ' ').capitalize()}", "", *about, *markdown(used, rows), ""]
+    if suite == "gpu" and (chosen := choices(document.get("families", ()))):
+        lines += ["## Which family", "", *(f"* {line}" for line in chosen), ""]
     empty = [row for rows in document.values() if isinstance(rows, list) for row in rows if "note" in row]
     if empty:
         lines += ["## Empty cells", "", *(f"* {row.get('cell', row.get('what'))}: {row['note']}" for row in empty), ""]

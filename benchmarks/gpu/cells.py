@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,25 @@ def cells(part: str, *, toy: bool = False, fast: bool = False) -> tuple[Cell, ..
         "peers": _peers,
     }[part](toy)
     return found if toy or not fast else tuple(cell for cell in found if cell.name in FAST.get(part, ()))
+
+
+def in_turn(chosen: Collection[str], *, toy: bool = False, fast: bool = False) -> list[tuple[str, Cell]]:
+    """The cells of the chosen parts that are timed, each with its part, in the order in which they are: the most
+    telling ones of all parts, then the others part by part. What time runs out for is then told by another cell."""
+    every = [(part, cell) for part in PARTS[1:] if part in chosen for cell in cells(part, toy=toy, fast=fast)]
+    return sorted(every, key=lambda known: known[1].name not in FAST.get(known[0], ()))  # as they were, else
+
+
+def in_order(
+    results: Mapping[str, Sequence[Mapping[str, Any]]], *, toy: bool = False
+) -> dict[str, list[Mapping[str, Any]]]:
+    """The rows of each part in the order of its cells, whenever they were measured."""
+
+    def place(part: str) -> Callable[[Mapping[str, Any]], int]:
+        names = [cell.name for cell in cells(part, toy=toy)]
+        return lambda row: names.index(row["cell"]) if row.get("cell") in names else len(names)
+
+    return {part: sorted(rows, key=place(part)) if part in PARTS else list(rows) for part, rows in results.items()}
 
 
 def completed(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -114,8 +133,8 @@ def _sequence(case: str, batch: int, tokens: int, needs_s: float, **rest: Any) -
 def _families(toy: bool) -> tuple[Cell, ...]:
     """The backward in Gluon is taken unasked, or not, by what these show."""
     sizes = [("ancestor", BATCH, USUAL), ("ancestor", 1, USUAL), ("ancestor", 1, 65536), ("grouped", 1, USUAL)]
-    sizes += [("dense", 1, USUAL), ("block16", BATCH, USUAL), ("dim64", BATCH, USUAL), ("window", 1, 32768)]
-    sizes += [("ancestor", BATCH, 4096)]
+    sizes += [("dense", 1, USUAL), ("block16", BATCH, USUAL), ("dim64", BATCH, USUAL), ("dim256", BATCH, USUAL)]
+    sizes += [("window", 1, 32768), ("ancestor", BATCH, 4096)]
     found = [_sequence(*size, 6) for size in ([(TOY.name, 1, 60)] if toy else sizes)]
     return tuple(Cell(f"families: {cell.name}", cell.needs_s, cell.given) for cell in found)
 

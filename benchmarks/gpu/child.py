@@ -1,4 +1,4 @@
-"""A process that measures cells of one part: python -m benchmarks.gpu.child JSON; prints a line of JSON for each event.
+"""A process that measures cells: python -m benchmarks.gpu.child JSON; prints a line of JSON for each event.
 
     {"machine": {…}}             once, first
     {"begun": "thin, 1 x 131072"}
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -30,25 +31,32 @@ from benchmarks.gpu.witness import WrongError
 LOST = 3  # exit code: the GPU's context is lost, and every later call of this process would fail
 
 
-def run(part: str, folder: Path, names: list[str], until: float, *, toy: bool) -> Iterator[dict[str, Any]]:
-    """The events of the named cells; none begins that needs more time than there is until `until`."""
+def run(folder: Path, chosen: list[tuple[str, str]], until: float, *, toy: bool) -> Iterator[dict[str, Any]]:
+    """The events of the chosen cells, (part, name) each; none begins that needs more time than is left."""
     sys.path.insert(0, str(folder / "packages"))
-    device, module = Device(toy), importlib.import_module(f"benchmarks.gpu.{part}")
+    device = Device(toy)
     yield {"machine": machine.describe() | device.versions()}
-    for cell in cells(part, toy=toy):
-        if cell.name not in names:
-            continue
+    known = {(part, cell.name): cell for part in {part for part, _ in chosen} for cell in cells(part, toy=toy)}
+    for part, name in chosen:
+        cell = known[part, name]
         left = until - time.time()
         if left < cell.needs_s:
             note = f"not measured: it needs about {cell.needs_s:.0f} s, and {max(left, 0):.0f} s of the budget are left"
             yield {"row": {"cell": cell.name, **cell.given, "note": note}}
         else:
             yield {"begun": cell.name}
-            for row in measured(device, module, cell, folder):
+            for row in measured(device, _imported_late(part), cell, folder):
                 yield {"row": row}
                 if row.get("lost"):
                     sys.exit(LOST)
         yield {"done": cell.name}
+
+
+def _imported_late(part: str) -> Any:
+    """The part's module, imported when it measures: one that cannot be costs no other part anything."""
+    return SimpleNamespace(
+        measure=lambda *given, **more: importlib.import_module(f"benchmarks.gpu.{part}").measure(*given, **more)
+    )
 
 
 def measured(device: Device, module: Any, cell: Cell, folder: Path) -> Iterator[dict[str, Any]]:
@@ -78,7 +86,7 @@ def main() -> None:
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     given = json.loads(sys.argv[1])
-    for event in run(given.pop("part"), Path(given.pop("folder")), **given):
+    for event in run(Path(given.pop("folder")), **given):
         print(json.dumps(event), file=events, flush=True)
 
 

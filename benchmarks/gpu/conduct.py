@@ -1,7 +1,7 @@
-"""Runs the parts in processes of their own within a budget of time, and hands on every figure as it comes.
+"""Has the parts measured by other processes within a budget of time, and hands on every figure as it comes.
 
-A part that hangs or crashes goes on with the cell after the one in which it did, and ends when the budget does. This
-process needs neither torch nor a GPU.
+One process measures all that is timed, as long as it lives: a cell that hangs or crashes costs itself, and the next
+process goes on behind it. This one needs neither torch nor a GPU.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.cells import PARTS, Cell, cells
+from benchmarks.gpu.cells import PARTS, Cell, cells, in_turn
 
 Row = dict[str, Any]
+Timed = tuple[str, Cell]  # with its part
 TOY = {"toy": "A toy run in Triton's interpreter: it shows that the suite runs, and its times mean nothing."}
-PATIENCE_S = 90.0  # for a process to begin; and for a cell, beyond three times what it needs: then it hangs
-AT_ONCE = ("compiling",)  # parts whose cells do not disturb each other: they measure the compiler, not the GPU
+PATIENCE_S = 90.0  # for a process to begin; and for a cell that compiles, beyond three times what it needs
+COMPILED_S = 20.0  # the same of a cell whose kernels are compiled: after that it hangs
+AT_ONCE = "compiling"  # the part whose cells do not disturb each other: they measure the compiler, not the GPU
 
 
 def run(
@@ -38,10 +40,13 @@ def run(
         environment |= {name: os.path.join(caches, name) for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")}
         if toy:
             environment["TRITON_INTERPRET"] = "1"
-        conductor = _Conductor(folder, toy, time.time() + seconds, environment, fast)
-        for part in PARTS:
-            if not only or part in only:
-                yield from conductor.part(part)
+        begin = time.time()
+        conductor = _Conductor(folder, toy, begin + seconds, environment)
+        compiles = not only or AT_ONCE in only
+        if compiles:
+            yield from conductor.at_once(cells(AT_ONCE, toy=toy, fast=fast), begin + seconds / 2)
+        patience = COMPILED_S if compiles and not toy else PATIENCE_S
+        yield from conductor.one_by_one(in_turn(only or PARTS, toy=toy, fast=fast), conductor.until, patience)
 
 
 def missing() -> str | None:
@@ -57,28 +62,25 @@ class _Conductor:
     toy: bool
     until: float
     environment: dict[str, str]
-    fast: bool = False
 
-    def part(self, part: str) -> Iterator[tuple[str, Row]]:
-        """All rows of a part."""
-        every = cells(part, toy=self.toy, fast=self.fast)
-        if part not in AT_ONCE:
-            yield from self._cells(part, every)
-            return
+    def at_once(self, chosen: Sequence[Cell], until: float) -> Iterator[tuple[str, Row]]:
+        """All rows of the cells, a process for each. What is not compiled when half of the time is over is compiled
+        where it is timed."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for rows in pool.map(lambda cell: list(self._cells(part, (cell,))), every):
+            each = [[(AT_ONCE, cell)] for cell in chosen]
+            for rows in pool.map(lambda one: list(self.one_by_one(one, until, PATIENCE_S)), each):
                 yield from rows
 
-    def _cells(self, part: str, chosen: Sequence[Cell]) -> Iterator[tuple[str, Row]]:
+    def one_by_one(self, chosen: Sequence[Timed], until: float, patience: float) -> Iterator[tuple[str, Row]]:
         """Rows of some cells, from as many processes as it takes: each that crashes costs the cell it was in."""
         left = list(chosen)
         while left:
-            if time.time() >= self.until:
-                yield from self._empty(part, left, "not measured: the time was over")
+            if time.time() >= until:
+                yield from _empty(left, "not measured: the time was over")
                 return
             begun, finished = "", 0
-            process = self._start(part, left)
-            timer = self._watched(process, PATIENCE_S)
+            process = self._start(left, until)
+            timer = _watched(process, PATIENCE_S, until)
             try:
                 assert process.stdout is not None
                 for line in process.stdout:
@@ -90,34 +92,34 @@ class _Conductor:
                     elif "begun" in event:
                         begun = event["begun"]
                         timer.cancel()
-                        needs = next(cell.needs_s for cell in left if cell.name == begun)
-                        timer = self._watched(process, PATIENCE_S + 3 * needs)
+                        needs = next(cell.needs_s for _, cell in left if cell.name == begun)
+                        timer = _watched(process, patience + 3 * needs, until)
                     elif "row" in event:
-                        yield part, event["row"]
-                        if "note" in event["row"]:  # it says why; whether the process then goes on does not matter
-                            left = [cell for cell in left if cell.name != event["row"]["cell"]]
+                        row = event["row"]
+                        yield next(part for part, cell in chosen if cell.name == row["cell"]), row
+                        if "note" in row:  # it says why; whether the process then goes on does not matter
+                            left = [known for known in left if known[1].name != row["cell"]]
                     else:
-                        left = [cell for cell in left if cell.name != event["done"]]
+                        left = [known for known in left if known[1].name != event["done"]]
                         finished += 1
             finally:
                 timer.cancel()
                 _end(process)
                 code = process.wait()
-            if time.time() >= self.until:
+            if time.time() >= until:
                 continue
             if left and not finished and not begun:
-                yield from self._empty(part, left, f"not measured: the process ended with {code} before it began")
+                yield from _empty(left, f"not measured: the process ended with {code} before it began")
                 return
-            if left and left[0].name == begun:
-                yield from self._empty(part, left[:1], f"the process ended with {code} while it was measured")
+            if left and left[0][1].name == begun:
+                yield from _empty(left[:1], f"the process ended with {code} while it was measured")
                 left = left[1:]
 
-    def _start(self, part: str, chosen: Sequence[Cell]) -> subprocess.Popen[str]:
+    def _start(self, chosen: Sequence[Timed], until: float) -> subprocess.Popen[str]:
         given = {
-            "part": part,
             "folder": str(self.folder),
-            "names": [cell.name for cell in chosen],
-            "until": self.until,
+            "chosen": [(part, cell.name) for part, cell in chosen],
+            "until": until,
             "toy": self.toy,
         }
         command = [sys.executable, "-m", "benchmarks.gpu.child", json.dumps(given)]
@@ -125,16 +127,17 @@ class _Conductor:
             command, env=self.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
 
-    def _watched(self, process: subprocess.Popen[str], seconds: float) -> threading.Timer:
-        """What ends the process after so many seconds, or when the budget does."""
-        timer = threading.Timer(max(min(seconds, self.until - time.time()), 0), _end, [process])
-        timer.start()
-        return timer
 
-    @staticmethod
-    def _empty(part: str, cells: Sequence[Cell], note: str) -> Iterator[tuple[str, Row]]:
-        for cell in cells:
-            yield part, {"cell": cell.name, **cell.given, "note": note}
+def _watched(process: subprocess.Popen[str], seconds: float, until: float) -> threading.Timer:
+    """What ends the process after so many seconds, or when its time is over."""
+    timer = threading.Timer(max(min(seconds, until - time.time()), 0), _end, [process])
+    timer.start()
+    return timer
+
+
+def _empty(cells: Sequence[Timed], note: str) -> Iterator[tuple[str, Row]]:
+    for part, cell in cells:
+        yield part, {"cell": cell.name, **cell.given, "note": note}
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -18,7 +18,8 @@ SWITCH, NAMES = "PATTERNCC_KERNELS", ("triton", "gluon")
 
 
 def measure(device: Device, *, case: str, batch: int, tokens: int, **_: object) -> Iterator[dict[str, object]]:
-    """A row for each direction: times and TFLOP/s of both, how much faster Gluon's are, and whether they can be had."""
+    """A row for each direction: times and TFLOP/s of both, how much faster Gluon's are, whether they can be had, and
+    whether they are taken unasked."""
     facts = by_name(case)
     package = importlib.import_module(facts.module)
     for direction, inputs in both_ways(device.sequences(facts, batch, tokens)):
@@ -30,7 +31,7 @@ def measure(device: Device, *, case: str, batch: int, tokens: int, **_: object) 
         times = device.alternate(calls)
         plain, gluon = (times[family].median for family in NAMES)
         row: dict[str, object] = {"direction": direction, "error": max(errors)}
-        row["is_hopper"] = is_hopper(package.__name__)
+        row |= standing(package.__name__, direction)
         for family in NAMES:
             row |= times[family].row(f"{family}_")
             row[f"{family}_tflops"] = rate(flops(facts, batch, tokens, direction), times[family].median)
@@ -61,7 +62,15 @@ def chosen(family: str) -> Iterator[None]:
             os.environ[SWITCH] = held
 
 
-def is_hopper(package: str) -> bool:
-    """Whether the device and Triton's version have the second family; else the rows compare the first with itself."""
-    hopper = importlib.import_module(f"{package}.launch.hopper")
-    return torch.cuda.is_available() and hopper.is_hopper(torch.device("cuda", torch.cuda.current_device()))
+def standing(package: str, direction: str) -> dict[str, object]:
+    """Whether there are two families, by device, Triton's version and head dim: else the rows compare the first with
+    itself; and whether the package takes the second one unasked."""
+    hopper, backward = (importlib.import_module(f"{package}.launch.{file}") for file in ("hopper", "hopper_backward"))
+    written = (
+        hopper.IS_WRITTEN_FOR if direction == "forward" else getattr(backward, "IS_WRITTEN_FOR", hopper.IS_WRITTEN_FOR)
+    )
+    here = torch.cuda.is_available() and hopper.is_hopper(torch.device("cuda", torch.cuda.current_device()))
+    return {
+        "is_hopper": bool(here and written),
+        "unasked": bool(hopper.IS_FASTER if direction == "forward" else backward.BY_DEFAULT),
+    }

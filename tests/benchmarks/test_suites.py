@@ -7,6 +7,7 @@ import json
 import pytest
 
 from benchmarks import figures, machine, report, targets, timing
+from benchmarks.gpu.choices import choices
 from benchmarks.gpu.shares import with_shares
 from benchmarks.growth import growth
 from benchmarks.patterns import kept_share, strided
@@ -133,6 +134,7 @@ def test_an_unmeasured_suite_is_a_table_of_empty_cells(tmp_path):
     )
 
 
+DENSE_SHARE = "forward, 16k tokens and more: share of the best dense kernel's FLOP/s, least"
 MACHINE = {"processor": "a processor", "cores": 2, "torch": "2.13", "triton": "3.9"}
 DENSE = [
     {"what": "dense", "backend": name, "head_dim": 128, "direction": direction, "tflops": rate}
@@ -224,6 +226,61 @@ def test_a_page_shows_figures_and_names_empty_cells(tmp_path):
     assert "out of memory: 90 GiB" in page and "DKernel cannot be imported" in page
 
 
+def test_the_family_to_be_taken_unasked_is_named():
+    """By head dim and direction; of cells that compare a family with itself nothing is said."""
+    cell = {"batch": 4, "tokens": 16384, "is_hopper": True}
+    forward, backward = ({**cell, "direction": way, "unasked": way == "forward"} for way in ("forward", "backward"))
+    rows = [
+        {**forward, "case": "ancestor", "gluon_over_triton": 1.3},
+        {**forward, "case": "block16", "gluon_over_triton": 1.1},
+        {**forward, "case": "dim64", "gluon_over_triton": 0.8, "unasked": False},
+        {**forward, "case": "dim256", "gluon_over_triton": 1.01, "unasked": False},
+        {**backward, "case": "ancestor", "gluon_over_triton": 1.5},
+        {**backward, "case": "grouped", "gluon_over_triton": 0.9},
+        {**backward, "case": "dim64", "gluon_over_triton": 0.5, "unasked": True},
+        {**backward, "case": "dim256", "gluon_over_triton": 1.0, "is_hopper": False},
+        {"cell": "families: window, 1 x 32768", "note": "out of memory"},
+    ]
+    forward, backward = "IS_FASTER of launch/hopper.py", "BY_DEFAULT of launch/hopper_backward.py"
+    wanted = [
+        f"forward, head dim 64: triton, 1.25 times as fast in 1 cell: {forward} stays False",
+        f"forward, head dim 128: gluon, 1.1 to 1.3 times as fast in 2 cells: {forward} stays True",
+        f"forward, head dim 256: neither, gluon is 1.01 times as fast: {forward} stays",
+        f"backward, head dim 64: triton, 2 times as fast in 1 cell: {backward} becomes False",
+        "backward, head dim 128: gluon, 0.9 to 1.5 times as fast in 2 cells; slower in grouped, 4 x 16384: "
+        f"{backward} becomes True",
+    ]
+    assert choices(rows) == wanted
+    page = report.page("gpu", {"machine": MACHINE, "targets": [], "families": rows}, None)
+    assert "## Which family\n\n" + "\n".join(f"* {line}" for line in wanted) + "\n" in page
+    assert "Which family" not in report.page("gpu", {"machine": MACHINE, "targets": []}, None)
+
+
+def test_the_readme_has_the_verdicts(tmp_path, monkeypatch):
+    """Of a made-up run: each target with its goal, its figure and its verdict, between the markers and nowhere else."""
+    readme = tmp_path / "README.md"
+    readme.write_text(
+        "above\n<!-- benchmarks cpu -->\n<!-- end -->\n<!-- benchmarks gpu -->\nold\n<!-- end -->\nbelow\n"
+    )
+    monkeypatch.setattr(report, "README", readme)
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    results = with_shares(GPU)
+    report.save(tmp_path, "gpu", MACHINE | {"accelerator": "a GPU", "commit": "abc"}, results, targets.gpu(results))
+    report.fill_readme()
+    text = readme.read_text()
+    assert text.startswith("above\n") and text.endswith("<!-- end -->\nbelow\n") and "old" not in text
+    for line in (
+        f"| {DENSE_SHARE} | >= 0.9 | 0.91 | of 1 of 2 cells |",
+        "| forward: over FlexAttention, least | >= 1.4 | 1.4 | met |",
+        "| backward: over FlexAttention, least | >= 1.5 | 1.1 | not met |",
+        "| forward: over DKernel, least | >= 1.4 |  |  |",
+        "| decoding, less than that: microseconds over the copy's, most | < 15 | 6 | met |",
+        "| decode: microseconds of Python a call | < 40 | 55 | not met |",
+        "Measured on a GPU; torch 2.13, triton 3.9; commit abc.",
+    ):
+        assert f"\n{line}\n" in text, line
+
+
 def test_pictures_are_drawn_from_whatever_there_is(tmp_path):
     pytest.importorskip("matplotlib")
     for name, results in (("all", with_shares(GPU)), ("nothing", {})):
@@ -257,7 +314,7 @@ def test_results_are_whole_or_absent(tmp_path, monkeypatch):
     assert report.saved("gpu", tmp_path) == {"machine": MACHINE, "targets": [], "attention": []}
 
 
-@pytest.mark.parametrize("name", ["report", "gpu.shares", "loops", "growth"])
+@pytest.mark.parametrize("name", ["report", "gpu.shares", "gpu.choices", "loops", "growth"])
 def test_examples_in_docstrings(name):
     done = doctest.testmod(importlib.import_module(f"benchmarks.{name}"))
     assert done.attempted and not done.failed
