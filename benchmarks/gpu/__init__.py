@@ -8,9 +8,10 @@ Its parts in the order in which they are measured, each with what it asks:
     serving      packed sequences, mixed batches over a paged cache, decoding
     host         what does a call take of Python?
     peers        the same mask by FlexAttention and by DKernel
+    families     the plain kernels in Triton against those in Gluon: `choices` says which to take unasked
     first_call   how long does a new process wait for its first result?
 
-`cells` lists what each part measures, `conduct` runs the parts in processes of their own within a budget of time and
-hands on each figure as it comes, `child` is such a process. Nothing is timed that `witness` has not found right.
+`cells` lists what each part measures, and the most telling ones, which come before all others; `conduct` has them measured
+by other processes within a budget of time and hands on each figure as it comes, `child` is such a process. Nothing is timed that `witness` has not found right.
 Only torch, triton and the folder that `python -m benchmarks prepare` wrote are needed.
 """
