@@ -1,0 +1,71 @@
+"""Both families of kernels on the same numbers: the plain ones in Triton's interpreter, those for Hopper emulated. They
+agree within rounding, and each repeats itself to the bit."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from patterncc import reference
+from tests.gluon import hopper, test_backward, test_forward
+from tests.kernels.held import Held, off, quick, run, tensors, weights
+
+pytestmark = pytest.mark.interpret
+ERROR = 4e-6  # by norm, relative: float32 sums of up to 400 products, in another order
+VARIANTS = [(name, block) for name in test_backward.RULES for block in (16, 64)]
+CHOSEN = [("tokens", 64), ("wide", 16)]
+Found = dict[str, Tensor]
+
+
+@pytest.fixture(params=quick(VARIANTS, *CHOSEN), ids=lambda v: f"{v[0]}-{v[1]}")
+def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, int]:
+    """Of each a pattern whose long columns are split among the items of dK and dV."""
+    _, launcher, _ = test_backward.made(*request.param)
+    monkeypatch.setattr(launcher, "processors", lambda _device: 20)
+    monkeypatch.setattr(launcher.items, "LEAST_ROWS", 3)
+    launcher.items.work.cache_clear()
+    return request.param
+
+
+def plain(of: Held, inputs: Any, through: Any) -> Found:
+    """Output, LSE and gradients by the package's plain kernels."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return of.package.attention(q, k, v, return_lse=True)
+
+    return run(attend, inputs, through)
+
+
+def by_gluon(variant: tuple[str, int], inputs: Any, through: Any, **order: int) -> Found:
+    """The same by the emulated kernels, backward between the plain ones that stand before and after them. `order`: a
+    seed of who goes on when, and how many programs there are."""
+    of, launcher, kernel = test_forward.made(*variant)
+    _, backward, kernels = test_backward.made(*variant)
+    out, lse = test_forward.attend(of, launcher, kernel, *inputs, **order)
+    launch = importlib.import_module(f"{of.package.__name__}.launch.backward")
+    options: dict[str, Any] = {"layer": 0, "scale": of.pattern.head_dim**-0.5, "head_offset": 0}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        hopper.launched(kernels, backward, lambda _sums: False, **order) as seen,
+    ):
+        patch.setattr(backward, "takes", lambda *_given: True)
+        grads = launch.backward(*inputs, out, lse, *through, **options, q_start=0, kv_start=0)
+    assert set(seen) == set(kernels)
+    return {"out": out, "lse": lse} | dict(zip(("dq", "dk", "dv"), grads, strict=True))
+
+
+def test_they_agree_and_repeat_themselves(variant: tuple[str, int], poisoned: None) -> None:
+    of, _, _ = test_forward.made(*variant)
+    inputs = tensors(of.pattern, 210)
+    through = weights(inputs[0], inputs[0].shape[:3])
+    first, second = plain(of, inputs, through), plain(of, inputs, through)
+    third, fourth = (by_gluon(variant, inputs, through, seed=n, programs=2 * n + 1) for n in (0, 3))
+    for name in ("out", "lse", "dq", "dk", "dv"):
+        assert torch.equal(first[name], second[name]) and torch.equal(third[name], fourth[name]), name
+        assert off(third[name], first[name]) < ERROR, (name, off(third[name], first[name]))
+    assert torch.isinf(first["lse"]).any() == torch.isinf(reference.attention(of.pattern, *inputs)[1]).any()
+    assert off(third["out"] + 1e-3, first["out"]) > ERROR  # negative control
