@@ -107,7 +107,8 @@ def test_first_calls_come_from_processes_of_their_own(prepared: Path, tmp_path: 
     chosen = ("--only", "first_call", "--only", "compiling")
     done = benchmarks("gpu", str(folder), "--toy", *chosen, "--results", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert measured(tmp_path)["compiling"][0]["seconds"] > 0
+    ours = [row for row in measured(tmp_path)["compiling"] if "peer" not in row]
+    assert ours and all(row["seconds"] > 0 for row in ours)
     rows = measured(tmp_path)["first_call"]
     assert [row["caches"] for row in rows if row["what"] == "nothing shipped"] == ["empty", "of an earlier process"]
     assert all(row["decode_s"] > 0 for row in rows if row["what"] == "nothing shipped")

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from tests.gpu.together import SHARE
+from tests.gpu.together import SHARE, share
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,11 @@ def package(packages: Path) -> Callable[[str], ModuleType]:
     return importlib.import_module
 
 
+@pytest.hookimpl(trylast=True)  # of those that -m and -k have left
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In one of several processes its share of the tests: neighbours, which take about as long, go to others."""
+    """In one of several processes its share of the tests."""
     if SHARE in os.environ:
         number, processes = map(int, os.environ[SHARE].split(" of "))
-        chosen = items[number::processes]
-        config.hook.pytest_deselected(items=[x for x in items if x not in chosen])
-        items[:] = chosen
+        places = share([item.name for item in items], number, processes)
+        config.hook.pytest_deselected(items=[item for n, item in enumerate(items) if n not in places])
+        items[:] = [items[n] for n in places]

@@ -1,7 +1,7 @@
 """The GPU's tests in several processes, so that compiling takes all cores: python -m tests.gpu.together [-n PROCESSES]
 
-Each process takes every so-many-th test; what one has compiled, the others find in a cache that all have. What follows
-`--` goes to pytest. The exit code is the greatest of all.
+Each process takes a share of the tests, which takes about as long as the others'; what one has compiled, the others
+find in a cache that all have. What follows `--` goes to pytest. The exit code is the greatest of all.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2]  # of the project, or what `prepare` wrote
 SHARE = "PATTERNCC_GPU_TESTS"  # "3 of 16", read by conftest.py
+
+# Kernels that a test compiles and no other has compiled before; they take nearly all of the time. Others: two.
+KERNELS = {"test_the_program": 30, "test_each_direction": 12, "test_backward": 10, "test_training": 6}
+KERNELS |= {"test_first_calls_compile_nothing": 20, "test_forward": 3}
 
 
 def main() -> int:
@@ -44,6 +49,24 @@ def main() -> int:
             print(text)
     print(f"{summary(texts)} in {time.perf_counter() - begin:.1f} s, {options.n} processes")
     return max((code for code in codes if code != 5), default=5)
+
+
+def share(names: Sequence[str], number: int, processes: int) -> list[int]:
+    """The places of the tests of one process, in order: of all tests those with the most kernels first, each to the
+    process that has the fewest.
+
+    >>> names = ["test_a", "test_forward[x]", "test_backward[x]", "test_a", "test_b[y]", "test_b[z]"]
+    >>> [share(names, number, 2) for number in range(2)]
+    [[2], [0, 1, 3, 4, 5]]
+    """
+    weights = [KERNELS.get(name.split("[")[0], 2) for name in names]
+    loads, found = [0] * processes, list[int]()
+    for place in sorted(range(len(names)), key=lambda place: -weights[place]):
+        least = loads.index(min(loads))
+        loads[least] += weights[place]
+        if least == number:
+            found.append(place)
+    return sorted(found)
 
 
 def summary(texts: list[str]) -> str:
