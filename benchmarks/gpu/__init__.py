@@ -1,6 +1,6 @@
 """The gpu suite: what the machine can do at best, then how much of it the generated kernels reach.
 
-Its parts in the order in which they are measured, each with what it asks:
+Its parts, in the order of what is not among the most telling, each with what it asks:
 
     compiling    what does compiling take, of each package and peer? (All at once; later parts find them compiled.)
     ceilings     how fast does this GPU copy, multiply matrices, and compute dense attention?
@@ -11,7 +11,8 @@ Its parts in the order in which they are measured, each with what it asks:
     families     the plain kernels in Triton against those in Gluon: `choices` says which to take unasked
     first_call   how long does a new process wait for its first result?
 
-`cells` lists what each part measures, and the most telling ones, which come before all others; `conduct` has them measured
-by other processes within a budget of time and hands on each figure as it comes, `child` is such a process. Nothing is timed that `witness` has not found right.
-Only torch, triton and the folder that `python -m benchmarks prepare` wrote are needed.
+`cells` lists what each part measures, and the most telling ones, which come before all others; `conduct` has them
+measured by other processes within a budget of time and hands on each figure as it comes, `child` is such a process.
+Nothing is timed that `witness` has not found right. Only torch, triton and the folder that `python -m benchmarks
+prepare` wrote are needed.
 """

@@ -23,6 +23,7 @@ class Cell:
 
 
 PARTS = ("compiling", "ceilings", "attention", "serving", "host", "peers", "families", "first_call")
+BY_GLUON = " by gluon"  # of what is compiled: large calls take that family unasked
 TIMED = ("attention", "serving", "host", "peers", "families")  # parts whose kernels are compiled before
 FAST = {  # the most telling ones, in a minute and a half
     "ceilings": ("copy", "dense, head dim 128, cudnn"),
@@ -107,7 +108,7 @@ def _compiling(toy: bool, fast: bool) -> tuple[Cell, ...]:
     ]
     training = dict.fromkeys((cell.given["case"], "training") for cell in later)
     others = dict.fromkeys((cell.given["case"], cell.given["what"]) for cell in later if "what" in cell.given)
-    gluon = dict.fromkeys((cell.given["case"], "training by gluon") for cell in cells("families", toy=toy, fast=fast))
+    gluon = {(case, f"{what}{BY_GLUON}"): None for case, what in training | others if what != "decode"}
     ours = gluon | training | others
     return (*peers, *(Cell(f"{case}, {what}", 0, {"case": case, "what": what}) for case, what in ours))
 

@@ -14,6 +14,7 @@ import torch
 from benchmarks.gpu import families, peers
 from benchmarks.gpu.attention import both_ways
 from benchmarks.gpu.cases import Case, by_name
+from benchmarks.gpu.cells import BY_GLUON
 from benchmarks.gpu.device import Device
 
 FEW = 256  # keys of a step that several programs do not share: another kernel
@@ -27,7 +28,8 @@ def measure(device: Device, *, case: str, what: str = "", peer: str = "", **give
         _peer(device, facts, peer, **given)
     else:
         ways = {"training": _training, "varlen": _packed, "paged": _paged, "decode": _decoding}
-        (ways | {"training by gluon": _by_gluon})[what](device, facts)
+        with families.chosen("gluon" if what.endswith(BY_GLUON) else "triton"):
+            ways[what.removesuffix(BY_GLUON)](device, facts)
     device.wait()
     yield {"seconds": round(time.perf_counter() - begin, 2)}
 
@@ -35,11 +37,6 @@ def measure(device: Device, *, case: str, what: str = "", peer: str = "", **give
 def _training(device: Device, case: Case) -> None:
     inputs = [x.requires_grad_() for x in device.sequences(case, 1, _tokens(device))]
     torch.autograd.grad(_package(case).attention(*inputs).sum(), inputs)
-
-
-def _by_gluon(device: Device, case: Case) -> None:
-    with families.chosen("gluon"):
-        _training(device, case)
 
 
 def _packed(device: Device, case: Case) -> None:

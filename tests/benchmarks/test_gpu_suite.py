@@ -157,6 +157,8 @@ def test_all_is_compiled_before_anything_is_timed() -> None:
         compiled = chosen["compiling"]
         packages = {cell.given["case"] for cell in compiled if cell.given.get("what") == "training"}
         assert packages == {cell.given["case"] for cell in later}
+        ours = {(cell.given["case"], cell.given["what"]) for cell in compiled if "what" in cell.given}
+        assert {(case, f"{what} by gluon") for case, what in ours if what in ("training", "varlen", "paged")} <= ours
         shapes = {(x.given["peer"], x.given["case"], x.given["tokens"]) for x in compiled if "peer" in x.given}
         assert shapes == {(x.given["peer"], x.given["case"], x.given["tokens"]) for x in later if "peer" in x.given}
         assert len({cell.name for cell in compiled}) == len(compiled)
