@@ -21,7 +21,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parents[2]  # what `prepare` wrote
 TOY = {
-    "right": ("-n", "2", "--", "-m", "interpret", "-k", "parts_without or (masks and gpu_tokens)"),
+    "right": ("-n", "2", "--", "-m", "interpret or not gpu", "-k", "parts_without or (masks and gpu_tokens)"),
     "sanitized": (),
     "fast": ("--toy",),
     "measured": ("--toy",),
