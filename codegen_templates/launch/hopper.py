@@ -17,10 +17,11 @@ from .requests import LOG2_E, Requests, arch, processors
 
 SWITCH, FAMILIES = "PATTERNCC_KERNELS", ("auto", "triton", "gluon")
 TESTED = ("3.6", "3.9")  # versions of Triton: Gluon is not stable, others take the plain kernels
-ROWS, CONSUMERS = 64, 2  # of hopper/tiles.py, of a program
+ROWS = 64  # of hopper/tiles.py
+CONSUMERS = {64: 3, 128: 2}  # of a program, by head_dim
 LEAST_RUN = 16  # keys that lie side by side in memory
 STAGES = {64: 8, 128: 6}  # by head_dim: slots of the ring, as many as shared memory holds
-REGISTERS = {64: (216, 72), 128: (224, 56)}  # of a consumer's threads, and of the producer's
+REGISTERS = {64: (144, 80), 128: (224, 56)}  # of a consumer's threads, and of the producer's
 LEAST_TILES = 8  # for each processor
 IS_FASTER = HEAD_DIM == 128  # than the plain kernels, as measured on an H100 with blocks of 16 and 64; not at 64
 IS_WRITTEN_FOR = FORM == "closed" and ROWS_PER_TILE_FREE and BLOCK >= LEAST_RUN and HEAD_DIM in STAGES
@@ -45,7 +46,7 @@ def takes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, 
 
 def is_large(q: torch.Tensor) -> bool:
     """Whether there are tiles enough that the kernel runs longer than Python takes for its launch."""
-    return q.numel() >= LEAST_TILES * processors(q.device) * CONSUMERS * ROWS * HEAD_DIM
+    return q.numel() >= LEAST_TILES * processors(q.device) * CONSUMERS[HEAD_DIM] * ROWS * HEAD_DIM
 
 
 @cache
@@ -101,7 +102,7 @@ def arguments(
     page = 0 if requests.pages is None else k.shape[1]
     q, k, v = in_boxes(q, requests, False), in_boxes(k, requests, True), in_boxes(v, requests, True)
     out, lse = (out.transpose(0, 1)[None], lse[None]) if requests.are_packed else (out, lse)
-    programs, named = tiles_of(q, k, v, out, lse, requests, heads, page)
+    programs, named = tiles_of(q, k, v, out, lse, requests, heads, page, CONSUMERS[HEAD_DIM])
     more = {
         "out": out,
         "lse": lse,
@@ -147,6 +148,7 @@ def tiles_of(
     requests: Requests,
     heads: arrays.Heads,
     page: int,
+    consumers: int,
 ) -> tuple[int, dict[str, Any]]:
     """The programs, and what the kernels of a tile of rows, forward and dQ, are told of it; all tensors are [batch or
     pages, heads, rows, ...]. `out`: what is written like q; `sums`: a number for each row."""
@@ -154,7 +156,7 @@ def tiles_of(
     begin, stop = requests.q_start & -ROWS, requests.q_start + requests.q_len
     if requests.are_packed:
         begin, stop = 1 - ROWS, requests.q_len  # where the last of them ends is known to the device alone
-    tiles = -(-(stop - begin) // (CONSUMERS * ROWS))
+    tiles = -(-(stop - begin) // (consumers * ROWS))
     total = tiles * len(groups) * requests.count
     programs = min(total, processors(q.device))
     return programs, {
@@ -182,7 +184,7 @@ def tiles_of(
         "s_lb": 0 if requests.are_packed else sums.stride(0),
         "s_lh": sums.stride(1),
         "periods": k.shape[2] // (BLOCK * (every(page) or 1)),
-        "CONSUMERS": CONSUMERS,
+        "CONSUMERS": consumers,
         "RUN": _run(page),
         "EVERY": every(page),
         "ALIGN": 8,

@@ -21,6 +21,7 @@ BY_DEFAULT = False
 KEYS = 128  # of an item: KEYS of hopper/load_items.py
 DQ_STAGES = {64: 8, 128: 5}  # by head_dim: slots of the ring, as many as shared memory holds
 DKDV_STAGES = {64: 8, 128: 4}
+DQ_CONSUMERS = 2
 DQ_REGISTERS = 232, 40  # of a consumer's threads and of the producer's: none are spilled
 DKDV_REGISTERS = {64: (208, 88), 128: (240, 24)}
 MOST_SUMS = 1 << 31  # numbers of LSE and delta: TMA counts them in 32 bits
@@ -60,7 +61,7 @@ def dq_arguments(
     scale: float,
 ) -> tuple[int, dict[str, Any]]:
     """The programs for dQ, and the kernel's arguments by name: tensors, numbers, and `Boxes` for descriptors."""
-    programs, named = hopper.tiles_of(q, k, v, dq, log_sum, requests, heads, 0)
+    programs, named = hopper.tiles_of(q, k, v, dq, log_sum, requests, heads, 0, DQ_CONSUMERS)
     more = {
         "dout": Boxes(dout, ROWS),
         "dq": dq,

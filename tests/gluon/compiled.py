@@ -36,9 +36,10 @@ def constants(file: str, block: int, head_dim: int, changed: dict[str, Any]) -> 
         usual |= {"HAS_NEAR": True, "HAS_STRIDES": True, "STAGES": {64: 8, 128: 4}[head_dim]}
         consumer, producer = {64: (208, 88), 128: (240, 24)}[head_dim]
         return usual | {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer} | changed
-    consumer, producer = {64: (216, 72), 128: (224, 56)}[head_dim] if file == "forward" else (232, 40)
+    consumer, producer = {64: (144, 80), 128: (224, 56)}[head_dim] if file == "forward" else (232, 40)
     usual |= {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer}
-    usual |= {"CONSUMERS": 2, "RUN": min(block, page & -page or 64, 64), "EVERY": 0 if page or block >= 64 else 16}
+    usual |= {"CONSUMERS": 3 if file == "forward" and head_dim == 64 else 2}
+    usual |= {"RUN": min(block, page & -page or 64, 64), "EVERY": 0 if page or block >= 64 else 16}
     if file == "backward_dq":
         return usual | {"STAGES": {64: 8, 128: 5}[head_dim]} | changed
     return usual | {"PAGE": 0, "STAGES": {64: 8, 128: 6}[head_dim]} | changed

@@ -31,7 +31,8 @@ RULES = {
     "both_ways_tokens": BOTH_WAYS
     + "shards: [{heads: all, local: {before: 20 tokens, after: 9 tokens}, sink: 3 tokens}]",
 }
-VARIANTS = [(name, block) for name in RULES for block in (16, 32, 64, 128)]
+WIDTHS = {16: 64, 32: 128, 64: 128, 128: 64}  # head_dim by block: at 64 a program has three consumers, at 128 two
+VARIANTS = [(name, block) for name in RULES for block in WIDTHS]
 CHOSEN = [
     ("strided", 64),
     ("strided", 16),
@@ -46,7 +47,8 @@ CHOSEN = [
 @cache
 def made(name: str, block: int) -> tuple[Held, Any, Any]:
     """A pattern's package, its launcher and its kernel on the emulated language."""
-    of = held(RULES[name].replace("block: 64", f"block: {block}"))
+    text = RULES[name].replace("head_dim: 64", f"head_dim: {WIDTHS[block]}")
+    of = held(text.replace("block: 64", f"block: {block}"))
     launcher = importlib.import_module(f"{of.package.__name__}.launch.hopper")
     return of, launcher, hopper.kernel_of(launcher)
 
@@ -164,7 +166,8 @@ TOGETHER = {
 
 @pytest.mark.parametrize("mistake", TOGETHER)
 def test_blocks_of_a_stride_come_together(mistake: str) -> None:
-    text = HEAD.replace("block: 64", "block: 16") + "shards: [{heads: all, local: 1, stride: 5, offset: h}]"
+    head = HEAD.replace("block: 64", "block: 16").replace("head_dim: 64", "head_dim: 128")  # tiles of 128 rows
+    text = head + "shards: [{heads: all, local: 1, stride: 5, offset: h}]"
     of = held(text)
     launcher = importlib.import_module(f"{of.package.__name__}.launch.hopper")
     length, changed = TOGETHER[mistake]

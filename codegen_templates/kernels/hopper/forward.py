@@ -17,9 +17,9 @@ from .tiles import ROWS, after
 
 
 @gluon.jit
-def consume(W: gl.constexpr, out, lse, scale, pattern, columns, strides, qview, ring, q_bars, told_of,
-            CONSUMERS: gl.constexpr, ALIGN: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+def consume(W: gl.constexpr, given, CONSUMERS: gl.constexpr, ALIGN: gl.constexpr, STAGES: gl.constexpr):
     """The rows 64 W .. 64 W + 63 of every tile that this program takes."""
+    out, lse, scale, pattern, columns, strides, qview, ring, q_bars, told_of = given
     box, words, keys = told_of
     kview, _vview, full, empty = ring
     q_full, q_empty = q_bars
@@ -200,14 +200,24 @@ def attn_fwd_hopper(
     descriptors = (k, v, k_run, v_run, k_far, v_far)
     buffers = (kbuf, vbuf, kruns, vruns, kfar, vfar)
     bars = (q_full, q_empty)
+    given = (out, lse, scale, pattern, columns, strides, qview, ring, bars, told_of)
     # fmt: off
-    gl.warp_specialize([
-        (consume, (0, out, lse, scale, pattern, columns, strides, qview, ring, bars, told_of, CONSUMERS, ALIGN,
-                   STAGES)),
-        (consume, (1, out, lse, scale, pattern, columns, strides, qview, ring, bars, told_of, CONSUMERS, ALIGN,
-                   STAGES)),
-        (produce, ((q,), descriptors, buffers, vrows, (qbuf,), full, empty, bars, told_of, taken, tiles, total, heads,
-                   groups, starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE, RUN, EVERY,
-                   IS_PACKED, STAGES)),
-    ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
+    if CONSUMERS == 2:
+        gl.warp_specialize([
+            (consume, (0, given, CONSUMERS, ALIGN, STAGES)),
+            (consume, (1, given, CONSUMERS, ALIGN, STAGES)),
+            (produce, ((q,), descriptors, buffers, vrows, (qbuf,), full, empty, bars, told_of, taken, tiles, total,
+                       heads, groups, starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE, RUN,
+                       EVERY, IS_PACKED, STAGES)),
+        ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
+    else:
+        gl.static_assert(CONSUMERS == 3)
+        gl.warp_specialize([
+            (consume, (0, given, CONSUMERS, ALIGN, STAGES)),
+            (consume, (1, given, CONSUMERS, ALIGN, STAGES)),
+            (consume, (2, given, CONSUMERS, ALIGN, STAGES)),
+            (produce, ((q,), descriptors, buffers, vrows, (qbuf,), full, empty, bars, told_of, taken, tiles, total,
+                       heads, groups, starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE, RUN,
+                       EVERY, IS_PACKED, STAGES)),
+        ], [4, 4, 1], [CONSUMER_REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     # fmt: on

@@ -36,7 +36,8 @@ def tell_keys(words, keys, place, n, n_slots, places, rule, span, CONSUMERS: gl.
     keys.index(place).store(gl.where(is_there, u, ABSENT))
 
     # a lane for each consumer, piece of its rows, and piece of the keys
-    o = gl.arange(0, CONSUMERS * PAIRS, ONE_WARP)
+    LANES: gl.constexpr = PAIRS * (2 if CONSUMERS <= 2 else 4)
+    o = gl.arange(0, LANES, ONE_WARP)
     t_low = t_base + o // PAIRS * ROWS
     t = t_low + o % PAIRS // SIDE * PIECE
     i_piece, u_piece = keys_at(n, o % SIDE * PIECE, places)
