@@ -43,7 +43,7 @@ def plain(of: Held, inputs: Any, through: Any) -> Found:
 def by_gluon(variant: tuple[str, int], inputs: Any, through: Any, **order: int) -> Found:
     """The same by the emulated kernels, backward between the plain ones that stand before and after them. `order`: a
     seed of who goes on when, and how many programs there are."""
-    of, launcher, kernel = test_forward.made(*variant)
+    of, launcher, kernel = test_forward.made(*variant, 64)
     _, backward, kernels = test_backward.made(*variant)
     out, lse = test_forward.attend(of, launcher, kernel, *inputs, **order)
     launch = importlib.import_module(f"{of.package.__name__}.launch.backward")
@@ -59,7 +59,7 @@ def by_gluon(variant: tuple[str, int], inputs: Any, through: Any, **order: int) 
 
 
 def test_they_agree_and_repeat_themselves(variant: tuple[str, int], poisoned: None) -> None:
-    of, _, _ = test_forward.made(*variant)
+    of, _, _ = test_forward.made(*variant, 64)
     inputs = tensors(of.pattern, 210)
     through = weights(inputs[0], inputs[0].shape[:3])
     first, second = plain(of, inputs, through), plain(of, inputs, through)

@@ -45,9 +45,9 @@ CHOSEN = [
 
 
 @cache
-def made(name: str, block: int) -> tuple[Held, Any, Any]:
+def made(name: str, block: int, head_dim: int = 0) -> tuple[Held, Any, Any]:
     """A pattern's package, its launcher and its kernel on the emulated language."""
-    text = RULES[name].replace("head_dim: 64", f"head_dim: {WIDTHS[block]}")
+    text = RULES[name].replace("head_dim: 64", f"head_dim: {head_dim or WIDTHS[block]}")
     of = held(text.replace("block: 64", f"block: {block}"))
     launcher = importlib.import_module(f"{of.package.__name__}.launch.hopper")
     return of, launcher, hopper.kernel_of(launcher)
