@@ -42,8 +42,8 @@ def row_arrays(
     if FORM == "closed":
         pattern, places = class_ints(False, device)
         return pattern, None, places
-    first = 0 if CAUSAL else -room(-rows[0])  # causal rows below 0 keep nothing
-    return class_tables(False, classes, first, room(rows[1]), room(columns), device)
+    first = 0 if CAUSAL else -room(-rows[0])  # causal rows below 0 keep nothing: they read the record of row 0
+    return class_tables(False, classes, first, room(max(rows[1], 1)), room(columns), device)
 
 
 def column_arrays(

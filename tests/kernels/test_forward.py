@@ -158,13 +158,33 @@ def test_parts_of_the_keys_are_combined(name: str) -> None:
     check_lse(lse, true_lse)
 
 
+@pytest.mark.parametrize("name", ["strided", "mixed"])
 @pytest.mark.parametrize("shape", [(0, 5, 5), (1, 0, 5), (1, 5, 0)])
-def test_nothing_at_all(shape: tuple[int, int, int]) -> None:
-    of, (batch, queries, keys) = held("strided"), shape
+def test_nothing_at_all(name: str, shape: tuple[int, int, int]) -> None:
+    of, (batch, queries, keys) = held(name), shape
     q, k = torch.randn(batch, 2, queries, 16), torch.randn(batch, 1, keys, 16)
     out, lse = of.package.attention(q, k, k, return_lse=True)
     assert (out == 0).all()
     assert (lse == float("-inf")).all()
+
+
+@pytest.mark.parametrize("name", ["mixed", "both_ways_drawn"])
+@pytest.mark.parametrize("keys", [0, 20])
+def test_queries_that_all_stand_before_the_first_key(name: str, keys: int) -> None:
+    """What they read of a table is there, and says that they keep nothing where the pattern is causal."""
+    of = held(name)
+    arrays, requests = of.part("launch.arrays"), of.part("launch.requests").Requests(1, 5, keys, -40, 0)
+    pattern, _, places = arrays.row_arrays((0,), requests.rows, requests.columns, torch.device("cpu"))
+    ints = len(of.part("kernels.index_map").CLASS_INTS[0])
+    for row in range(*requests.rows):
+        at = dict(places)[0] + (max(row, 0) if of.pattern.causal else row) * (3 + ints)
+        assert 0 <= at <= len(pattern.view(-1)) - 3 - ints
+    q, k = torch.randn(1, 2, 5, 16, requires_grad=True), torch.randn(1, 1, keys, 16, requires_grad=True)
+    out, lse = of.package.attention(q, k, k, q_start=-40, return_lse=True)
+    if of.pattern.causal or not keys:
+        assert (out == 0).all() and (lse == float("-inf")).all()
+    grads = torch.autograd.grad((out * out).sum(), (q, k))
+    assert all(bool(grad.isfinite().all()) for grad in grads)
 
 
 def test_large_scores_do_not_overflow() -> None:
