@@ -22,12 +22,6 @@ ERROR = 3e-6  # by norm, relative: float32 sums of up to 1,000 products, in anot
 LOG2_E = 1.4426950408889634
 RULES = FORWARD | {
     "chunks": HEAD + "shards: [{heads: 0, chunk: 3}, {heads: rest, local: 1, sink: 1}]",
-    "chunks_tokens": HEAD
-    + "shards: [{heads: 0, chunk: 128 tokens, local: 21 tokens, sink: 5 tokens}, {heads: 1, chunk: 2, local: 4}]",
-    "bands": HEAD + "shards: [{heads: 0, local: 9 tokens, strides: [{every: 1, from: 137 tokens, to: 260 tokens}]}, "
-    "{heads: 1, strides: [{every: 1, from: 20 tokens}], sink: 5 tokens}]",
-    "bands_strided": HEAD + "shards: [{heads: 0, stride: 3, strides: [{every: 1, from: 17 tokens, to: 22 tokens}]}, "
-    "{heads: 1, chunk: 2, strides: [{every: 1, from: 40 tokens, to: 90 tokens}]}]",
     "both_ways_dense": BOTH_WAYS + "shards: [{heads: all, dense: true}]",
 }
 VARIANTS = [(name, block) for name in RULES for block in (16, 32, 64, 128)]

@@ -27,6 +27,12 @@ RULES = {
     "ranges": HEAD + "shards: [{heads: all, local: 1, strides: [{every: 2, from: 1, to: 4}, {every: 5, from: 4}]}]",
     "mixed": GROUPS + "shards: [{heads: 1, dense: true}, {heads: rest, local: 1, sink: 1}]",
     "starved": HEAD + "shards: [{heads: 0, strides: [{every: 4, offset: 2}]}, {heads: rest, stride: 7, offset: 3}]",
+    "chunks_tokens": HEAD
+    + "shards: [{heads: 0, chunk: 128 tokens, local: 21 tokens, sink: 5 tokens}, {heads: 1, chunk: 2, local: 4}]",
+    "bands": HEAD + "shards: [{heads: 0, local: 9 tokens, strides: [{every: 1, from: 137 tokens, to: 260 tokens}]}, "
+    "{heads: 1, strides: [{every: 1, from: 20 tokens}], sink: 5 tokens}]",
+    "bands_strided": HEAD + "shards: [{heads: 0, stride: 3, strides: [{every: 1, from: 17 tokens, to: 22 tokens}]}, "
+    "{heads: 1, chunk: 2, strides: [{every: 1, from: 40 tokens, to: 90 tokens}]}]",
     "both_ways": BOTH_WAYS + "shards: [{heads: all, local: {before: 2, after: 3}, stride: 5, offset: h}]",
     "both_ways_tokens": BOTH_WAYS
     + "shards: [{heads: all, local: {before: 20 tokens, after: 9 tokens}, sink: 3 tokens}]",
@@ -134,24 +140,29 @@ def test_what_breaks_the_kernel_is_found(mistake: str) -> None:
             attend(of, launcher, kernel, *inputs, seed=seed, programs=2)
 
 
-# Changes to what the producer tells: each must show in the numbers.
+# Changes to what the producer tells of a pattern: each must show in the numbers.
+WORD, POSITION = "place * CONSUMERS + w, kept)", "gl.where(is_there, u, ABSENT)"
 TOLD = {
-    "all is kept": ("masks", "place * CONSUMERS + w, kept)", "place * CONSUMERS + w, WHOLE)"),
-    "what the other consumer keeps": ("masks", "place * CONSUMERS + w, kept)", "place * CONSUMERS + 1 - w, kept)"),
-    "keys of a slot are a block further": (
+    "all is kept": ("strided", "masks", WORD, "place * CONSUMERS + w, WHOLE)"),
+    "what the other consumer keeps": ("strided", "masks", WORD, "place * CONSUMERS + 1 - w, kept)"),
+    "keys are a block further": ("strided", "masks", POSITION, "gl.where(is_there, u + 64, ABSENT)"),
+    "a tile is where the next one lies": ("strided", "forward", "strides, box, 1 - own,", "strides, box, own,"),
+    "all is kept where some keys are": ("tokens", "masks", "gl.min(whole.to", "gl.max(whole.to"),
+    "all is kept that the first row keeps": (
+        "tokens",
         "masks",
-        "gl.where(is_there, u, ABSENT)",
-        "gl.where(is_there, u + 64, ABSENT)",
+        "j, t_last, t_first, u, rule)",
+        "j, t_first, t_first, u, rule)",
     ),
-    "a tile is stored where the next one lies": ("forward", "lse, strides, box, 1 - own,", "lse, strides, box, own,"),
 }
 
 
 @pytest.mark.parametrize("mistake", TOLD)
 def test_what_the_producer_tells_is_used(mistake: str) -> None:
-    of, launcher, _ = made("strided", 64)
+    name, *changed = TOLD[mistake]
+    of, launcher, _ = made(name, 64)
     inputs = tensors(of.pattern, 500)
-    found = attend(of, launcher, hopper.kernel_of(launcher, changed=TOLD[mistake]), *inputs)
+    found = attend(of, launcher, hopper.kernel_of(launcher, changed=(changed[0], changed[1], changed[2])), *inputs)
     with pytest.raises(AssertionError):
         check(found, reference.attention(of.pattern, *inputs))
 

@@ -58,12 +58,16 @@ def tell_keys(words, keys, place, n, n_slots, places, rule, span, CONSUMERS: gl.
         if len(probe.shape) > 0:  # a rule of tokens
             t_first = gl.maximum(t_base + w * ROWS, q_start)
             t_last = gl.minimum(t_base + (w + 1) * ROWS, q_stop) - 1
-            some = is_there & (t_first <= t_last)
-            i_first, i_last = t_first >> BLOCK_BITS, t_last >> BLOCK_BITS
-            some = some & keeps(i_slot, i_first, i_last, u >> BLOCK_BITS, t_first, t_last, u, rule)
+            is_asked = is_there & (t_first <= t_last)
+            i_first, i_last, j = t_first >> BLOCK_BITS, t_last >> BLOCK_BITS, u >> BLOCK_BITS
+            some = is_asked & keeps(i_slot, i_first, i_last, j, t_first, t_last, u, rule)
+            # each term of a rule is an interval of rows: with its ends exchanged it asks whether they are all in it
+            whole = is_asked & keeps(i_slot, i_last, i_first, j, t_last, t_first, u, rule)
             if IS_CAUSAL:
                 some = some & (u <= t_last)
+                whole = whole & (u <= t_first)
             kept = gl.max(some.to(gl.int32), 0) * (WHOLE | FINE)
+            kept = gl.where(gl.min(whole.to(gl.int32), 0) > 0, WHOLE, kept)
         else:
             kept = gl.sum(gl.where(o // PAIRS == w, bit, 0), 0)
         write(words, place * CONSUMERS + w, kept)
