@@ -3,62 +3,27 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from patterncc import reference
 from patterncc.errors import PatternError
 from patterncc.language import loads
-from tests.gluon import hopper, test_backward, test_forward
-from tests.kernels.held import Held, gradients, held, off, tensors, weights
+from tests.gluon.test_rules import BLOCKS, SOME, package
+from tests.gluon.whole import check
+from tests.kernels.held import held
 from tests.strategies import patterns
 
 pytestmark = pytest.mark.slow
-ERROR = 1e-5  # by norm, relative: float32 sums of up to 3,001 products, and their differences in the backward
+ERROR = 1e-5  # of sums of up to 3,001 products, and their differences in the backward
 LONG = 3001  # tokens
-BLOCKS = (16, 32, 64, 128)
-SOME = {name: BLOCKS[n % 4] for n, name in enumerate(test_backward.RULES)}  # each rule, and each block several times
-
-
-def emulated(of: Held, inputs: Any, through: Any, **order: int) -> dict[str, Tensor]:
-    """Output, LSE and gradients by the emulated kernels: dq, dk and dv come from the reference's output and LSE."""
-    root = of.package.__name__
-    forward, backward = (importlib.import_module(f"{root}.launch.{file}") for file in ("hopper", "hopper_backward"))
-    q, k, _ = inputs
-    start = k.shape[2] - q.shape[2]
-    out, lse = test_forward.attend(of, forward, hopper.kernel_of(forward), *inputs, **order)
-    kernels = tuple(hopper.kernel_of(backward, name=name) for name in test_backward.NAMES)
-    sums = test_backward.sums_of(*reference.attention(of.pattern, *inputs), *through)
-    grads = test_backward.differentiate(backward, kernels, (*inputs, through[0]), sums, (start, 0), **order)
-    return {"out": out, "lse": lse} | dict(zip(("dq", "dk", "dv"), grads, strict=True))
-
-
-def check(of: Held, q_len: int, kv_len: int, batch: int = 1, **order: int) -> None:
-    """The emulated kernels against the reference in fp64."""
-    inputs = tensors(of.pattern, q_len, kv_len, batch=batch)
-    through = weights(inputs[0], inputs[0].shape[:3])
-    found = emulated(of, inputs, through, **order)
-
-    def attend(*inputs: Tensor) -> Any:
-        return reference.attention(of.pattern, *inputs)
-
-    true = dict(zip(("out", "lse"), attend(*inputs), strict=True))
-    true |= dict(zip(("dq", "dk", "dv"), gradients(attend, [x.double() for x in inputs], *through), strict=True))
-    errors = {name: off(found[name], true[name]) for name in true}
-    assert max(errors.values()) < ERROR, errors
 
 
 @pytest.mark.parametrize("name", SOME)
 def test_long_sequences(name: str) -> None:
-    of, _, _ = (
-        test_forward.made(name, SOME[name]) if name in test_forward.RULES else test_backward.made(name, SOME[name])
-    )
-    check(of, LONG, LONG, seed=7, programs=5)
+    check(package(name), LONG, LONG, error=ERROR, seed=7, programs=5)
 
 
 @st.composite
@@ -89,4 +54,4 @@ def test_any_pattern(text: str, lengths: tuple[int, int], batch: int, seed: int,
     assume(importlib.import_module(f"{of.package.__name__}.launch.hopper").IS_WRITTEN_FOR)
     assume(getattr(importlib.import_module(f"{of.package.__name__}.launch.hopper_backward"), "IS_WRITTEN_FOR", True))
     q_len, more = lengths
-    check(of, q_len, q_len + more, batch, seed=seed, programs=programs)
+    check(of, q_len, q_len + more, batch, error=ERROR, seed=seed, programs=programs)

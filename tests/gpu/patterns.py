@@ -28,5 +28,9 @@ FAMILIES = {
     "gpu_exact": WIDE + "shards: [{heads: 0, dense: true}, {heads: rest, local: 100 tokens, sink: 9 tokens}]",
     "gpu_wide_both_ways": WIDE.replace("128", "64") + "causal: false\n"
     "shards: [{heads: all, local: {before: 2, after: 3}, stride: 4, offset: h}]",
+    "gpu_wide_starved": WIDE.replace("64", "32")
+    + "shards: [{heads: 0, strides: [{every: 4, offset: 2}]}, {heads: rest, stride: 7, offset: 3}]",
+    "gpu_wide_bands": WIDE.replace("64", "16") + "shards: [{heads: [0, 1], chunk: 2, strides: [{every: 1, from: "
+    "40 tokens, to: 90 tokens}]}, {heads: rest, local: 1, strides: [{every: 2, from: 1, to: 4}, {every: 5, from: 4}]}]",
 }
 PATTERNS = KINDS | ODD | LONG | FAMILIES

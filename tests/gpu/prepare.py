@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
     tests = folder / "tests" / "gpu"
     tests.mkdir(parents=True, exist_ok=True)
     for file in Path(__file__).parent.glob("*.py"):
-        if file.name not in (Path(__file__).name, "test_prepare.py"):
+        if file.name not in (Path(__file__).name, "test_prepare.py", "test_rehearsed.py"):
             shutil.copy(file, tests)
     (folder / "pytest.ini").write_text(SETTINGS)
     print(f"{len(PATTERNS)} packages and their tests are in {folder}. On the GPU's machine: python -m pytest {folder}")

@@ -20,10 +20,12 @@ CASES = [(name, way) for name in FAMILIES for way in ("whole", "packed")]
 
 def launcher_of(name: str, file: str) -> Any:
     """A module of a package's launchers, on a GPU that has both families."""
-    hopper = importlib.import_module(f"{name}.launch.hopper")
+    hopper, launcher = (importlib.import_module(f"{name}.launch.{each}") for each in ("hopper", file))
     if not hopper.is_hopper(torch.device("cuda", torch.cuda.current_device())):
         pytest.skip("needs an sm_90, and a version of Triton that is tested")
-    return importlib.import_module(f"{name}.launch.{file}")
+    if not getattr(launcher, "IS_WRITTEN_FOR", True):
+        pytest.skip(f"no {file} of head_dim {importlib.import_module(name).PATTERN['head_dim']} in Gluon")
+    return launcher
 
 
 @pytest.mark.parametrize(("name", "way"), CASES)
@@ -58,6 +60,62 @@ def test_forward(name: str, way: str, package: Import, monkeypatch: pytest.Monke
             results.append(found)
         assert all(torch.equal(x, y) for x, y in zip(*results, strict=True)), family
     assert taken == ["gluon"] * CALLS[way]
+
+
+@pytest.mark.parametrize(("name", "page"), [("gpu_wide", 64), ("gpu_fine", 16), ("gpu_exact", 32)])
+def test_chunked_prefill(name: str, page: int, package: Import, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a paged cache, which is NaN where there is no key: one request in the middle of its prompt, one whole."""
+    module, lengths, news = package(name), [700, 333], [130, 333]
+    hopper = launcher_of(name, "hopper")
+    q, k, v = dense.inputs(module, max(lengths), max(lengths), torch.bfloat16)
+    k_cache, v_cache, table = dense.paged(k, v, lengths, page, torch.bfloat16)
+    last = [(q[r : r + 1, :, n - new : n], k[r : r + 1, :, :n], v[r : r + 1, :, :n])
+            for r, (n, new) in enumerate(zip(lengths, news, strict=True))]  # fmt: skip
+    wanted = [dense.attention(*x, module.dense_mask(new, n)) for x, new, n in zip(last, news, lengths, strict=True)]
+    rows = torch.cat([x[0][0] for x in last], 1).transpose(0, 1).contiguous().cuda().bfloat16()
+    starts = torch.tensor([0, news[0], sum(news)], dtype=torch.int32)
+    whole = [x.cuda() for x in (k_cache, v_cache, table, torch.tensor(lengths).int(), starts)]
+    taken: list[str] = []
+    forward = hopper.forward
+
+    def seen(*given: Any) -> Any:
+        taken.append(family)
+        return forward(*given)
+
+    monkeypatch.setattr(hopper, "forward", seen)
+    for family in ("triton", "gluon"):
+        monkeypatch.setenv(hopper.SWITCH, family)
+        found = [module.attention_paged(rows, *whole, max_q_len=max(news), return_lse=True) for _ in range(2)]
+        out, lse = found[0]
+        true = torch.cat([x[0][0] for x in wanted], 1).transpose(0, 1), torch.cat([x[1][0] for x in wanted], 1)
+        errors = dense.error(out, true[0]), dense.error(lse, true[1])
+        assert max(errors) < TOLERANCE, (family, errors)
+        assert all(torch.equal(x, y) for x, y in zip(*found, strict=True)), family
+    assert taken and set(taken) == {"gluon"}
+
+
+def test_launches_side_by_side(package: Import, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of one launch draw their tiles from a counter, which another on another stream must not know of."""
+    module, shapes = package("gpu_wide"), [(2, n, 1500, 128) for n in (4, 2, 2)]
+    launcher = launcher_of("gpu_wide", "hopper_backward")
+    monkeypatch.setenv(launcher.hopper.SWITCH, "gluon")
+    inputs = [torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True) for shape in shapes]
+    dout = torch.randn_like(inputs[0])
+
+    def step() -> list[torch.Tensor]:
+        out = module.attention(*inputs)
+        return [out.detach(), *torch.autograd.grad(out, inputs, dout)]
+
+    wanted = step()
+    streams = [torch.cuda.Stream() for _ in range(4)]
+    found: list[list[torch.Tensor]] = []
+    for _ in range(5):
+        for stream in streams:
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                found.append(step())
+    torch.cuda.synchronize()
+    assert all(torch.equal(x, y) for each in found for x, y in zip(each, wanted, strict=True))
 
 
 @pytest.mark.parametrize(("name", "way"), CASES)

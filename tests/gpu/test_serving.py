@@ -60,11 +60,14 @@ def test_decoding_in_a_graph(kept: int, package: Import) -> None:
 
 
 @pytest.mark.gpu
-def test_training_in_a_graph(package: Import) -> None:
+@pytest.mark.parametrize(("name", "family"), [("gpu_strided", "auto"), ("gpu_wide", "gluon")])
+def test_training_in_a_graph(name: str, family: str, package: Import, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward of a replay, from what then stands in the inputs, are those of calls; nothing is kept of one
     launch that a later one would need."""
-    module = package("gpu_strided")
-    q, k, v = (torch.randn(2, n, 300, 32, device="cuda", dtype=torch.bfloat16, requires_grad=True) for n in (4, 2, 2))
+    module = package(name)
+    monkeypatch.setenv("PATTERNCC_KERNELS", family)  # Gluon where it can be had
+    shapes = [(2, n, 300, module.PATTERN["head_dim"]) for n in (4, 2, 2)]
+    q, k, v = (torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True) for shape in shapes)
     dout = torch.randn_like(q)
 
     def step() -> list[torch.Tensor]:
