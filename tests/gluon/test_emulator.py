@@ -28,7 +28,7 @@ def produce(x, ring, full, empty, count, STAGES: gl.constexpr):
         place = n % STAGES
         mbarrier.wait(empty.index(place), (n // STAGES & 1) ^ 1)
         mbarrier.expect(full.index(place), {bytes})
-        LOAD(x, [0, n * 64, 0], full.index(place), ring.index(place))
+        LOAD(x, [{batch}, n * 64, 0], full.index(place), ring.index({slot}))
 
 
 @gluon.jit
@@ -69,7 +69,10 @@ RIGHT = {
     "early": "",
     "arrive": "mbarrier.arrive(empty.index(place), count=1)",
     "rows": "64",
+    "batch": "0",
+    "slot": "place",
 }
+LARGE = "gl.allocate_shared_memory(gl.bfloat16, [99, 64, 64], gl.NVMMASharedLayout(128, 16, rank=3)); "
 MISTAKES: dict[str, tuple[dict[str, str], type[Exception], str]] = {
     "an arrival is missing": ({"arrive": ""}, Deadlock, "everybody waits"),
     "too many arrivals": ({"arrive": RIGHT["arrive"].replace("count=1", "count=2")}, Fault, "more arrivals"),
@@ -79,6 +82,9 @@ MISTAKES: dict[str, tuple[dict[str, str], type[Exception], str]] = {
     "read before it is waited for": ({"early": "total = total * 1.0"}, Fault, "not been waited for"),
     "no fence": ({"fence": ""}, Fault, "without a fence"),
     "stored out of bounds": ({"rows": "65", "arrive": RIGHT["arrive"] + "\n    out += 1"}, Fault, "out of bounds"),
+    "a slot that the ring does not have": ({"slot": "n"}, Fault, "3 parts, not number 3"),
+    "a box beyond the array": ({"batch": "1"}, Fault, r"a box at \[1, 0, 0\]"),
+    "more shared memory than there is": ({"fence": LARGE + RIGHT["fence"]}, Fault, "of shared memory"),
 }
 
 
