@@ -46,7 +46,7 @@ def main() -> int:
     options = parser.parse_args()
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"TRITON_CACHE_DIR": os.environ.get("TRITON_CACHE_DIR") or str(out / "compiled")}
+    environment = os.environ | {"TRITON_CACHE_DIR": os.environ.get("TRITON_CACHE_DIR") or str(FOLDER / "compiled")}
     if options.toy:
         environment["TRITON_INTERPRET"] = "1"
     ended: dict[str, tuple[int, float]] = {}

@@ -49,6 +49,8 @@ def main(folder: Path) -> None:
     for file in Path(__file__).parent.glob("*.py"):
         if file.name not in (Path(__file__).name, "test_prepare.py", "test_rehearsed.py"):
             shutil.copy(file, tests)
+    for package in (tests, tests.parent):  # an installed package may be called `tests`, too
+        (package / "__init__.py").touch()
     (folder / "pytest.ini").write_text(SETTINGS)
     print(f"{len(PATTERNS)} packages and their tests are in {folder}. On the GPU's machine: python -m pytest {folder}")
 
