@@ -28,6 +28,8 @@ FAMILIES = {
     "gpu_exact": WIDE + "shards: [{heads: 0, dense: true}, {heads: rest, local: 100 tokens, sink: 9 tokens}]",
     "gpu_wide_both_ways": WIDE.replace("128", "64") + "causal: false\n"
     "shards: [{heads: all, local: {before: 2, after: 3}, stride: 4, offset: h}]",
+    "gpu_wide_256": WIDE.replace("128", "256")
+    + "shards: [{heads: all, local: 100 tokens, sink: 1, stride: 5, offset: g}]",
     "gpu_wide_starved": WIDE.replace("64", "32")
     + "shards: [{heads: 0, strides: [{every: 4, offset: 2}]}, {heads: rest, stride: 7, offset: 3}]",
     "gpu_wide_bands": WIDE.replace("64", "16") + "shards: [{heads: [0, 1], chunk: 2, strides: [{every: 1, from: "
