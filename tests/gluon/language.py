@@ -247,6 +247,7 @@ LANGUAGE: dict[str, Any] = {
     "full": lambda shape, x, dtype, layout=None: Value(np.full(tuple(map(int, shape)), value(x).x), dtype),
     "cast": lambda x, dtype: value(x).to(dtype), "to_tensor": to_value,
     "expand_dims": lambda x, axis: Value(np.expand_dims(x.x, axis), x.dtype),
+    "reshape": lambda x, shape: Value(x.x.reshape(tuple(map(int, shape))), x.dtype),
     "convert_layout": lambda x, layout, assert_trivial=False: x, "set_auto_layout": lambda x, layout: x,
     "join": lambda a, b: Value(np.stack([a.x, b.x], -1), a.dtype), "trans": lambda x: x.T,
     "range": emulated_range, "static_range": lambda *bounds: range(*map(int, bounds)), "static_assert": static_assert,

@@ -11,7 +11,7 @@ from .box import TILE, told
 from .masks import PIECE, SIDE, WHOLE
 from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
 from .produce import CHUNK, CHUNKS, produce
-from .steps import FLOOR, finish, meet, start, step
+from .steps import FLOOR, LANES, finish, meet, start, step
 from .store import store_rows
 from .tiles import ROWS, after
 
@@ -29,7 +29,7 @@ def consume(W: gl.constexpr, given, CONSUMERS: gl.constexpr, ALIGN: gl.constexpr
     b_o = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)  # of the tile before, then of this one
     b_p = gl.zeros([ROWS, ROWS], kview.dtype, gl.DotOperandLayout(0, o_layout, 2))  # weights of the slot `held`
     b_max = gl.full([ROWS], FLOOR, gl.float32, gl.SliceLayout(1, s_layout))
-    b_sum = gl.full([ROWS], 0.0, gl.float32, gl.SliceLayout(1, s_layout))
+    b_sum = gl.full([ROWS, 4], 0.0, gl.float32, LANES)
     place, phase = 0, 0  # in the ring
     held = -1  # place of the slot whose weights have not met their values
 

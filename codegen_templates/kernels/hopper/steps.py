@@ -4,6 +4,12 @@ from .masks import WHOLE, masked
 from .names import arrive, gl, gluon, wait, warpgroup_mma, warpgroup_mma_wait
 from .tiles import ROWS, after
 
+# of sums, [64, 4]: four lanes share a row, each adds up its own weights, and only a tile's last sums meet
+LANES = gl.constexpr(
+    gl.DistributedLinearLayout(
+        [[8, 0]], [[0, 1], [0, 2], [1, 0], [2, 0], [4, 0]], [[16, 0], [32, 0]], [], [ROWS.value, 4]
+    )
+)
 FLOOR = gl.constexpr(-3.0e38)  # the maximum of rows that have kept nothing: finite, so that -inf minus it is no NaN
 
 
@@ -15,12 +21,20 @@ def scores(b_q, kview, s_layout: gl.constexpr):
 
 
 @gluon.jit
+def by_lanes(b_p):
+    """The sums of weights [64, 64], for each row one of each of its lanes. [64, 4]"""
+    b_p = gl.reshape(b_p, [ROWS, ROWS // 8, 4, 2])
+    return gl.convert_layout(gl.sum(gl.sum(b_p, 3), 1), LANES)
+
+
+@gluon.jit
 def softmax(b_s, b_max, b_sum, scale):
-    """A step of online softmax, in powers of 2: the new maximum and sum, the weights, and what the past is worth."""
+    """A step of online softmax, in powers of 2: the new maximum and sums, the weights, and what the past is worth."""
     b_new = gl.maximum(b_max, gl.max(b_s, 1) * scale)
     b_p = gl.exp2(b_s * scale - gl.expand_dims(b_new, 1))
     b_old = gl.exp2(b_max - b_new)
-    return b_new, b_sum * b_old + gl.sum(b_p, 1), b_p, b_old
+    b_past = gl.expand_dims(gl.convert_layout(b_old, gl.SliceLayout(1, LANES)), 1)
+    return b_new, b_sum * b_past + by_lanes(b_p), b_p, b_old
 
 
 @gluon.jit
@@ -44,10 +58,10 @@ def mask_edge(b_s, n, kept, place, edge, s_layout: gl.constexpr):
 
 @gluon.jit
 def begin(b_s, scale):
-    """The first slot of a tile: maximum, sum, weights."""
+    """The first slot of a tile: maximum, sums, weights."""
     b_max = gl.maximum(gl.max(b_s, 1) * scale, FLOOR)
     b_p = gl.exp2(b_s * scale - gl.expand_dims(b_max, 1))
-    return b_max, gl.sum(b_p, 1), b_p
+    return b_max, by_lanes(b_p), b_p
 
 
 @gluon.jit

@@ -43,6 +43,7 @@ def store_rows(b_o, b_max, b_sum, out, lse, strides, box, own, W: gl.constexpr, 
     row_from, row_to = q_start - t_base - W * ROWS, q_stop - t_base - W * ROWS
     out += (i_batch * s_ob + i_head * s_oh + i_row * s_on) * ALIGN
     lse += i_batch * s_lb + i_head * s_lh + i_row
+    b_sum = gl.convert_layout(gl.sum(b_sum, 1), gl.SliceLayout(1, s_layout))
     b_o = b_o * by_rows(1.0 / gl.where(b_sum == 0.0, 1.0, b_sum), o_layout)
     o_m = gl.arange(0, ROWS, gl.SliceLayout(1, WIDE)) + late
     store_wide(b_o, out, o_m * ((s_on + late) * ALIGN), (o_m >= row_from) & (o_m < row_to))
