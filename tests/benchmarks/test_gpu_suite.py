@@ -18,7 +18,7 @@ import torch
 from benchmarks import __main__ as main
 from benchmarks import targets
 from benchmarks.gpu import conduct
-from benchmarks.gpu.cells import FAST, PARTS, Cell, cells, in_order, in_turn
+from benchmarks.gpu.cells import PARTS, cells
 from tests.benchmarks.conftest import ROOT, benchmarks
 
 # Everything of ours, and everything that patterncc needs beside torch and triton.
@@ -148,39 +148,6 @@ def test_what_does_not_fit_the_time_is_empty_and_named(prepared: Path, tmp_path:
         assert json.load(archive.extractfile("gpu.json")) == document  # type: ignore[arg-type]
 
 
-def test_all_is_compiled_before_anything_is_timed() -> None:
-    """Every package and every shape of a peer that a later part has; of the fast ones, what they have alone."""
-    for fast in (False, True):
-        chosen = {part: cells(part, fast=fast) for part in PARTS}
-        assert PARTS[0] == "compiling" and all(chosen[part] or fast for part in PARTS)
-        later = [cell for part in ("attention", "serving", "host", "peers") for cell in chosen[part]]
-        compiled = chosen["compiling"]
-        packages = {cell.given["case"] for cell in compiled if cell.given.get("what") == "training"}
-        assert packages == {cell.given["case"] for cell in later}
-        ours = {(cell.given["case"], cell.given["what"]) for cell in compiled if "what" in cell.given}
-        assert {(case, f"{what} by gluon") for case, what in ours if what in ("training", "varlen", "paged")} <= ours
-        shapes = {(x.given["peer"], x.given["case"], x.given["tokens"]) for x in compiled if "peer" in x.given}
-        assert shapes == {(x.given["peer"], x.given["case"], x.given["tokens"]) for x in later if "peer" in x.given}
-        assert len({cell.name for cell in compiled}) == len(compiled)
-    assert sum(len(chosen[part]) for part in ("attention", "serving", "host", "peers")) == 6
-
-
-def test_the_most_telling_cells_of_all_parts_come_first() -> None:
-    """So that whatever time runs out for, each part has its figure; and a name says of which part a cell is."""
-    for toy, fast in ((True, False), (False, False), (False, True)):
-        order = in_turn(PARTS, toy=toy, fast=fast)
-        assert sorted(x.name for _, x in order) == sorted(
-            x.name for part in PARTS[1:] for x in cells(part, toy=toy, fast=fast)
-        )
-        assert len({cell.name for _, cell in order}) == len(order)
-    fast, whole = in_turn(PARTS, fast=True), in_turn(PARTS)
-    assert whole[: len(fast)] == fast and {part for part, _ in fast} == set(FAST)
-    assert {cell.name for _, cell in fast} == {name for names in FAST.values() for name in names}
-    assert in_turn(["host"]) == [("host", cell) for cell in cells("host")]
-    shuffled = {"host": [{"cell": "host"}], "attention": [{"cell": x.name} for x in reversed(cells("attention"))]}
-    assert [row["cell"] for row in in_order(shuffled)["attention"]] == [x.name for x in cells("attention")]
-
-
 @pytest.mark.interpret
 def test_a_crash_costs_one_cell(prepared: Path, peers_folder: Path, tmp_path: Path) -> None:
     arguments = ["gpu", str(prepared), "--toy", "--only", "peers", "--results", str(tmp_path)]
@@ -201,39 +168,6 @@ def test_a_hang_costs_one_cell(prepared: Path, peers_folder: Path, monkeypatch: 
     rows = [row for part, row in conduct.run(prepared, toy=True, seconds=300, only=("peers",)) if part == "peers"]
     assert rows[0]["note"] == f"the process ended with {-signal.SIGKILL} while it was measured"
     assert rows[1]["cell"].startswith("flex") and rows[1]["over_peer"] > 0
-
-
-CHILD = """
-import json, sys, time
-for part, name in json.loads(sys.argv[1])["chosen"]:
-    print(json.dumps({"begun": name}), flush=True)
-    if name.startswith("hangs"):
-        time.sleep(600)
-    print(json.dumps({"row": {"cell": name}}), flush=True)
-    print(json.dumps({"done": name}), flush=True)
-"""
-
-
-def test_what_hangs_costs_no_more_than_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling half of the time, a cell its own; what is behind it is measured."""
-    (tmp_path / "benchmarks" / "gpu").mkdir(parents=True)
-    for file, text in {"__init__.py": "", "gpu/__init__.py": "", "gpu/child.py": CHILD}.items():
-        (tmp_path / "benchmarks" / file).write_text(text)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(conduct, "COMPILED_S", 1.0)
-    compiled = [Cell("compiles", 0, {}), Cell("hangs compiling", 0, {})]
-    timed = [("host", Cell("hangs", 0, {})), ("attention", Cell("is well", 0, {}))]
-    monkeypatch.setattr(conduct, "cells", lambda part, **_: compiled)
-    monkeypatch.setattr(conduct, "in_turn", lambda *_, **__: timed)
-    begin = time.monotonic()
-    rows = list(conduct.run(tmp_path, toy=False, seconds=12))
-    assert 6 < time.monotonic() - begin < 11  # half of the time, and a second
-    assert rows[0] == ("compiling", {"cell": "compiles"}) and rows[3] == ("attention", {"cell": "is well"})
-    assert rows[1][1]["note"] == "not measured: the time was over"
-    assert rows[2] == (
-        "host",
-        {"cell": "hangs", "note": f"the process ended with {-signal.SIGKILL} while it was measured"},
-    )
 
 
 def test_parts_are_measured_one_by_one(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
