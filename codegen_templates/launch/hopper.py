@@ -18,10 +18,13 @@ from .requests import LOG2_E, Requests, arch, processors
 SWITCH, FAMILIES = "PATTERNCC_KERNELS", ("auto", "triton", "gluon")
 TESTED = ("3.6", "3.9")  # versions of Triton: Gluon is not stable, others take the plain kernels
 ROWS = 64  # of hopper/tiles.py
-CONSUMERS = {64: 3, 128: 2}  # of a program, by head_dim
+CONSUMERS = {64: 3, 128: 2, 256: 2}  # of a program, by head_dim
 LEAST_RUN = 16  # keys that lie side by side in memory
-STAGES = {64: 8, 128: 6}  # by head_dim: slots of the ring, as many as shared memory holds
-REGISTERS = {64: (144, 80), 128: (224, 56)}  # of a consumer's threads, and of the producer's
+# By head_dim: slots of the ring, as many as shared memory holds; of rings of keys and of values, where that has no room
+# for three slots.
+STAGES = {64: {"STAGES": 8}, 128: {"STAGES": 6}, 256: {"K_STAGES": 2, "V_STAGES": 3}}
+IS_WIDE = "K_STAGES" in STAGES.get(HEAD_DIM, {})
+REGISTERS = {64: (144, 80), 128: (224, 56), 256: (240, 24)}  # of a consumer's threads, and of the producer's
 LEAST_TILES = 8  # for each processor
 IS_FASTER = HEAD_DIM == 128  # than the plain kernels, as measured on an H100 with blocks of 16 and 64; not at 64
 IS_WRITTEN_FOR = FORM == "closed" and ROWS_PER_TILE_FREE and BLOCK >= LEAST_RUN and HEAD_DIM in STAGES
@@ -110,11 +113,10 @@ def arguments(
         "scale": scale * LOG2_E,
         "s_pages": 0 if requests.pages is None else requests.pages.stride(0),
         "PAGE": page,
-        "STAGES": STAGES[HEAD_DIM],
         "CONSUMER_REGISTERS": REGISTERS[HEAD_DIM][0],
         "PRODUCER_REGISTERS": REGISTERS[HEAD_DIM][1],
     }
-    return programs, named | more
+    return programs, named | more | STAGES[HEAD_DIM]
 
 
 @cache
@@ -195,9 +197,12 @@ def tiles_of(
 def forward(*given: Any) -> None:
     """Launch the kernel, for what `arguments` takes."""
     clear(*given[3:6])
-    from ..kernels.hopper.forward import attn_fwd_hopper
+    if IS_WIDE:
+        from ..kernels.hopper.forward_wide import attn_fwd_wide_hopper as kernel
+    else:
+        from ..kernels.hopper.forward import attn_fwd_hopper as kernel
 
-    launch(attn_fwd_hopper, *arguments(*given))
+    launch(kernel, *arguments(*given))
 
 
 def launch(kernel: Any, programs: int, named: dict[str, Any]) -> None:

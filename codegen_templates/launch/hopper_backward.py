@@ -24,6 +24,7 @@ DKDV_STAGES = {64: 8, 128: 4}
 DQ_CONSUMERS = 2
 DQ_REGISTERS = 232, 40  # of a consumer's threads and of the producer's: none are spilled
 DKDV_REGISTERS = {64: (208, 88), 128: (240, 24)}
+IS_WRITTEN_FOR = hopper.IS_WRITTEN_FOR and HEAD_DIM in DQ_STAGES
 MOST_SUMS = 1 << 31  # numbers of LSE and delta: TMA counts them in 32 bits
 
 
@@ -39,7 +40,7 @@ def takes(
 
 def can(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, grads: tuple[torch.Tensor, ...]) -> bool:
     """Whether the pattern, the numbers and their places in memory are such as the kernels are written for."""
-    if not hopper.IS_WRITTEN_FOR or q.dtype not in (torch.bfloat16, torch.float16):
+    if not IS_WRITTEN_FOR or q.dtype not in (torch.bfloat16, torch.float16):
         return False
     if any(x.dtype != q.dtype for x in (k, v, dout, *grads)) or q.numel() // HEAD_DIM >= MOST_SUMS:
         return False

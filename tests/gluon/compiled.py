@@ -23,7 +23,12 @@ SPILL = re.compile(r"\b(?:STL|LDL)\b")
 LAYERS = ("kernels", "kernels.hopper")
 
 
-FILES = {"forward": "attn_fwd_hopper", "backward_dq": "attn_bwd_dq_hopper", "backward_dkdv": "attn_bwd_dkdv_hopper"}
+FILES = {
+    "forward": "attn_fwd_hopper",
+    "forward_wide": "attn_fwd_wide_hopper",
+    "backward_dq": "attn_bwd_dq_hopper",
+    "backward_dkdv": "attn_bwd_dkdv_hopper",
+}
 FLOATS, INTEGERS = ("lse", "log_sum", "delta", "parts"), ("groups", "pattern", "columns", "rows", "items", "members")
 INTEGERS += ("q_starts", "kv_starts", "pages", "taken", "k_run", "v_run", "k_far", "v_far")
 
@@ -36,12 +41,15 @@ def constants(file: str, block: int, head_dim: int, changed: dict[str, Any]) -> 
         usual |= {"HAS_NEAR": True, "HAS_STRIDES": True, "STAGES": {64: 8, 128: 4}[head_dim]}
         consumer, producer = {64: (208, 88), 128: (240, 24)}[head_dim]
         return usual | {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer} | changed
-    consumer, producer = {64: (144, 80), 128: (224, 56)}[head_dim] if file == "forward" else (232, 40)
+    forward = {64: (144, 80), 128: (224, 56), 256: (240, 24)}
+    consumer, producer = (232, 40) if file == "backward_dq" else forward[head_dim]
     usual |= {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer}
     usual |= {"CONSUMERS": 3 if file == "forward" and head_dim == 64 else 2}
     usual |= {"RUN": min(block, page & -page or 64, 64), "EVERY": 0 if page or block >= 64 else 16}
     if file == "backward_dq":
         return usual | {"STAGES": {64: 8, 128: 5}[head_dim]} | changed
+    if file == "forward_wide":
+        return usual | {"PAGE": 0, "K_STAGES": 2, "V_STAGES": 3} | changed
     return usual | {"PAGE": 0, "STAGES": {64: 8, 128: 6}[head_dim]} | changed
 
 

@@ -20,7 +20,12 @@ from .values import BFLOAT16, FLOAT16, FLOAT32
 KINDS = {torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 
 
-FILES = {"attn_fwd_hopper": "forward", "attn_bwd_dq_hopper": "backward_dq", "attn_bwd_dkdv_hopper": "backward_dkdv"}
+FILES = {
+    "attn_fwd_hopper": "forward",
+    "attn_fwd_wide_hopper": "forward_wide",
+    "attn_bwd_dq_hopper": "backward_dq",
+    "attn_bwd_dkdv_hopper": "backward_dkdv",
+}
 
 
 def kernel_of(

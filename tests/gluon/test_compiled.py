@@ -18,6 +18,7 @@ from tests.tritons import both_versions
 
 SHARED = 232448  # bytes that a program may have
 WIDE = HEAD.replace("head_dim: 64", "head_dim: 128") + "shards: [{heads: all, local: 8, stride: 16, offset: h}]"
+LARGE, WIDER = WIDE.replace("head_dim: 128", "head_dim: 256"), {"file": "forward_wide"}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "usual": (WIDE, {}),
     "half": (WIDE, {"dtype": "fp16"}),
@@ -28,6 +29,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "varlen": (WIDE, {"IS_PACKED": True}),
     "small": (RULES["strided"].replace("block: 64", "block: 16"), {"IS_PACKED": True}),
     "paged": (WIDE, {"PAGE": 16}),
+    "dim 256": (LARGE, WIDER),
+    "dim 256, half, paged": (LARGE, WIDER | {"dtype": "fp16", "PAGE": 16}),
+    "dim 256, block 16": (LARGE.replace("block: 64", "block: 16"), WIDER | {"IS_PACKED": True}),
+    "dim 256, tokens": (RULES["tokens"].replace("head_dim: 64", "head_dim: 256"), WIDER),
 }
 DQ, DKDV = {"file": "backward_dq"}, {"file": "backward_dkdv"}
 ROUND = {"IS_PACKED": True, "HAS_STRIDES": False, "sums": "fp32"}
@@ -50,6 +55,7 @@ BACKWARD: dict[str, tuple[str, dict[str, Any]]] = {
 # anyway.
 MOST = {
     "forward": {"3.6": (0, 0), "3.9": (56, 0)},
+    "forward_wide": {"3.6": (80, 0), "3.9": (128, 0)},
     "backward_dq": {"3.6": (32, 0), "3.9": (64, 0)},
     "backward_dkdv": {"3.6": (304, 2), "3.9": (432, 8)},
     "small": {"3.6": (0, 0), "3.9": (0, 0)},
@@ -65,13 +71,13 @@ def compiled(text: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 @both_versions
-@pytest.mark.parametrize("case", quick(CASES, "usual", "block 16", "small", "paged"))
+@pytest.mark.parametrize("case", quick(CASES, "usual", "block 16", "small", "paged", "dim 256"))
 def test_forward_as_compiled(case: str, triton: str) -> None:
     found = compiled(*CASES[case])
     assert not found["warnings"], found["warnings"]
     assert found["products"] and found["loads"] and found["registers set"] and found["wide stores"], found
     assert found["shared"] <= SHARED
-    check_spills(found, "forward")
+    check_spills(found, str(CASES[case][1].get("file", "forward")))
 
 
 @both_versions

@@ -18,6 +18,7 @@ from tests.kernels.held import Held, held, placed, quick, tensors
 ERROR = 5e-6  # float32 sums of up to 1,000 keys, in another order than the reference's
 HEAD = "pattern: 1\nname: emulated\nheads: 2\nkv_heads: 1\nhead_dim: 64\nblock: 64\npromises: {}\n"
 GROUPS = HEAD.replace("heads: 2\nkv_heads: 1", "heads: 4\nkv_heads: 2")
+NAMES = "attn_fwd_hopper", "attn_fwd_wide_hopper"
 BOTH_WAYS = HEAD + "causal: false\n"
 RULES = {
     "strided": HEAD + "shards: [{heads: all, local: 2, stride: 3, offset: h}]",
@@ -56,7 +57,7 @@ def made(name: str, block: int, head_dim: int = 0) -> tuple[Held, Any, Any]:
     text = RULES[name].replace("head_dim: 64", f"head_dim: {head_dim or WIDTHS[block]}")
     of = held(text.replace("block: 64", f"block: {block}"))
     launcher = importlib.import_module(f"{of.package.__name__}.launch.hopper")
-    return of, launcher, hopper.kernel_of(launcher)
+    return of, launcher, hopper.kernel_of(launcher, name=NAMES[launcher.IS_WIDE])
 
 
 def attend(

@@ -55,8 +55,11 @@ def starts(lengths: list[int]) -> Tensor:
 
 @pytest.mark.parametrize("variant", quick(VARIANTS, *CHOSEN), ids=lambda v: f"{v[0]}-{v[1]}-page{v[2]}")
 def test_packed_and_paged(variant: tuple[str, int, int]) -> None:
-    name, block, page = variant
-    of, launcher, kernel = made(name, block)
+    check_packed(*made(*variant[:2]), variant[2])
+
+
+def check_packed(of: Any, launcher: Any, kernel: Any, page: int) -> None:
+    """Requests of these LENGTHS, each against the reference; in pages of so many keys, or packed where that is 0."""
     for seed, (q_lens, kv_lens) in enumerate((LENGTHS[0], *LENGTHS)):
         each = requests_of(of.pattern, q_lens, kv_lens)
         count, left = len(each), 9  # rows of q that no request has

@@ -204,8 +204,8 @@ def attn_bwd_dq_hopper(
     ends = (t_begin, q_start, q_stop, kv_start, kv_stop)
     strides = (s_ob, s_oh, s_on, s_lb, s_lh)
     ring = (kview, vview, full, empty)
-    descriptors = (k, v, k_run, v_run, k_far, v_far)
-    buffers = (kbuf, vbuf, kruns, vruns, kfar, vfar)
+    descriptors = ((k, v), (k_run, v_run), (k_far, v_far))
+    buffers = ((kbuf, vbuf), (kruns, vruns), (kfar, vfar))
     bars = (q_full, q_empty)
     # fmt: off
     gl.warp_specialize([

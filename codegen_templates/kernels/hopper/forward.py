@@ -197,8 +197,8 @@ def attn_fwd_hopper(
     strides = (s_ob, s_oh, s_on, s_lb, s_lh)
     starts = (q_starts, kv_starts)
     ring = (kview, vview, full, empty)
-    descriptors = (k, v, k_run, v_run, k_far, v_far)
-    buffers = (kbuf, vbuf, kruns, vruns, kfar, vfar)
+    descriptors = ((k, v), (k_run, v_run), (k_far, v_far))
+    buffers = ((kbuf, vbuf), (kruns, vruns), (kfar, vfar))
     bars = (q_full, q_empty)
     given = (out, lse, scale, pattern, columns, strides, qview, ring, bars, told_of)
     # fmt: off

@@ -53,13 +53,14 @@ def load_keys(keys_of, request_of, item, kv_bars, boxes, n_edge, n_far, p_item, 
         first = o_first + w * ROWS
         row = (j_first + (first >> BLOCK_BITS) * every) * BLOCK + (first & (BLOCK - 1)) + kv_first - kv_start
         if BLOCK >= ROWS:  # noqa: SIM114 (what the kernel is compiled for, then what the item is)
-            load_run(k, v, kbuf, vbuf, kv_full, request_of, i_kv, row, w * CHUNKS, 1)
+            load_run((k, v), (kbuf, vbuf), kv_full, request_of, i_kv, row, w * CHUNKS, 1)
         elif every == 1:
-            load_run(k, v, kbuf, vbuf, kv_full, request_of, i_kv, row, w * CHUNKS, 1)
+            load_run((k, v), (kbuf, vbuf), kv_full, request_of, i_kv, row, w * CHUNKS, 1)
         else:
             for p in range(RUNS):
                 own = row + p * every * BLOCK
-                load_run(k_run, v_run, kruns, vruns, kv_full, request_of, i_kv, own, w * CHUNKS * RUNS + p, RUNS)
+                to = w * CHUNKS * RUNS + p
+                load_run((k_run, v_run), (kruns, vruns), kv_full, request_of, i_kv, own, to, RUNS)
 
 
 @gluon.jit

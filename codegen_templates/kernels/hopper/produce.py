@@ -39,12 +39,11 @@ def key_row(u, request, pages, PAGE: gl.constexpr):
 
 
 @gluon.jit
-def load_run(k_desc, v_desc, kbuf, vbuf, bar, page, i_kv, row, to, STEP: gl.constexpr):
-    """Copy a run of keys and values to the boxes number `to`, `to` + STEP, …: one for 64 columns."""
-    for c in gl.static_range(CHUNKS):
-        load_box(k_desc, [page, i_kv, row, c * CHUNK], bar, kbuf.index(to + c * STEP))
-    for c in gl.static_range(CHUNKS):
-        load_box(v_desc, [page, i_kv, row, c * CHUNK], bar, vbuf.index(to + c * STEP))
+def load_run(descriptors, buffers, bar, page, i_kv, row, to, STEP: gl.constexpr):
+    """Copy a run of keys, of values or of both to the boxes number `to`, `to` + STEP, …: one for 64 columns."""
+    for x in gl.static_range(len(descriptors)):
+        for c in gl.static_range(CHUNKS):
+            load_box(descriptors[x], [page, i_kv, row, c * CHUNK], bar, buffers[x].index(to + c * STEP))
 
 
 @gluon.jit
@@ -87,20 +86,20 @@ def blocks_apart(n, far, every, places, rule):
 def load_slot(descriptors, buffers, bar, n, every, n_slots, far, places, rule, span, place, i_kv, request, pages,
               periods, CONSUMERS: gl.constexpr, PAGE: gl.constexpr, RUN: gl.constexpr,
               EVERY: gl.constexpr):  # fmt: skip
-    """Copy the keys and values of slot n to this place of the ring: in one box where they are neighbours or EVERY
-    blocks apart. `every`: what any row keeps of it. Runs of the edge that no row keeps are not read: zeros take their
-    place."""
-    k_desc, v_desc, k_run, v_run, k_far, v_far = descriptors
-    kbuf, vbuf, kruns, vruns, kfar, vfar = buffers
+    """Copy the keys, the values or both of slot n to this place of the ring: in one box where they are neighbours or
+    EVERY blocks apart. `every`: what any row keeps of it. Runs of the edge that no row keeps are not read: zeros take
+    their place."""
+    ones, runs, fars = descriptors
+    one_rooms, run_rooms, far_rooms = buffers
     RUNS: gl.constexpr = ROWS // RUN
-    expect(bar, 2 * ROWS * HEAD_DIM * 2)
+    expect(bar, len(ones) * ROWS * HEAD_DIM * 2)
     u = column(n * ROWS // BLOCK, places, False) * BLOCK + n * ROWS % BLOCK
     if RUNS == 1:
         page = request[0]
         row = u * 0 + NOTHING
         if every != 0:
             page, row = key_row(u, request, pages, PAGE)
-        load_run(k_desc, v_desc, kbuf, vbuf, bar, page, i_kv, row, place * CHUNKS, 1)
+        load_run(ones, one_rooms, bar, page, i_kv, row, place * CHUNKS, 1)
     else:
         apart = blocks_apart(n, far, every, places, rule)
         is_one = apart == 1
@@ -114,12 +113,12 @@ def load_slot(descriptors, buffers, bar, n, every, n_slots, far, places, rule, s
             is_far = (apart == EVERY) & (inside <= (EVERY - 1) * BLOCK) & (period + SIDE <= periods)
         if is_one:
             page, row = key_row(u, request, pages, PAGE)
-            load_run(k_desc, v_desc, kbuf, vbuf, bar, page, i_kv, row, place * CHUNKS, 1)
+            load_run(ones, one_rooms, bar, page, i_kv, row, place * CHUNKS, 1)
         elif EVERY and is_far:
-            for c in gl.static_range(CHUNKS):
-                load_box(k_far, [request[0], i_kv, period, inside, c * CHUNK], bar, kfar.index(place * CHUNKS + c))
-            for c in gl.static_range(CHUNKS):
-                load_box(v_far, [request[0], i_kv, period, inside, c * CHUNK], bar, vfar.index(place * CHUNKS + c))
+            for x in gl.static_range(len(fars)):
+                for c in gl.static_range(CHUNKS):
+                    to = far_rooms[x].index(place * CHUNKS + c)
+                    load_box(fars[x], [request[0], i_kv, period, inside, c * CHUNK], bar, to)
         else:
             for p in range(RUNS):
                 i_slot = (n * ROWS + p * RUN) // BLOCK
@@ -128,7 +127,7 @@ def load_slot(descriptors, buffers, bar, n, every, n_slots, far, places, rule, s
                 row = u * 0 + NOTHING
                 if (n < far) | is_run_kept(every, p, i_slot, u, n_slots, rule, span, CONSUMERS, RUN):
                     page, row = key_row(u, request, pages, PAGE)
-                load_run(k_run, v_run, kruns, vruns, bar, page, i_kv, row, place * (CHUNKS * RUNS) + p, RUNS)
+                load_run(runs, run_rooms, bar, page, i_kv, row, place * (CHUNKS * RUNS) + p, RUNS)
 
 
 @gluon.jit

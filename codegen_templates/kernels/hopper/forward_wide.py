@@ -1,0 +1,197 @@
+"""Block-sparse attention, forward, for Hopper and wide heads: `forward.py` where its ring does not fit.
+
+Queries stay in shared memory until a tile's last scores are there; keys and values have rings of their own, since keys
+are free a product earlier. A tile's last product ends before the next tile: the other consumer has the tensor cores
+meanwhile.
+"""
+
+from ..tiles import HEAD_DIM, late_zero
+from .box import TILE, told
+from .masks import PIECE, SIDE, WHOLE
+from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
+from .produce import CHUNK, CHUNKS
+from .produce_wide import BOXES, produce_wide
+from .steps_wide import finish_wide, pass_wide, step_wide
+from .store import store_rows
+from .tiles import ROWS
+
+
+@gluon.jit
+def consume_wide(W: gl.constexpr, given, CONSUMERS: gl.constexpr, ALIGN: gl.constexpr, K_STAGES: gl.constexpr,
+                 V_STAGES: gl.constexpr):  # fmt: skip
+    """The rows 64 W .. 64 W + 63 of every tile that this program takes."""
+    out, lse, scale, pattern, columns, strides, qview, ring, q_bars, told_of = given
+    box, words, keys = told_of
+    k_full = ring[2]
+    q_full, q_empty = q_bars
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
+    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
+    at = (0, 0, 0, 0)  # places and phases in both rings
+    r = 0
+    wait(q_full.index(W), 0)
+    while told(box, r % BOXES * TILE) > 0:
+        own = r % BOXES
+        far = told(box, own * TILE + 2)
+        edge = (keys, told(box, own * TILE + 6) + W * ROWS, told(box, own * TILE + 9), pattern, columns)
+
+        # pass slots that these rows do not keep, but not the last
+        n = told(box, own * TILE + 1) - 1
+        wait(k_full.index(at[0]), at[1])
+        kept = told(words, at[0] * CONSUMERS + W)
+        while (n > 0) & (kept == 0):
+            at = pass_wide(ring, at, K_STAGES, V_STAGES)
+            n -= 1
+            wait(k_full.index(at[0]), at[1])
+            kept = gl.where(n >= far, told(words, at[0] * CONSUMERS + W), WHOLE)
+        b_o = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)
+        b_p = gl.zeros([ROWS, ROWS], qview.dtype, gl.DotOperandLayout(0, o_layout, 2))  # weights of the slot `held`
+        b_max = gl.full([ROWS], 0.0, gl.float32, gl.SliceLayout(1, s_layout))
+        b_o, b_max, b_sum, b_p, at, held = step_wide(
+            W, qview, b_o, b_max, b_max, b_p, ring, at, (0, 0), n > 0, n, kept, edge, scale, s_layout, o_layout,
+            K_STAGES, V_STAGES, True, False
+        )  # fmt: skip
+
+        # the rest of the edge
+        n -= 1
+        gap = 0
+        while n >= far:
+            wait(k_full.index(at[0]), at[1])
+            kept = told(words, at[0] * CONSUMERS + W)
+            if (gap + 2 < V_STAGES) & (kept == 0):  # not so many that the ring stands still for the held one
+                at = pass_wide(ring, at, K_STAGES, V_STAGES)
+                gap += 1
+            else:
+                b_o, b_max, b_sum, b_p, at, held = step_wide(
+                    W, qview, b_o, b_max, b_sum, b_p, ring, at, held, n > 0, n, kept, edge, scale, s_layout, o_layout,
+                    K_STAGES, V_STAGES, False, False
+                )  # fmt: skip
+                gap = 0
+            n -= 1
+
+        # far slots: every row keeps every key
+        wait(k_full.index(at[0]), at[1], pred=n >= 0)
+        for i in range(n + 1):
+            b_o, b_max, b_sum, b_p, at, held = step_wide(
+                W, qview, b_o, b_max, b_sum, b_p, ring, at, held, i < n, n, 0, edge, scale, s_layout, o_layout,
+                K_STAGES, V_STAGES, False, True
+            )  # fmt: skip
+        arrive(q_empty.index(W), count=1)
+        b_o = finish_wide(b_o, b_p, ring, held)
+        late = late_zero(at[0])
+        store_rows(b_o, b_max, b_sum, out, lse, strides, box, own + late, W, late, ALIGN, s_layout, o_layout)
+        r += 1
+        wait(q_full.index(W), r & 1)
+
+
+# fmt: off
+WIDE_INTS = [
+    "tiles", "total", "heads", "t_begin", "q_start", "q_stop", "kv_start", "kv_stop", "s_ob", "s_oh", "s_on", "s_lb",
+    "s_lh", "s_pages", "periods",
+]
+# fmt: on
+
+
+@gluon.jit(do_not_specialize=WIDE_INTS)  # one binary serves every length
+def attn_fwd_wide_hopper(
+    q,  # these arguments are those of `attn_fwd_hopper`
+    k,
+    v,
+    k_run,
+    v_run,
+    k_far,
+    v_far,
+    out,
+    lse,
+    groups,
+    pattern,
+    columns,
+    q_starts,
+    kv_starts,
+    pages,
+    taken,
+    scale,
+    tiles,
+    total,
+    heads,
+    t_begin,
+    q_start,
+    q_stop,
+    kv_start,
+    kv_stop,
+    s_ob: gl.int64,
+    s_oh: gl.int64,
+    s_on,
+    s_lb: gl.int64,
+    s_lh: gl.int64,
+    s_pages: gl.int64,
+    periods,
+    CONSUMERS: gl.constexpr,
+    PAGE: gl.constexpr,
+    RUN: gl.constexpr,
+    EVERY: gl.constexpr,
+    ALIGN: gl.constexpr,
+    IS_PACKED: gl.constexpr,
+    K_STAGES: gl.constexpr,
+    V_STAGES: gl.constexpr,
+    CONSUMER_REGISTERS: gl.constexpr,
+    PRODUCER_REGISTERS: gl.constexpr,
+):
+    gl.static_assert(V_STAGES >= 2)  # else a consumer waits for the next slot before it frees its values
+    dtype: gl.constexpr = q.dtype
+    boxed: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=4)
+    flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
+    deep: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=5)
+    plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    RUNS: gl.constexpr = ROWS // RUN
+    qbuf = gl.allocate_shared_memory(dtype, [CONSUMERS * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    kbuf = gl.allocate_shared_memory(dtype, [K_STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    vbuf = gl.allocate_shared_memory(dtype, [V_STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    kruns = reinterpret(kbuf, dtype, [K_STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
+    vruns = reinterpret(vbuf, dtype, [V_STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
+    kfar = reinterpret(kbuf, dtype, [K_STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
+    vfar = reinterpret(vbuf, dtype, [V_STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
+    qview = reinterpret(qbuf, dtype, [CONSUMERS, ROWS, HEAD_DIM], flat)
+    kview = reinterpret(kbuf, dtype, [K_STAGES, ROWS, HEAD_DIM], flat)
+    vview = reinterpret(vbuf, dtype, [V_STAGES, ROWS, HEAD_DIM], flat)
+    vrows = reinterpret(vbuf, dtype, [V_STAGES * CHUNKS * ROWS, CHUNK], plain)
+    k_full = gl.allocate_shared_memory(gl.int64, [K_STAGES, 1], BARRIER)
+    k_empty = gl.allocate_shared_memory(gl.int64, [K_STAGES, 1], BARRIER)
+    v_full = gl.allocate_shared_memory(gl.int64, [V_STAGES + 1, 1], BARRIER)  # the last one: of the producer's own
+    v_empty = gl.allocate_shared_memory(gl.int64, [V_STAGES, 1], BARRIER)
+    q_full = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], BARRIER)
+    q_empty = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], BARRIER)
+    box = gl.allocate_shared_memory(gl.int32, [BOXES * TILE, 1], plain)
+    words = gl.allocate_shared_memory(gl.int32, [K_STAGES * CONSUMERS, 1], plain)
+    keys = gl.allocate_shared_memory(gl.int32, [K_STAGES, ROWS], plain)
+    told_of = (box, words, keys)
+    for i in gl.static_range(K_STAGES):
+        init_barrier(k_full.index(i), count=1)
+        init_barrier(k_empty.index(i), count=CONSUMERS)
+    for i in gl.static_range(V_STAGES):
+        init_barrier(v_full.index(i), count=1)
+        init_barrier(v_empty.index(i), count=CONSUMERS)
+    init_barrier(v_full.index(V_STAGES), count=1)
+    for w in gl.static_range(CONSUMERS):
+        init_barrier(q_full.index(w), count=1)
+        init_barrier(q_empty.index(w), count=1)
+    fence_async_shared()
+    barrier()
+
+    ends = (t_begin, q_start, q_stop, kv_start, kv_stop)
+    strides = (s_ob, s_oh, s_on, s_lb, s_lh)
+    starts = (q_starts, kv_starts)
+    rings = (k_full, k_empty, v_full, v_empty)
+    ring = (kview, vview, k_full, k_empty, v_full, v_empty)
+    bars = (q_full, q_empty)
+    given = (out, lse, scale, pattern, columns, strides, qview, ring, bars, told_of)
+    of_keys = (((k,), (k_run,), (k_far,)), ((kbuf,), (kruns,), (kfar,)))
+    of_values = (((v,), (v_run,), (v_far,)), ((vbuf,), (vruns,), (vfar,)))
+    # fmt: off
+    gl.warp_specialize([
+        (consume_wide, (0, given, CONSUMERS, ALIGN, K_STAGES, V_STAGES)),
+        (consume_wide, (1, given, CONSUMERS, ALIGN, K_STAGES, V_STAGES)),
+        (produce_wide, (q, of_keys, of_values, vrows, qbuf, rings, bars, told_of, taken, tiles, total, heads, groups,
+                        starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE, RUN, EVERY,
+                        IS_PACKED, K_STAGES, V_STAGES)),
+    ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
+    # fmt: on

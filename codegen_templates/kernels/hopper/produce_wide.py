@@ -1,0 +1,85 @@
+"""The producer of the Hopper forward for wide heads: `produce.py`, with a ring for keys and one for values, and a place
+for each consumer's queries."""
+
+from ..tiles import HEAD_DIM
+from .box import TILE, tell_tile, write
+from .masks import WHOLE, tell_keys
+from .names import arrive, barrier, expect, gl, gluon, load_box, wait
+from .produce import CHUNK, CHUNKS, clear_rows, load_slot, next_tile, rows_behind
+from .tiles import ROWS, after, slots_of, tile_place
+
+# What is told of tiles: a consumer may still store the one before last when the other one's queries are free.
+BOXES = gl.constexpr(3)
+
+
+@gluon.jit
+def produce_wide(q, of_keys, of_values, vrows, qbuf, rings, q_bars, told_of, taken, tiles, total, heads, groups, starts,
+                 ends, pattern, columns, pages, s_pages, periods, CONSUMERS: gl.constexpr, PAGE: gl.constexpr,
+                 RUN: gl.constexpr, EVERY: gl.constexpr, IS_PACKED: gl.constexpr, K_STAGES: gl.constexpr,
+                 V_STAGES: gl.constexpr):  # fmt: skip
+    """`of_keys` and `of_values`: descriptors, and the buffers that they fill."""
+    k_full, k_empty, v_full, v_empty = rings
+    q_full, q_empty = q_bars
+    box, words, keys = told_of
+    k_place, k_phase, v_place, v_phase = 0, 0, 0, 0
+    turn, tails = 0, 0  # tiles told so far, slots with rows behind the last key
+    r = 0
+    tile = next_tile(r, total, taken)
+    while tile < total:
+        which, first, span = tile_place(tile, tiles, heads, groups, starts, ends, CONSUMERS, PAGE, IS_PACKED)
+        t_base, q_from, q_stop, kv_from, kv_stop = span
+        i_batch, i_head, i_kv, i_class = which
+        if t_base < q_stop:
+            n_slots, places, rule, n_all, far = slots_of(pattern + i_class, columns, span, CONSUMERS)
+            own = pages
+            if PAGE:
+                own = pages + i_batch.to(gl.int64) * s_pages
+            i_request = i_batch
+            if IS_PACKED:
+                i_request = 0 * i_batch
+            request = (i_request, first[1], kv_from)
+            for i in range(n_all):
+                n = n_all - 1 - i
+                wait(k_empty.index(k_place), k_phase ^ 1)
+                every = n * 0 + WHOLE
+                if (n >= far) | (i == 0):
+                    every = tell_keys(words, keys, k_place, n, n_slots, places, rule, span, CONSUMERS)
+                    barrier()
+                load_slot(of_keys[0], of_keys[1], k_full.index(k_place), n, every, n_slots, far, places, rule, span,
+                          k_place, i_kv, request, own, periods, CONSUMERS, PAGE, RUN, EVERY)  # fmt: skip
+                k_place, k_phase = after(k_place, k_phase, K_STAGES)
+                if i == 0:
+                    row = first[0] + t_base - q_from
+                    for w in gl.static_range(CONSUMERS):
+                        wait(q_empty.index(w), (turn & 1) ^ 1)
+                        if w == 0:
+                            rows = (i_request, i_head, row, t_base, q_from, q_stop)
+                            tell_tile(box, turn % BOXES, (n_all, far), rows, i_class)
+                            barrier()
+                        expect(q_full.index(w), ROWS * HEAD_DIM * 2)
+                        for c in gl.static_range(CHUNKS):
+                            load_box(q, [i_request, i_head, row + w * ROWS, c * CHUNK], q_full.index(w),
+                                     qbuf.index(w * CHUNKS + c))  # fmt: skip
+                    turn += 1
+                wait(v_empty.index(v_place), v_phase ^ 1)
+                bar = v_place
+                low, high = 0 * n, 0 * n
+                if IS_PACKED and n >= far:
+                    low, high = rows_behind(n, n_slots, places, kv_stop)
+                    bar = gl.where(low < high, V_STAGES, v_place)
+                load_slot(of_values[0], of_values[1], v_full.index(bar), n, every, n_slots, far, places, rule, span,
+                          v_place, i_kv, request, own, periods, CONSUMERS, PAGE, RUN, EVERY)  # fmt: skip
+                if IS_PACKED and low < high:
+                    wait(v_full.index(V_STAGES), tails & 1)
+                    clear_rows(vrows, v_place, low, high, vrows.dtype)
+                    arrive(v_full.index(v_place), count=1)
+                    tails += 1
+                v_place, v_phase = after(v_place, v_phase, V_STAGES)
+        r += 1
+        tile = next_tile(r, total, taken)
+    for w in gl.static_range(CONSUMERS):
+        wait(q_empty.index(w), (turn & 1) ^ 1)
+    write(box, turn % BOXES * TILE, 0)
+    barrier()
+    for w in gl.static_range(CONSUMERS):
+        arrive(q_full.index(w), count=1)
