@@ -23,7 +23,7 @@ def choices(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in rows:
-        if row.get("gluon_over_triton") and row.get("is_hopper"):
+        if row.get("gluon_over_triton") and row.get("is_hopper") and "unasked" in row:
             found.setdefault((row["direction"], by_name(row["case"]).head_dim), []).append(row)
     return [_line(*key, found[key]) for key in sorted(found, key=lambda key: (key[0] == "backward", key[1]))]
 
@@ -39,9 +39,9 @@ def _line(direction: str, head_dim: int, rows: Sequence[Mapping[str, Any]]) -> s
     by = [ratio if faster == "gluon" else 1 / ratio for ratio in ratios]
     lost = [f"{row['case']}, {row['batch']} x {row['tokens']}" for row, x in zip(rows, by, strict=True) if x < 1]
     span = f"{min(by):.3g}" if len(by) == 1 else f"{min(by):.3g} to {max(by):.3g}"
-    said = f"{span} times as fast in {len(by)} cell{'s' * (len(by) > 1)}" + ("; slower in " + "; ".join(lost)) * bool(
-        lost
-    )
+    said = f"{span} times as fast in {len(by)} cell{'s' * (len(by) > 1)}"
+    if lost:
+        said += f"; slower in {'; '.join(lost)}"
     is_wanted, is_unasked = faster == "gluon", rows[0]["unasked"]
     verdict = "stays" if is_wanted == is_unasked else "becomes"
     return f"{what}: {faster}, {said}: {where} {verdict} {is_wanted}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import pytest
@@ -28,6 +29,19 @@ def launcher_of(name: str, file: str) -> Any:
     return launcher
 
 
+def watched(monkeypatch: pytest.MonkeyPatch, launcher: Any, function: str) -> list[str]:
+    """The families that are asked for whenever the launcher's function is called from now on."""
+    taken: list[str] = []
+    launch = getattr(launcher, function)
+
+    def seen(*given: Any) -> Any:
+        taken.append(os.environ["PATTERNCC_KERNELS"])
+        return launch(*given)
+
+    monkeypatch.setattr(launcher, function, seen)
+    return taken
+
+
 @pytest.mark.parametrize(("name", "way"), CASES)
 def test_forward(name: str, way: str, package: Import, monkeypatch: pytest.MonkeyPatch) -> None:
     module, lengths = package(name), (700, 333)
@@ -36,14 +50,7 @@ def test_forward(name: str, way: str, package: Import, monkeypatch: pytest.Monke
     wanted = [dense.attention(*part, module.dense_mask(n)) for part, n in zip(parts, lengths, strict=True)]
     packed = [torch.cat(x, 2)[0].transpose(0, 1).contiguous().cuda().bfloat16() for x in zip(*parts, strict=True)]
     bounds = torch.tensor([0, lengths[0], sum(lengths)], dtype=torch.int32, device="cuda")
-    taken: list[str] = []
-    forward = hopper.forward
-
-    def seen(*given: Any) -> Any:
-        taken.append(family)
-        return forward(*given)
-
-    monkeypatch.setattr(hopper, "forward", seen)
+    taken = watched(monkeypatch, hopper, "forward")
     for family in ("triton", "gluon"):
         monkeypatch.setenv(hopper.SWITCH, family)
         results: list[Any] = []
@@ -75,14 +82,7 @@ def test_chunked_prefill(name: str, page: int, package: Import, monkeypatch: pyt
     rows = torch.cat([x[0][0] for x in last], 1).transpose(0, 1).contiguous().cuda().bfloat16()
     starts = torch.tensor([0, news[0], sum(news)], dtype=torch.int32)
     whole = [x.cuda() for x in (k_cache, v_cache, table, torch.tensor(lengths).int(), starts)]
-    taken: list[str] = []
-    forward = hopper.forward
-
-    def seen(*given: Any) -> Any:
-        taken.append(family)
-        return forward(*given)
-
-    monkeypatch.setattr(hopper, "forward", seen)
+    taken = watched(monkeypatch, hopper, "forward")
     for family in ("triton", "gluon"):
         monkeypatch.setenv(hopper.SWITCH, family)
         found = [module.attention_paged(rows, *whole, max_q_len=max(news), return_lse=True) for _ in range(2)]
@@ -151,14 +151,7 @@ def test_backward(name: str, way: str, package: Import, monkeypatch: pytest.Monk
         def attend(*leaves: torch.Tensor) -> Any:
             return module.attention(*leaves, return_lse=True)
 
-    taken: list[str] = []
-    backward = launcher.backward
-
-    def seen(*given: Any) -> Any:
-        taken.append(family)
-        return backward(*given)
-
-    monkeypatch.setattr(launcher, "backward", seen)
+    taken = watched(monkeypatch, launcher, "backward")
     results: dict[str, Any] = {}
     for family in ("triton", "gluon"):
         monkeypatch.setenv(launcher.hopper.SWITCH, family)
