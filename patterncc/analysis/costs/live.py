@@ -49,11 +49,14 @@ class Live:
     start: int = 0
     period: int = 0
 
-    def tokens(self, length: int) -> int:
-        """Live keys after `length` tokens.
+    def tokens(self, length: int, page: int = 1) -> int:
+        """Live keys after `length` tokens; with a page size that divides the block, all places of the pages in which
+        any key is live.
 
         >>> live_of([Layout.parse("d<2 | j%4==0")], 16, 10).tokens(9 * 16)
         64
+        >>> live_of([Layout.parse("window 16,1 tokens")], 64, 4).tokens(200, page=16)  # keys 184 to 199
+        32
         """
         if not length:
             return 0
@@ -61,13 +64,13 @@ class Live:
         if self.period and n >= self.start + 2 * self.period:
             turns = (n - self.start) // self.period - 1
             less = length - turns * self.period * self.block
-            return self.tokens(less) + turns * self._growth() * self.block
+            return self.tokens(less, page) + turns * self._growth() * self.block
         alive = self.last[: n + 1] >= n
         sizes = np.full(n + 1, self.block)
-        sizes[n] = length - n * self.block
+        sizes[n] = -(-length // page) * page - n * self.block
         total = int(sizes[alive].sum())
         for j in {k for k in self._cut(n) if 0 <= k <= n and not alive[k]}:
-            total += int(self._in_part(np.array([j]), np.array([length]))[0])
+            total += int(self._in_part(np.array([j]), np.array([length]), page)[0])
         return total
 
     def forever(self, columns: int) -> int:
@@ -124,13 +127,14 @@ class Live:
         valid &= self.last[column] < n
         return np.where(valid, self._in_part(column, lengths), 0)
 
-    def _in_part(self, j: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """The keys of block j that window or sink hold after `length` tokens."""
+    def _in_part(self, j: np.ndarray, length: np.ndarray, page: int = 1) -> np.ndarray:
+        """The keys of block j that window or sink hold after `length` tokens, or the places of their pages."""
         low, high = j * self.block, np.minimum((j + 1) * self.block, length)
-        sink = np.clip(np.minimum(high, self.sink) - low, 0, None)
-        start = np.maximum(np.maximum(low, length - self.before), self.sink)
-        window = np.clip(high - start, 0, None) if self.before else 0
-        return sink + window
+        end = -(-np.minimum(high, self.sink) // page) * page  # of what the sink holds
+        sink = np.clip(end - low, 0, None)
+        start = np.maximum(np.maximum(low, (length - self.before) // page * page), end)
+        window = np.where(length - self.before < high, np.clip(-(-high // page) * page - start, 0, None), 0)
+        return sink + (window if self.before else 0)
 
     def _offsets(self) -> list[int]:
         """Distances (in blocks) of the blocks that a window holds in part."""
@@ -175,9 +179,9 @@ class Held:
     forever: int
 
 
-def held(kept: tuple[Layout, ...], block: int, length: int) -> Held:
-    """Live keys after `length` tokens, their peak and the columns that are never dropped. Heads whose layouts are moved
-    copies of others (`moved`) are computed from those.
+def held(kept: tuple[Layout, ...], block: int, length: int, page: int = 1) -> Held:
+    """Live keys after `length` tokens (in whole pages, see `Live.tokens`), their peak and the columns that are never
+    dropped. Heads whose layouts are moved copies of others (`moved`) are computed from those.
 
     >>> held((Layout.parse("d<2 | j%4==1"),), 16, 160)
     Held(tokens=64, peak=64, forever=3)
@@ -189,7 +193,7 @@ def held(kept: tuple[Layout, ...], block: int, length: int) -> Held:
         by, heads = found.by, found.first
     live, curve = _known(heads, block, length // block + 1)
     less = length - by * block
-    return Held(live.tokens(less), live.peak(less, curve), live.forever(rows - by))
+    return Held(live.tokens(less, page), live.peak(less, curve), live.forever(rows - by))
 
 
 @lru_cache(maxsize=64)

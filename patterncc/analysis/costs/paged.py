@@ -6,13 +6,13 @@ from __future__ import annotations
 from patterncc.analysis.costs.live import held
 from patterncc.ir.layout import Classes
 
-PAGE = 16  # tokens of a page, as vLLM has them unless told otherwise
+PAGE = 16  # tokens of a page, as vLLM has them unless told otherwise; it divides every block
 
 
-def paged_tokens(classes: Classes, layer: int, length: int, page: int = PAGE) -> int:
+def paged_tokens(classes: Classes, layer: int, length: int) -> int:
     """Tokens of the pages of one layer that a query from the newest token's on may still read, whole pages.
 
-    What heads keep is counted in whole blocks, so the pages of a block live and die together where page divides block.
+    A window of N tokens lies in N / page pages or in one more, as its ends fall.
 
     >>> from patterncc.ir.layout import Layout
     >>> one = Classes("x", 64, True, 64, 2, 1, (Layout.parse("d<4 | j%8==0"), Layout.parse("d<4 | j%8==4")), ((0, 1),))
@@ -20,7 +20,6 @@ def paged_tokens(classes: Classes, layer: int, length: int, page: int = PAGE) ->
     28
     """
     if not classes.causal:
-        return -(-length // page) * page
+        return -(-length // PAGE) * PAGE
     kept = [classes.layouts[k] for k in sorted(set(classes.of[layer]))]
-    live = held(tuple(kept), classes.block, length).tokens
-    return -(-live // page) * page
+    return held(tuple(kept), classes.block, length, PAGE).tokens

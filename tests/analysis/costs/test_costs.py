@@ -16,6 +16,7 @@ from patterncc.analysis.costs.exchange import dense_exchange, exchanged_tokens
 from patterncc.analysis.costs.forecast import forecast
 from patterncc.analysis.costs.live import held, live_of, live_tokens
 from patterncc.analysis.costs.moved import moved
+from patterncc.analysis.costs.paged import paged_tokens
 from patterncc.analysis.costs.price import price
 from patterncc.analysis.costs.schedule import busiest
 from patterncc.analysis.costs.weights import Weights, token_pairs, weights
@@ -70,7 +71,20 @@ def test_live_keys_equal_counting():
         for n in {0, 1, 2, *(r.randrange(rows * block) for _ in range(5))}:
             assert live_tokens(classes, 0, 0, n) == brute[n], (n, *what)
             assert live.peak(n) == max(brute[: n + 1]), (n, *what)
+            for page in (size for size in (1, 2, 3, 4) if block % size == 0):
+                read = kept[max(n - 1, 0) :, :n].any(0)
+                pages = {int(u) // page for u in np.flatnonzero(read)}
+                assert live.tokens(n, page) == len(pages) * page, (n, page, *what)
     assert periodic > 20
+
+
+def test_a_window_that_begins_within_a_page_holds_one_more():
+    """1,000 tokens lie in 63 pages of 16, or in 64, as the two ends of the window fall."""
+    classes = classes_of([[Layout.parse("window 1000,1 tokens")]], block=64, causal=True, kv_heads=1)
+    for length in (1000, 1024, 5000, 5003, 100_001):
+        newest = length - 1
+        pages = newest // 16 - max(newest - 999, 0) // 16 + 1
+        assert paged_tokens(classes, 0, length) == 16 * pages, length
 
 
 def test_what_is_counted_once_for_all_offsets_equals_counting():
