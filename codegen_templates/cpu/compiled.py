@@ -48,6 +48,7 @@ class Problem(ctypes.Structure):
         ("scale", ctypes.c_double),
         ("softcap", ctypes.c_double),
     )
+    table: Table  # what the pointers point to
 
 
 class Task(NamedTuple):
@@ -180,11 +181,13 @@ def backward(
 def _problem(
     klass: int, place: Position, scale: float, tensors: dict[str, Tensor], pages: Tensor | None = None
 ) -> Problem:
-    """The kernels' argument; the tensors must outlive it."""
+    """The kernels' argument; the tensors must outlive it. It keeps its table: `plan` may have dropped it by then, for
+    those of other classes or since another thread made it too."""
     q, k = tensors["q"], tensors["k"]
     before, after = CLASSES[klass]["window"] or (0, 0)
-    (pointers, whole, columns), _ = plan(klass, *place[2:])
-    return Problem(
+    table, _ = plan(klass, *place[2:])
+    pointers, whole, columns = table
+    problem = Problem(
         **{name: Strided.of(x) for name, x in tensors.items()},
         type=TYPES.index(q.dtype),
         dim=q.shape[3],
@@ -207,6 +210,8 @@ def _problem(
         scale=scale,
         softcap=SOFTCAP,
     )
+    problem.table = table
+    return problem
 
 
 @lru_cache(maxsize=128)

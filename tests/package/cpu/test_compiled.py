@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+from functools import lru_cache
 
 import pytest
 import torch
@@ -123,3 +124,21 @@ def test_gradients_of_any_strides(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = ones[0].expand(1, pattern.heads, 70, pattern.head_dim), ones[1].expand(1, pattern.heads, 70)
     found = run(lambda q, k, v: package.attention(q, k, v, return_lse=True), inputs, weights)
     check(found, exact(pattern, inputs, weights), TOLERANCE[torch.float32])
+
+
+def test_tables_outlive_the_cache_of_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer of more classes than the cache has room for, or whose tables another thread has made, too."""
+    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
+    pattern, package = compiled("strided")
+    part = importlib.import_module(f"{package.__name__}.cpu.compiled")
+    for name in ("plan", "_table"):
+        monkeypatch.setattr(part, name, lru_cache(maxsize=1)(getattr(part, name).__wrapped__))
+    inputs = tensors(pattern, 450)
+    weights = weights_like(inputs)
+    found = run(lambda q, k, v: package.attention(q, k, v, return_lse=True), inputs, weights)
+    check(found, exact(pattern, inputs, weights), TOLERANCE[torch.float32])
+    place = part.Position(0, 0, 0, 450, 0, 450)
+    problems = [part._problem(klass, place, 1.0, dict(zip("qkv", inputs, strict=True))) for klass in range(4)]
+    addresses = [{x.data_ptr() for x in problem.table} for problem in problems]
+    assert all({p.pointers, p.whole, p.columns} == at for p, at in zip(problems, addresses, strict=True))
+    assert len(set().union(*addresses)) == 3 * len(problems)  # of none is the memory another's
