@@ -32,12 +32,13 @@ class Recipe:
         made: tuple[Tensor, ...],
         options: dict[str, Any],
     ) -> None:
-        self.kept, self.device, self.zeros, self.options = kept, given[0].device, len(recording.zeros), options
+        self.kept, self.device, self.options = kept, given[0].device, options
+        self.zeros = [asked for _, *asked in recording.zeros]
         self.made = [(x.shape, None if x.is_contiguous() else x.stride(), x.dtype) for x in made]
         sizes = [-(-x.nbytes // APART) * APART for x in recording.meanwhile]
         self.places = list(accumulate(sizes, initial=0))
         self.kernels = {kernel for _, kernel, *_ in recording.launches}
-        numbers = Numbers(given, (*made, *recording.meanwhile), recording.zeros)
+        numbers = Numbers(given, (*made, *recording.meanwhile), [x for x, *_ in recording.zeros])
         chosen = [numbers.chosen(kept, *launch) for launch in recording.launches]
         self.fixed, self.tables, self.descriptors = numbers.fixed, numbers.tables, list(numbers.described)
         self.launches = [(prepared, grid, itemgetter(*map(numbers.of, keys))) for prepared, grid, keys in chosen]
@@ -62,7 +63,7 @@ class Recipe:
             values += [begin + place for place in self.places[:-1]]
         stream, is_captured = kept.stream(device.index), graphs.is_capturing(device)
         if self.zeros:
-            zeros = [graphs.zero_at(device, stream, is_captured) for _ in range(self.zeros)]
+            zeros = [graphs.zeros_at(device, stream, is_captured, *asked) for asked in self.zeros]
             values += [address for _, address in zeros]
         if is_captured:
             graphs.pin(self)

@@ -10,6 +10,7 @@ exact rule.
 import triton
 import triton.language as tl
 
+from .combine import is_last, merge
 from .tiles import (
     BLOCK,
     BLOCK_D,
@@ -70,6 +71,9 @@ def attn_fwd(
     q_starts,  # [batch + 1] where a packed request's queries begin
     kv_starts,  # [batch + 1] where its keys begin; when paged, [batch] how many there are
     pages,  # [batch, s_pages] where its pages are
+    parts,  # [tiles, splits, MERGED, V_HEAD_DIM] float32: what each program has of a tile, when the last merges them
+    lses,  # [tiles, splits, MERGED] float32
+    counts,  # [tiles] int32: 0, and again 0 at the end
     scale,  # times log2(e)
     q_len,
     kv_len,
@@ -93,7 +97,8 @@ def attn_fwd(
     s_ls,
     s_pages,
     q_total,  # packed rows, of which some may belong to no sequence; 0: none does
-    splits,  # programs that share the keys of a tile; part n of `out` and `lse` lies n * s_os, n * s_ls further
+    splits,  # programs that share the keys of a tile; unless the last of them merges, the part of number n of `out`
+    # and `lse` lies n * s_os, n * s_ls further
     BLOCK_Q: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -101,9 +106,11 @@ def attn_fwd(
     ALIGN: tl.constexpr,
     IS_PACKED: tl.constexpr,
     IS_LOOKED_UP: tl.constexpr,  # whether finding a key reads memory: a table, or pages
+    MERGED: tl.constexpr,  # rows of a tile that the last program merges; 0: none does
     STAGES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    i_class = tl.load(groups + tl.program_id(1) * (2 + BLOCK_H) + 1)  # while the request is looked up
     i_batch = tl.program_id(2).to(tl.int64)
     q_first, kv_first = 0, 0
     if IS_PACKED:
@@ -130,7 +137,7 @@ def attn_fwd(
     # the columns that they keep
     t_first = tl.maximum(t_base, q_start)
     t_last = tl.minimum(t_base + BLOCK_Q, q_stop) - 1
-    pattern += tl.load(p_group + 1)
+    pattern += i_class
     n_far, n_slots, places, rule = columns_of(pattern, columns, t_first, t_last, kv_start, kv_stop)
     far_tiles = n_far * BLOCK // BLOCK_N
     all_tiles = (n_slots * BLOCK + BLOCK_N - 1) // BLOCK_N
@@ -184,14 +191,29 @@ def attn_fwd(
     b_lse = (b_max + tl.log2(b_sum)) * LN_2  # [BLOCK_M], -inf where nothing was kept
     b_out = b_out / tl.where(b_sum == 0.0, 1.0, b_sum)[:, None]
     o_d = tl.arange(0, BLOCK_V)[None, :]
-    o_row = o_m % BLOCK_Q + late  # the rows once more, see late_zero
-    o_t = t_base + o_row
-    m_q = (o_t >= q_start) & (o_t < q_stop)
-    if BLOCK_H > 1:
-        m_q &= i_head >= 0
-    i_split = i_split.to(tl.int64)
-    # a part is a number of whole rows: what is true of s_on is true of s_os, and stores of 16 bytes need to know
-    o_out = i_split * (s_os // ALIGN) + i_batch * s_ob + i_head * s_oh + i_row * s_on
-    p_out = out + o_out * ALIGN + o_row * (s_on * ALIGN)
-    tl.store(p_out[:, None] + o_d, b_out.to(out.dtype.element_ty), mask=m_q[:, None] & (o_d < V_HEAD_DIM))
-    tl.store(lse + i_split * s_ls + i_batch * s_lb + i_head * s_lh + i_row + o_row, b_lse, mask=m_q)
+    if MERGED:
+        i_program = tl.program_id(0) + late  # see late_zero
+        i_shared = (tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)) * (tl.num_programs(0) // splits)
+        i_shared += i_program // splits
+        i_first = i_shared.to(tl.int64) * splits
+        i_part = (i_first + i_program % splits) * MERGED + o_m  # its rows that are none of a request are not read
+        m_part = o_m < MERGED
+        tl.store(parts + i_part[:, None] * V_HEAD_DIM + o_d, b_out, mask=m_part[:, None] & (o_d < V_HEAD_DIM))
+        tl.store(lses + i_part, b_lse, mask=m_part)
+        if is_last(counts + i_shared, splits):
+            row = out + (i_batch * s_ob + i_row * s_on) * ALIGN, s_oh * ALIGN, s_on * ALIGN
+            lse_row = lse + i_batch * s_lb + i_row, s_lh
+            merge(parts, lses, i_first, splits, *row, *lse_row, p_group + 2, t_base, q_start, q_stop, BLOCK_Q, MERGED)
+    else:
+        o_row = o_m % BLOCK_Q + late  # the rows once more, see late_zero
+        o_t = t_base + o_row
+        m_q = (o_t >= q_start) & (o_t < q_stop)
+        if BLOCK_H > 1:  # loaded again, not kept
+            i_head = tl.load(p_group + 2 + o_m // BLOCK_Q + late).to(tl.int64)
+            m_q &= i_head >= 0
+        i_split = i_split.to(tl.int64)
+        # a part is a number of whole rows: what is true of s_on is true of s_os, and stores of 16 bytes need to know
+        o_out = i_split * (s_os // ALIGN) + i_batch * s_ob + i_head * s_oh + i_row * s_on
+        p_out = out + o_out * ALIGN + o_row * (s_on * ALIGN)
+        tl.store(p_out[:, None] + o_d, b_out.to(out.dtype.element_ty), mask=m_q[:, None] & (o_d < V_HEAD_DIM))
+        tl.store(lse + i_split * s_ls + i_batch * s_lb + i_head * s_lh + i_row + o_row, b_lse, mask=m_q)

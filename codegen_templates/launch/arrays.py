@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 
@@ -126,6 +127,12 @@ def kinds(heads: Heads) -> int:
     return len(set(zip(kv_heads(len(classes), heads[1]), classes, strict=True)))
 
 
+@lru_cache(1024)
+def kept(heads: Heads, columns: int) -> int:
+    """About how many columns the last of so many rows keeps, of the heads present the one that keeps most."""
+    return min(columns, math.ceil(max((weight(klass, columns) for klass in set(present(*heads))), default=0)))
+
+
 @cache
 def shared(heads: Heads) -> int:
     """The most heads that may share a tile."""
@@ -138,17 +145,22 @@ def are_dense(heads: Heads) -> bool:
     return configs.keeps_all([CLASSES[klass] for klass in set(present(*heads))])
 
 
-@cache
 def weight(klass: int, row: int = 4096) -> float:
     """About how many columns a row far down keeps."""
     if CLASSES[klass]["closed"] is None:
-        return row_table(klass, 64, 64)[1][32:].float().mean().item() * row / 64
+        return _density(klass) * row
     sink, bands = CLASSES[klass]["closed"]
     spans = [
         (max(low or 0, 0), row if high is None else min(row, high), every, kept) for low, high, every, kept, _ in bands
     ]
     near = CLASSES[klass]["chunk"] / 2
     return sink + near + sum(max(high - low, 0) * len(kept) / every for low, high, every, kept in spans)
+
+
+@cache
+def _density(klass: int) -> float:
+    """About the share of all columns that rows 32 to 63 keep."""
+    return row_table(klass, 64, 64)[1][32:].float().mean().item() / 64
 
 
 def present(layer: int, head_offset: int, heads: int) -> tuple[int, ...]:

@@ -22,7 +22,10 @@ KERNEL_FILES = (  # in the folder kernels
     "backward_item",
     "backward_dkdv",
 )
-LEAST_SHARED = 512  # keys that are worth a program of their own
+MOST_SPLITS = 64  # programs that share the keys of a tile; kernels/combine.py has room for so many
+MOST_MERGED = 1 << 16  # numbers that the last of several programs merges by itself
+LEAST_SHARED = 64  # kept keys that are worth a program of their own
+USUAL_ROWS = 64  # of a tile, about
 FEW_ROWS = 16  # and fewer: what there is when decoding, and a configuration of its own
 SHARED_BYTES = {"sm_80": 166912, "sm_86": 101376, "sm_90": 232448, "sm_100": 232448, "gfx942": 65536, "gfx950": 163840}
 
@@ -130,6 +133,20 @@ def wide(arch: str, item: int, rows: int) -> Config:
     return Config(16 if rows <= FEW_ROWS else size, size, 8 if size > 16 else 4, 1)
 
 
-def splits(processors: int, tiles: int, keys: int) -> int:
-    """Programs that share the keys of one tile, so that few tiles still fill the device."""
-    return max(1, min(2 * processors // max(tiles, 1), keys // LEAST_SHARED, 64))
+def splits(processors: int, tiles: int, kept: int) -> int:
+    """Programs that share the keys of one tile, of which it keeps so many, so that few tiles still fill the device. No
+    more than it takes so that none of them has more keys than with the most programs: each is one more to merge.
+
+    >>> [splits(132, *work) for work in ((8, 8672), (8, 736), (8, 131072), (128, 2528), (512, 1504), (8, 5))]
+    [28, 12, 33, 2, 1, 1]
+    """
+    pieces = -(-kept // LEAST_SHARED)
+    most = max(1, min(2 * processors // max(tiles, 1), pieces, MOST_SPLITS))
+    return -(-pieces // max(-(-pieces // most), 1)) or 1
+
+
+def merges(arch: str, numbers: int) -> bool:
+    """Whether the last of several programs merges their parts of a tile, so many numbers in all; else a launch does,
+    which has a program for each row and head. On AMD's GPUs it always does: what orders stores before loads was seen in
+    NVIDIA's instructions alone."""
+    return numbers <= MOST_MERGED and not arch.startswith("gfx")

@@ -17,6 +17,7 @@ from . import arrays, binaries, configs, hopper, tuned
 from .configs import Config
 from .kept import Launch, only_meanwhile, that_was_all
 from .outputs import WIDEST, like_output
+from .parts import merges, room_to_merge, splits_of
 from .requests import (
     LOG2_E,
     MOST_TOGETHER,
@@ -27,7 +28,6 @@ from .requests import (
     packed_strides,
     page_strides,
     precision,
-    processors,
     query_starts,
 )
 
@@ -62,17 +62,19 @@ def forward(
     q_start: int,
     kv_start: int,
     config: Config | None = None,
+    splits: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output [batch, heads, q_len, v_head_dim] and LSE [batch, heads, q_len], fp32, natural logarithm.
 
-    The first query stands at position q_start, the first key at kv_start, a multiple of the block.
+    The first query stands at position q_start, the first key at kv_start, a multiple of the block. splits: programs
+    that share the keys of a tile; None: several where there are few queries.
     """
     out = like_output(q)
     lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
     requests = Requests(q.shape[0], q.shape[2], k.shape[2], q_start, kv_start)
     q, scale = upright(q, scale)
-    strides = [*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]]
-    _forward(q, k, v, out, lse, strides, lse.stride(0), requests, layer, scale, head_offset, config)
+    strides = [*q.stride()[:3], *k.stride()[:3], *v.stride()[:3]]
+    _forward(q, k, v, out, lse, strides, requests, layer, scale, head_offset, config, splits=splits)
     that_was_all()
     return out, lse
 
@@ -99,8 +101,8 @@ def forward_varlen(
     lengths = count, max_seqlen_q, max_seqlen_k
     requests = Requests(*lengths, q_starts=cu_seqlens_q, kv_starts=cu_seqlens_k, q_total=len(q))
     q, scale = upright(q, scale)
-    strides = [*packed_strides(q), *packed_strides(k), *packed_strides(v), *packed_strides(out)]
-    _forward(q, k, v, out, lse, strides, 0, requests, layer, scale, head_offset, config)
+    strides = [*packed_strides(q), *packed_strides(k), *packed_strides(v)]
+    _forward(q, k, v, out, lse, strides, requests, layer, scale, head_offset, config)
     return out, lse
 
 
@@ -119,12 +121,14 @@ def forward_paged(
     head_offset: int,
     config: Config | None = None,
     splits: int | None = None,
+    launches: int | None = None,
     are_some_left: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output [total_q, heads, v_head_dim] and LSE [heads, total_q]; caches [pages, page_size, kv_heads, their width].
 
-    Short queries take one tile with all heads of a KV head that are alike, and several programs share their keys.
-    are_some_left: whether some queries may be of no request.
+    Short queries take one tile with all heads of a KV head that are alike, and several programs share their keys. The
+    last of them merges what they have, or a second launch; `launches` asks for 1 or 2. are_some_left: whether some
+    queries may be of no request.
     """
     count, page, (rows, heads, _) = seq_lens.shape[0], k_cache.shape[1], q.shape
     kv_len = block_table.shape[1] * page  # the lengths are known to the device alone
@@ -132,22 +136,15 @@ def forward_paged(
     packed = *lists, rows if are_some_left else 0
     requests = Requests(count, max_q_len, kv_len, 0, 0, *packed)
     out, lse = _room(q, count, max_q_len)
-    if splits is None:
-        tiles = count * arrays.kinds((layer, head_offset, heads)) * max_q_len
-        splits = configs.splits(processors(q.device), tiles, kv_len)
+    present = layer, head_offset, heads
+    if splits is None and max_q_len * arrays.shared(present) <= configs.FEW_ROWS:
+        splits = splits_of(present, count, max_q_len, kv_len, q.device)
     if not count or not max_q_len:
         return out, lse
-    parts, lses = (out, lse) if splits == 1 else _room(q, count, max_q_len, splits)
     q, scale = upright(q, scale)
-    strides = [*packed_strides(q), *page_strides(k_cache), *page_strides(v_cache), *packed_strides(parts)]
-    tensors = q, k_cache, v_cache, parts, lses
-    _forward(*tensors, strides, 0, requests, layer, scale, head_offset, config, page=page, splits=splits)
-    if splits > 1:
-        only_meanwhile(parts, lses)
-        numbers = splits, *parts.stride()[:3], *lses.stride()[:2], *out.stride()[:2], lse.stride(0)
-        launch = _combining(q.device, out.dtype, 1 << (splits - 1).bit_length())
-        grid = (rows, heads, 1)
-        launch(attn_combine, grid, (parts, lses, out, lse), numbers)
+    strides = [*packed_strides(q), *page_strides(k_cache), *page_strides(v_cache)]
+    tensors, how = (q, k_cache, v_cache, out, lse), {"page": page, "splits": splits, "launches": launches}
+    _forward(*tensors, strides, requests, layer, scale, head_offset, config, **how)
     if count <= MOST_TOGETHER:  # else rows were filled before
         that_was_all()
     return out, lse
@@ -165,12 +162,13 @@ def decode(
     head_offset: int,
     config: Config | None = None,
     splits: int | None = None,
+    launches: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output [requests, q_len, heads, v_head_dim] and LSE [requests, heads, q_len] of the newest q_len tokens."""
     count, q_len, heads, head_dim = q.shape
     starts = query_starts(count, q_len, q.device)
     options = {"layer": layer, "scale": scale, "head_offset": head_offset, "config": config}
-    options |= {"splits": splits, "are_some_left": False}
+    options |= {"splits": splits, "launches": launches, "are_some_left": False}
     tokens = q.reshape(count * q_len, heads, head_dim)
     out, lse = forward_paged(tokens, k_cache, v_cache, block_table, seq_lens, starts, max_q_len=q_len, **options)
     return out.view(count, q_len, heads, V_HEAD_DIM), lse.view(heads, count, q_len).transpose(0, 1)
@@ -205,7 +203,6 @@ def _forward(
     out: torch.Tensor,
     lse: torch.Tensor,
     strides: list[int],
-    lse_stride: int,
     requests: Requests,
     layer: int,
     scale: float,
@@ -213,47 +210,68 @@ def _forward(
     config: Config | None,
     *,
     page: int = 0,
-    splits: int = 1,
+    splits: int | None = None,
+    launches: int | None = None,
 ) -> None:
-    """Launch the kernel. strides: of batch or pages, heads and rows of q, k, v and out; lse_stride: of the batch in
-    `lse` [(parts,) (batch,) heads, rows]. Where the keys are split, `out` and `lse` are [parts, ...]."""
+    """Launch the kernel. strides: of batch or pages, heads and rows of q, k and v. splits: programs that share the keys
+    of a tile; None: several over pages, or where there are few rows and no second launch is needed."""
     if not requests.count or not requests.q_len:
         return
     device, heads = q.device, (layer, head_offset, q.shape[1])
-    is_open = config is None and not tuned.tried and splits == 1  # else it is a plain kernel that is asked for
+    is_open = config is None and not tuned.tried and splits in (None, 1)  # else it is a plain kernel that is asked for
     if is_open and hopper.takes(q, k, v, out, requests):
         return hopper.forward(q, k, v, out, lse, requests, heads, scale)
     shared = arrays.shared(heads)
     rows = requests.q_len * shared
+    is_few = rows <= configs.FEW_ROWS
     config = config or tuned.forward(q, rows) or configs.forward(arch(device), WIDEST, q.element_size(), rows)
     block_q, block_h, tiles = requests.tiling(config, shared)
     pattern, entries, groups = arrays.row_groups(heads, requests.rows, requests.columns, block_h, device)
-    align, strides = in_units(q.element_size(), strides)
-    split_strides = (out.stride(0), lse.stride(0)) if splits > 1 else (0, 0)
+    rows = block_q * min(block_h, shared)  # of a tile that are any head's
+    if splits is None:
+        sizes = requests.count, requests.q_len, requests.kv_len
+        splits = splits_of(heads, *sizes, device) if is_few or page else 1
+        splits = splits if splits == 1 or page or merges(device, rows, splits) else 1
+    if launches is None:
+        launches = 1 if splits == 1 or merges(device, rows, splits) else 2
+    parts, part_strides = (None, None, None), (0, 0)
+    found, sums = out, lse  # what this launch makes
+    if launches > 1:
+        found, sums = _room(q, requests.count, requests.q_len, splits)
+        part_strides = found.stride(0), sums.stride(0)
+    elif splits > 1:
+        parts = room_to_merge(tiles * len(groups) * min(requests.count, MOST_TOGETHER), splits, rows, device)
+    of_found = packed_strides(found) if requests.are_packed else found.stride()[:3]
+    align, strides = in_units(q.element_size(), [*strides, *of_found])
     lists = (requests.q_starts, requests.kv_starts, requests.pages) if requests.are_packed else ()
     kinds = [x if x is None else x.dtype for x in lists]
-    tile = block_q, block_h, config.keys, config.warps, config.stages
-    launch = _forward_launch(device, (q.dtype, out.dtype, *kinds), tile, page, align, precision(q))
-    rest = split_strides[0], lse_stride, lse.stride(-2), split_strides[1]
+    tile = block_q, block_h, config.keys, config.warps, config.stages, rows if parts[0] is not None else 0
+    launch = _forward_launch(device, (q.dtype, found.dtype, *kinds), tile, page, align, precision(q))
+    rest = part_strides[0], 0 if requests.are_packed else sums.stride(0), sums.stride(-2), part_strides[1]
     pages = 0 if requests.pages is None else requests.pages.stride(0)
     lengths = requests.q_len, requests.kv_len, requests.q_start, requests.kv_start
     numbers = scale * LOG2_E, *lengths, *strides, *rest, pages
-    for some, tensors in requests.launches(q, k, v, out, lse, dim=None if requests.are_packed else 0):
-        given = *tensors, groups, pattern, entries, some.q_starts, some.kv_starts, some.pages
+    for some, tensors in requests.launches(q, k, v, found, sums, dim=None if requests.are_packed else 0):
+        given = *tensors, groups, pattern, entries, some.q_starts, some.kv_starts, some.pages, *parts
         grid = (tiles * splits, len(groups), some.count)
         launch(attn_fwd, grid, given, (*numbers, some.q_total, splits))
+    if launches > 1:
+        only_meanwhile(found, sums)
+        numbers = splits, *found.stride()[:3], *sums.stride()[:2], *out.stride()[:2], lse.stride(0)
+        launch = _combining(device, out.dtype, 1 << (splits - 1).bit_length())
+        launch(attn_combine, (*out.shape[:2], 1), (found, sums, out, lse), numbers)
 
 
 @cache
 def _forward_launch(
     device: torch.device,
     dtypes: tuple[torch.dtype | None, ...],
-    tile: tuple[int, int, int, int, int],
+    tile: tuple[int, int, int, int, int, int],
     page: int,
     align: int,
     precision: str,
 ) -> Launch:
-    block_q, block_h, block_n, warps, stages = tile
+    block_q, block_h, block_n, warps, stages, merged = tile
     return Launch(
         device,
         BLOCK_Q=block_q,
@@ -263,6 +281,7 @@ def _forward_launch(
         ALIGN=align,
         IS_PACKED=len(dtypes) > 2,
         IS_LOOKED_UP=FORM == "table" or page > 0,
+        MERGED=merged,
         STAGES=stages,
         PRECISION=precision,
         num_warps=warps,

@@ -19,9 +19,9 @@ import torch
 
 from ..pattern import NAME
 
-ZEROS, ALIKE = 256, 4  # that are made together, each with so many numbers
+ZEROS, ALIKE = 256, 4  # counters of launches that are made together, and the least numbers of one
 _pinned: dict[int, object] = {}
-_zeros: dict[tuple[torch.device, int], Iterator[tuple[torch.Tensor, int]]] = {}
+_zeros: dict[tuple[torch.device, int, int], Iterator[tuple[torch.Tensor, int]]] = {}
 _NONE: Iterator[Any] = iter(())
 
 
@@ -81,26 +81,42 @@ def tables(most: int | None = None) -> Callable[[Callable[..., Any]], Tables]:
     return lambda make: Tables(make, most)
 
 
-def zero(device: torch.device) -> torch.Tensor:
-    """A zero for one launch to count in, the first of int32 [4], since launches are alike at multiples of 16 bytes:
-    nobody else gets it, so a launch that was killed, or one on another stream, leaves nobody its count. A graph makes
-    its own, which each replay sets to zero."""
+def zeros(device: torch.device, count: int = 1, is_left: bool = False) -> torch.Tensor:
+    """At least so many zeros, int32, for one launch to count in: nobody else gets them, so a launch that was killed, or
+    one on another stream, leaves nobody its counts. is_left: whether the launch leaves zeros. Then a graph, too, takes
+    those that were made before, for good, as long as there are any; else it makes its own, which each replay sets to
+    zero. Launches are alike at multiples of 16 bytes, so they come in fours."""
     if device.type != "cuda":
-        return torch.zeros(ALIKE, dtype=torch.int32, device=device)
-    many, address = zero_at(device, torch.cuda.current_stream(device).cuda_stream, is_capturing(device))
+        return torch.zeros(_size(count), dtype=torch.int32, device=device)
+    stream = torch.cuda.current_stream(device).cuda_stream
+    many, address = zeros_at(device, stream, is_capturing(device), count, is_left)
     return many[(address - many.data_ptr()) // many.stride(0) // many.element_size()]
 
 
-def zero_at(device: torch.device, stream: int, is_captured: bool) -> tuple[torch.Tensor, int]:
-    """`zero` for a launch on this stream of a GPU, the current one: its address, and the tensor that it is in, which
-    must be held until the launch."""
-    found = None if is_captured else next(_zeros.get((device, stream), _NONE), None)
+def zeros_at(
+    device: torch.device, stream: int, is_captured: bool, count: int = 1, is_left: bool = False
+) -> tuple[torch.Tensor, int]:
+    """`zeros` for a launch on this stream of a GPU, the current one: their address, and the tensor that they are in,
+    which must be held until the launch."""
+    key = device, stream, _size(count)
+    found = None
+    if not is_captured:
+        found = next(_zeros.get(key, _NONE), None)
+    elif is_left:
+        left = (places for (of, _, size), places in list(_zeros.items()) if (of, size) == (device, key[2]))
+        found = next((place for places in left for place in places), None)
+        if found is not None:
+            pin(found[0])
     if found is None:
-        count = 1 if is_captured else ZEROS
-        many = torch.zeros(count, ALIKE, dtype=torch.int32, device=device)
+        rows = 1 if is_captured else ZEROS
+        many = torch.zeros(rows, key[2], dtype=torch.int32, device=device)
         first, step = many.data_ptr(), many.stride(0) * many.element_size()
-        places = zip(repeat(many), range(first, first + count * step, step))
+        places = zip(repeat(many), range(first, first + rows * step, step))
         found = next(places)
         if not is_captured:
-            _zeros[device, stream] = places
+            _zeros[key] = places
     return found
+
+
+def _size(count: int) -> int:
+    return max(ALIKE, 1 << (count - 1).bit_length())

@@ -12,7 +12,7 @@ from ..pattern import BLOCK, CLASSES, FORM, HEAD_DIM, ROWS_PER_TILE_FREE, SOFTCA
 from . import arrays
 from .boxes import CHUNK as CHUNK
 from .boxes import Boxes
-from .kept import Launch, more_was_done, zero
+from .kept import Launch, more_was_done, zeros
 from .requests import LOG2_E, Requests, arch, processors
 
 SWITCH, FAMILIES = "PATTERNCC_KERNELS", ("auto", "triton", "gluon")
@@ -171,7 +171,7 @@ def tiles_of(
         "columns": groups,  # not read, as all arrays that follow where they are not there
         "q_starts": groups if requests.q_starts is None else requests.q_starts,
         "kv_starts": groups if requests.kv_starts is None else requests.kv_starts,
-        "taken": zero(q.device) if total > programs else groups,
+        "taken": zeros(q.device) if total > programs else groups,
         "tiles": tiles,
         "total": total,
         "heads": len(groups),

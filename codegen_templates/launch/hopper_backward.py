@@ -11,7 +11,7 @@ from ..pattern import BLOCK, HEAD_DIM
 from . import arrays, hopper, items
 from .boxes import Boxes
 from .hopper import ROWS
-from .kept import only_meanwhile, that_was_all, zero
+from .kept import only_meanwhile, that_was_all, zeros
 from .requests import LOG2_E, Requests, processors
 
 # Whether it is taken unasked. Not before tests/gpu has passed with it on an sm_90: so far it ran emulated only. The
@@ -128,7 +128,7 @@ def dkdv_arguments(
         "rows": pattern,  # not read, as all arrays that follow where they are not there
         "q_starts": table if requests.q_starts is None else requests.q_starts,
         "kv_starts": table if requests.kv_starts is None else requests.kv_starts,
-        "taken": zero(q.device) if total > programs else table,
+        "taken": zeros(q.device) if total > programs else table,
         "scale": scale * LOG2_E,
         "total": total,
         "count": requests.count,

@@ -128,7 +128,7 @@ class Recording:
     def __init__(self) -> None:
         self.launches: list[tuple[Any, ...]] = []
         self.meanwhile: list[torch.Tensor] = []
-        self.zeros: list[torch.Tensor] = []  # of `graphs.zero`
+        self.zeros: list[tuple[torch.Tensor, int, bool]] = []  # of `graphs.zeros`, and what was asked for
         self.is_whole = False  # nothing else was done on the device
         self.is_more = False  # something else was
 
@@ -153,11 +153,11 @@ def only_meanwhile(*tensors: torch.Tensor) -> None:
         recording.meanwhile.extend(tensors)
 
 
-def zero(device: torch.device) -> torch.Tensor:
-    """`graphs.zero`, made again with each call."""
-    found = graphs.zero(device)
+def zeros(device: torch.device, count: int = 1, is_left: bool = False) -> torch.Tensor:
+    """`graphs.zeros`, made again with each call."""
+    found = graphs.zeros(device, count, is_left)
     if (recording := _here.recording) is not None:
-        recording.zeros.append(found)
+        recording.zeros.append((found, count, is_left))
     return found
 
 

@@ -28,6 +28,7 @@ DTYPES = {"bf16": "bf16", "fp16": "fp16", "fp32": "fp32"}
 ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}
 PAGE, FULL = 64, 1 << 20  # of the caches that the report is about; enough rows for any tile
 MATRIX_OPS = {"wgmma": r"wgmma\.mma_async", "tcgen05": r"tcgen05\.mma", "mma": r"mma\.sync", "mfma": r"v_mfma"}
+MERGING = "decode, several programs"
 SWITCHES = ("TRITON_", "PTXAS_", "DISABLE_", "NVPTX_", "AMDGCN_", "LLVM_", "MLIR_")  # of Triton, in the environment
 ASYNC_COPIES = r"cp\.async\.c[ag]|cp\.async\.bulk\.tensor|(?:buffer|global)_load\w* .*\blds\b|global_load_lds"
 
@@ -99,6 +100,7 @@ def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
         "items": "i32",
         "members": "i32",
         "summed": "i32",
+        "counts": "i32",
         "q_starts": None,
         "kv_starts": None,
         "pages": None,
@@ -118,12 +120,14 @@ def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
         block_h = max(min(config.rows // block_q, share), 16 // block_q)
         return {"BLOCK_Q": block_q, "BLOCK_H": block_h, "BLOCK_N": config.keys}
 
-    packed = {"q_starts": "i32", "kv_starts": "i32"}
-    for purpose, page in (("", 0), ("varlen", 0), ("paged", PAGE), ("decode", PAGE)):
-        config = configs.forward(arch, dim, item, 16 if purpose == "decode" else FULL)
-        pointers = (packed if purpose else {}) | ({"pages": "i32"} if page else {})
-        shape = tile(config, 1 if purpose == "decode" else config.rows)
-        flags = {"PAGE": page, "IS_PACKED": bool(purpose), "IS_LOOKED_UP": table or page > 0}
+    packed, alone = {"q_starts": "i32", "kv_starts": "i32"}, dict.fromkeys(("parts", "lses", "counts"))
+    merged = [MERGING] if configs.merges(arch, share * pattern.V_HEAD_DIM) else []
+    for purpose, page in (("", 0), ("varlen", 0), ("paged", PAGE), *((name, PAGE) for name in ("decode", *merged))):
+        is_step, rows = page > 0 and purpose != "paged", share if purpose == MERGING else 0
+        config = configs.forward(arch, dim, item, 16 if is_step else FULL)
+        pointers = (packed if purpose else {}) | ({"pages": "i32"} if page else {}) | ({} if rows else alone)
+        shape = tile(config, 1 if is_step else config.rows)
+        flags = {"PAGE": page, "IS_PACKED": bool(purpose), "IS_LOOKED_UP": table or page > 0, "MERGED": rows}
         yield call("attn_fwd", purpose, config, pointers, **shape, **flags)
     small = configs.Config(1, 1, 4, 1)
     yield call("attn_combine", "", small, {}, SPLITS=16)

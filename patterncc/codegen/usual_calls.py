@@ -47,7 +47,9 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
         start = {"q_start": 0, "kv_start": 0}
         yield "", partial(forward.forward, q, k, v, **place, **start)
         yield "varlen", partial(forward.forward_varlen, *packed[:3], *lengths, **place)
-        yield "one query", partial(forward.forward, q[:, :, :1], k, v, **place, **start)
+        for n in (1, 2):
+            words = "one query" + f", {n} parts" * (n > 1)
+            yield words, partial(forward.forward, q[:, :, :1], k, v, **place, **start, splits=n)
         for dlse, more in ((None, ""), (lse, "LSE's gradient")):
             yield more, partial(backward.backward, q, k, v, out, lse, out, dlse, **place, **start)
             rows = lse[0], packed[3], None if dlse is None else lse[0]

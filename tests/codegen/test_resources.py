@@ -160,6 +160,40 @@ def test_a_spill_is_seen(tmp_path: Path) -> None:
     assert forward.spills > 100
 
 
+def are_merged_after_all_are_stored(ptx: str) -> bool:
+    """Whether parts are stored, then all threads wait for each other, then one counts, which orders what was stored
+    before what is loaded after, and then they are loaded past the L1 cache."""
+    counting = [match.start() for match in re.finditer(r"atom\.global\.gpu\.acq_rel\.add", ptx)]
+    past = [match.start() for match in re.finditer(r"ld\.global\.cg\.v4", ptx)]
+    if len(counting) != 1 or not past or past[0] < counting[0]:
+        return False
+    stores, waits = ptx.rfind("st.global", 0, counting[0]), ptx.rfind("bar.sync", 0, counting[0])
+    return 0 < stores < waits and not re.search(r"ld\.global\.v4", ptx[counting[0] :])
+
+
+@needs_triton
+@both_versions
+@pytest.mark.parametrize("arch", ["sm_90", *(pytest.param(x, marks=pytest.mark.slow) for x in ("sm_80", "sm_100"))])
+def test_the_last_program_loads_what_all_have_stored(arch: str, triton: str, tmp_path: Path) -> None:
+    folder = package("phi3_small", tmp_path)
+    command = [sys.executable, "-m", "tests.codegen.merging", str(folder), arch]
+    done = subprocess.run(command, env=quiet_environment(), capture_output=True, text=True, check=True)
+    assert are_merged_after_all_are_stored(done.stdout)
+    before, counted, after = re.split(r"(atom\.global\.gpu\.acq_rel\.add)", done.stdout)
+    unordered = counted.replace("acq_rel", "relaxed")
+    spoiled = before.replace("bar.sync", "nop"), before + unordered, before + counted + after.replace(".cg", "")
+    assert not any(are_merged_after_all_are_stored(x) for x in (spoiled[0] + counted + after, *spoiled[1:]))
+
+
+@needs_triton
+@both_versions
+@pytest.mark.parametrize("arch", ["sm_90", *(pytest.param(x, marks=pytest.mark.slow) for x in ("sm_80", "sm_100"))])
+def test_decoding_does_not_spill(arch: str, triton: str, tmp_path: Path) -> None:
+    reports = report(package("phi3_small", tmp_path), [arch], only="attn_fwd.* decode")
+    check(reports, arch)
+    assert [(r.kernel.partition(" ")[2], r.spills) for r in reports] == [("decode", 0), ("decode, several programs", 0)]
+
+
 def disagreeing(folder: Path) -> dict[str, list[str]]:
     """For each kernel and purpose of a report for sm_90 and fp16, the constants that no launcher passes so."""
     command = [sys.executable, str(Path(__file__).with_name("launched.py")), str(folder), "sm_90", "fp16"]
@@ -180,7 +214,7 @@ def test_reports_are_about_what_launchers_launch(tmp_path: Path) -> None:
     launcher.write_text(text.replace("ALIGN=align,", "ALIGN=1,"))
     assert launcher.read_text() != text
     assert {name for name, wrong in disagreeing(folder).items() if "ALIGN" in wrong} == {
-        f"attn_fwd{purpose}" for purpose in ("", " varlen", " paged", " decode")
+        f"attn_fwd{purpose}" for purpose in ("", " varlen", " paged", " decode", " decode, several programs")
     }
 
 

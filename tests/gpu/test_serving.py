@@ -60,6 +60,61 @@ def test_decoding_in_a_graph(kept: int, package: Import) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("name", ["gpu_strided", "gpu_drawn"])
+def test_parts_of_a_tile_in_one_launch_and_in_two(name: str, package: Import, device: Device) -> None:
+    """The last program that arrives merges them, or another launch does: equal but for the order of sums, which is
+    always the same."""
+    module, lengths = package(name), [17 * device.times, 1, 50 * device.times]
+    forward = importlib.import_module(f"{name}.launch.forward")
+    q, k, v = dense.inputs(module, 1, max(lengths), device.dtype, batch=3)
+    cache = [x.to(device.name) for x in dense.paged(k, v, lengths, 16, device.dtype)]
+    rows = q.transpose(1, 2).to(device.name, device.dtype)
+    place = *cache, torch.tensor(lengths, dtype=torch.int32, device=device.name)
+    how = {"layer": 0, "scale": module.pattern.HEAD_DIM**-0.5, "head_offset": 0, "splits": 3}
+    one, two, again = (forward.decode(rows, *place, launches=launches, **how) for launches in (1, 2, 1))
+    assert all(torch.equal(x, y) for x, y in zip(one, again, strict=True))
+    assert all(dense.error(x.float(), y.double().cpu()) < device.tolerance for x, y in zip(one, two, strict=True))
+    for r, n in enumerate(lengths):
+        wanted, _ = dense.attention(q[r : r + 1], k[r : r + 1, :, :n], v[r : r + 1, :, :n], module.dense_mask(1, n))
+        assert dense.error(one[0][r, 0], wanted[0, :, 0]) < device.tolerance
+
+
+@pytest.mark.gpu
+def test_the_last_program_merges_the_same_whenever_it_comes(package: Import) -> None:
+    """Bit for bit, in many calls at once on two streams, and in many replays of a graph of two calls; over pages, and
+    over keys that are one piece."""
+    module, page, kept = package("gpu_strided"), 16, 8192
+    caches = torch.randn(2, 3 * kept // page, page, 2, 32, device="cuda", dtype=torch.bfloat16)
+    table = torch.randperm(3 * kept // page, device="cuda").int().view(3, -1)
+    q, lengths = torch.randn(3, 1, 4, 32, device="cuda", dtype=torch.bfloat16), torch.tensor([kept, 1, 77]).int().cuda()
+
+    k, v = torch.randn(2, 3, 2, kept, 32, device="cuda", dtype=torch.bfloat16)
+
+    def step() -> list[torch.Tensor]:
+        one_piece = module.attention(q.transpose(1, 2), k, v, q_start=kept - 1)
+        return [*module.decode(q, *caches, table, lengths, return_lse=True), one_piece]
+
+    wanted = [x.clone() for x in step()]
+    assert all(x.isfinite().all() for x in wanted)
+    torch.cuda.synchronize()
+    sides, found = [torch.cuda.Stream() for _ in range(2)], []
+    for _ in range(200):
+        for side in sides:
+            with torch.cuda.stream(side):
+                found.append(step())
+    torch.cuda.synchronize()
+    assert all(torch.equal(x, y) for each in found for x, y in zip(each, wanted, strict=True))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = [step(), step()]
+    for _ in range(100):
+        for x in (x for each in captured for x in each):
+            x.fill_(torch.nan)
+        graph.replay()
+        assert all(torch.equal(x, y) for each in captured for x, y in zip(each, wanted, strict=True))
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize(("name", "family"), [("gpu_strided", "auto"), ("gpu_wide", "gluon")])
 def test_training_in_a_graph(name: str, family: str, package: Import, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward of a replay, from what then stands in the inputs, are those of calls; nothing is kept of one

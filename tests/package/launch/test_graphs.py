@@ -75,28 +75,64 @@ def test_a_graph_makes_no_table(parts: dict[str, ModuleType], capturing: list[bo
     assert table(parts, 21)() is made() is not None
 
 
-def test_zeros_are_given_once(parts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs = parts["graphs"]
-    gpu, made = torch.device("cuda", 0), []
+GPU = torch.device("cuda", 0)
+
+
+class Stream:
+    cuda_stream = 7
+
+
+@pytest.fixture
+def made(parts: dict[str, ModuleType], capturing: list[bool], monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Each tensor of zeros that is made for a GPU, on a current stream of number 7."""
+    graphs, made = parts["graphs"], list[torch.Tensor]()
 
     def zeros(*shape: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        assert device == gpu
+        assert device == GPU
         made.append(torch.ones(shape, dtype=dtype).zero_())
         return made[-1]
 
-    class Stream:
-        cuda_stream = 7
-
     monkeypatch.setattr(graphs.torch, "zeros", zeros)
     monkeypatch.setattr(graphs.torch.cuda, "current_stream", lambda device: Stream)
+    monkeypatch.setattr(Stream, "cuda_stream", 7)
     monkeypatch.setattr(graphs, "_zeros", {})
-    said = [False]
-    monkeypatch.setattr(graphs, "is_capturing", lambda device: said[-1])
-    given = [graphs.zero(gpu) for _ in range(graphs.ZEROS + 1)]
+    return made
+
+
+def test_zeros_are_given_once(
+    parts: dict[str, ModuleType], made: list[torch.Tensor], capturing: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = parts["graphs"]
+    given = [graphs.zeros(GPU) for _ in range(graphs.ZEROS + 1)]
     assert len({x.data_ptr() for x in given}) == graphs.ZEROS + 1 and len(made) == 2
     assert not any(x.any() or x.data_ptr() % 16 for x in given)
-    Stream.cuda_stream = 8  # what one stream has set to zero is not yet so for another
-    assert graphs.zero(gpu).data_ptr() not in {x.data_ptr() for x in given} and len(made) == 3
-    said.append(True)
-    own = [graphs.zero(gpu).data_ptr() for _ in range(2)]
+    monkeypatch.setattr(Stream, "cuda_stream", 8)  # what one stream has set to zero is not yet so for another
+    assert graphs.zeros(GPU).data_ptr() not in {x.data_ptr() for x in given} and len(made) == 3
+    capturing.append(True)
+    own = [graphs.zeros(GPU).data_ptr() for _ in range(2)]
     assert own == [x.data_ptr() for x in made[3:]]  # a graph's own, set to zero by each replay
+
+
+def test_zeros_of_several_counts(parts: dict[str, ModuleType], made: list[torch.Tensor]) -> None:
+    """As many as are asked for, at multiples of 16 bytes, and no two tensors share any."""
+    graphs = parts["graphs"]
+    given = [graphs.zeros(GPU, count) for count in (1, 4, 5, 33, 33, 264)]
+    assert [len(x) for x in given] == [4, 4, 8, 64, 64, 512] and not any(x.data_ptr() % 16 for x in given)
+    places = {x.data_ptr() + 4 * n for x in given for n in range(len(x))}
+    assert len(places) == sum(map(len, given))
+
+
+def test_a_graph_takes_zeros_of_a_launch_that_leaves_some(
+    parts: dict[str, ModuleType], made: list[torch.Tensor], capturing: list[bool]
+) -> None:
+    """Those that calls before it have made, while there are any: each once, for good, and of the count asked for."""
+    graphs = parts["graphs"]
+    given = [graphs.zeros(GPU, 5, True)]
+    capturing.append(True)
+    given += [graphs.zeros(GPU, 5, True) for _ in range(graphs.ZEROS - 1)]
+    assert len(made) == 1 and len({x.data_ptr() for x in given}) == graphs.ZEROS
+    assert list(graphs._pinned) == [id(made[0])]
+    own = [graphs.zeros(GPU, *asked).data_ptr() for asked in ((5, True), (9, True), (5,))]
+    assert own == [x.data_ptr() for x in made[1:]]
+    capturing.append(False)
+    assert graphs.zeros(GPU, 5, True).data_ptr() not in {x.data_ptr() for x in given}
