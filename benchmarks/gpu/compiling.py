@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import families, peers
+from benchmarks.gpu import families, peers, serving
 from benchmarks.gpu.attention import both_ways
 from benchmarks.gpu.cases import Case, by_name
 from benchmarks.gpu.cells import BY_GLUON
 from benchmarks.gpu.device import Device
 
-FEW = 256  # keys of a step that several programs do not share: another kernel
+FEW = 64  # keys of a step that several programs do not share: another kernel
 
 
 def measure(device: Device, *, case: str, what: str = "", peer: str = "", **given: Any) -> Iterator[dict[str, object]]:
@@ -27,7 +27,7 @@ def measure(device: Device, *, case: str, what: str = "", peer: str = "", **give
     if peer:
         _peer(device, facts, peer, **given)
     else:
-        ways = {"training": _training, "varlen": _packed, "paged": _paged, "decode": _decoding}
+        ways = {"training": _training, "varlen": _packed, "paged": _paged, "decode": _decoding, "launches": _merging}
         with families.chosen("gluon" if what.endswith(BY_GLUON) else "triton"):
             ways[what.removesuffix(BY_GLUON)](device, facts)
     device.wait()
@@ -54,6 +54,11 @@ def _paged(device: Device, case: Case) -> None:
 def _decoding(device: Device, case: Case) -> None:
     for length in (_tokens(device), min(_tokens(device), FEW)):
         _step(device, case, 1, length)
+
+
+def _merging(device: Device, case: Case) -> None:
+    for decode in serving.ways_of_merging(device, case, _package(case), 1, _tokens(device)).values():
+        decode()
 
 
 def _step(device: Device, case: Case, new: int, length: int) -> None:

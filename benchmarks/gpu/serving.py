@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from benchmarks.gpu.cases import Case, by_name
 from benchmarks.gpu.device import Device, rate
 
 PAGE = 16  # tokens: vLLM's default
+SPLITS = (4, 8, 16, 32, 64)  # programs that share a tile
 Row = dict[str, object]
 
 
@@ -24,7 +26,8 @@ def measure(device: Device, *, what: str, case: str, folder: object = None, **gi
     """The rows of one cell."""
     facts = by_name(case)
     package = importlib.import_module(facts.module)
-    yield from {"decode": decode, "varlen": varlen, "paged": paged}[what](device, facts, package, **given)
+    ways = {"decode": decode, "launches": launches, "varlen": varlen, "paged": paged}
+    yield from ways[what](device, facts, package, **given)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,37 @@ def decode(device: Device, case: Case, package: ModuleType, *, requests: int, to
             row |= replayed.row("graph_")
             seconds = replayed.median
     yield {**row, "tb_per_s": rate(size, seconds)}
+
+
+def launches(device: Device, case: Case, package: ModuleType, *, requests: int, tokens: int) -> Iterator[Row]:
+    """The same steps with the keys of a tile split among fewer and more programs, merged by the last of them in one
+    launch, or by a second launch; a row for each number of programs, the first with as many as the package takes. A
+    result is compared with that of one program."""
+    ways = ways_of_merging(device, case, package, requests, tokens)
+    whole = ways.pop((1, 1))()[0].double()
+    for splits in dict.fromkeys(splits for splits, _ in ways):
+        calls = {name: ways[splits, n + 1] for n, name in enumerate(("one", "two"))}
+        off = [torch.stack([(call()[0] - whole).square().sum(), whole.square().sum()]) for call in calls.values()]
+        row: Row = {"splits": splits, "error": witness.within(device.tolerance, f"{splits} programs", *off)}
+        times = device.alternate(calls if device.toy else {name: captured(call) for name, call in calls.items()})
+        row |= {f"{name}_graph_ms": round(times[name].median * 1e3, 5) for name in calls}
+        yield row | {"two_over_one": round(times["two"].median / times["one"].median, 3)}
+
+
+def ways_of_merging(
+    device: Device, case: Case, package: ModuleType, requests: int, tokens: int
+) -> dict[tuple[int, int], Callable[[], tuple[Tensor, Tensor]]]:
+    """A step by the programs that share a tile, 1 first and then as many as the package takes, and by launches."""
+    module = importlib.import_module(f"{package.__name__}.launch.forward")
+    cache = Cache.filled(device, case, (tokens,) * requests)
+    q = device.random(requests, 1, case.heads, case.head_dim)
+    how = {"layer": 0, "scale": case.head_dim**-0.5, "head_offset": 0}
+    decode = partial(module.decode, q, cache.k, cache.v, cache.table, cache.lengths, **how)
+    usual = module.splits_of((0, 0, case.heads), requests, 1, tokens, q.device)
+    many = dict.fromkeys((usual, *(SPLITS[:1] if device.toy else SPLITS)))
+    return {(1, 1): partial(decode, splits=1)} | {
+        (splits, n): partial(decode, splits=splits, launches=n) for splits in many if splits > 1 for n in (1, 2)
+    }
 
 
 def captured(call: Callable[[], object]) -> Callable[[], object]:
