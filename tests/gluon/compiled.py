@@ -119,6 +119,7 @@ def report(binary: Any) -> dict[str, Any]:
         "stack": int(re.findall(r"STACK:(\d+)", usage)[0]),
         "spills": {role: len(SPILL.findall(part)) for role, part in parts_of(text)},
         "spills in the far loop": spills_in_loop(text),
+        "loads by consumers": sum(len(re.findall(r"\bLDG\b", x)) for role, x in parts_of(text) if role == "consumer"),
         "warnings": re.findall(r"\(C75\d\d\)[^\n]*", said),
         "instructions": len(lines),
         **{name: len(re.findall(expression, text)) for name, expression in COUNTED.items()},

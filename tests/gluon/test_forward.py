@@ -202,6 +202,15 @@ def test_a_ring_one_slot_too_short_stands_still() -> None:
         attend(of, launcher, unchecked, *inputs, STAGES=2)
 
 
+def test_slots_passed_at_the_end_of_a_tile_count_in_the_next() -> None:
+    """The last slots of a tile and the first of the next may be passed while one slot is held in its place."""
+    of, launcher, kernel = made("strided", 128)
+    inputs = tensors(of.pattern, 700, 829, batch=2)
+    for seed in (52, 55, 58):
+        found = attend(of, launcher, kernel, *inputs, seed=seed, programs=5)
+        check(found, reference.attention(of.pattern, *inputs))
+
+
 def test_the_switch_names_what_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     _, launcher, _ = made("strided", 64)
     for family in launcher.FAMILIES:

@@ -32,6 +32,7 @@ def consume(W: gl.constexpr, given, CONSUMERS: gl.constexpr, ALIGN: gl.constexpr
     b_sum = gl.full([ROWS, 4], 0.0, gl.float32, LANES)
     place, phase = 0, 0  # in the ring
     held = -1  # place of the slot whose weights have not met their values
+    gap = 0  # slots passed since that one, of this tile or the one before
 
     r = 0
     wait(q_full, 0)
@@ -45,7 +46,6 @@ def consume(W: gl.constexpr, given, CONSUMERS: gl.constexpr, ALIGN: gl.constexpr
 
         # pass slots that these rows do not keep; not the last, nor so many that the ring stands still for the held one
         n = n_all - 1
-        gap = 0
         wait(full.index(place), phase)
         kept = told(words, place * CONSUMERS + W)
         while (n > 0) & (gap + 3 < STAGES) & (kept == 0):
@@ -90,6 +90,7 @@ def consume(W: gl.constexpr, given, CONSUMERS: gl.constexpr, ALIGN: gl.constexpr
             n -= 1
 
         # far slots: every row keeps every key
+        gap = gl.where(n >= 0, 0, gap)
         wait(full.index(place), phase, pred=n >= 0)
         for i in range(n + 1):
             b_o, b_max, b_sum, b_p, place, phase, held = step(
