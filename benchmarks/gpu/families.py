@@ -66,9 +66,7 @@ def standing(package: str, direction: str) -> dict[str, object]:
     """Whether there are two families, by device, Triton's version and head dim: else the rows compare the first with
     itself; and whether the package takes the second one unasked."""
     hopper, backward = (importlib.import_module(f"{package}.launch.{file}") for file in ("hopper", "hopper_backward"))
-    written = (
-        hopper.IS_WRITTEN_FOR if direction == "forward" else getattr(backward, "IS_WRITTEN_FOR", hopper.IS_WRITTEN_FOR)
-    )
+    written = (hopper if direction == "forward" else backward).IS_WRITTEN_FOR
     here = torch.cuda.is_available() and hopper.is_hopper(torch.device("cuda", torch.cuda.current_device()))
     return {
         "is_hopper": bool(here and written),

@@ -52,6 +52,6 @@ def test_any_pattern(text: str, lengths: tuple[int, int], batch: int, seed: int,
     """Queries are the last of the keys. What the kernels are not written for is another family's."""
     of = held(text)
     assume(importlib.import_module(f"{of.package.__name__}.launch.hopper").IS_WRITTEN_FOR)
-    assume(getattr(importlib.import_module(f"{of.package.__name__}.launch.hopper_backward"), "IS_WRITTEN_FOR", True))
+    assume(importlib.import_module(f"{of.package.__name__}.launch.hopper_backward").IS_WRITTEN_FOR)
     q_len, more = lengths
     check(of, q_len, q_len + more, batch, error=ERROR, seed=seed, programs=programs)
