@@ -140,7 +140,8 @@ def gpu(
         print("\nstopped", file=sys.stderr)
         stopped = True
     judge([] if toy else targets.gpu(completed(with_shares(kept | rows))))
-    print("\n".join(choices(rows.get("families", ()))))
+    for line in choices(rows.get("families", ())):
+        print(line)
     if results:
         report.render(results)
     wrong = [row for found in rows.values() for row in found if row.get("wrong")]
