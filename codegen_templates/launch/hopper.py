@@ -18,16 +18,18 @@ from .requests import LOG2_E, Requests, arch, processors
 SWITCH, FAMILIES = "PATTERNCC_KERNELS", ("auto", "triton", "gluon")
 TESTED = ("3.6", "3.9")  # versions of Triton: Gluon is not stable, others take the plain kernels
 ROWS = 64  # of hopper/tiles.py
-CONSUMERS = {64: 3, 128: 2, 256: 2}  # of a program, by head_dim
+WIDTH = 1 << (HEAD_DIM - 1).bit_length()  # of the boxes that take a head: TMA fills zeros behind its numbers
+CONSUMERS = {64: 3, 128: 2, 256: 2}  # of a program, by width
 LEAST_RUN = 16  # keys that lie side by side in memory
-# By head_dim: slots of the ring, as many as shared memory holds; of rings of keys and of values, where that has no room
+# By width: slots of the ring, as many as shared memory holds; of rings of keys and of values, where that has no room
 # for three slots.
 STAGES = {64: {"STAGES": 8}, 128: {"STAGES": 6}, 256: {"K_STAGES": 2, "V_STAGES": 3}}
-IS_WIDE = "K_STAGES" in STAGES.get(HEAD_DIM, {})
-REGISTERS = {64: (144, 80), 128: (224, 56), 256: (240, 24)}  # of a consumer's threads, and of the producer's
+IS_WIDE = "K_STAGES" in STAGES.get(WIDTH, {})
+REGISTERS = {64: (144, 80), 128: (224, 56), 256: (232, 40)}  # of a consumer's threads, and of the producer's
 LEAST_TILES = 8  # for each processor
 IS_FASTER = HEAD_DIM == 128  # than the plain kernels, as measured on an H100 with blocks of 16 and 64; not at 64
-IS_WRITTEN_FOR = FORM == "closed" and ROWS_PER_TILE_FREE and BLOCK >= LEAST_RUN and HEAD_DIM in STAGES
+IS_WRITTEN_FOR = FORM == "closed" and ROWS_PER_TILE_FREE and BLOCK >= LEAST_RUN and WIDTH in STAGES
+IS_WRITTEN_FOR &= HEAD_DIM % 8 == 0  # rows of 16 bytes
 IS_WRITTEN_FOR &= not SOFTCAP and V_HEAD_DIM == HEAD_DIM  # the plain kernels take all scores and widths
 
 
@@ -49,7 +51,7 @@ def takes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, 
 
 def is_large(q: torch.Tensor) -> bool:
     """Whether there are tiles enough that the kernel runs longer than Python takes for its launch."""
-    return q.numel() >= LEAST_TILES * processors(q.device) * CONSUMERS[HEAD_DIM] * ROWS * HEAD_DIM
+    return q.numel() >= LEAST_TILES * processors(q.device) * CONSUMERS[WIDTH] * ROWS * HEAD_DIM
 
 
 @cache
@@ -105,7 +107,7 @@ def arguments(
     page = 0 if requests.pages is None else k.shape[1]
     q, k, v = in_boxes(q, requests, False), in_boxes(k, requests, True), in_boxes(v, requests, True)
     out, lse = (out.transpose(0, 1)[None], lse[None]) if requests.are_packed else (out, lse)
-    programs, named = tiles_of(q, k, v, out, lse, requests, heads, page, CONSUMERS[HEAD_DIM])
+    programs, named = tiles_of(q, k, v, out, lse, requests, heads, page, CONSUMERS[WIDTH])
     more = {
         "out": out,
         "lse": lse,
@@ -113,10 +115,10 @@ def arguments(
         "scale": scale * LOG2_E,
         "s_pages": 0 if requests.pages is None else requests.pages.stride(0),
         "PAGE": page,
-        "CONSUMER_REGISTERS": REGISTERS[HEAD_DIM][0],
-        "PRODUCER_REGISTERS": REGISTERS[HEAD_DIM][1],
+        "CONSUMER_REGISTERS": REGISTERS[WIDTH][0],
+        "PRODUCER_REGISTERS": REGISTERS[WIDTH][1],
     }
-    return programs, named | more | STAGES[HEAD_DIM]
+    return programs, named | more | STAGES[WIDTH]
 
 
 @cache

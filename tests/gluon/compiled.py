@@ -41,7 +41,7 @@ def constants(file: str, block: int, head_dim: int, changed: dict[str, Any]) -> 
         usual |= {"HAS_NEAR": True, "HAS_STRIDES": True, "STAGES": {64: 8, 128: 4}[head_dim]}
         consumer, producer = {64: (208, 88), 128: (240, 24)}[head_dim]
         return usual | {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer} | changed
-    forward = {64: (144, 80), 128: (224, 56), 256: (240, 24)}
+    forward = {64: (144, 80), 128: (224, 56), 256: (232, 40)}
     consumer, producer = (232, 40) if file == "backward_dq" else forward[head_dim]
     usual |= {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer}
     usual |= {"CONSUMERS": 3 if file == "forward" and head_dim == 64 else 2}
@@ -66,7 +66,7 @@ def compile_kernel(folder: Path, file: str, dtype: str, changed: dict[str, Any],
     kernels = vars(importlib.import_module(f"package.kernels.hopper.{file}"))
     tiles = importlib.import_module("package.kernels.tiles")
     kernel = next(x for name, x in kernels.items() if name.startswith(FILES[file]))
-    known = constants(file, tiles.BLOCK.value, tiles.HEAD_DIM.value, changed)
+    known = constants(file, tiles.BLOCK.value, max(tiles.BLOCK_D.value, 64), changed)
     line = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=1)
     run = known.get("RUN", min(tiles.BLOCK.value, 64))
     boxes = dict.fromkeys(("q", "k", "v", "dout"), (1, 1, 64, 64))

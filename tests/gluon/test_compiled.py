@@ -29,6 +29,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "varlen": (WIDE, {"IS_PACKED": True}),
     "small": (RULES["strided"].replace("block: 64", "block: 16"), {"IS_PACKED": True}),
     "paged": (WIDE, {"PAGE": 16}),
+    "dim 80": (WIDE.replace("head_dim: 128", "head_dim: 80"), {}),
     "dim 256": (LARGE, WIDER),
     "dim 256, half, paged": (LARGE, WIDER | {"dtype": "fp16", "PAGE": 16}),
     "dim 256, block 16": (LARGE.replace("block: 64", "block: 16"), WIDER | {"IS_PACKED": True}),

@@ -115,6 +115,19 @@ def dense(mask: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor
     return weights @ v, lse
 
 
+@pytest.mark.parametrize("head_dim", [40, 80, 160])
+def test_heads_narrower_than_their_boxes(head_dim: int) -> None:
+    """What lies behind a head's numbers, NaN here, is neither read nor written."""
+    of, launcher, kernel = made("several", 64, head_dim)
+    assert launcher.IS_WRITTEN_FOR and head_dim < launcher.WIDTH
+    inputs = tensors(of.pattern, 200)
+    found = attend(of, launcher, kernel, *inputs)
+    check(found, reference.attention(of.pattern, *inputs))
+    out = found[0]
+    behind = torch.as_strided(out, (*out.shape[:3], 8), out.stride(), out.storage_offset() + head_dim)
+    assert behind.isnan().all()
+
+
 # Changes to the kernel's text that break it: each must be found.
 WAIT, FREE = "    b_o = warpgroup_mma_wait(0, deps=(b_o,))\n", "    arrive(empty.index(held), count=1)\n"
 LOOK_AHEAD = "    wait(full.index(next_place), next_phase, pred=more)\n"

@@ -30,6 +30,7 @@ FAMILIES = {
     "shards: [{heads: all, local: {before: 2, after: 3}, stride: 4, offset: h}]",
     "gpu_wide_256": WIDE.replace("128", "256")
     + "shards: [{heads: all, local: 100 tokens, sink: 1, stride: 5, offset: g}]",
+    "gpu_wide_80": WIDE.replace("128", "80") + "shards: [{heads: all, local: 2, stride: 4, offset: h}]",
     "gpu_wide_starved": WIDE.replace("64", "32")
     + "shards: [{heads: 0, strides: [{every: 4, offset: 2}]}, {heads: rest, stride: 7, offset: 3}]",
     "gpu_wide_bands": WIDE.replace("64", "16") + "shards: [{heads: [0, 1], chunk: 2, strides: [{every: 1, from: "

@@ -6,14 +6,14 @@ weights of one slot, the weights of the slot before meet their values; the first
 tile before along, and then that tile's output is stored.
 """
 
-from ..tiles import HEAD_DIM, late_zero
+from ..tiles import late_zero
 from .box import TILE, told
 from .masks import PIECE, SIDE, WHOLE
 from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
 from .produce import CHUNK, CHUNKS, produce
 from .steps import FLOOR, LANES, finish, meet, start, step
 from .store import store_rows
-from .tiles import ROWS, after
+from .tiles import ROWS, WIDTH, after
 
 
 @gluon.jit
@@ -24,9 +24,9 @@ def consume(W: gl.constexpr, given, CONSUMERS: gl.constexpr, ALIGN: gl.constexpr
     kview, _vview, full, empty = ring
     q_full, q_empty = q_bars
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
-    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
+    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDTH, 16])
 
-    b_o = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)  # of the tile before, then of this one
+    b_o = gl.zeros([ROWS, WIDTH], gl.float32, o_layout)  # of the tile before, then of this one
     b_p = gl.zeros([ROWS, ROWS], kview.dtype, gl.DotOperandLayout(0, o_layout, 2))  # weights of the slot `held`
     b_max = gl.full([ROWS], FLOOR, gl.float32, gl.SliceLayout(1, s_layout))
     b_sum = gl.full([ROWS, 4], 0.0, gl.float32, LANES)
@@ -69,7 +69,7 @@ def consume(W: gl.constexpr, given, CONSUMERS: gl.constexpr, ALIGN: gl.constexpr
             )
         fence_async_shared()
         arrive(q_empty, count=1)  # the queries are in registers, and what was told of the tile before is used
-        b_o = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)
+        b_o = gl.zeros([ROWS, WIDTH], gl.float32, o_layout)
 
         # the rest of the edge
         n -= 1
@@ -171,9 +171,9 @@ def attn_fwd_hopper(
     vruns = reinterpret(vbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
     kfar = reinterpret(kbuf, dtype, [STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
     vfar = reinterpret(vbuf, dtype, [STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
-    qview = reinterpret(qbuf, dtype, [CONSUMERS, ROWS, HEAD_DIM], flat)
-    kview = reinterpret(kbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
-    vview = reinterpret(vbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
+    qview = reinterpret(qbuf, dtype, [CONSUMERS, ROWS, WIDTH], flat)
+    kview = reinterpret(kbuf, dtype, [STAGES, ROWS, WIDTH], flat)
+    vview = reinterpret(vbuf, dtype, [STAGES, ROWS, WIDTH], flat)
     vrows = reinterpret(vbuf, dtype, [STAGES * CHUNKS * ROWS, CHUNK], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     full = gl.allocate_shared_memory(gl.int64, [STAGES + 1, 1], BARRIER)  # the last one: of the producer's own
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)

@@ -5,7 +5,7 @@ are free a product earlier. A tile's last product ends before the next tile: the
 meanwhile.
 """
 
-from ..tiles import HEAD_DIM, late_zero
+from ..tiles import late_zero
 from .box import TILE, told
 from .masks import PIECE, SIDE, WHOLE
 from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
@@ -13,7 +13,7 @@ from .produce import CHUNK, CHUNKS
 from .produce_wide import BOXES, produce_wide
 from .steps_wide import finish_wide, pass_wide, step_wide
 from .store import store_rows
-from .tiles import ROWS
+from .tiles import ROWS, WIDTH
 
 
 @gluon.jit
@@ -25,7 +25,7 @@ def consume_wide(W: gl.constexpr, given, CONSUMERS: gl.constexpr, ALIGN: gl.cons
     k_full = ring[2]
     q_full, q_empty = q_bars
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
-    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
+    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDTH, 16])
     at = (0, 0, 0, 0)  # places and phases in both rings
     r = 0
     wait(q_full.index(W), 0)
@@ -43,7 +43,7 @@ def consume_wide(W: gl.constexpr, given, CONSUMERS: gl.constexpr, ALIGN: gl.cons
             n -= 1
             wait(k_full.index(at[0]), at[1])
             kept = gl.where(n >= far, told(words, at[0] * CONSUMERS + W), WHOLE)
-        b_o = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)
+        b_o = gl.zeros([ROWS, WIDTH], gl.float32, o_layout)
         b_p = gl.zeros([ROWS, ROWS], qview.dtype, gl.DotOperandLayout(0, o_layout, 2))  # weights of the slot `held`
         b_max = gl.full([ROWS], 0.0, gl.float32, gl.SliceLayout(1, s_layout))
         b_o, b_max, b_sum, b_p, at, held = step_wide(
@@ -150,9 +150,9 @@ def attn_fwd_wide_hopper(
     vruns = reinterpret(vbuf, dtype, [V_STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
     kfar = reinterpret(kbuf, dtype, [K_STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
     vfar = reinterpret(vbuf, dtype, [V_STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
-    qview = reinterpret(qbuf, dtype, [CONSUMERS, ROWS, HEAD_DIM], flat)
-    kview = reinterpret(kbuf, dtype, [K_STAGES, ROWS, HEAD_DIM], flat)
-    vview = reinterpret(vbuf, dtype, [V_STAGES, ROWS, HEAD_DIM], flat)
+    qview = reinterpret(qbuf, dtype, [CONSUMERS, ROWS, WIDTH], flat)
+    kview = reinterpret(kbuf, dtype, [K_STAGES, ROWS, WIDTH], flat)
+    vview = reinterpret(vbuf, dtype, [V_STAGES, ROWS, WIDTH], flat)
     vrows = reinterpret(vbuf, dtype, [V_STAGES * CHUNKS * ROWS, CHUNK], plain)
     k_full = gl.allocate_shared_memory(gl.int64, [K_STAGES, 1], BARRIER)
     k_empty = gl.allocate_shared_memory(gl.int64, [K_STAGES, 1], BARRIER)

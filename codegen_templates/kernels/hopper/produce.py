@@ -2,14 +2,14 @@
 TMA."""
 
 from ..index_map import column, keeps
-from ..tiles import BLOCK, BLOCK_BITS, HEAD_DIM, IS_CAUSAL
+from ..tiles import BLOCK, BLOCK_BITS, IS_CAUSAL
 from .box import ONE_WARP, TILE, tell_tile, write
 from .masks import PIECE, SIDE, WHOLE, tell_keys
 from .names import arrive, barrier, expect, fence_async_shared, gl, gluon, load_box, wait
-from .tiles import NOTHING, ROWS, after, slots_of, tile_place
+from .tiles import NOTHING, ROWS, WIDTH, after, slots_of, tile_place
 
 CHUNK = gl.constexpr(64)  # columns of a box: 128 bytes, the swizzle
-CHUNKS = gl.constexpr(HEAD_DIM.value // 64)
+CHUNKS = gl.constexpr(WIDTH.value // 64)
 COLUMN = gl.constexpr(sum(1 << SIDE.value * n for n in range(SIDE.value)))  # bits of a slot's first block
 
 
@@ -92,7 +92,7 @@ def load_slot(descriptors, buffers, bar, n, every, n_slots, far, places, rule, s
     ones, runs, fars = descriptors
     one_rooms, run_rooms, far_rooms = buffers
     RUNS: gl.constexpr = ROWS // RUN
-    expect(bar, len(ones) * ROWS * HEAD_DIM * 2)
+    expect(bar, len(ones) * ROWS * WIDTH * 2)
     u = column(n * ROWS // BLOCK, places, False) * BLOCK + n * ROWS % BLOCK
     if RUNS == 1:
         page = request[0]
@@ -212,7 +212,7 @@ def produce(inputs, descriptors, buffers, slot_rows, rooms, full, empty, q_bars,
                     rows = (i_request, i_head, row, t_base, q_from, q_stop)
                     tell_tile(box, turn & 1, (n_all, far), rows, i_class)
                     barrier()
-                    expect(q_full, len(inputs) * CONSUMERS * ROWS * HEAD_DIM * 2)
+                    expect(q_full, len(inputs) * CONSUMERS * ROWS * WIDTH * 2)
                     for x in gl.static_range(len(inputs)):
                         for w in gl.static_range(CONSUMERS):
                             for c in gl.static_range(CHUNKS):

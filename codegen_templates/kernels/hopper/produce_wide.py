@@ -1,12 +1,11 @@
 """The producer of the Hopper forward for wide heads: `produce.py`, with a ring for keys and one for values, and a place
 for each consumer's queries."""
 
-from ..tiles import HEAD_DIM
 from .box import TILE, tell_tile, write
 from .masks import WHOLE, tell_keys
 from .names import arrive, barrier, expect, gl, gluon, load_box, wait
 from .produce import CHUNK, CHUNKS, clear_rows, load_slot, next_tile, rows_behind
-from .tiles import ROWS, after, slots_of, tile_place
+from .tiles import ROWS, WIDTH, after, slots_of, tile_place
 
 # What is told of tiles: a consumer may still store the one before last when the other one's queries are free.
 BOXES = gl.constexpr(3)
@@ -56,7 +55,7 @@ def produce_wide(q, of_keys, of_values, vrows, qbuf, rings, q_bars, told_of, tak
                             rows = (i_request, i_head, row, t_base, q_from, q_stop)
                             tell_tile(box, turn % BOXES, (n_all, far), rows, i_class)
                             barrier()
-                        expect(q_full.index(w), ROWS * HEAD_DIM * 2)
+                        expect(q_full.index(w), ROWS * WIDTH * 2)
                         for c in gl.static_range(CHUNKS):
                             load_box(q, [i_request, i_head, row + w * ROWS, c * CHUNK], q_full.index(w),
                                      qbuf.index(w * CHUNKS + c))  # fmt: skip

@@ -4,13 +4,13 @@ from ..tiles import HEAD_DIM, LN_2
 from .box import rows_told
 from .names import gl, gluon
 from .steps import by_rows
-from .tiles import ROWS
+from .tiles import ROWS, WIDTH
 
-# [rows, columns] of 64 x HEAD_DIM: what a register, a lane and a warp of the output's layout add to a place. Four lanes
+# [rows, columns] of 64 x WIDTH: what a register, a lane and a warp of the output's layout add to a place. Four lanes
 # share a row and hold two neighbours each; in two exchanges between them, each comes to hold eight: 16 bytes.
-_REST = [[0, 1 << n] for n in range(5, HEAD_DIM.value.bit_length() - 1)]
+_REST = [[0, 1 << n] for n in range(5, WIDTH.value.bit_length() - 1)]
 _WARPS = [[16, 0], [32, 0]]
-_SHAPE = [64, HEAD_DIM.value]
+_SHAPE = [64, WIDTH.value]
 HALF = gl.constexpr(
     gl.DistributedLinearLayout(
         [[0, 1], [0, 2], [8, 0], [0, 16], *_REST], [[0, 8], [0, 4], [1, 0], [2, 0], [4, 0]], _WARPS, [], _SHAPE
@@ -25,12 +25,16 @@ WIDE = gl.constexpr(
 
 @gluon.jit
 def store_wide(b_x, p, o_row, m_row):
-    """Store rows of `b_x` [64, HEAD_DIM] where m_row says so, o_row behind p. Both [64], in SliceLayout(1, WIDE)."""
+    """Store rows of `b_x` [64, WIDTH], HEAD_DIM numbers each, where m_row says so, o_row behind p. Both [64], in
+    SliceLayout(1, WIDE)."""
     # the cast keeps the two exchanges apart: as one they would go through shared memory
     b_bits = gl.convert_layout(b_x.to(p.dtype.element_ty), HALF).to(gl.int16, bitcast=True)
     b_out = gl.convert_layout(b_bits, WIDE).to(p.dtype.element_ty, bitcast=True)
-    o_d = gl.expand_dims(gl.arange(0, HEAD_DIM, gl.SliceLayout(0, WIDE)), 0)
-    gl.store(p + (gl.expand_dims(o_row, 1) + o_d), b_out, mask=gl.expand_dims(m_row, 1))
+    o_d = gl.expand_dims(gl.arange(0, WIDTH, gl.SliceLayout(0, WIDE)), 0)
+    m = gl.expand_dims(m_row, 1)
+    if WIDTH > HEAD_DIM:
+        m = m & (o_d < HEAD_DIM)
+    gl.store(p + (gl.expand_dims(o_row, 1) + o_d), b_out, mask=m)
 
 
 @gluon.jit

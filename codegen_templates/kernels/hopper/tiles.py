@@ -6,9 +6,10 @@ order, from the last slot down: first the edge, where the exact rule says what i
 row keeps whole.
 """
 
-from ..tiles import BLOCK, columns_of, request
+from ..tiles import BLOCK, BLOCK_D, columns_of, request
 from .names import gl, gluon
 
+WIDTH = gl.constexpr(max(BLOCK_D.value, 64))  # numbers of a row as the kernels hold it: those past HEAD_DIM are 0
 ROWS = gl.constexpr(64)  # of a consumer, and keys of a slot
 NOTHING = gl.constexpr(1 << 30)  # a row behind every tensor's end: a box there is filled with zeros
 
