@@ -217,6 +217,14 @@ def test_what_was_compiled_is_imported_by_name(file: Path) -> None:
     assert {"sample", "demo"} <= set(dir(kernels)) and not hasattr(kernels, "other")
 
 
+def test_a_name_that_begins_with_an_underscore_is_imported_too(file: Path) -> None:
+    file.write_text(file.read_text().replace("name: sample", "name: _private"))
+    patterncc.compile(file)
+    from patterncc.kernels import _private
+
+    assert _private.PATTERN["name"] == "_private"
+
+
 def test_a_shipped_pattern_is_compiled_when_it_is_imported(fresh_cache: Path) -> None:
     from patterncc.kernels import demo
 

@@ -18,7 +18,7 @@ if Finder not in sys.meta_path:
 def __getattr__(name: str) -> ModuleType:
     from patterncc.pipeline import load_compiled
 
-    module = None if name.startswith("_") else load_compiled(name)
+    module = None if name.startswith("__") else load_compiled(name)  # such names are of Python itself
     if module is None:
         raise AttributeError(f"no pattern {name!r} was compiled on this machine")
     return module
