@@ -259,7 +259,8 @@ def _forward(
         only_meanwhile(found, sums)
         numbers = splits, *found.stride()[:3], *sums.stride()[:2], *out.stride()[:2], lse.stride(0)
         launch = _combining(device, out.dtype, 1 << (splits - 1).bit_length())
-        launch(attn_combine, (*out.shape[:2], 1), (found, sums, out, lse), numbers)
+        tensors, grid = (found, sums, out, lse), (*out.shape[:2], 1)
+        launch(attn_combine, grid, tensors, numbers)
 
 
 @cache

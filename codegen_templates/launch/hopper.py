@@ -200,9 +200,13 @@ def forward(*given: Any) -> None:
     """Launch the kernel, for what `arguments` takes."""
     clear(*given[3:6])
     if IS_WIDE:
-        from ..kernels.hopper.forward_wide import attn_fwd_wide_hopper as kernel
+        from ..kernels.hopper.forward_wide import (
+            attn_fwd_wide_hopper as kernel,
+        )
     else:
-        from ..kernels.hopper.forward import attn_fwd_hopper as kernel
+        from ..kernels.hopper.forward import (
+            attn_fwd_hopper as kernel,
+        )
 
     launch(kernel, *arguments(*given))
 
