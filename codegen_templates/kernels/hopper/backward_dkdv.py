@@ -11,9 +11,10 @@ from .backward_steps import add_rows
 from .box import told
 from .load_items import BOX
 from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
+from .notes import NOTES
 from .produce import CHUNK, CHUNKS
 from .produce_items import produce_items
-from .row_masks import PIECE, WORDS
+from .row_masks import LANES, PIECE, WORDS, keys_told
 from .store import WIDE, store_wide
 from .tiles import ROWS, after
 
@@ -32,38 +33,63 @@ def store_float(b_x, p, o_row, o_layout: gl.constexpr, IS_MORE: gl.constexpr):
 
 
 @gluon.jit
-def store_sum(b_x, out, parts, to_out, to_parts, has_parts, o_layout: gl.constexpr, ALIGN: gl.constexpr,
+def places_of(W: gl.constexpr, box, o_box, s_out, layout: gl.constexpr, ARE_PARTS: gl.constexpr):
+    """Where the sums of a consumer's keys go, and below 0 where they do not: the rows of dk and dv, in units of ALIGN
+    numbers, or the rows of `parts`. [64], int64"""
+    s_db, s_dh, s_dn, n_slots = s_out
+    u = keys_told(W, box, o_box, layout)
+    o_n = gl.arange(0, ROWS, layout)
+    slot = o_n * 0 - 1
+    for c in gl.static_range(ROWS // PIECE):
+        slot = gl.where(o_n // PIECE == c, told(box, o_box + 10 + W * (ROWS // PIECE) + c), slot)
+    is_there = u < told(box, o_box + 6)
+    o_batch = told(box, o_box + 3).to(gl.int64)
+    if ARE_PARTS:
+        o = (o_batch * n_slots + slot) * (2 * BLOCK) + (u & (BLOCK - 1))
+        is_there = is_there & (slot >= 0)
+    else:
+        o = o_batch * s_db + told(box, o_box + 4).to(gl.int64) * s_dh
+        o += (u + told(box, o_box + 5)).to(gl.int64) * s_dn
+        is_there = is_there & (slot < 0)
+    return gl.where(is_there, o, -1)
+
+
+@gluon.jit
+def store_sum(W: gl.constexpr, b_x, out, parts, box, o_box, s_out, o_layout: gl.constexpr, ALIGN: gl.constexpr,
               IS_MORE: gl.constexpr):  # fmt: skip
     """Store the sums of a consumer's keys where each belongs: in `out`, or in the slot of `parts` that is its own."""
     rows: gl.constexpr = gl.SliceLayout(1, o_layout)
     if out.dtype.element_ty == gl.float32:
-        store_float(b_x, out, to_out.load(rows) * ALIGN, o_layout, IS_MORE)
+        o_out = places_of(W, box, o_box, s_out, rows, False)
+        store_float(b_x, out, o_out * ALIGN, o_layout, IS_MORE)
     else:
-        o_wide = to_out.load(gl.SliceLayout(1, WIDE)) * ALIGN
-        store_wide(b_x, out, o_wide, o_wide >= 0)
-    if has_parts != 0:
-        store_float(b_x, parts, to_parts.load(rows) * HEAD_DIM, o_layout, False)
+        o_out = places_of(W, box, o_box, s_out, gl.SliceLayout(1, WIDE), False)
+        store_wide(b_x, out, o_out * ALIGN, o_out >= 0)
+    has_parts = told(box, o_box + 10 + W * (ROWS // PIECE)) >= 0
+    for c in gl.static_range(1, ROWS // PIECE):
+        has_parts = has_parts | (told(box, o_box + 10 + W * (ROWS // PIECE) + c) >= 0)
+    if has_parts:
+        o_part = places_of(W, box, o_box, s_out, rows, True)
+        store_float(b_x, parts, o_part * HEAD_DIM, o_layout, False)
 
 
 @gluon.jit
-def consume_rows(W: gl.constexpr, dk, dv, parts, pattern, rows, scale, kview, vview, ring, lines, told_rows, kv_bars,
-                 boxes, ALIGN: gl.constexpr, IS_MORE: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+def consume_rows(W: gl.constexpr, dk, dv, parts, pattern, rows, scale, kview, vview, ring, lines, words, kv_bars,
+                 boxes, s_out, ALIGN: gl.constexpr, IS_MORE: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
     """The keys 64 W .. 64 W + 63 of every item that this program takes."""
     _qview, _gview, full, empty = ring
     kv_full, kv_empty = kv_bars
-    words, times = told_rows
-    box, keys, to_out, to_parts = boxes
+    box, times = boxes
+    keys_of = (kview, vview)
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
-    k = kview.index(W)
-    v = vview.index(W)
     place, phase = 0, 0  # in the ring
     r = 0
     wait(kv_full, 0)
     while told(box, (r & 1) * BOX) > 0:
         n_edge = told(box, (r & 1) * BOX + 1)
         n_far = told(box, (r & 1) * BOX + 2)
-        item = (words, times, keys.index((r & 1) * 2 + W), pattern, rows)
+        item = (words, times, box, (r & 1) * BOX, pattern, rows)
         b_dk = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)
         b_dv = gl.zeros([ROWS, HEAD_DIM], gl.float32, o_layout)
         arrive(kv_empty, count=1, pred=n_edge + n_far == 0)
@@ -79,24 +105,20 @@ def consume_rows(W: gl.constexpr, dk, dv, parts, pattern, rows, scale, kview, vv
                 place, phase = after(place, phase, STAGES)
             else:
                 b_dk, b_dv, place, phase = add_rows(
-                    k, v, b_dk, b_dv, ring, lines, place, phase, more, n + 1 == n_edge + n_far, kv_empty, kept, item,
-                    scale, s_layout, o_layout, STAGES, False
+                    W, keys_of, b_dk, b_dv, ring, lines, place, phase, more, n + 1 == n_edge + n_far, kv_empty, kept,
+                    item, scale, s_layout, o_layout, STAGES, False
                 )  # fmt: skip
 
         # far slots: every row keeps every key
         wait(full.index(place), phase, pred=n_far > 0)
         for n in range(n_far):
             b_dk, b_dv, place, phase = add_rows(
-                k, v, b_dk, b_dv, ring, lines, place, phase, n + 1 < n_far, n + 1 == n_far, kv_empty, 0, item, scale,
-                s_layout, o_layout, STAGES, True
+                W, keys_of, b_dk, b_dv, ring, lines, place, phase, n + 1 < n_far, n + 1 == n_far, kv_empty, 0, item,
+                scale, s_layout, o_layout, STAGES, True
             )  # fmt: skip
 
-        mine = (r & 1) * 2 + W
-        has_parts = told(box, (r & 1) * BOX + 3 + W)
-        store_sum(b_dv, dv, parts + BLOCK * HEAD_DIM, to_out.index(mine), to_parts.index(mine), has_parts, o_layout,
-                  ALIGN, IS_MORE)  # fmt: skip
-        store_sum(b_dk * (scale * LN_2), dk, parts, to_out.index(mine), to_parts.index(mine), has_parts, o_layout,
-                  ALIGN, IS_MORE)  # fmt: skip
+        store_sum(W, b_dv, dv, parts + BLOCK * HEAD_DIM, box, (r & 1) * BOX, s_out, o_layout, ALIGN, IS_MORE)
+        store_sum(W, b_dk * (scale * LN_2), dk, parts, box, (r & 1) * BOX, s_out, o_layout, ALIGN, IS_MORE)
         r += 1
         wait(kv_full, r & 1)
 
@@ -144,10 +166,10 @@ def attn_bwd_dkdv_hopper(
     s_lh,
     s_db: gl.int64,  # strides of dk, in units of ALIGN numbers
     s_dh: gl.int64,
-    s_dn,
+    s_dn: gl.int64,
     s_items,
     s_members,
-    slots,
+    slots: gl.int64,
     HAS_NEAR: gl.constexpr,
     HAS_STRIDES: gl.constexpr,
     ALIGN: gl.constexpr,
@@ -169,6 +191,8 @@ def attn_bwd_dkdv_hopper(
     gbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
     lbuf = gl.allocate_shared_memory(gl.float32, [STAGES, ROWS], line)
     dbuf = gl.allocate_shared_memory(gl.float32, [STAGES, ROWS], line)
+    llanes = reinterpret(lbuf, gl.float32, [STAGES * (ROWS // LANES), LANES], line)
+    dlanes = reinterpret(dbuf, gl.float32, [STAGES * (ROWS // LANES), LANES], line)
     kruns = reinterpret(kbuf, dtype, [2 * CHUNKS * RUNS, 1, 1, PIECE, CHUNK], boxed)
     vruns = reinterpret(vbuf, dtype, [2 * CHUNKS * RUNS, 1, 1, PIECE, CHUNK], boxed)
     qruns = reinterpret(qbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, PIECE, CHUNK], boxed)
@@ -179,12 +203,11 @@ def attn_bwd_dkdv_hopper(
     gview = reinterpret(gbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
     qrows = reinterpret(qbuf, dtype, [STAGES * CHUNKS * ROWS, CHUNK], plain)
     grows = reinterpret(gbuf, dtype, [STAGES * CHUNKS * ROWS, CHUNK], plain)
-    times = gl.allocate_shared_memory(gl.int32, [STAGES, ROWS], plain)
     words = gl.allocate_shared_memory(gl.int32, [STAGES * WORDS, 1], plain)
     box = gl.allocate_shared_memory(gl.int32, [2 * BOX, 1], plain)
-    keys = gl.allocate_shared_memory(gl.int32, [4, ROWS], plain)
-    to_out = gl.allocate_shared_memory(gl.int64, [4, ROWS], plain)
-    to_parts = gl.allocate_shared_memory(gl.int64, [4, ROWS], plain)
+    notes = gl.allocate_shared_memory(gl.int32, [NOTES, 1], plain)
+    lanes = gl.allocate_shared_memory(gl.int32, [STAGES * (ROWS // LANES), LANES], plain)
+    times = reinterpret(lanes, gl.int32, [STAGES, ROWS], plain)
     full = gl.allocate_shared_memory(gl.int64, [STAGES + 1, 1], BARRIER)  # the last one: of the producer's own
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
     kv_both = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
@@ -200,21 +223,23 @@ def attn_bwd_dkdv_hopper(
     barrier()
 
     keys_of = (k, v, k_run, v_run, kbuf, vbuf, kruns, vruns)
-    rows_of = (q, dout, q_run, dout_run, log_sums, deltas, log_sum, delta, qbuf, gbuf, qruns, gruns, lbuf, dbuf)
+    into = (qbuf, gbuf, qruns, gruns, lbuf, dbuf, llanes, dlanes)
+    rows_of = (q, dout, q_run, dout_run, log_sums, deltas, log_sum, delta, into)
     ring = (qview, gview, full, empty)
-    told_rows = (words, times)
     bars = (kv_full, kv_empty)
-    boxes = (box, keys, to_out, to_parts)
+    boxes = (box, times)
+    s_out = (s_db, s_dh, s_dn, slots)
     IS_MORE: gl.constexpr = not HAS_NEAR
+    ends = (q_start, q_stop, kv_start, kv_stop)
+    tables = (items, members, pattern, rows)
     # fmt: off
     gl.warp_specialize([
-        (consume_rows, (0, dk, dv, parts, pattern, rows, scale, kview, vview, ring, (lbuf, dbuf), told_rows, bars,
-                        boxes, ALIGN, IS_MORE, STAGES)),
-        (consume_rows, (1, dk, dv, parts, pattern, rows, scale, kview, vview, ring, (lbuf, dbuf), told_rows, bars,
-                        boxes, ALIGN, IS_MORE, STAGES)),
-        (produce_items, (keys_of, rows_of, (qrows, grows), told_rows, bars, boxes, full, empty, taken, total, count,
-                         (items, members, pattern, rows), (q_starts, kv_starts), (q_start, q_stop, kv_start, kv_stop),
-                         (s_lb, s_lh), (s_items, s_members), (s_db, s_dh, s_dn, slots), HAS_NEAR, HAS_STRIDES,
-                         IS_PACKED, STAGES)),
+        (consume_rows, (0, dk, dv, parts, pattern, rows, scale, kview, vview, ring, (lbuf, dbuf), words, bars,
+                        boxes, s_out, ALIGN, IS_MORE, STAGES)),
+        (consume_rows, (1, dk, dv, parts, pattern, rows, scale, kview, vview, ring, (lbuf, dbuf), words, bars,
+                        boxes, s_out, ALIGN, IS_MORE, STAGES)),
+        (produce_items, (keys_of, rows_of, (qrows, grows), words, bars, box, lanes, notes, full, empty, taken,
+                         total, count, tables, (q_starts, kv_starts), ends, (s_lb, s_lh), (s_items, s_members),
+                         HAS_NEAR, HAS_STRIDES, IS_PACKED, STAGES)),
     ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     # fmt: on

@@ -1,5 +1,6 @@
 """Steps of the Hopper backward: weights and their gradients for a slot, while products with the slot before go on."""
 
+from ..tiles import late_zero
 from .masks import WHOLE, masked
 from .names import arrive, gl, gluon, wait, warpgroup_mma, warpgroup_mma_wait
 from .row_masks import masked_rows
@@ -45,20 +46,23 @@ def step_dq(q, dout, b_dq, b_ds, b_log_sum, b_delta, ring, place, phase, held, m
 
 
 @gluon.jit
-def add_rows(k, v, b_dk, b_dv, ring, lines, place, phase, more, is_last, kv_empty, kept, item, scale,
-             s_layout: gl.constexpr, o_layout: gl.constexpr, STAGES: gl.constexpr, IS_FAR: gl.constexpr):  # fmt: skip
+def add_rows(W: gl.constexpr, keys_of, b_dk, b_dv, ring, lines, place, phase, more, is_last, kv_empty, kept, item,
+             scale, s_layout: gl.constexpr, o_layout: gl.constexpr, STAGES: gl.constexpr,
+             IS_FAR: gl.constexpr):  # fmt: skip
     """Add the rows of a slot to dK and dV. It has been waited for; if there are `more`, the next one is here. If it is
     the last of an item, keys and values are free for the next item."""
     qview, gview, full, empty = ring
+    kview, vview = keys_of
     log_sums, deltas = lines
     columns: gl.constexpr = gl.SliceLayout(0, s_layout)
-    b_s = scores(k, qview.index(place), s_layout)  # [keys, rows]
-    b_dp = scores(v, gview.index(place), s_layout)
+    w = W + late_zero(place)  # so that addresses of keys and values hold no registers from slot to slot
+    b_s = scores(kview.index(w), qview.index(place), s_layout)  # [keys, rows]
+    b_dp = scores(vview.index(w), gview.index(place), s_layout)
     b_log_sum = gl.expand_dims(log_sums.index(place).load(columns), 0)
     b_s = warpgroup_mma_wait(1, deps=(b_s,))
     b_p = gl.exp2(b_s * scale - b_log_sum)
     if not IS_FAR and kept != WHOLE:
-        b_p = masked_rows(b_p, place, kept, item, s_layout)
+        b_p = masked_rows(W, b_p, place, kept, item, s_layout)
     b_weights = as_weights(b_p, qview.dtype, o_layout)
     next_place, next_phase = after(place, phase, STAGES)
     wait(full.index(next_place), next_phase, pred=more)

@@ -7,12 +7,15 @@ left the rows' and the keys' positions, and where the class is in the pattern, f
 
 from ..rounds import keeps_in, row_in
 from ..row_map import keeps_near, row_map
-from ..tiles import BLOCK, BLOCK_BITS, IS_CAUSAL
-from .box import ONE_WARP, told, write
+from ..tiles import BLOCK, BLOCK_BITS, IS_CAUSAL, late_zero
+from .box import ONE_WARP, noted, told, write
 from .masks import FINE, PAIRS, PIECE, SIDE
-from .names import gl, gluon
+from .names import barrier, gl, gluon
+from .notes import CLASS, PLACES, SLOTS, TWO, all_noted, ends_noted, item_noted, rule_noted
 from .tiles import ROWS
 
+LANES = gl.constexpr(32)  # of the producer's warp
+SIDE_BITS = gl.constexpr(SIDE.value.bit_length() - 1)
 ABSENT = gl.constexpr(-(1 << 30))  # the position of a row that is not there: before all keys
 WORDS = gl.constexpr(4)  # that are left of each slot: what either consumer keeps, the class's place in the pattern
 
@@ -34,43 +37,54 @@ def keys_of_item(o_n, item):
 
 
 @gluon.jit
-def tell_rows(words, times, place, n, n_slots, places, rule, item, ends, i_class, IS_STRIDE: gl.constexpr):
+def tell_rows(words, lanes, place, n, notes, like, IS_STRIDE: gl.constexpr):
     """Leave what consumers need to know of an edge slot."""
-    q_start, q_stop, kv_stop = ends
-    o_m = gl.arange(0, ROWS, ONE_WARP)
-    slot, t = rows_at(n, o_m, places, IS_STRIDE)
-    is_there = (slot < n_slots) & (t >= q_start) & (t < q_stop)
-    times.index(place).store(gl.where(is_there, t, ABSENT))
+    for half in range(noted(notes, TWO)):  # a row for each lane
+        barrier()
+        q_start, q_stop, _kv_stop = ends_noted(notes)
+        o_m = half * LANES + gl.arange(0, LANES, ONE_WARP) + late_zero(n)
+        slot, t = rows_at(n, o_m, all_noted(notes, PLACES, like[0]), IS_STRIDE)
+        is_there = (slot < noted(notes, SLOTS)) & (t >= q_start) & (t < q_stop)
+        lanes.index(place * (ROWS // LANES) + half).store(gl.where(is_there, t, ABSENT))
 
     # a lane for each consumer, piece of its keys, and piece of the rows
-    o = gl.arange(0, 2 * PAIRS, ONE_WARP)
-    slot, t = rows_at(n, (o % PAIRS) // SIDE * PIECE, places, IS_STRIDE)
-    u = keys_of_item(o // PAIRS * ROWS + o % SIDE * PIECE, item)
-    keep = (slot < n_slots) & (t + PIECE > q_start) & (t < q_stop) & (u < kv_stop)
+    q_start, q_stop, kv_stop = ends_noted(notes)
+    o = gl.arange(0, 2 * PAIRS, ONE_WARP) + late_zero(n)  # what follows from it holds no registers from slot to slot
+    slot, t = rows_at(n, ((o >> SIDE_BITS) & (SIDE - 1)) * PIECE, all_noted(notes, PLACES, like[0]), IS_STRIDE)
+    u = keys_of_item((o >> 2 * SIDE_BITS) * ROWS + (o & (SIDE - 1)) * PIECE, item_noted(notes))
+    keep = (slot < noted(notes, SLOTS)) & (t + PIECE > q_start) & (t < q_stop) & (u < kv_stop)
     is_cut = (t < q_start) | (t + PIECE > q_stop)
     if IS_CAUSAL:
         keep = keep & (u < t + PIECE)
         is_cut = is_cut | (u + PIECE > t + 1)
     is_exact = n * 0
+    rule = rule_noted(notes, like, IS_STRIDE)
     probe = keeps_in(n, n, n, o, o, rule, IS_STRIDE)
     if len(probe.shape) > 0:  # a rule of tokens
         is_exact += 1
         is_cut = is_cut | keep
     else:
         keep = keep & keeps_in(slot, t >> BLOCK_BITS, u >> BLOCK_BITS, t, u, rule, IS_STRIDE)
-    bit = gl.where(keep, (1 << (o % PAIRS)) + gl.where(is_cut, FINE, 0), 0)
+    bit = gl.where(keep, (1 << (o & (PAIRS - 1))) + gl.where(is_cut, FINE, 0), 0)
     for w in gl.static_range(2):
-        write(words, place * WORDS + w, gl.sum(gl.where(o // PAIRS == w, bit, 0), 0))
-    write(words, place * WORDS + 2, i_class)
+        write(words, place * WORDS + w, gl.sum(gl.where(o >> 2 * SIDE_BITS == w, bit, 0), 0))
+    write(words, place * WORDS + 2, noted(notes, CLASS))
     write(words, place * WORDS + 3, is_exact)
 
 
 @gluon.jit
-def masked_rows(b_p, place, kept, item, s_layout: gl.constexpr):
+def keys_told(W: gl.constexpr, box, o_box, layout: gl.constexpr):
+    """The positions of a consumer's keys, of the item that it was told of in `box` from o_box on. [64]"""
+    item = (told(box, o_box + 7), told(box, o_box + 8), told(box, o_box + 9))
+    return keys_of_item(W * ROWS + gl.arange(0, ROWS, layout), item)
+
+
+@gluon.jit
+def masked_rows(W: gl.constexpr, b_p, place, kept, item, s_layout: gl.constexpr):
     """The weights of a consumer's keys for the rows of a slot, 0 where a row does not keep a key. [keys, rows]"""
-    words, times, keys, pattern, rows = item
+    words, times, box, o_box, pattern, rows = item
     t = gl.expand_dims(times.index(place).load(gl.SliceLayout(0, s_layout)), 0)
-    u = gl.expand_dims(keys.load(gl.SliceLayout(1, s_layout)), 1)
+    u = gl.expand_dims(keys_told(W, box, o_box, gl.SliceLayout(1, s_layout)), 1)
     probe = keeps_near(kept, kept, kept, t, u, rule_at(words, place, pattern, rows))
     if len(probe.shape) > 0:  # of near rows; strides have no rule of tokens
         if told(words, place * WORDS + 3) != 0:
