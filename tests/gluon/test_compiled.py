@@ -54,7 +54,7 @@ BACKWARD: dict[str, tuple[str, dict[str, Any]]] = {
 # Bytes of a thread's stack, and spills in the far loops.
 MOST = {
     "forward": {"3.6": (0, 0), "3.9": (64, 0)},
-    "forward_wide": {"3.6": (80, 0), "3.9": (128, 0)},
+    "forward_wide": {"3.6": (32, 0), "3.9": (72, 0)},
     "backward": {"3.6": (0, 0), "3.9": (0, 0)},
 }
 # What is left: numbers that are worked out once from a thread's place and lie on the stack until a tile or item ends.
