@@ -57,11 +57,8 @@ MOST = {
     "forward_wide": {"3.6": (32, 0), "3.9": (72, 0)},
     "backward": {"3.6": (0, 0), "3.9": (0, 0)},
 }
-# What is left: numbers that are worked out once from a thread's place and lie on the stack until a tile or item ends.
+# What is left: numbers that are worked out once from a thread's place and lie on the stack until an item ends.
 LEFT = {
-    "dq, usual": {"3.6": (0, 0), "3.9": (48, 0)},
-    "dq, half": {"3.6": (0, 0), "3.9": (48, 0)},
-    "dq, block 16": {"3.6": (8, 0), "3.9": (40, 0)},
     "dkdv, block 16": {"3.6": (16, 0), "3.9": (40, 0)},
     "dkdv, varlen, near": {"3.6": (0, 0), "3.9": (16, 0)},
 }
