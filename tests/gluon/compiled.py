@@ -39,7 +39,7 @@ def constants(file: str, block: int, head_dim: int, changed: dict[str, Any]) -> 
     usual = {"ALIGN": 8, "IS_PACKED": bool(page)}
     if file == "backward_dkdv":
         usual |= {"HAS_NEAR": True, "HAS_STRIDES": True, "STAGES": {64: 8, 128: 4}[head_dim]}
-        consumer, producer = {64: (208, 88), 128: (240, 24)}[head_dim]
+        consumer, producer = {64: (208, 88), 128: (232, 40) if changed.get("IS_PACKED") else (240, 24)}[head_dim]
         return usual | {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer} | changed
     forward = {64: (144, 80), 128: (224, 56), 256: (232, 40)}
     consumer, producer = (216, 72) if file == "backward_dq" else forward[head_dim]

@@ -60,7 +60,6 @@ MOST = {
 # What is left: numbers that are worked out once from a thread's place and lie on the stack until an item ends.
 LEFT = {
     "dkdv, block 16": {"3.6": (16, 0), "3.9": (40, 0)},
-    "dkdv, varlen, near": {"3.6": (0, 0), "3.9": (16, 0)},
 }
 
 
