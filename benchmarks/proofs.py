@@ -13,7 +13,8 @@ from pathlib import Path
 
 from benchmarks.timing import alternate
 from patterncc.analysis.verify import prove, prove_promises
-from patterncc.ir.layout import Classes, Layout, Term
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout, Term
 from patterncc.language import load
 from patterncc.passes import lower
 

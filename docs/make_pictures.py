@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 from patterncc.language import Pattern, load
 from patterncc.passes import lower
 from patterncc.pictures.figure import figure

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from patterncc.analysis.explain.mend import Mend
     from patterncc.analysis.verdict import Verdict
     from patterncc.codegen.package import GeneratedPackage
-    from patterncc.ir.layout import Classes
+    from patterncc.ir.classes import Classes
     from patterncc.language.model import Pattern
 
 HEAD_DIMS = range(16, 513)  # what the kernels take

@@ -19,7 +19,7 @@ from patterncc.analysis.geometry.budget import Budget
 from patterncc.analysis.proofs.kv import kv
 from patterncc.analysis.verdict import Verdict
 from patterncc.errors import PatternError, UsageError
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 from patterncc.runtime import inputs
 from patterncc.runtime.cache import Cache, CacheWarning
 from patterncc.runtime.gallery import shipped

@@ -15,7 +15,7 @@ from patterncc.analysis.costs.price import SIZES, price
 from patterncc.analysis.scopes import layer_classes
 from patterncc.analysis.verify import prove_promises
 from patterncc.errors import UsageError
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 from patterncc.language import loads
 from patterncc.passes import lower
 

@@ -26,7 +26,7 @@ from patterncc.analysis.proofs.causal import causal
 from patterncc.analysis.proofs.reach.reach import reach
 from patterncc.analysis.proofs.rows import rows
 from patterncc.analysis.verdict import Verdict
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 
 SCOPES: dict[str, tuple[str, ...]] = {
     "coverage": _coverage.SCOPES,

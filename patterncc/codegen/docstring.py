@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from patterncc.codegen.template import FOLDER, TemplateError
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 from patterncc.ir.plan import Plan
 from patterncc.language.ranges import ranges
 from patterncc.pictures.text import DROPPED, grid, kept_most, legend, sampled, telling_rows
@@ -24,7 +25,7 @@ def docstring(plan: Plan, about: str, places: Places = None) -> str:
     """What `help` of the package shows: the pattern in words and as a drawing. `places`: which of the plan's layers
     each layer of the pattern is, None for those of other shapes; left out, each is its own.
 
-    >>> from patterncc.ir.layout import Classes
+    >>> from patterncc.ir.classes import Classes
     >>> from patterncc.passes.choose_plan import choose_plan
     >>> classes = Classes("demo", 64, True, 128, 2, 1, (Layout.parse("d<2"), Layout.parse("all")), ((0, 1), (1, 1)))
     >>> print(docstring(choose_plan(classes), "A window.")[:260])

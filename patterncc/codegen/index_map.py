@@ -16,7 +16,7 @@ from patterncc.ir.plan import Plan
 def index_map(plan: Plan) -> str:
     """The index map of `kernels/index_map.py`, between its markers.
 
-    >>> from patterncc.ir.layout import Classes
+    >>> from patterncc.ir.classes import Classes
     >>> from patterncc.passes.choose_plan import choose_plan
     >>> plan = choose_plan(Classes.parse('''demo: block 64, causal, head_dim 128, heads 2, kv_heads 1
     ... class 0: d<4 | j%8==1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import singledispatch
 
+from patterncc.ir.classes import Classes, Layouts
 from patterncc.ir.closed import MOST_RESIDUES, ClosedForm
-from patterncc.ir.layout import KEY, QUERY, Classes, Layout, Layouts
+from patterncc.ir.layout import KEY, QUERY, Layout
 from patterncc.ir.plan import FORMS, Plan
 from patterncc.ir.table import Table
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from patterncc.ir.classes import Classes
 from patterncc.ir.closed import ClosedForm
-from patterncc.ir.layout import QUERY, Classes
+from patterncc.ir.layout import QUERY
 
 FORMS = ("closed", "table")
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from patterncc.ir.layout import Classes
+    from patterncc.ir.classes import Classes
     from patterncc.language.model import Pattern
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from patterncc.debug import traced
 from patterncc.errors import UsageError
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 from patterncc.ir.plan import Plan
 from patterncc.passes.closed_form import closed_form
 

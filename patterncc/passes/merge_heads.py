@@ -6,7 +6,8 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from patterncc.debug import traced
-from patterncc.ir.layout import Classes, Layout, Layouts
+from patterncc.ir.classes import Classes, Layouts
+from patterncc.ir.layout import Layout
 
 if TYPE_CHECKING:
     from patterncc.language import Pattern

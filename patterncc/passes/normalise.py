@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from patterncc.debug import traced
-from patterncc.ir.layout import Classes, Layout, Mask, Term
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout, Mask, Term
 from patterncc.ir.terms import contains, simplify
 from patterncc.ir.tokens import ceil_div, joined, touched_terms, whole_terms
 from patterncc.passes.closed_form import closed_form

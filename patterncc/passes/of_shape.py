@@ -13,7 +13,7 @@ from patterncc.language.shape import Shape
 def of_shape(plan: Plan, shape: Shape) -> Plan:
     """The plan with these layers and their classes only, numbered anew, every layer of this shape.
 
-    >>> from patterncc.ir.layout import Classes
+    >>> from patterncc.ir.classes import Classes
     >>> from patterncc.passes.choose_plan import choose_plan
     >>> wide, narrow = Shape(2, 1, 64), Shape(1, 1, 128)
     >>> text = "x: block 64, causal, head_dim 64, heads 2, kv_heads 1\\nclass 0: d<4\\nclass 1: all\\n"

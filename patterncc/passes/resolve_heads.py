@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from patterncc.debug import traced
-from patterncc.ir.layout import KEY, QUERY, Layout, Layouts, Mask, Random, Term
+from patterncc.ir.classes import Layouts
+from patterncc.ir.layout import KEY, QUERY, Layout, Mask, Random, Term
 from patterncc.ir.tokens import whole_terms
 
 if TYPE_CHECKING:

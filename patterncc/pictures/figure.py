@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from patterncc.analysis.costs.price import LENGTH
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 from patterncc.pictures.heads import at_a_glance
 from patterncc.pictures.overview import overview as kinds_of
 from patterncc.pictures.palette import FIELD, INK, PAPER, QUIET, count_colour, part_colour

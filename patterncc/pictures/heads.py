@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import groupby
 
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 from patterncc.pictures.overview import Kind, Overview
 from patterncc.pictures.palette import FIELD, INK, PAPER, QUIET, part_colour
 from patterncc.pictures.parts import parts_of, row_parts

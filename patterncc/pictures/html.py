@@ -14,7 +14,8 @@ from importlib import resources
 from typing import Any
 
 from patterncc.analysis.costs.price import LENGTH
-from patterncc.ir.layout import Classes, Layout, Mask, Term
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout, Mask, Term
 from patterncc.pictures import palette
 from patterncc.pictures.heads import note
 from patterncc.pictures.overview import Kind, hue, overview

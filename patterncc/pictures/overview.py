@@ -12,7 +12,8 @@ from string import ascii_letters
 
 from patterncc.analysis.costs.price import LENGTH
 from patterncc.analysis.costs.weights import token_pairs
-from patterncc.ir.layout import Classes, Layout, Mask
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout, Mask
 from patterncc.pictures.palette import FIELD, PARTS, mix
 from patterncc.pictures.parts import KINDS, parts_of
 from patterncc.pictures.view import spell

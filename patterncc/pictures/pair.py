@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from patterncc.analysis.costs.price import LENGTH, amount, price
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 from patterncc.pictures.figure import GUTTER, MARGIN, ROOM, WIDTH, draw_union, legend_of, part_cells
 from patterncc.pictures.heads import cells, legend, note
 from patterncc.pictures.overview import Overview, overview

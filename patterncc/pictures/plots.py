@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 from patterncc.pictures.palette import FIELD, INK, PAPER, PARTS, QUIET, mix
 from patterncc.pictures.scene import Area, Label, Line, Scene
 from patterncc.pictures.view import live_tokens, row_weights

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from patterncc.analysis.costs.price import LENGTH, amount, price
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 from patterncc.pictures.drawn import GAP, Drawn, flow
 from patterncc.pictures.overview import overview as kinds_of
 from patterncc.pictures.pair import same_tokens

@@ -6,7 +6,8 @@ from collections import Counter
 
 from rich.text import Text
 
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 from patterncc.pictures.drawn import GAP, Drawn, titled
 from patterncc.pictures.palette import NIGHT_FIELD, NIGHT_PAPER, count_colour, mix, part_colour
 from patterncc.pictures.parts import density, parts_of, row_parts

@@ -7,7 +7,7 @@ from textwrap import wrap
 
 from rich.text import Text
 
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 from patterncc.pictures.drawn import Drawn
 from patterncc.pictures.heads import on
 from patterncc.pictures.overview import Overview, runs

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from patterncc.analysis.costs.live import live_of
 from patterncc.errors import UsageError
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 from patterncc.language.ranges import spans
 from patterncc.language.shape import Shape
 from patterncc.pictures.palette import part_colour

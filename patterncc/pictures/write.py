@@ -6,7 +6,7 @@ from pathlib import Path
 
 from patterncc.analysis.costs.price import LENGTH
 from patterncc.errors import UsageError, did_you_mean
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 from patterncc.pictures.figure import figure
 from patterncc.pictures.pair import pair_figure
 from patterncc.pictures.scene import Scene

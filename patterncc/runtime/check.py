@@ -19,7 +19,7 @@ from patterncc.analysis.scopes import layer_classes
 from patterncc.analysis.verdict import Verdict, at_tokens
 from patterncc.analysis.verify import prove_for_caches
 from patterncc.codegen.module import specialise_package
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 from patterncc.passes.choose_plan import choose_plan
 from patterncc.passes.lower_table import lower_table
 from patterncc.pictures.text import telling_rows

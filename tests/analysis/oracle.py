@@ -8,7 +8,8 @@ from zlib import crc32
 
 import numpy as np
 
-from patterncc.ir.layout import KEY, QUERY, Classes, Layout, Mask, Random, Term
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import KEY, QUERY, Layout, Mask, Random, Term
 
 
 def attends(layout: Layout, block: int, causal: bool, t: int, u: int) -> bool:

@@ -22,7 +22,8 @@ from patterncc.analysis.geometry.finite import kept_tokens
 from patterncc.analysis.proofs.compare import compare
 from patterncc.analysis.verdict import Verdict
 from patterncc.analysis.verify import PROPERTIES, failed, prove_promises, verify
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 from patterncc.language import Pattern, load, loads
 from patterncc.passes import lower
 from patterncc.pipeline import BrokenPromise, keep_promises

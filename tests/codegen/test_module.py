@@ -17,7 +17,8 @@ from patterncc.codegen.docstring import docstring, drawings, set_docstring
 from patterncc.codegen.module import specialise_package
 from patterncc.codegen.package import GeneratedPackage, write_files
 from patterncc.codegen.template import Template, TemplateError, templates
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 from patterncc.passes import lower
 from patterncc.passes.choose_plan import choose_plan
 from patterncc.runtime.gallery import shipped

@@ -11,7 +11,8 @@ import pytest
 from patterncc.codegen.module import constants
 from patterncc.codegen.specialise import set_constants
 from patterncc.codegen.template import Template, templates
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 from patterncc.passes.choose_plan import choose_plan
 
 FILES = sorted(templates())

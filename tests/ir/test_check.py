@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from patterncc.ir.check import BrokenIR, check
+from patterncc.ir.classes import Classes, Layouts
 from patterncc.ir.closed import MOST_RESIDUES, Band, ClosedForm
-from patterncc.ir.layout import Classes, Layout, Layouts, Mask, Random, Term
+from patterncc.ir.layout import Layout, Mask, Random, Term
 from patterncc.ir.plan import Plan
 from patterncc.ir.table import Table
 from patterncc.language.shape import Shape

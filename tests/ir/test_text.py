@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patterncc.ir.classes import Classes, Layouts
 from patterncc.ir.closed import Band, ClosedForm
-from patterncc.ir.layout import Classes, Layout, Layouts, Term
+from patterncc.ir.layout import Layout, Term
 from patterncc.ir.table import MOST_ENTRIES, MOST_ROWS, Table, check_size
 from tests.strategies import layouts, terms
 

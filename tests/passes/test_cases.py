@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from patterncc.ir.layout import Classes, Layout, Layouts
+from patterncc.ir.classes import Classes, Layouts
+from patterncc.ir.layout import Layout
 from patterncc.language import loads
 from patterncc.language.shape import Shape
 from patterncc.passes.choose_plan import choose_plan

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patterncc import reference
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 from patterncc.ir.plan import Plan
 from patterncc.ir.table import Table
 from patterncc.language import Pattern, load, loads

@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patterncc.ir.layout import KEY, Classes, Layout, Term
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import KEY, Layout, Term
 from patterncc.ir.terms import contains, simplify
 from patterncc.passes.normalise import normal_layout, normalise
 from tests.strategies import layouts, terms

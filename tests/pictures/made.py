@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 
 
 def one_layer(*texts: str, name: str = "made", causal: bool = True, block: int = 16) -> Classes:

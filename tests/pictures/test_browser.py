@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 from patterncc.ir.table import Table
 from patterncc.language import loads
 from patterncc.passes import lower

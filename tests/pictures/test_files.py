@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from patterncc.errors import UsageError
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 from patterncc.pictures import write
 from patterncc.pictures.figure import figure, part_cells
 from patterncc.pictures.html import html

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 from patterncc.pictures import show_terminal
 from patterncc.pictures.figure import figure
 from patterncc.pictures.overview import MOST, overview, words

@@ -5,7 +5,7 @@ from __future__ import annotations
 from patterncc.analysis.costs.weights import token_pairs
 from patterncc.analysis.scopes import layer_classes
 from patterncc.analysis.verdict import Verdict
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 
 LENGTH = 131_072  # tokens
 

@@ -36,7 +36,8 @@ from patterncc.analysis.geometry.extent import extent
 from patterncc.analysis.geometry.finite import kept_whole
 from patterncc.analysis.geometry.union import Union, union
 from patterncc.analysis.scopes import kv_groups, layer_classes
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 from patterncc.lazy import np
 
 

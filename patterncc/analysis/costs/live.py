@@ -27,7 +27,8 @@ from patterncc.analysis.geometry.extent import extent
 from patterncc.analysis.geometry.finite import bits
 from patterncc.analysis.geometry.union import Union, union
 from patterncc.analysis.scopes import layouts
-from patterncc.ir.layout import KEY, Classes, Layout, Term
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import KEY, Layout, Term
 from patterncc.ir.tokens import whole_terms
 from patterncc.lazy import np
 

@@ -4,7 +4,7 @@ reads any of it."""
 from __future__ import annotations
 
 from patterncc.analysis.costs.live import held
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 
 PAGE = 16  # tokens of a page, as vLLM has them unless told otherwise; it divides every block
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from patterncc.analysis.costs.live import held
 from patterncc.analysis.costs.weights import token_pairs
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 
 LENGTH = 131_072  # tokens, where nobody says another length
 SIZES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2, "fp8": 1, "int8": 1}

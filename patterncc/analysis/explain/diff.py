@@ -10,7 +10,7 @@ from patterncc.analysis.geometry.budget import DEFAULT, Budget
 from patterncc.analysis.proofs.compare import Comparison, compare
 from patterncc.analysis.verdict import Verdict
 from patterncc.analysis.verify import SCOPES, prove
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 
 LENGTH = 131_072  # tokens
 SCORES = ("softcap", "scale")

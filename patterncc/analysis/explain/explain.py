@@ -11,7 +11,8 @@ from patterncc.analysis.explain.mend import Mend, mends
 from patterncc.analysis.geometry.missing import Missing, missing, runs, strides_of
 from patterncc.analysis.scopes import layer_classes
 from patterncc.analysis.verdict import Verdict
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 
 if TYPE_CHECKING:
     from patterncc.language import Pattern

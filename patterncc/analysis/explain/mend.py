@@ -17,7 +17,7 @@ from patterncc.analysis.geometry.budget import Budget
 from patterncc.analysis.verdict import Verdict
 from patterncc.analysis.verify import prove
 from patterncc.errors import PatternError
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 from patterncc.passes import lower
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from patterncc.analysis.costs.live import held
 from patterncc.analysis.costs.paged import PAGE, paged_tokens
 from patterncc.analysis.geometry.missing import runs
 from patterncc.analysis.scopes import kv_groups, layer_classes
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 
 
 def paged_explanations(classes: Classes, length: int) -> tuple[str, ...]:

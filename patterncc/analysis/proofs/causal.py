@@ -8,7 +8,8 @@ from patterncc.analysis.geometry.first_pair import first_pair, pieces_of
 from patterncc.analysis.geometry.union import TokenRange, union
 from patterncc.analysis.scopes import layer_classes
 from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 
 
 def looks_ahead(layout: Layout, block: int, budget: Budget) -> Answer:

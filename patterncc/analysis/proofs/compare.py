@@ -12,7 +12,8 @@ from patterncc.analysis.geometry.first_pair import first_pair, pieces_of
 from patterncc.analysis.geometry.union import union
 from patterncc.analysis.proofs.causal import looks_ahead
 from patterncc.analysis.verdict import Witness, at_tokens
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 
 LOOKED_AT = (128, 512, 2048)  # tokens, where blocks differ
 

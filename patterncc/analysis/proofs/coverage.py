@@ -18,7 +18,8 @@ from patterncc.analysis.geometry.missing import missing
 from patterncc.analysis.geometry.union import everything, union
 from patterncc.analysis.scopes import kv_groups, layer_classes
 from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
-from patterncc.ir.layout import Classes, Layout, Term
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout, Term
 
 SCOPES = ("layer", "group", "model")
 

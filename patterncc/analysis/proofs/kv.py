@@ -29,7 +29,8 @@ from patterncc.analysis.geometry.residues import Arc, complement, first_free
 from patterncc.analysis.geometry.union import TokenRange, Union, union
 from patterncc.analysis.scopes import kv_groups, layer_classes
 from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
-from patterncc.ir.layout import KEY, Classes, Layout, Term
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import KEY, Layout, Term
 from patterncc.ir.terms import contains
 from patterncc.ir.tokens import whole_terms
 from patterncc.lazy import np

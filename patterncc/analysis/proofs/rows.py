@@ -26,7 +26,8 @@ from patterncc.analysis.geometry.finite import keeps
 from patterncc.analysis.geometry.outside import first_outside
 from patterncc.analysis.scopes import layer_classes
 from patterncc.analysis.verdict import Verdict, Witness, proof_of
-from patterncc.ir.layout import KEY, Classes, Layout, Term
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import KEY, Layout, Term
 from patterncc.ir.tokens import whole_terms
 from patterncc.lazy import np
 

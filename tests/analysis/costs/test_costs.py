@@ -22,7 +22,8 @@ from patterncc.analysis.costs.schedule import busiest
 from patterncc.analysis.costs.weights import Weights, token_pairs, weights
 from patterncc.analysis.geometry.extent import extent
 from patterncc.analysis.geometry.union import union
-from patterncc.ir.layout import Classes, Layout
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout
 from patterncc.ir.tokens import touched
 from patterncc.passes.lower_table import lower_table
 from tests.analysis.oracle import classes_of, random_layout

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from patterncc import reference
 from patterncc.analysis.costs.live import live_tokens
-from patterncc.ir.layout import Classes
+from patterncc.ir.classes import Classes
 from patterncc.language.model import Pattern
 from patterncc.passes import lower
 from tests.package.kvcache.test_cache import FP32

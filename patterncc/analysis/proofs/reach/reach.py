@@ -33,7 +33,8 @@ from patterncc.analysis.proofs.reach.fine import refined
 from patterncc.analysis.proofs.reach.small import first_small, further, settled_small
 from patterncc.analysis.proofs.reach.sources import sources
 from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
-from patterncc.ir.layout import Classes, Layout, Term
+from patterncc.ir.classes import Classes
+from patterncc.ir.layout import Layout, Term
 from patterncc.ir.terms import contains, simplify
 from patterncc.ir.tokens import joined, touched_terms, whole_terms
 
