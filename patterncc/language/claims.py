@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from patterncc.language.document import BAD, Path
 from patterncc.language.selector import Selector, SelectorError, compress
-from patterncc.language.source import BAD, Path
 
 
 class Reporter(Protocol):

@@ -8,19 +8,20 @@ from pathlib import Path as FolderPath
 from typing import TYPE_CHECKING, Any
 
 from patterncc.language.claims import Reporter
+from patterncc.language.document import BAD, Path
 from patterncc.language.evaluate import evaluate
 from patterncc.language.expression import Expression
-from patterncc.language.fields import Indices, Length
 from patterncc.language.limits import MOST_WORK
 from patterncc.language.masks import MaskError, read_mask
+from patterncc.language.quantities import Indices, Length
 from patterncc.language.resolved import Resolved
-from patterncc.language.source import BAD, Path
 from patterncc.language.token_masks import MaskWarning, token_level
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from patterncc.language.model import Pattern, Shard
+    from patterncc.language.model import Pattern
+    from patterncc.language.shard import Shard
 
 PARTS = ("local", "stride", "strides", "sink", "chunk", "globals", "random", "mask")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from patterncc.language import limits
+from patterncc.language.document import BAD, Path
 from patterncc.language.expression import Expression, ExpressionError
-from patterncc.language.fields import Indices, Length
+from patterncc.language.quantities import Indices, Length
 from patterncc.language.resolved import DENSE, Resolved, ResolvedStride
-from patterncc.language.source import BAD, Path
 
 if TYPE_CHECKING:
     from patterncc.language.entry import Entry

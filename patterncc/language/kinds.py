@@ -13,7 +13,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from patterncc.errors import did_you_mean
-from patterncc.language.source import BAD
+from patterncc.language.document import BAD
 
 Schema = dict[str, Any]
 

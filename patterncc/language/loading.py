@@ -9,11 +9,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from patterncc.errors import Diagnostic, PatternError, did_you_mean, quote
+from patterncc.language.document import BAD, Document, Path
 from patterncc.language.limits import LARGEST_FILE, MOST_MISTAKES
 from patterncc.language.model import Pattern, keys_of
 from patterncc.language.resolve import resolve
 from patterncc.language.shape import SIZES
-from patterncc.language.source import BAD, Document, Path, read_source
+from patterncc.language.source import read_source
 
 # What people write who come from somewhere else.
 _ELSEWHERE = {

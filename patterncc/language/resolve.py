@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, NoReturn
 
 from patterncc.errors import Diagnostic, PatternError
 from patterncc.language.claims import Claims, Reporter, claim, named
+from patterncc.language.document import BAD, Path
 from patterncc.language.entry import Entry
 from patterncc.language.limits import MOST_SHARDS
 from patterncc.language.resolved import DENSE, Resolved
 from patterncc.language.shape import SIZES, Shape, check_shape, shape_of
-from patterncc.language.source import BAD, Path
 
 if TYPE_CHECKING:
-    from patterncc.language.model import Pattern, Shard
+    from patterncc.language.model import Pattern
+    from patterncc.language.shard import Shard
 
 
 class Resolution:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from patterncc.language.source import BAD
+from patterncc.language.document import BAD
 
 if TYPE_CHECKING:
     from patterncc.language.claims import Reporter
