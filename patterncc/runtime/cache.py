@@ -12,19 +12,14 @@ The folder may hold other things too, even in folders of these names: what does 
 neither listed nor removed.
 
 An entry's digest is over its content, so an entry is right when its hashes are. What is read is trusted only where
-nobody else could have written it; see trust.py.
+nobody else could have written it; see trust.py. How the folder is written is in writing.py, where it lies in place.py.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import sys
-import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,14 +29,14 @@ from patterncc.runtime import notes
 from patterncc.runtime.entry import Entry
 from patterncc.runtime.libraries import Library, libraries
 from patterncc.runtime.listing import named, unreadable
-from patterncc.runtime.lock import locked
 from patterncc.runtime.notes import DIGEST, Note
-from patterncc.runtime.trust import Untrusted, check_trust, make_private
+from patterncc.runtime.place import folder_of_user
+from patterncc.runtime.trust import Untrusted
 from patterncc.runtime.tuned import TunedFile, tuned_files
+from patterncc.runtime.writing import close_to_others, temporary_folder, write_notes, writing
 
 NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 MOST_LOOKS = 16  # at an entry that other processes replace again and again
-WRITING = "patterncc-writing-"  # and eight characters: a temporary folder
 
 
 class CacheWarning(UserWarning):
@@ -56,16 +51,9 @@ class Cache:
 
     @staticmethod
     def of_user() -> Cache:
-        """`$PATTERNCC_CACHE_DIR`, else where this system keeps such things; UsageError where neither is known."""
-        given = os.environ.get("PATTERNCC_CACHE_DIR")
-        try:
-            return Cache(Path(given).absolute() if given else _default())
-        except OSError as error:  # the working folder was removed
-            message = f"PATTERNCC_CACHE_DIR is {given!r}, and the working folder that it starts from is gone"
-            raise UsageError(message, "give the whole path") from error
-        except RuntimeError as error:
-            message = "no folder for the cache: HOME is not set, and this user has no home folder"
-            raise UsageError(message, "set PATTERNCC_CACHE_DIR to a folder") from error
+        """The cache in `$PATTERNCC_CACHE_DIR`, else where this system keeps such things; UsageError where neither is
+        known."""
+        return Cache(folder_of_user())
 
     @property
     def packages(self) -> Path:
@@ -135,14 +123,14 @@ class Cache:
 
     def store(self, package: GeneratedPackage, *, anew: bool = False) -> Entry:
         """Write the package, unless a whole entry is there; UsageError when the disk does not take it."""
-        with self._writing():
+        with writing(self.root):
             present = self._entry(package.digest)
             if anew or present is None or not _is_whole(present):
                 target = self.packages / package.digest
-                with self._folder() as folder:
+                with temporary_folder(self.root) as folder:
                     (folder / "new").mkdir(mode=0o700)
                     write_files(folder / "new" / package.name, package.files)
-                    _close(folder / "new")
+                    close_to_others(folder / "new")
                     if target.exists():
                         target.rename(folder / "old")
                     (folder / "new").rename(target)
@@ -159,7 +147,7 @@ class Cache:
         wanted = {("latest", entry.name): note.after(earlier)} | ({("seen", key): Note(entry.digest)} if key else {})
         if missing := {at: new for at, new in wanted.items() if notes.read(self.root, *at) != new}:
             try:
-                self._note(missing)
+                write_notes(self.root, missing)
             except Untrusted:
                 raise
             except UsageError:
@@ -181,7 +169,7 @@ class Cache:
             return []
         except OSError as error:
             raise unreadable(self.root, error) from error
-        with self._writing(), self._folder() as folder:
+        with writing(self.root), temporary_folder(self.root) as folder:
             gone = [entry for entry in self.entries() if name in (None, entry.name)]
             for n, entry in enumerate(gone):
                 entry.path.parent.rename(folder / f"{n}")
@@ -204,19 +192,10 @@ class Cache:
     def clear_tuned(self, name: str | None = None) -> list[TunedFile]:
         """Remove every result of tuning, or those of a pattern; returns what went."""
         if gone := [file for file in self.tuned() if name is None or is_of(file.name, name)]:
-            with self._writing():
+            with writing(self.root):
                 for file in gone:
                     file.path.unlink(missing_ok=True)
         return gone
-
-    def _note(self, missing: Mapping[tuple[str, str], Note]) -> None:
-        """Write notes, each in the place of an earlier one."""
-        with self._writing(), self._folder() as folder:
-            for (place, name), note in missing.items():
-                self._make(self.root / place)
-                (folder / name).write_bytes(note.write())
-                (folder / name).chmod(0o600)
-                os.replace(folder / name, self.root / place / name)
 
     def _entry(self, digest: str) -> Entry | None:
         folder = self.packages / digest
@@ -234,53 +213,6 @@ class Cache:
         except OSError:
             return None
         return found.st_dev, found.st_ino, found.st_mtime_ns
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Hold the lock over the cache's folders; what the system refuses becomes a UsageError."""
-        try:
-            self._make(self.root)
-            with locked(self.root / "lock"):
-                self._make(self.packages)
-                yield
-        except OSError as error:
-            raise UsageError(
-                f"cannot write to the cache {self.root}: {error.strerror or error}",
-                "set PATTERNCC_CACHE_DIR to a folder that takes it, or free some space with `patterncc cache clear`",
-            ) from error
-
-    @contextmanager
-    def _folder(self) -> Iterator[Path]:
-        """A temporary folder. The lock is held, so whatever else lies there was left by a process that died."""
-        self._make(self.root / "tmp")
-        for left in named(self.root / "tmp", re.compile(WRITING + "[a-z0-9_]{8}")):
-            shutil.rmtree(left, ignore_errors=True)  # which follows no link
-        folder = Path(tempfile.mkdtemp(dir=self.root / "tmp", prefix=WRITING))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _make(self, folder: Path) -> None:
-        """Create the folder for its owner alone; one that others could have written is refused."""
-        make_private(folder)
-        check_trust(self.root, folder)
-
-
-def _default() -> Path:
-    """Where this system keeps caches; RuntimeError for a user without a home."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "patterncc" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "patterncc"
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "patterncc"
-
-
-def _close(folder: Path) -> None:
-    """Take the write permission of group and others from the folder and all in it, whatever the umask was."""
-    for path in folder.rglob("*"):
-        path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def _is_same(other: Path, path: Path) -> bool:

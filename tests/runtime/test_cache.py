@@ -20,7 +20,7 @@ import pytest
 
 from patterncc.codegen.package import GeneratedPackage
 from patterncc.errors import UsageError
-from patterncc.runtime import cache as cache_module
+from patterncc.runtime import writing
 from patterncc.runtime.cache import Cache, CacheWarning
 from patterncc.runtime.load import forget, load
 
@@ -149,7 +149,7 @@ while True:
     entry = Cache.of_user().store(GeneratedPackage("demo", str(n), {}, sources))
     Cache.of_user().remember(entry)
 """
-ROOT = str(Path(cache_module.__file__).parents[2])
+ROOT = str(Path(writing.__file__).parents[2])
 PLACES = os.pathsep.join([ROOT, str(Path(filelock.__file__).parents[1])])  # of what a process without `site` imports
 
 
@@ -240,7 +240,7 @@ def test_a_file_cut_by_a_limit(cache: Cache) -> None:
 def test_a_folder_that_takes_no_writes(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = cache.store(package())
     if os.geteuid() == 0:  # root writes anywhere: let the system say no
-        monkeypatch.setattr(cache_module, "locked", refuse)
+        monkeypatch.setattr(writing, "locked", refuse)
     for folder in (cache.root, cache.packages):
         folder.chmod(0o500)
     try:

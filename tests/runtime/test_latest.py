@@ -131,7 +131,7 @@ def test_a_cache_that_takes_nothing_gives_what_it_has(file: Path, monkeypatch: p
     def refuse(path: Path) -> None:
         raise OSError(30, "Read-only file system", str(path))
 
-    monkeypatch.setattr("patterncc.runtime.cache.locked", refuse)
+    monkeypatch.setattr("patterncc.runtime.writing.locked", refuse)
     assert window(imported()) == 2
 
 
