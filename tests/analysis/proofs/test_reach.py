@@ -13,9 +13,9 @@ from patterncc.analysis.explain.report import Report, junit, markdown
 from patterncc.analysis.geometry.answer import Answer
 from patterncc.analysis.geometry.budget import DEFAULT, Budget
 from patterncc.analysis.geometry.union import union
-from patterncc.analysis.proofs.reach import across, fine
-from patterncc.analysis.proofs.reach.across import Reached
+from patterncc.analysis.proofs.reach import fine, noncausal_layers
 from patterncc.analysis.proofs.reach.compose import keeps_blocks
+from patterncc.analysis.proofs.reach.noncausal_layers import Reached
 from patterncc.analysis.proofs.reach.reach import layers_to_reach, reach
 from patterncc.analysis.proofs.reach.sources import sources
 from patterncc.ir.layout import Layout
@@ -86,7 +86,9 @@ BLOCKS_LEAVE_OPEN = (89, 469)  # seeds whose windows cut through blocks, and who
 @pytest.mark.parametrize("seed", BLOCKS_LEAVE_OPEN)
 def test_composing_tokens_decides_what_blocks_leave_open(seed: int, monkeypatch: pytest.MonkeyPatch):
     assert check_one(seed, 0.0, chunks=False) == (True, "exact")
-    monkeypatch.setattr("patterncc.analysis.proofs.reach.reach.refined", lambda kept, known, block, budget: known)
+    monkeypatch.setattr(
+        "patterncc.analysis.proofs.reach.causal_layers.refined", lambda kept, known, block, budget: known
+    )
     assert check_one(seed, 0.0, chunks=False)[1] in ("open", "range")
 
 
@@ -115,8 +117,8 @@ def test_reach_with_random_and_mask_parts():
 
 def test_the_check_notices_a_layer_left_out(monkeypatch: pytest.MonkeyPatch):
     """Negative control: what flows through all layers but the last is not what flows through all."""
-    right = across._followed
-    monkeypatch.setattr(across, "_followed", lambda layers, steps: right(layers[:-1] or layers, steps))
+    right = noncausal_layers._followed
+    monkeypatch.setattr(noncausal_layers, "_followed", lambda layers, steps: right(layers[:-1] or layers, steps))
     with pytest.raises(AssertionError):
         for seed in range(120):
             check_one(seed, 0.0)
@@ -144,15 +146,15 @@ def check_terms(seed: int) -> Reached:
 
 
 def test_strides_that_look_ahead_leave_nothing_open(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(across, "BLOCKS", 3)  # lengths beyond are composed for the theorem's sake only
+    monkeypatch.setattr(noncausal_layers, "BLOCKS", 3)  # lengths beyond are composed for the theorem's sake only
     found = [check_terms(seed) for seed in range(30)]
     assert {each.at_most is None for each in found} == {True, False}
 
 
 def test_the_check_notices_lengths_left_out(monkeypatch: pytest.MonkeyPatch):
     """Negative control: composed up to a shorter length than the theorem asks for, unconnected pairs are overlooked."""
-    monkeypatch.setattr(across, "BLOCKS", 2)
-    monkeypatch.setattr(across, "decides", lambda bound, period, layers, budget: 3)
+    monkeypatch.setattr(noncausal_layers, "BLOCKS", 2)
+    monkeypatch.setattr(noncausal_layers, "decides", lambda bound, period, layers, budget: 3)
     with pytest.raises(AssertionError):
         for seed in range(30):
             check_terms(seed)

@@ -16,8 +16,8 @@ from patterncc.analysis.geometry.answer import INFINITY, Answer
 from patterncc.analysis.geometry.budget import Budget, Undecided
 from patterncc.analysis.geometry.extent import column_extent, extent
 from patterncc.analysis.geometry.union import Union, union
-from patterncc.analysis.proofs.reach.across import Reached
 from patterncc.analysis.proofs.reach.compose import first_unconnected, keeps_blocks
+from patterncc.analysis.proofs.reach.noncausal_layers import Reached
 from patterncc.ir.layout import Layout
 from patterncc.lazy import np
 

@@ -2,10 +2,8 @@
 
 What is found is unconnected. It is the smallest pair where layers are causal, or where it lies in row 0: elsewhere a
 smaller query may miss a key that was not looked at. Layers that look ahead by bounds and strides alone are decided by
-looking, where the theorem of `across` asks for few enough tokens: moved by blocks of B, tokens do as blocks do, with
-bounds and periods B times as large.
-
-Beyond the first tokens, single causal query tokens are followed back (`sources`), each twice as far as the one before.
+looking, where the theorem of `noncausal_layers` asks for few enough tokens: moved by blocks of B, tokens do as blocks
+do, with bounds and periods B times as large.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from patterncc.analysis.geometry.budget import Budget
 from patterncc.analysis.geometry.extent import extent
 from patterncc.analysis.geometry.finite import kept_together
 from patterncc.analysis.geometry.union import Union, union
-from patterncc.analysis.proofs.reach.across import Pair, Reached, decides, unconnected
+from patterncc.analysis.proofs.reach.noncausal_layers import Pair, Reached, decides, unconnected
 from patterncc.analysis.proofs.reach.sources import sources
 from patterncc.ir.layout import QUERY, Layout
 from patterncc.lazy import np

@@ -55,7 +55,7 @@ class Reached:
     answer: Answer = field(default_factory=Answer)
 
 
-def across(kept: list[Union], block: int, budget: Budget) -> Reached:
+def noncausal_layers(kept: list[Union], block: int, budget: Budget) -> Reached:
     """How many layers of a non-causal pattern reach every pair; random and mask parts are left out."""
     unseen = first_unseen(kept, block)
     if unseen is not None:
