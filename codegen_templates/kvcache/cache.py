@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 
 from ..api.dispatch import default_scale
-from ..api.merge import combine
 from ..api.ops import attention
-from ..api.sinks import check_sinks, with_sinks
+from ..api.sinks import check_sinks
 from ..checks.shapes import check_alike, check_heads
 from ..checks.values import check_tensors
-from ..cpu.attend import Mask, attend
 from ..launch.outputs import like_output
 from ..pattern import CLASS_OF, HEAD_DIM, V_HEAD_DIM
 from ..rules.heads import kv_head
 from ..rules.lifetime import NEVER, Lifetimes
+from .attending import attend_held, attend_held_and_new
 from .bank import Bank
 from .checks import check_entries, check_kind, check_lengths, check_made, check_monotone, check_step
 from .room import Room
@@ -185,15 +184,13 @@ class KVCache:
         if n > 1 and is_new:
             out = attention(q, k, v, layer=self.layer, scale=scale, head_offset=self.head_offset, sinks=sinks)
         elif n > 1:
-            out = self._gather(
-                q, lambda bank: _sunk(bank, _attend_chunk(bank, *map(bank.pick, rows), scale=scale), of_rows)
-            )
+            out = self._gather(q, lambda bank: attend_held_and_new(bank, *map(bank.pick, rows), scale, of_rows))
         self._room.make(self._ends, max(counts, default=0))
         for bank in self._room.banks:
             bank.put(*(bank.pick(x) for x in (*rows[1:5], newest)))
         if n == 1:
             out = self._gather(
-                q, lambda bank: _sunk(bank, _attend_old(bank, bank.pick(rows[0]), bank.pick(rows[5]), scale), of_rows)
+                q, lambda bank: attend_held(bank, bank.pick(rows[0]), bank.pick(rows[5]), scale, of_rows)
             )
         return out.masked_fill(pads, 0.0) if padded else out
 
@@ -218,35 +215,3 @@ class KVCache:
 
 def _select(x: Tensor, heads: Tensor | None) -> Tensor:
     return x if heads is None else x.index_select(1, heads)
-
-
-def _attend_old(bank: Bank, q: Tensor, t: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Queries of a bank's rows [rows, query heads, n, dim], at t [rows, n], over what it holds: like q, and its LSE."""
-    dropped = bank.last[:, :, None] < t[:, None, :, None]
-    return _attend(q, bank.k, bank.v, bank.odd[:, : bank.used], dropped, scale)
-
-
-def _attend_chunk(
-    bank: Bank, q: Tensor, k: Tensor, v: Tensor, odd: Tensor, last: Tensor, t: Tensor, *, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Output and LSE over what the bank holds and over the new keys [rows, n, dim], which it does not hold yet, each
-    query up to its own key."""
-    later = torch.ones(t.shape[1], t.shape[1], dtype=torch.bool, device=t.device).triu_(1)
-    new = _attend(q, k, v, odd, later | (last[:, :, None] < t[:, None, :, None]), scale)
-    return combine(*zip(_attend_old(bank, q, t, scale), new, strict=True), packed=False)
-
-
-def _sunk(bank: Bank, attended: tuple[Tensor, Tensor], sinks: Tensor | None) -> Tensor:
-    """The output, with the sinks of all rows [rows, query heads, 1] in the softmax's sum."""
-    return attended[0] if sinks is None else with_sinks(*attended, bank.pick(sinks))[0]
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, odd: Tensor, dropped: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """q [rows, query heads, n, dim] over k and v [rows, keys, dim] but where `dropped` [rows, classes, n, keys]; NaN
-    where any of these keys is odd [rows, keys]."""
-    if not k.shape[1]:
-        return q.new_zeros(*q.shape[:-1], V_HEAD_DIM), q.new_full(q.shape[:-1], float("-inf"), dtype=torch.float32)
-    bias = torch.where(dropped, float("-inf"), odd[:, None, None])
-    bias, empty = (x.expand(-1, q.shape[1], *x.shape[2:]).flatten(1, 2)[:, None] for x in (bias, dropped.all(-1)))
-    out, lse = attend(q.flatten(1, 2)[:, None], k[:, None], v[:, None], Mask(bias, empty), scale)
-    return out.view(*q.shape[:-1], V_HEAD_DIM), lse.view(q.shape[:-1])
