@@ -11,16 +11,15 @@ from math import gcd, inf
 
 from patterncc.ir.layout import KEY, Term
 from patterncc.ir.tokens import empty
+from patterncc.ir.wheels import FULL, Wheel, joined_wheels
 
 Span = tuple[float, float]  # low <= x < high
 Box = tuple[Span, ...]  # of d, j, i
-Wheel = tuple[int, int, int, str]
 Rule = tuple[Box, Wheel]
 
 AXES = (D, J, I) = range(3)  # noqa: E741
 LINE: Span = (-inf, inf)
 SPACE: Box = (LINE, LINE, LINE)
-FULL: Wheel = (1, 0, 1, KEY)
 
 
 def simplify(terms: Iterable[Term], *, causal: bool) -> tuple[Term, ...]:
@@ -30,15 +29,15 @@ def simplify(terms: Iterable[Term], *, causal: bool) -> tuple[Term, ...]:
     >>> [str(term) for term in simplify(map(Term.parse, terms), causal=True)]
     ['d<16', 'j%2==0', 'j%16==3']
     """
-    now = {_clipped(term, causal) for term in terms if not empty(term, causal)}
-    before: set[Rule] = set()
-    while now != before:
-        before = now
+    now = _without_inner({_clipped(term, causal) for term in terms if not empty(term, causal)})
+    seen: list[set[Rule]] = []
+    while now not in seen:
+        seen.append(now)
         lists = {rule for rule in now if _is_list(rule)}
-        rules = _join_residues(now - lists)
+        rules = now - lists
         for axis in AXES:
             rules = _join_ranges(rules, axis)
-        now = _absorb(rules, _join_ranges(_join_ranges(lists, J), I))
+        now = _absorb(_join_residues(rules), _join_ranges(_join_ranges(lists, J), I))
     return tuple(_term(rule) for rule in sorted(now, key=_order) if not _is_hollow(rule, causal))
 
 
@@ -52,7 +51,12 @@ def contains(outer: Term, inner: Term) -> bool:
 
 
 def _contains(outer: Rule, inner: Rule) -> bool:
-    (d, j, i), (inner_d, inner_j, inner_i) = outer[0], inner[0]
+    return _holds(outer[0], inner[0]) and _wheel_contains(outer[1], inner[1])
+
+
+def _holds(outer: Box, inner: Box) -> bool:
+    """Whether the ranges of one box lie within those of the other."""
+    (d, j, i), (inner_d, inner_j, inner_i) = outer, inner
     return (
         d[0] <= inner_d[0]
         and inner_d[1] <= d[1]
@@ -60,7 +64,6 @@ def _contains(outer: Rule, inner: Rule) -> bool:
         and inner_j[1] <= j[1]
         and i[0] <= inner_i[0]
         and inner_i[1] <= i[1]
-        and _wheel_contains(outer[1], inner[1])
     )
 
 
@@ -109,16 +112,24 @@ def _is_list(rule: Rule) -> bool:
 
 
 def _join_residues(rules: Iterable[Rule]) -> set[Rule]:
-    """Rules that differ only in offset and width: their residues joined, their period reduced."""
+    """Rules that differ only in their residues: these joined, and written anew by short wheels, which may hold what
+    rules with wider bounds keep, and need not."""
     groups: dict[tuple[Box, int, str], list[Wheel]] = {}
     for box, wheel in rules:
         groups.setdefault((box, wheel[0], wheel[3]), []).append(wheel)
-    joined: set[Rule] = set()
+    places: dict[tuple[Box, str], list[Wheel]] = {}
     for (box, every, anchor), wheels in groups.items():
         period, runs = every, [wheel[1:3] for wheel in wheels]
         if len(wheels) > 1:
             period, runs = _shortest_period(every, _joined_runs(every, runs))
-        joined |= {(box, FULL if width >= period else (period, offset, width, anchor)) for offset, width in runs}
+        of_box = places.setdefault((box, anchor), [])
+        of_box += [FULL if width >= period else (period, offset, width, anchor) for offset, width in runs]
+    joined: set[Rule] = set()
+    for (box, anchor), wheels in places.items():
+        wider = [place for place in places if place[1] == anchor and place[0] != box and _holds(place[0], box)]
+        beside = [wheel for place in wider for wheel in places[place]]
+        shortest = joined_wheels(wheels, beside) if len(wheels) + len(beside) > 1 else None
+        joined |= {(box, wheel) for wheel in (wheels if shortest is None else shortest)}
     return joined
 
 
@@ -153,6 +164,18 @@ def _join_ranges(rules: set[Rule], axis: int) -> set[Rule]:
     for box, wheel in rules:
         groups.setdefault((_with(box, axis, LINE), wheel), []).append(box[axis])
     return {(_with(box, axis, span), wheel) for (box, wheel), spans in groups.items() for span in _union(spans)}
+
+
+def _without_inner(rules: set[Rule]) -> set[Rule]:
+    """The rules without those inside another one of wider bounds; lists are left."""
+    lists = {rule for rule in rules if _is_list(rule)}
+    boxes: dict[Box, list[Wheel]] = {}
+    for box, wheel in rules - lists:
+        boxes.setdefault(box, []).append(wheel)
+    for box, wheels in boxes.items():
+        beside = [outer for wider in boxes if wider != box and _holds(wider, box) for outer in boxes[wider]]
+        boxes[box] = [wheel for wheel in wheels if not any(_wheel_contains(outer, wheel) for outer in beside)]
+    return lists | {(box, wheel) for box, wheels in boxes.items() for wheel in wheels}
 
 
 def _absorb(rules: set[Rule], lists: set[Rule]) -> set[Rule]:
