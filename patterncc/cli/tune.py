@@ -42,7 +42,8 @@ def run(pattern: str, dtype: str, length: str, batch: int, only: str | None, jso
                 if not json:
                     print(f"{where}{result}\n  {result.path}", flush=True)
     except tuple(tuning.TuningError for tuning, _ in shapes) as error:
-        raise UsageError(str(error), error.help) from error
+        whole = error.help.replace(f" {first.NAME}.tuning", f" {done.name}.tuning")  # not of one shape's package
+        raise UsageError(str(error), whole) from error
     except KeyboardInterrupt:
         progress.end()
         stored = ", ".join(result.direction for _, result in results)

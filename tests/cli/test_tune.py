@@ -241,6 +241,14 @@ def test_a_result_of_another_version_is_named_as_such(patterncc: Shell, gpu: Gpu
     assert "format 7 is another version's" in patterncc("cache", "verify", code=1)
 
 
+def test_without_a_gpu_the_whole_package_is_named(patterncc: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gemma4 has a package for each of its shapes in it; what is run on another machine is the whole one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    patterncc("tune", "gemma4", code=2)
+    assert "`python -m gemma4.tuning`" in patterncc.err and "gemma4_h" not in patterncc.err
+
+
 ALONE = """
 import runpy, sys
 for name in ("patterncc", "rich", "typer", "pydantic", "yaml"):
