@@ -42,6 +42,8 @@ def run(
 ) -> int:
     """Figures for people, as JSON or as CSV; of `batch` requests too where a model, a memory or a batch is given."""
     one_of("--dtype", dtype, tuple(SIZES))
+    if json and csv:
+        raise UsageError("--json and --csv are two forms of the same figures: give one, not both")
     if not 1 <= devices <= MOST_DEVICES:
         raise UsageError(f"--devices is {devices}; it takes 1 to {MOST_DEVICES}")
     if not 1 <= batch <= MOST_BATCH:

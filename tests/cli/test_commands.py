@@ -182,6 +182,7 @@ def test_mistakes(patterncc: Shell, mistaken: Path, broken: Path) -> None:
         ),
         (["compile", "demo", "--dtype", "fp64"], "--dtype is 'fp64'; it takes fp32, fp16, bf16\n"),
         (["forecast", "demo", "-n", "99", "--devices", "0"], "--devices is 0"),
+        (["forecast", "demo", "-n", "99", "--json", "--csv"], "give one, not both"),
         (["verify", "rows", "demo", "--junit", "/nowhere/x.xml"], "cannot write"),
         (["cache", "lst"], "did you mean ls?"),
     ],
