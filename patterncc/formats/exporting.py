@@ -51,7 +51,10 @@ def export(pattern: Pattern, target: str, length: int) -> Exported:
     stem = f"{pattern.name}_{target}"
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    code = LOADERS[target].replace("PATTERN_NAME", pattern.name).replace("PATTERN_LENGTH", f"{length:,}")
+    words = {"PATTERN_LENGTH": f"{length:,}", "PATTERN_TOKENS": str(length), "PATTERN_NAME": pattern.name}
+    code = LOADERS[target]
+    for word, value in words.items():
+        code = code.replace(word, value)
     return Exported({f"{stem}.npz": buffer.getvalue(), f"{stem}.py": code.encode()}, notes)
 
 

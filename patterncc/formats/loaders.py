@@ -35,7 +35,7 @@ def block_mask(layer=0, device="cpu"):
     return BlockMask.from_kv_blocks(*lists, BLOCK_SIZE=128, mask_mod=mask_mod, seq_lengths=(LENGTH, LENGTH))
 
 
-LENGTH = int("PATTERN_LENGTH".replace(",", ""))
+LENGTH = PATTERN_TOKENS
 '''
 
 _TORCH = '''

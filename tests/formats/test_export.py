@@ -41,6 +41,11 @@ def written(pattern: Pattern, target: str, folder: Path, length: int = LENGTH) -
     return module
 
 
+def test_the_length_is_written_as_a_number() -> None:
+    code = export(loads(HEAD + SHARED), "flex", 4100).files["mine_flex.py"].decode()
+    assert code.startswith('"""Pattern mine at 4,100 tokens') and "\nLENGTH = 4100\n" in code
+
+
 @pytest.mark.parametrize("text", [SHARED, EACH, DISTANCE, "causal: false\n" + SHARED, "causal: false\n" + EACH])
 def test_flex_attention(tmp_path: Path, text: str) -> None:
     """The whole rule by its mask_mod, and its lists equal to those that torch makes of that rule."""
