@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from patterncc.errors import UsageError
+from patterncc.formats.config_defaults import text_config
 from patterncc.formats.imported import read_json, whole
-from patterncc.formats.read_config import NESTED, read_config, widths
+from patterncc.formats.read_config import read_config, widths
 from patterncc.formats.read_sizes import BY_KIND
 from patterncc.language import loads
 from patterncc.language.shape import Shape as LayerShape
@@ -43,9 +44,7 @@ def read_model(path: Path) -> ModelShape:
     document = read_json(path)
     if not isinstance(document, dict):
         raise UsageError(f"{path} holds no object", "--model takes a transformers config.json")
-    for key in NESTED:
-        if isinstance(document.get(key), dict) and "num_attention_heads" not in document:
-            document = document[key]
+    document = text_config(document)
     heads = whole(document, "num_attention_heads", None, most=4096)
     kv_heads = whole(document, "num_key_value_heads", heads, most=4096)
     hidden = whole(document, "hidden_size", heads * 128)

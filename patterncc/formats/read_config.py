@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from patterncc.errors import UsageError, quote
+from patterncc.formats.config_defaults import text_config
 from patterncc.formats.imported import Imported, numbers, whole
 from patterncc.formats.read_scale import scale_of
 from patterncc.formats.read_sizes import sizes_of
@@ -20,19 +21,12 @@ Config = dict[str, Any]
 DENSE = Rule(dense=True)
 ENCODERS = {"bert", "roberta", "modernbert", "longformer", "big_bird", "electra", "deberta-v2"}
 SINKS = {"gpt_oss"}  # model types with a learned sink logit a head
-WINDOWS = {  # what these classes default to
-    "cohere2": 4096, "gemma2": 4096, "gemma3_text": 4096, "gpt_oss": 128, "gemma4_text": 512, "laguna": 512,
-    "mimo_v2_flash": 129,
-}  # fmt: skip
-NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 
 
 def read_config(document: Config, name: str) -> Imported:
     """The pattern that the configuration means; raises UsageError where it is not static or not known."""
-    for key in NESTED:
-        if isinstance(document.get(key), dict) and "num_attention_heads" not in document:
-            document = document[key]
-    kind = str(document.get("model_type", ""))
+    document = text_config(document)
+    kind = document["model_type"]
     layers = whole(document, "num_hidden_layers", None, most=4096)
     heads = whole(document, "num_attention_heads", None, most=4096)
     kv_heads = whole(document, "num_key_value_heads", heads, most=4096)
@@ -112,10 +106,9 @@ def _typed(config: Config, kind: str, layer: int) -> Rule:
 
 
 def _window(config: Config) -> Rule:
-    default = WINDOWS.get(str(config.get("model_type", "")))
     if config.get("sliding_window_size") is not None and config.get("model_type") == "mimo_v2_flash":
         return Rule(local=f"{whole(config, 'sliding_window_size', None) + 1} tokens")  # so many before the query
-    return Rule(local=f"{whole(config, 'sliding_window', default)} tokens")
+    return Rule(local=f"{whole(config, 'sliding_window', None)} tokens")
 
 
 def _every(key: str, default: int) -> Callable[[Config, int], bool]:
@@ -128,9 +121,9 @@ def _qwen(config: Config, layer: int) -> bool:
 
 
 SLIDING: dict[str, Callable[[Config, int], bool]] = {
+    "afmoe": _every("global_attn_every_n_layers", 4),
     "gemma2": lambda _, layer: layer % 2 == 0,
     "gpt_oss": lambda _, layer: layer % 2 == 0,
-    "gemma3": _every("sliding_window_pattern", 6),
     "gemma3_text": _every("sliding_window_pattern", 6),
     "cohere2": _every("sliding_window_pattern", 4),
     "exaone4": lambda config, layer: (layer + 1) % 4 != 0 and bool(config.get("sliding_window")),
@@ -183,7 +176,6 @@ def _modernbert(config: Config, layer: int) -> Rule:
 
 
 BY_KIND: dict[str, Callable[[Config, int], Rule]] = {
-    "llama4": _llama4,
     "llama4_text": _llama4,
     "longformer": _longformer,
     "big_bird": _big_bird,

@@ -7,7 +7,6 @@ from typing import Any
 from patterncc.errors import UsageError, quote
 from patterncc.language.limits import SCALE_FROM, SCALE_TO
 
-QUERY_SCALARS = {"gemma2": 256, "gemma3": 256, "gemma3_text": 256}  # what these classes default to
 FIXED = {"gemma4_text": 1.0}  # queries and keys are normalised
 
 
@@ -17,7 +16,7 @@ def scale_of(config: dict[str, Any], kind: str) -> float | None:
         return FIXED[kind]
     if config.get("attention_multiplier") is not None:  # Granite
         return _number("attention_multiplier", config["attention_multiplier"], SCALE_FROM, SCALE_TO)
-    scalar = config.get("query_pre_attn_scalar", QUERY_SCALARS.get(kind))
+    scalar = config.get("query_pre_attn_scalar")
     return None if scalar is None else _number("query_pre_attn_scalar", scalar, SCALE_TO**-2, SCALE_FROM**-2) ** -0.5
 
 

@@ -32,6 +32,7 @@ def read(tmp_path: Path, document: object, **options: object) -> Pattern:
 
 
 CONFIG = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 256, "num_hidden_layers": 6}
+NARROW = {"head_dim": 64}  # some classes have wider heads where the configuration says nothing
 
 
 @pytest.mark.parametrize(
@@ -42,11 +43,11 @@ CONFIG = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 256
         ({"model_type": "mistral", "sliding_window": None}, [None] * 6),
         ({"model_type": "new", "layer_types": ["sliding_attention", "full_attention"] * 3, "sliding_window": 9},
          [9, None] * 3),
-        ({"model_type": "gemma3_text", "sliding_window": 20}, [20] * 5 + [None]),
+        (NARROW | {"model_type": "gemma3_text", "sliding_window": 20}, [20] * 5 + [None]),
         ({"model_type": "cohere2", "sliding_window": 20}, [20, 20, 20, None, 20, 20]),
-        ({"model_type": "qwen3", "sliding_window": 8, "use_sliding_window": True, "max_window_layers": 4},
+        (NARROW | {"model_type": "qwen3", "sliding_window": 8, "use_sliding_window": True, "max_window_layers": 4},
          [None] * 4 + [8, 8]),
-        ({"model_type": "qwen3", "sliding_window": 8, "use_sliding_window": False}, [None] * 6),
+        (NARROW | {"model_type": "qwen3", "sliding_window": 8, "use_sliding_window": False}, [None] * 6),
     ],
 )  # fmt: skip
 def test_causal_configurations(tmp_path: Path, model: dict, windows: list[int | None]) -> None:
@@ -88,13 +89,25 @@ def test_scales_are_read(tmp_path: Path) -> None:
         return read(tmp_path, CONFIG | {"sliding_window": 32} | said).scale
 
     assert scale(model_type="gemma2", query_pre_attn_scalar=144) == 144**-0.5
-    assert scale(model_type="gemma3_text") == 1 / 16  # 256 where the configuration says nothing
-    assert scale(model_type="gemma2", query_pre_attn_scalar=64) is None  # head_dim: the default
+    assert scale(model_type="gemma3_text", head_dim=64) == 1 / 16  # 256 where the configuration says nothing
+    assert scale(model_type="gemma3_text") is None  # head_dim is 256 there too: the pattern's own default
+    assert scale(model_type="gemma2", query_pre_attn_scalar=64, head_dim=64) is None
     assert scale(model_type="granite", attention_multiplier=0.0078125) == 0.0078125
     assert scale(model_type="llama") is None
     for wrong in (0, True, "x", -1, float("inf")):
         with pytest.raises(UsageError, match=r"`query_pre_attn_scalar` is .*; expected a positive number"):
             scale(model_type="gemma2", query_pre_attn_scalar=wrong)
+
+
+def test_what_a_configuration_leaves_out_is_what_its_class_takes(tmp_path: Path) -> None:
+    """A file that states no widths, nested in a larger one: transformers takes heads of 256 for Gemma 3."""
+    text = {"num_attention_heads": 8, "num_hidden_layers": 6, "hidden_size": 2560}
+    pattern = read(tmp_path, {"model_type": "gemma3", "text_config": text})
+    assert (pattern.kv_heads, pattern.head_dim, pattern.shard(0, 0).local_tokens) == (4, 256, (4096, 1))
+    mistral = read(tmp_path, {"model_type": "mistral", "num_attention_heads": 32, "num_hidden_layers": 2})
+    assert (mistral.kv_heads, mistral.head_dim, mistral.shard(0, 0).local_tokens) == (8, 128, (4096, 1))
+    other = read(tmp_path, {"model_type": "mistral", "num_attention_heads": 4, "num_hidden_layers": 2})
+    assert (other.kv_heads, other.head_dim) == (4, 128)  # its 8 KV heads and its hidden_size are those of 32 heads
 
 
 THREE = ["full_attention", *["sliding_attention"] * 3] * 2
