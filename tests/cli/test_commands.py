@@ -3,64 +3,18 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 import subprocess
 import sys
-import time
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from patterncc import cli, language, reference
-from patterncc.cli import output, run
-from patterncc.runtime.cache import Cache
+from patterncc import cli, language
+from patterncc.cli import run
 from patterncc.runtime.gallery import shipped
-
-ROOT = Path(__file__).parents[2]
-
-
-class Shell:
-    """`patterncc` in this process, in an own cache."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-
-    def __call__(self, *arguments: object, code: int = 0) -> str:
-        """stdout; stderr is in `self.err`."""
-        self.capsys.readouterr()
-        got = cli.main([str(a) for a in arguments])
-        out, self.err = self.capsys.readouterr()
-        assert got == code, out + self.err
-        return out
-
-    def json(self, *arguments: object, code: int = 0) -> Any:
-        text = self(*arguments, "--json", code=code)
-        assert text.count("\n") == 1  # one document and nothing else
-        return json.loads(text)
-
-
-@pytest.fixture
-def patterncc(capsys: pytest.CaptureFixture[str], fresh_cache: Path) -> Shell:
-    return Shell(capsys)
-
-
-@pytest.fixture
-def broken(tmp_path: Path) -> Path:
-    path = tmp_path / "broken.yaml"
-    path.write_text(shipped()["phi3_small"].read_text().replace("stride: 8", "stride: 16"))
-    return path
-
-
-@pytest.fixture
-def mistaken(tmp_path: Path) -> Path:
-    path = tmp_path / "mistaken.yaml"
-    path.write_text("pattern: 1\nname: mistaken\nhead: 4\nblock: 60\n")
-    return path
+from tests.cli.shell import ROOT, Shell
 
 
 def test_help_is_the_file_and_the_file_is_what_typer_says(
@@ -120,12 +74,6 @@ def test_compile(patterncc: Shell, tmp_path: Path) -> None:
     assert (tmp_path / "demo" / "pattern.py").read_text() == "mine"
     patterncc("compile", "demo", "-o", tmp_path, "--force")
     assert "NAME = " in (tmp_path / "demo" / "pattern.py").read_text()
-
-
-def test_a_broken_promise(patterncc: Shell, broken: Path) -> None:
-    assert patterncc("compile", broken, code=1) == ""
-    assert "coverage is promised and does not hold" in patterncc.err and "row 16, column 0" in patterncc.err
-    assert patterncc("compile", broken, "--json", code=1) == ""
 
 
 def test_mistakes(patterncc: Shell, mistaken: Path, broken: Path) -> None:
@@ -192,69 +140,6 @@ def test_a_wrong_usage_is_named_and_gets_a_hint(patterncc: Shell, arguments: lis
     assert words.lower() in patterncc.err.lower() and "fault of patterncc" not in patterncc.err
 
 
-def test_verify(patterncc: Shell, broken: Path, tmp_path: Path) -> None:
-    document = patterncc.json("verify", "coverage", "phi3_small")
-    assert document["name"] == "phi3_small"
-    required = {"property", "scope", "layer", "holds", "proof", "witness", "note"}
-    assert all(required <= set(result) for result in document["results"])
-    assert next(r for r in document["results"] if r["scope"] == "layer")["holds"] is True
-    failing = patterncc.json("verify", "coverage", broken, code=1)["results"][0]
-    assert failing["holds"] is False
-    assert failing["witness"] == {"row": 16, "column": 0, "query_token": 1024, "key_token": 0}
-    text = patterncc("verify", "coverage", broken, code=1)
-    assert "residues 0-7 of 16 are kept by no head" in text and "use stride 8" in text
-    assert patterncc.json("verify", "reach", "demo")["results"][0]["value"] == 1
-
-
-def test_verify_without_patterns_takes_every_shipped_one(patterncc: Shell) -> None:
-    documents = patterncc.json("verify", "promises")
-    assert [document["name"] for document in documents] == sorted(shipped())
-    assert all(result["holds"] for document in documents for result in document["results"])
-
-
-def test_verify_all_writes_reports(patterncc: Shell, broken: Path, tmp_path: Path) -> None:
-    xml, summary = tmp_path / "r.xml", tmp_path / "r.md"
-    patterncc("verify", "all", "demo", broken, "--junit", xml, "--markdown", summary, code=1)
-    tree = ElementTree.parse(xml).getroot()
-    assert int(tree.attrib["failures"]) == 1 and len(tree.findall("testsuite")) == 2
-    assert summary.read_text().startswith("## patterncc verify\n")
-
-
-def test_a_mistake_in_one_of_several(patterncc: Shell, mistaken: Path) -> None:
-    assert [d["name"] for d in patterncc.json("verify", "rows", "demo", mistaken, code=2)] == ["demo"]
-
-
-@pytest.mark.parametrize(("name", "head"), [("s2_strided", 3), ("bert_local", 0), ("bigbird", 5)])
-def test_table_is_the_rule(patterncc: Shell, name: str, head: int) -> None:
-    document = patterncc.json("table", name, "--length", 650, "--head", head, "--layer", 0)
-    pattern = language.load(shipped()[name])
-    rows = -(-650 // pattern.block)
-    assert {k: v for k, v in document.items() if k != "table"} == {
-        "name": name, "block": pattern.block, "rows": rows, "columns": rows, "layer": 0, "head": head,
-    }  # fmt: skip
-    length = rows * pattern.block
-    kept = reference.keeps(pattern, 0, head, np.arange(length), np.arange(length))
-    blocks = kept.reshape(rows, pattern.block, rows, pattern.block).any((1, 3))
-    assert document["table"] == [np.flatnonzero(row).tolist() for row in blocks]
-
-
-def test_table_as_text_and_as_arrays(patterncc: Shell, tmp_path: Path) -> None:
-    assert patterncc("table", "demo", "-n", "70", "--head", "1").splitlines() == [
-        "0: 0",
-        "1: 0 1",
-        "2: 1 2",
-        "3: 1-3",
-        "4: 1 3 4",
-    ]
-    assert patterncc("table", "demo", "-n", "70", "-o", tmp_path / "t.npz") == ""
-    with np.load(tmp_path / "t.npz") as arrays:
-        assert arrays["pointers"].tolist()[:3] == [0, 1, 3] and arrays["block"] == 16 and str(arrays["name"]) == "demo"
-
-
-def test_lengths_in_units(patterncc: Shell) -> None:
-    assert patterncc("table", "demo", "-n", "1k") == patterncc("table", "demo", "-n", "1_024")
-
-
 def test_show(patterncc: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not kept" in patterncc("show", "demo", "--head", "1")
     assert patterncc("show", "demo", "--union", "-n", "200") != patterncc("show", "demo", "-n", "200")
@@ -314,48 +199,6 @@ def test_list_and_schema(patterncc: Shell) -> None:
     assert json.loads(patterncc("schema")) == language.schema()
 
 
-def test_the_cache(patterncc: Shell) -> None:
-    assert patterncc("cache", "ls") == "" and "0 packages in" in patterncc.err
-    path = Path(patterncc.json("compile", "demo")["path"])
-    patterncc("compile", "ranges")
-    assert [entry["name"] for entry in patterncc.json("cache", "ls")] == ["demo", "ranges"]
-    assert "2 of 2 packages are whole" in patterncc("cache", "verify")
-    (path / "api/ops.py").write_text("")
-    assert "ops.py was changed" in patterncc("cache", "verify", code=1) and "damaged" in patterncc("cache", "ls")
-    patterncc("compile", "demo")
-    assert "warning: " in patterncc.err and "is built again" in patterncc.err
-    assert patterncc("cache", "verify") == "2 of 2 packages are whole\n"
-    assert patterncc("cache", "clear", "demo") == "removed 1 package\n"
-    assert [entry["name"] for entry in patterncc.json("cache", "clear")] == ["ranges"]
-    assert Cache.of_user().entries() == []
-
-
-@pytest.mark.parametrize("name", ["", "-", "?", "../..", "class", "naïve", "☃", "nothere"])
-def test_a_name_that_no_package_has_clears_none(patterncc: Shell, name: str) -> None:
-    patterncc("compile", "demo")
-    assert patterncc("cache", "clear", name) == "removed 0 packages\n"
-    assert [entry.name for entry in Cache.of_user().entries()] == ["demo"]
-    assert Cache.of_user().latest("demo") is not None
-
-
-def test_a_cache_beside_a_folder_that_is_gone(
-    patterncc: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    (tmp_path / "here").rmdir()
-    monkeypatch.setenv("PATTERNCC_CACHE_DIR", "cache")
-    patterncc("compile", "demo", code=2)
-    assert "PATTERNCC_CACHE_DIR is 'cache', and the working folder that it starts from is gone" in patterncc.err
-
-
-def test_a_cache_that_cannot_be_written(patterncc: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("PATTERNCC_CACHE_DIR", str(tmp_path / "file"))
-    patterncc("compile", "demo", code=2)
-    assert "cannot write to the cache" in patterncc.err and "PATTERNCC_CACHE_DIR" in patterncc.err
-
-
 def test_a_fault_is_called_one(patterncc: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("patterncc.cli.list.shipped", lambda: 1 / 0)
     assert patterncc("list", code=70) == ""
@@ -366,112 +209,8 @@ def test_a_fault_is_called_one(patterncc: Shell, monkeypatch: pytest.MonkeyPatch
     assert "Traceback" in patterncc.err
 
 
-def test_an_interrupt_is_quiet(patterncc: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("patterncc.cli.list.shipped", interrupt)
-    assert patterncc("list", code=130) == "" and patterncc.err == ""
-
-
-@pytest.mark.parametrize(
-    ("command", "first"), [("table phi3_small -n 60000", "0: 0"), ("show phi3_small s2_hybrid --overview", None)]
-)
-def test_a_closed_pipe_is_quiet(command: str, first: str | None) -> None:
-    command = f"{sys.executable} -m patterncc {command} | head -1; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
-    line, code = done.stdout.splitlines()
-    assert code == "141" and done.stderr == ""
-    assert first is None or line == first
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that takes nothing")
-@pytest.mark.parametrize(
-    "arguments, code, words",
-    [
-        ("--help >/dev/full", 2, "cannot write the output: No space left on device"),
-        ("list >/dev/full", 2, "cannot write the output: No space left on device"),
-        ("table phi3_small -n 60000 --json >/dev/full", 2, "cannot write the output: No space left on device"),
-        ("diff demo phi3_small >&-", 1, ""),
-        ("list >&- 2>&-", 0, ""),
-        ("diff demo nothing_of_the_kind 2>/dev/full", 2, ""),
-        ("diff demo nothing_of_the_kind 2>&-", 2, ""),
-    ],
-)
-def test_an_output_that_takes_nothing_is_no_fault(arguments: str, code: int, words: str) -> None:
-    command = f"{sys.executable} -m patterncc {arguments}"
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr.strip()) == (code, "", words)
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_colour_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stdout", Terminal())
-    assert output.paint("a", output.RED) == "\x1b[31ma\x1b[0m"
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert output.paint("a", output.RED) == "a"
-    monkeypatch.delenv("NO_COLOR")
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
-    assert output.paint("a", output.RED) == "a"
-
-
-def test_progress_is_for_those_who_watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    streams = (Terminal(), "xterm", True), (Terminal(), "dumb", False), (io.StringIO(), "xterm", False)
-    for stream, kind, said in streams:
-        monkeypatch.setattr(sys, "stderr", stream)
-        monkeypatch.setenv("TERM", kind)
-        output.progress("compiling")
-        assert bool(stream.getvalue()) is said
-
-
-def test_the_shell_completes_names(fresh_cache: Path) -> None:
-    environment = os.environ | {
-        "_PATTERNCC_COMPLETE": "complete_bash", "COMP_WORDS": "patterncc compile phi", "COMP_CWORD": "2",
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "patterncc"], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.split() == ["phi3_small"]
-
-
-@pytest.mark.parametrize(
-    ("words", "completed"),
-    [
-        ("compile demo --plan c", ["closed"]),
-        ("compile demo --dtype f", ["fp16", "fp32"]),
-        ("compile demo --arch sm_90,gfx94", ["sm_90,gfx942"]),
-        ("export demo --to flash", ["flashinfer", "flashmask"]),
-        ("verify cov", ["coverage"]),
-    ],
-)
-def test_the_shell_completes_values(fresh_cache: Path, words: str, completed: list[str]) -> None:
-    line = f"patterncc {words}"
-    environment = os.environ | {
-        "_PATTERNCC_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1),
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "patterncc"], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.split() == completed
-
-
 def test_exit_codes_are_written_down_once() -> None:
     assert (cli.FAULT, cli.INTERRUPTED, cli.UNREAD) == (70, 130, 141) and run.FAULT == 70
-
-
-@pytest.mark.parametrize("command", ["ls", "verify", "clear", "clear demo", "ls --json"])
-def test_a_cache_that_the_system_refuses_is_no_fault(
-    patterncc: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
-) -> None:
-    monkeypatch.setenv("PATTERNCC_CACHE_DIR", str(tmp_path / ("x" * 300)))
-    assert patterncc("cache", *command.split(), code=2) == ""
-    assert "cannot read the cache" in patterncc.err and "PATTERNCC_CACHE_DIR" in patterncc.err
 
 
 def test_a_path_that_the_system_refuses_is_no_fault(
@@ -484,36 +223,6 @@ def test_a_path_that_the_system_refuses_is_no_fault(
 
     monkeypatch.setattr("patterncc.cli.list.shipped", refused)
     assert patterncc("list", code=2) == "" and f"cannot use {tmp_path / 'shut'}: permission denied" in patterncc.err
-
-
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_an_encoding_without_the_letters_of_a_path(tmp_path: Path, encoding: str) -> None:
-    """A path may hold what stdout's encoding cannot write, or bytes that are no text at all."""
-    environment = os.environ | {"PYTHONIOENCODING": f"{encoding}:strict", "PATTERNCC_CACHE_DIR": str(tmp_path / "c")}
-    for folder in (b"\xc3\xa9\xe2\x82\xac", b"\xff\xfe"):
-        command = [sys.executable, "-m", "patterncc", "compile", "demo", "-o", os.fsencode(tmp_path) + b"/" + folder]
-        done = subprocess.run(command, env=environment, capture_output=True, cwd=ROOT)
-        assert done.returncode == 0 and done.stderr == b""
-        done = subprocess.run([*command, "--json"], env=environment, capture_output=True, cwd=ROOT)
-        assert os.fsencode(json.loads(done.stdout)["path"]) == os.fsencode(tmp_path) + b"/" + folder + b"/demo"
-
-
-def test_a_length_of_spaces_takes_no_time(patterncc: Shell) -> None:
-    patterncc("forecast", "demo", "-n", "1k")
-    start = time.process_time()
-    patterncc("forecast", "demo", "-n", "1" + " " * 100_000 + "x", code=2)
-    assert time.process_time() - start < 2 and "--length is `1" in patterncc.err  # squares: half a minute
-
-
-def test_a_proof_by_arithmetic_imports_what_it_uses() -> None:
-    """numpy and an XML library, which brings half of the network's, take longer than the whole proof."""
-    script = (
-        "import sys; from patterncc.cli import main; main(['verify', 'coverage', 'phi3_small']); "
-        "print(*sys.modules, file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    heavy = {"numpy", "xml.sax", "http.client", "torch", "rich", "patterncc.analysis.explain.mend"}
-    assert not heavy & set(done.stderr.split()) and "coverage" in done.stdout
 
 
 def test_a_forecast_of_a_model_compares_layer_by_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

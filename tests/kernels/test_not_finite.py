@@ -25,17 +25,6 @@ LENGTH = 150  # tokens
 Results = tuple[Tensor, Tensor]
 
 
-@pytest.fixture(params=["kernels", "compiled", "torch"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, poisoned: None) -> str:
-    """Kernels in Triton's interpreter, or either way of the CPU."""
-    if request.param == "kernels":
-        pytest.importorskip("triton")
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-    else:
-        monkeypatch.setenv("PATTERNCC_CPU", {"compiled": ""}.get(request.param, request.param))
-    return request.param
-
-
 def drawn(of: Held, keys: int = LENGTH, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
     make, p = torch.Generator().manual_seed(keys), of.pattern
     shapes = ((p.heads, LENGTH), (p.kv_heads, keys), (p.kv_heads, keys))

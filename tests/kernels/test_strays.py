@@ -29,16 +29,6 @@ PACKED = {
 }
 
 
-@pytest.fixture(params=["kernels", "compiled", "torch"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, poisoned: None) -> None:
-    """Kernels in Triton's interpreter, or either way of the CPU."""
-    if request.param == "kernels":
-        pytest.importorskip("triton")
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-    else:
-        monkeypatch.setenv("PATTERNCC_CPU", {"compiled": ""}.get(request.param, request.param))
-
-
 def ints(numbers: list[int]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.int32)
 

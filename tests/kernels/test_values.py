@@ -40,17 +40,6 @@ SHAPES = {  # arithmetic with sums of several items in slots, arithmetic to the 
 INF = float("inf")
 
 
-@pytest.fixture(params=["kernels", "compiled", "torch"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, poisoned: None) -> str:
-    """Kernels in Triton's interpreter, or either way of the CPU."""
-    if request.param == "kernels":
-        pytest.importorskip("triton")
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-    else:
-        monkeypatch.setenv("PATTERNCC_CPU", {"compiled": ""}.get(request.param, request.param))
-    return request.param
-
-
 def of_widths(width: str, shape: str, head: str = HEAD) -> Held:
     dim, v_dim = WIDTHS[width]
     return held(head.replace("head_dim: 16", f"head_dim: {dim}\nv_head_dim: {v_dim}") + SHAPES[shape])

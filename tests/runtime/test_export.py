@@ -13,7 +13,7 @@ from patterncc.errors import UsageError
 from patterncc.runtime.cache import Cache, CacheWarning
 from patterncc.runtime.export import export
 from patterncc.runtime.lock import locked
-from tests.runtime.test_cache import ROOT, package
+from tests.runtime.packages import ROOT, package
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ sys.path.insert(0, sys.argv[1])
 from patterncc.runtime import export
 from patterncc.runtime.cache import Cache
 from patterncc.runtime.lock import locked
-from tests.runtime.test_cache import ROOT, package
+from tests.runtime.packages import ROOT, package
 
 def killed(*_):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -17,7 +17,7 @@ from patterncc.pipeline import load_compiled
 from patterncc.runtime.cache import Cache
 from patterncc.runtime.load import forget, module_name
 from patterncc.runtime.trust import Untrusted
-from tests.runtime.test_cache import package
+from tests.runtime.packages import package
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="owners and modes are POSIX")
 TEXT = "pattern: 1\nname: mine\nheads: 1\nhead_dim: 16\nblock: 16\nshards: [{heads: all, local: 2}]\n"

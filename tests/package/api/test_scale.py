@@ -25,17 +25,6 @@ BY_LAYER = (
 )
 
 
-@pytest.fixture(params=["kernels", "compiled", "torch"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, poisoned: None) -> str:
-    """Kernels in Triton's interpreter, or either way of the CPU."""
-    if request.param == "kernels":
-        pytest.importorskip("triton")
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-    else:
-        monkeypatch.setenv("PATTERNCC_CPU", {"compiled": ""}.get(request.param, request.param))
-    return request.param
-
-
 def plain() -> Pattern:
     """The same pattern without the key: the witness is given the number instead."""
     return compiled(HEAD + SHARDS)[0]

@@ -16,11 +16,14 @@ from types import ModuleType
 import pytest
 import torch
 
-from tests.package.made import HEAD, TOLERANCE, check, compiled, exact, run, tensors, weights_like
+from tests.package.cpu.built import kept
+from tests.package.made import TOLERANCE, check, compiled, exact, run, tensors, weights_like
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler")
+
+
 WIDTHS = {"default": 4, "avx2": 8, "avx2 -D__AVX512F__": 16}  # of a vector; the last one in halves
-SOURCES = Path(__file__).parents[3] / "codegen_templates/cpu/c"
+
 
 PROGRAM = """
 import importlib, sys, torch
@@ -34,32 +37,6 @@ out = package.attention(q, k, v)
 grads = torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
 print(library is not None, *(x.double().sum().item().hex() for x in (out, *grads)))
 """
-
-
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], ModuleType]:
-    """The module that builds libraries, of a package that has not asked for one yet, with a cache of its own."""
-    monkeypatch.setenv("PATTERNCC_CPU", "")
-    library = importlib.import_module(f"{compiled('tokens')[1].__name__}.cpu.library")
-    monkeypatch.setenv("PATTERNCC_CACHE_DIR", str(tmp_path / "cache"))
-
-    def forget() -> ModuleType:
-        monkeypatch.setattr(library, "_found", [])
-        return library
-
-    return forget
-
-
-def kept(tmp_path: Path) -> list[Path]:
-    return sorted((tmp_path / "cache" / "cpu").iterdir())
-
-
-def holds(name: str = "tokens", queries: int = 150) -> None:
-    pattern, package = compiled(name)
-    inputs = tensors(pattern, queries, 150)
-    weights = weights_like(inputs)
-    found = run(lambda q, k, v: package.attention(q, k, v, return_lse=True), inputs, weights)
-    check(found, exact(pattern, inputs, weights), TOLERANCE[torch.float32])
 
 
 def test_it_is_built_once_and_kept(fresh: Callable[[], ModuleType], tmp_path: Path) -> None:
@@ -95,40 +72,6 @@ def test_a_damaged_one_is_built_again(fresh: Callable[[], ModuleType], tmp_path:
     library.write_bytes(whole[:100])
     assert fresh().library() is not None
     assert library in kept(tmp_path) and library.read_bytes() == whole
-
-
-def test_without_a_compiler_torch_does_the_work(
-    fresh: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert fresh().library() is None
-    holds()
-    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
-    with pytest.raises(RuntimeError, match="there is no C compiler: install one, or the package ziglang"):
-        fresh().library()
-    assert kept(tmp_path) == []
-
-
-def test_a_compiler_that_fails_is_passed_over(
-    fresh: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    broken = tmp_path / "broken"
-    broken.write_text("#!/bin/sh\necho no such machine >&2; exit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("CC", f"{broken} -O0")
-    with pytest.warns(RuntimeWarning, match=r"CC=.*broken -O0 fails: no such machine; cc compiles the CPU's kernels"):
-        assert fresh().library() is not None
-    assert kept(tmp_path) == []
-    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
-    with pytest.raises(RuntimeError, match=r"broken -O0 fails: no such machine"):
-        importlib.import_module(f"{compiled('tokens')[1].__name__}.cpu.library").library()  # another had been taken
-    with pytest.raises(RuntimeError, match=r"broken -O0 fails: no such machine"):
-        fresh().library()
-    monkeypatch.setenv("PATH", "/bin/none")
-    with pytest.raises(RuntimeError, match=r"broken -O0 fails: no such machine"):
-        fresh().library()
 
 
 def test_a_cache_that_takes_nothing_costs_only_time(fresh: Callable[[], ModuleType], tmp_path: Path) -> None:
@@ -188,63 +131,6 @@ def test_without_a_place_for_a_cache_it_is_built_all_the_same(
     assert module.library() == "built" and not list(tmp_path.glob("~*"))
 
 
-@pytest.mark.parametrize("compiler", ['"unbalanced', "/bin/true", "no-such-compiler"])
-def test_a_compiler_of_no_use_is_passed_over(
-    compiler: str, fresh: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CC", compiler)
-    with pytest.warns(RuntimeWarning, match="CC"):
-        assert fresh().library() is not None
-    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
-    with pytest.raises(RuntimeError, match="CC"):
-        fresh().library()
-
-
-@pytest.mark.parametrize("command", ["{folder}/wrapper -O2", "./wrapper"], ids=["a path", "from here"])
-def test_a_wrapper_script_is_the_compiler(
-    command: str, fresh: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Also where another compiler's library is kept already, and where its path is one from this folder."""
-    assert fresh().library() is not None
-    (tmp_path / "wrapper").write_text(f'#!/bin/sh\necho called >> {tmp_path}/calls\nexec cc "$@"\n')
-    (tmp_path / "wrapper").chmod(0o755)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CC", command.format(folder=tmp_path))
-    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
-    assert fresh().library() is not None
-    assert fresh().library() is not None
-    assert (tmp_path / "calls").read_text() == "called\n" and len(kept(tmp_path)) == 2
-    holds()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["tokens", "all_dense"])
-def test_a_misspelt_switch_is_refused_by_every_call(
-    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = HEAD + "shards: [{heads: all, dense: true}]" if name == "all_dense" else name
-    pattern, package = compiled(text)
-    monkeypatch.setenv("PATTERNCC_CPU", "foo")
-    q, k, v = tensors(pattern, 20, dtype=dtype)
-    packed, starts = [x[0].transpose(0, 1) for x in (q, k, v)], torch.tensor([0, 20], dtype=torch.int32)
-    cache, table = k.new_zeros(2, 16, 2, 16), torch.tensor([[0, 1]], dtype=torch.int32)
-    for call in (
-        lambda: package.attention(q, k, v),
-        lambda: package.attention_varlen(*packed, starts, starts, 20, 20),
-        lambda: package.decode(packed[0][None], cache, cache, table, starts[1:]),
-    ):
-        with pytest.raises(ValueError, match="PATTERNCC_CPU is 'foo'; expected torch or compiled"):
-            call()
-
-
-def test_another_value_of_the_switch_is_refused(
-    fresh: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATTERNCC_CPU", "numba")
-    with pytest.raises(ValueError, match="PATTERNCC_CPU is 'numba'; expected torch or compiled"):
-        fresh().library()
-
-
 def started(folder: Path, **environment: str) -> subprocess.Popen[str]:
     package = Path(str(compiled("tokens")[1].__file__)).parent
     copy = folder / "packages" / package.name
@@ -289,22 +175,6 @@ def test_vectors_of_other_widths(
         check(found, exact(pattern, inputs, weights), TOLERANCE[torch.float32])
 
 
-def test_a_compiler_of_wrong_numbers_is_passed_over(
-    fresh: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """-ffast-math has no infinities, which the kernels need. What is made next is not what was loaded before."""
-    monkeypatch.setenv("CC", "cc -ffast-math")
-    with pytest.warns(RuntimeWarning, match="its numbers are wrong; cc compiles"):
-        assert fresh().library() is not None
-    holds()
-    monkeypatch.setattr(fresh(), "_compilers", lambda: iter([["cc", "-ffast-math"]]))
-    monkeypatch.setenv("PATTERNCC_CPU", "compiled")
-    monkeypatch.setenv("PATTERNCC_CACHE_DIR", "/dev/null")
-    with pytest.raises(RuntimeError, match="cc -ffast-math gives no library of use: its numbers are wrong"):
-        fresh().library()
-    assert float("5e-324") * 1.0 > 0  # and here nothing has changed: what it is linked with flushes subnormal numbers
-
-
 @pytest.mark.parametrize(
     ("source", "why"),
     [
@@ -324,58 +194,3 @@ def test_a_library_is_tried_where_it_does_no_harm(
     with pytest.raises(ArithmeticError, match=why):
         fresh()._try(tmp_path / "made.so")
     assert float("5e-324") * 1.0 > 0
-
-
-FAULTS = {  # file: what a fault changes there
-    "tiles.h": ("(from < before)", "(from <= before)"),
-    "forward.c": ("*sum * weight + more", "*sum + more"),
-    "backward.c": ("- *(const Vector *)(delta", "+ *(const Vector *)(delta"),
-}
-
-
-def tried(folder: Path, compiler: str, *runner: str) -> int:
-    """What the trial says of the sources in a folder when they are compiled so: the types that are wrong, as bits."""
-    (folder / "main.c").write_text("int attn_trial(void);\nint main(void) { return attn_trial(); }\n")
-    made = folder / "trial"
-    subprocess.run(
-        [*compiler.split(), "-std=gnu11", "-w", *sorted(map(str, folder.glob("*.c"))), "-o", str(made), "-lm"],
-        check=True,
-    )
-    return subprocess.run([*runner, str(made)]).returncode
-
-
-@pytest.fixture
-def sources(tmp_path: Path) -> Path:
-    for file in SOURCES.glob("*.[ch]"):
-        shutil.copy(file, tmp_path)
-    return tmp_path
-
-
-def test_the_trial_holds_without_optimisation(sources: Path) -> None:
-    assert tried(sources, "cc -O0") == 0
-
-
-@pytest.mark.parametrize("file", FAULTS)
-def test_the_trial_finds(file: str, sources: Path) -> None:
-    right, wrong = FAULTS[file]
-    text = (sources / file).read_text()
-    assert text.count(right) == 1
-    (sources / file).write_text(text.replace(right, wrong))
-    assert tried(sources, "cc -O0") != 0
-
-
-def test_the_trial_holds_on_aarch64(sources: Path) -> None:
-    if not (shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64")):
-        pytest.skip("no compiler for aarch64, or nothing that runs it")
-    assert tried(sources, "aarch64-linux-gnu-gcc -O3 -static", "qemu-aarch64") == 0
-
-
-@pytest.mark.parametrize("flags", [("-mavx512f", "-mfma"), ("-mavx2", "-mfma"), ()])
-def test_the_sources_have_no_warnings(flags: tuple[str, ...], tmp_path: Path) -> None:
-    every = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-c")
-    sources = sorted(SOURCES.glob("*.c"))
-    assert len(sources) == 3
-    if flags and os.uname().machine != "x86_64":
-        pytest.skip("flags of x86")
-    for source in sources:
-        subprocess.run(["cc", *every, *flags, str(source), "-o", str(tmp_path / "object.o")], check=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.package.launch.test_tuned import config, part
+from tests.package.launch.tuned import config, part
 from tests.package.made import PATTERNS, compiled
 
 pytest.importorskip("triton")
