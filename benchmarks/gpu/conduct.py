@@ -129,7 +129,7 @@ class _Conductor:
 
 
 def _watched(process: subprocess.Popen[str], seconds: float, until: float) -> threading.Timer:
-    """What ends the process after so many seconds, or when its time is over."""
+    """A started timer that kills the process after `seconds`, or at the time `until` if that is earlier."""
     timer = threading.Timer(max(min(seconds, until - time.time()), 0), _end, [process])
     timer.start()
     return timer

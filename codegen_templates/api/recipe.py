@@ -1,4 +1,4 @@
-"""What a call launched, to be launched again with other memory."""
+"""Recipes: the kernel launches of one call, kept so that a like call repeats them with its own tensors."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ Box = tuple[tuple[str, Any], ...]  # what the compiler found of it
 
 
 class Kind:
-    """What a descriptor says beside an address; each is there once, and known by itself."""
+    """Shape, strides and box of a descriptor: all but its address. Equal ones are one object."""
 
     __slots__ = ("box", "shape", "strides")
 
@@ -41,7 +41,7 @@ def kind_of(x: Boxes, box: Box) -> Kind:
 
 
 def as_box(found: dict[str, Any]) -> Box:
-    """What a compiled kernel's metadata say of one of its descriptors, as part of a key."""
+    """A tuple of what the compiled kernel's metadata hold about one of its descriptors, to be part of a key."""
     return tuple((name, tuple(x) if isinstance(x, list) else x) for name, x in found.items())
 
 

@@ -77,7 +77,7 @@ class Prepared:
 
 
 def _taking_encoded(launch: Any) -> Any:
-    """What Triton's launcher hands descriptors to once it has encoded them."""
+    """The function behind Triton's launcher that takes encoded descriptors; `launch` itself where it has none."""
     names = launch.__code__.co_freevars if hasattr(launch, "__code__") else ()
     return launch.__closure__[names.index("launcher")].cell_contents if "launcher" in names else launch
 

@@ -78,7 +78,8 @@ def ends_noted(notes):
 
 @gluon.jit
 def rule_noted(notes, like, IS_STRIDE: gl.constexpr):
-    """What the rule of the head's rows needs. `like`: as many numbers as the row map's places and its rule have.
-    IS_STRIDE tells kinds apart that have as many together: Triton 3.6 takes what it compiled for one for the other."""
+    """The numbers of the head's rule, read from the notes. `like`: tuples as long as the row map's places and its rule.
+    IS_STRIDE must be given, since Triton 3.6 names a compiled function by how many numbers it takes: without it, the
+    function for one kind of item would be called for another kind with as many."""
     places, rule = like
     return all_noted(notes, PLACES + len(places), rule)
