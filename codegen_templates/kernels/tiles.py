@@ -10,6 +10,7 @@ BLOCK = tl.constexpr(16)
 HEAD_DIM = tl.constexpr(32)
 V_HEAD_DIM = tl.constexpr(32)
 IS_CAUSAL = tl.constexpr(True)
+IS_TABLE = tl.constexpr(False)  # the form of the index map
 SOFTCAP = tl.constexpr(0.0)
 HAS_SOFTCAP = tl.constexpr(False)
 # --- end constants ---

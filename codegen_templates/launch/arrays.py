@@ -9,13 +9,14 @@ from functools import cache, lru_cache
 import torch
 
 from ..kernels import index_map, row_map
-from ..pattern import CAUSAL, CLASS_OF, CLASSES, FORM
+from ..pattern import BLOCK, CAUSAL, CLASS_OF, CLASSES, FORM
 from ..rules.heads import kv_head
-from ..rules.tables import column_table, room, row_table
+from ..rules.tables import Table, column_table, room, row_table, tile_table
 from . import configs
 from .graphs import tables
 
 Heads = tuple[int, int, int]  # which are present: of which layer, from which one on, how many
+PIECE = 64  # rows of tokens: ROWS of hopper/tiles.py
 Places = tuple[tuple[int, int], ...]  # of each class, where what the kernels read of it begins
 
 
@@ -77,16 +78,49 @@ def class_tables(
     """
     build, ints = (column_table, row_map.CLASS_INTS) if inverse else (row_table, index_map.CLASS_INTS)
     least, stop = (0, columns) if inverse else (first, rows)
+    known = {klass: build(klass, rows, columns, device, first) for klass in sorted(set(classes))}
+    return laid_out(known, ints, least, stop)
+
+
+def tile_groups(
+    heads: Heads, rows: tuple[int, int], columns: int, tile: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """`row_groups` for kernels whose tiles of so many rows of tokens begin at multiples of that; each head is a group.
+    A pattern's records are of tiles, not of rows of blocks."""
+    if FORM == "closed":
+        return _closed_groups(heads, 1, device)
+    classes = present(*heads)
+    first, stop = rows[0] * BLOCK // tile, -(-max(rows[1] * BLOCK, 1) // tile)
+    first = 0 if CAUSAL else -room(-first)
+    pattern, entries, places = tile_tables(classes, tile, first, room(stop), room(columns), device)
+    return pattern, entries, head_groups(classes, heads[1], places, 1, device)
+
+
+@tables(most=16)
+def tile_tables(
+    classes: tuple[int, ...], tile: int, first: int, tiles: int, columns: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, Places]:
+    """`class_tables` of tiles of so many rows of tokens, from number `first` on, with the entries of `tile_table`."""
+    piece = min(BLOCK, PIECE)
+    sizes = tile // piece, piece, tiles, columns, device, first
+    known = {klass: tile_table(klass, *sizes) for klass in sorted(set(classes))}
+    records, entries, places = laid_out(known, index_map.CLASS_INTS, first, tiles)
+    return records.int() if len(entries) < 1 << 31 else records, entries, places
+
+
+def laid_out(
+    known: dict[int, Table], ints: tuple[tuple[int, ...], ...], least: int, stop: int
+) -> tuple[torch.Tensor, torch.Tensor, Places]:
+    """The records of these classes' tables from `least` to `stop`, one class after the other, and all entries."""
     records, entries, taken = [], [], 0
-    for klass in sorted(set(classes)):
-        pointers, whole, listed = build(klass, rows, columns, device, first)
+    for klass, (pointers, whole, listed) in known.items():
         pointers, whole = pointers[: stop - least + 1] + taken, whole[: stop - least]
         same = [torch.full_like(pointers[1:], number) for number in ints[klass]]
         records.append(torch.stack([pointers[:-1], pointers[:-1] + whole, pointers[1:], *same], 1))
         entries.append(listed)
         taken += len(listed)
     width = 3 + len(ints[0])
-    places = tuple((klass, (n * (stop - least) - least) * width) for n, klass in enumerate(sorted(set(classes))))
+    places = tuple((klass, (n * (stop - least) - least) * width) for n, klass in enumerate(known))
     return torch.cat(records), torch.cat(entries), places
 
 

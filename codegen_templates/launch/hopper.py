@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..pattern import BLOCK, CLASSES, FORM, HEAD_DIM, ROWS_PER_TILE_FREE, SOFTCAP, V_HEAD_DIM
+from ..rules.tables import BITS, room
 from . import arrays
 from .boxes import CHUNK as CHUNK
 from .boxes import Boxes
@@ -28,7 +29,11 @@ IS_WIDE = "K_STAGES" in STAGES.get(WIDTH, {})
 REGISTERS = {64: (144, 80), 128: (224, 56), 256: (232, 40)}  # of a consumer's threads, and of the producer's
 LEAST_TILES = 8  # for each processor
 IS_FASTER = HEAD_DIM == 128  # than the plain kernels, as measured on an H100 with blocks of 16 and 64; not at 64
-IS_WRITTEN_FOR = FORM == "closed" and ROWS_PER_TILE_FREE and BLOCK >= LEAST_RUN and WIDTH in STAGES
+IS_TABLE = FORM == "table"
+# Whether tables are taken unasked: not before they were measured, which no GPU has done yet.
+TABLES_BY_DEFAULT = False
+MOST_COLUMNS = 1 << 31 - BITS  # entries of a tile's table are int32
+IS_WRITTEN_FOR = (IS_TABLE or ROWS_PER_TILE_FREE) and BLOCK >= LEAST_RUN and WIDTH in STAGES
 IS_WRITTEN_FOR &= HEAD_DIM % 8 == 0  # rows of 16 bytes
 IS_WRITTEN_FOR &= not SOFTCAP and V_HEAD_DIM == HEAD_DIM  # the plain kernels take all scores and widths
 
@@ -46,7 +51,8 @@ def takes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, 
     family = wanted()
     if family == "triton" or not is_hopper(q.device):
         return False
-    return (family == "gluon" or (IS_FASTER and is_large(q))) and can(q, k, v, out, requests)
+    is_faster = IS_FASTER and (TABLES_BY_DEFAULT or not IS_TABLE)
+    return (family == "gluon" or (is_faster and is_large(q))) and can(q, k, v, out, requests)
 
 
 def is_large(q: torch.Tensor) -> bool:
@@ -67,6 +73,8 @@ def is_hopper(device: torch.device) -> bool:
 def can(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, requests: Requests) -> bool:
     """Whether the pattern, the numbers and their places in memory are such as the kernels are written for."""
     if not IS_WRITTEN_FOR or q.dtype not in (torch.bfloat16, torch.float16) or out.dtype != q.dtype:
+        return False
+    if IS_TABLE and room(requests.columns) >= MOST_COLUMNS:
         return False
     if requests.pages is not None and _run(k.shape[1]) < LEAST_RUN:
         return False
@@ -156,11 +164,13 @@ def tiles_of(
 ) -> tuple[int, dict[str, Any]]:
     """The programs, and what the kernels of a tile of rows, forward and dQ, are told of it; all tensors are [batch or
     pages, heads, rows, ...]. `out`: what is written like q; `sums`: a number for each row."""
-    pattern, _, groups = arrays.row_groups(heads, requests.rows, requests.columns, 1, q.device)
-    begin, stop = requests.q_start & -ROWS, requests.q_start + requests.q_len
+    tile = consumers * ROWS
+    pattern, columns, groups = arrays.tile_groups(heads, requests.rows, requests.columns, tile, q.device)
+    step = tile if IS_TABLE else ROWS  # tiles of a table begin at multiples of their size
+    begin, stop = requests.q_start // step * step, requests.q_start + requests.q_len
     if requests.are_packed:
-        begin, stop = 1 - ROWS, requests.q_len  # where the last of them ends is known to the device alone
-    tiles = -(-(stop - begin) // (consumers * ROWS))
+        begin, stop = 1 - step, requests.q_len  # where the last of them ends is known to the device alone
+    tiles = -(-(stop - begin) // tile)
     total = tiles * len(groups) * requests.count
     programs = min(total, processors(q.device))
     return programs, {
@@ -170,7 +180,7 @@ def tiles_of(
         **runs_of(k, v, page, groups),
         "groups": groups,
         "pattern": pattern,
-        "columns": groups,  # not read, as all arrays that follow where they are not there
+        "columns": groups if columns is None else columns,  # not read, as all that follow where they are not there
         "q_starts": groups if requests.q_starts is None else requests.q_starts,
         "kv_starts": groups if requests.kv_starts is None else requests.kv_starts,
         "taken": zeros(q.device) if total > programs else groups,

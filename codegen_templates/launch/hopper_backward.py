@@ -25,7 +25,7 @@ DQ_CONSUMERS = 2
 DQ_REGISTERS = 216, 72  # of a consumer's threads and of the producer's: none are spilled
 DKDV_REGISTERS = {64: (208, 88), 128: (240, 24)}
 PACKED_REGISTERS = {64: (208, 88), 128: (232, 40)}  # of dK and dV, too: a kernel for one kind of items
-IS_WRITTEN_FOR = hopper.IS_WRITTEN_FOR and HEAD_DIM in DQ_STAGES
+IS_WRITTEN_FOR = hopper.IS_WRITTEN_FOR and HEAD_DIM in DQ_STAGES and not hopper.IS_TABLE
 MOST_SUMS = 1 << 31  # numbers of LSE and delta: TMA counts them in 32 bits
 
 

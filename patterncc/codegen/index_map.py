@@ -114,6 +114,13 @@ def keeps(slot, i_first, i_last, j, t_first, t_last, u, rule):
     this slot, ignoring the causal mask."""
 {rule}
 
+
+@triton.jit
+def rule_of(pattern, columns, n):
+    """What `keeps` needs of a class, where nothing else of the index map is asked. n: any whole number."""
+    _, _, _, rule = index_map(pattern, columns, n, n, n, n, n)
+    return rule
+
 '''
 
 
@@ -160,6 +167,12 @@ def keeps(slot, i_first, i_last, j, t_first, t_last, u, rule):
     this slot, ignoring the causal mask."""
 {rule}
 
+
+@triton.jit
+def rule_of(pattern, columns, n):
+    """What `keeps` needs of a class, for columns of which it is told otherwise whether a row keeps them whole."""
+    return {class_values}
+
 '''
 
 
@@ -176,5 +189,6 @@ def table_map(plan: Plan) -> str:
         note="  # rows before the first key keep nothing" if plan.classes.causal else "",
         record=3 + len(ints.names),
         rule_values=written(["whole - low", *loads]),
+        class_values=written(["n * 0", *loads]),
         rule=indented([*lines, "return keep"]),
     )

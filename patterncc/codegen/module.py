@@ -83,6 +83,7 @@ def constants(
         "CAUSAL": classes.causal,
         "IS_CAUSAL": classes.causal,
         "FORM": plan.form,
+        "IS_TABLE": plan.form == "table",
         "ROWS_PER_TILE_FREE": plan.free_tiles,
         "SOFTCAP": classes.softcap,
         "HAS_SOFTCAP": classes.softcap > 0,

@@ -79,6 +79,25 @@ def forward(
     emulate.launch(kernel, (programs,), taken, seed)
 
 
+def dq(
+    kernel: Any,
+    launcher: ModuleType,
+    inputs: Sequence[torch.Tensor],
+    dq: torch.Tensor,
+    sums: tuple[torch.Tensor, torch.Tensor],
+    requests: Any,
+    *,
+    programs: int = 3,
+    seed: int = 0,
+) -> None:
+    """Write dq, like `inputs` (q, k, v and dout), by its kernel alone. `sums`: those of `backward`."""
+    heads = 0, 0, inputs[0].shape[1]
+    _, given = launcher.dq_arguments(*inputs, dq, *sums, requests, heads, launcher.HEAD_DIM**-0.5)
+    given["taken"] = torch.zeros(1, dtype=torch.int32)
+    taken = {name: _emulated(x, launcher.hopper) for name, x in given.items()}
+    emulate.launch(kernel, (min(programs, given["total"]),), taken, seed)
+
+
 @contextmanager
 def launched(
     kernels: tuple[Any, Any],

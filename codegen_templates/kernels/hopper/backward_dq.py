@@ -7,7 +7,8 @@ gradients of one slot's scores, those of the slot before meet its keys.
 from ..tiles import HEAD_DIM, LN_2
 from .backward_steps import step_dq
 from .box import TILE, rows_told, told
-from .masks import PIECE, SIDE, WHOLE
+from .columns import PIECE, SIDE
+from .masks import WHOLE
 from .names import (
     BARRIER,
     arrive,

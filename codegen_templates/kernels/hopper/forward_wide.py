@@ -7,7 +7,8 @@ meanwhile.
 
 from ..tiles import late_zero
 from .box import TILE, told
-from .masks import PIECE, SIDE, WHOLE
+from .columns import PIECE, SIDE
+from .masks import WHOLE
 from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
 from .produce import CHUNK, CHUNKS
 from .produce_wide import BOXES, produce_wide

@@ -1,10 +1,11 @@
 """The producer of the Hopper forward and of dQ: one warp that hands out tiles and loads their rows, keys and values by
 TMA."""
 
-from ..index_map import column, keeps
-from ..tiles import BLOCK, BLOCK_BITS, IS_CAUSAL
+from ..index_map import keeps
+from ..tiles import BLOCK, BLOCK_BITS, IS_CAUSAL, IS_TABLE
 from .box import ONE_WARP, TILE, tell_tile, write
-from .masks import PIECE, SIDE, WHOLE, tell_keys
+from .columns import PIECE, SIDE, column_at, entries_of
+from .masks import WHOLE, tell_keys
 from .names import arrive, barrier, expect, fence_async_shared, gl, gluon, load_box, wait
 from .tiles import NOTHING, ROWS, WIDTH, after, slots_of, tile_place
 
@@ -50,18 +51,22 @@ def load_run(descriptors, buffers, bar, page, i_kv, row, to, STEP: gl.constexpr)
 def is_run_kept(every, p, i_slot, u, n_slots, rule, span, CONSUMERS: gl.constexpr, RUN: gl.constexpr):
     """Whether a row of the tile keeps one of the keys of run p of an edge slot, from position u on, of which the rows
     keep `every`."""
-    t_base, q_start, q_stop, _kv_start, kv_stop = span
-    is_kept = (((every >> (p * RUN // PIECE)) & COLUMN) != 0) & (u < kv_stop)
+    t_base, q_start, q_stop, kv_start, kv_stop = span
+    is_kept = ((every >> (p * RUN // PIECE)) & COLUMN) != 0
     t_first = gl.maximum(t_base, q_start)
     t_last = gl.minimum(t_base + CONSUMERS * ROWS, q_stop) - 1
     o_u = gl.arange(0, RUN, ONE_WARP)
     j = u >> BLOCK_BITS
     some = keeps(i_slot, t_first >> BLOCK_BITS, t_last >> BLOCK_BITS, j, t_first, t_last, u + o_u, rule)
     if len(some.shape) > 0:  # a rule of tokens: the run may be of a kept block and not be kept
-        is_kept = is_kept & (gl.max(some.to(gl.int32), 0) > 0) & (i_slot < n_slots)
+        is_some = (gl.max(some.to(gl.int32), 0) > 0) & (i_slot < n_slots)
         if IS_CAUSAL:
-            is_kept = is_kept & (u <= t_last)
-    return is_kept
+            is_some = is_some & (u <= t_last)
+        if IS_TABLE:
+            is_kept = is_kept | (is_some & (u >= kv_start))
+        else:
+            is_kept = is_kept & is_some
+    return is_kept & (u < kv_stop)
 
 
 @gluon.jit
@@ -70,15 +75,15 @@ def blocks_apart(n, far, every, places, rule):
     of them is not to be read."""
     probe = keeps(n, n, n, n, n, n, gl.arange(0, ROWS, ONE_WARP), rule)
     is_whole = n < far
-    if len(probe.shape) == 0:
+    if IS_TABLE or len(probe.shape) == 0:
         is_whole = is_whole | ((every & WHOLE) == WHOLE)
     apart = n * 0 + 1
     if SIDE > 1:
         i_slot = n * SIDE
-        j = column(i_slot, places, False)
-        apart = column(i_slot + 1, places, False) - j
+        j = column_at(i_slot, places)
+        apart = column_at(i_slot + 1, places) - j
         for c in gl.static_range(2, SIDE):
-            apart = gl.where(column(i_slot + c, places, False) == j + c * apart, apart, 0)
+            apart = gl.where(column_at(i_slot + c, places) == j + c * apart, apart, 0)
     return gl.where(is_whole, apart, 0)
 
 
@@ -93,7 +98,7 @@ def load_slot(descriptors, buffers, bar, n, every, n_slots, far, places, rule, s
     one_rooms, run_rooms, far_rooms = buffers
     RUNS: gl.constexpr = ROWS // RUN
     expect(bar, len(ones) * ROWS * WIDTH * 2)
-    u = column(n * ROWS // BLOCK, places, False) * BLOCK + n * ROWS % BLOCK
+    u = column_at(n * ROWS // BLOCK, places) * BLOCK + n * ROWS % BLOCK
     if RUNS == 1:
         page = request[0]
         row = u * 0 + NOTHING
@@ -122,7 +127,7 @@ def load_slot(descriptors, buffers, bar, n, every, n_slots, far, places, rule, s
         else:
             for p in range(RUNS):
                 i_slot = (n * ROWS + p * RUN) // BLOCK
-                u = column(i_slot, places, False) * BLOCK + (n * ROWS + p * RUN) % BLOCK
+                u = column_at(i_slot, places) * BLOCK + (n * ROWS + p * RUN) % BLOCK
                 page = request[0]
                 row = u * 0 + NOTHING
                 if (n < far) | is_run_kept(every, p, i_slot, u, n_slots, rule, span, CONSUMERS, RUN):
@@ -136,13 +141,13 @@ def rows_behind(n, n_slots, places, kv_stop):
     low, high = kv_stop * 0, kv_stop * 0
     if BLOCK >= ROWS:
         i_slot = n // (BLOCK // ROWS)
-        row = kv_stop - (column(i_slot, places, False) * BLOCK + n % (BLOCK // ROWS) * ROWS)
+        row = kv_stop - (column_at(i_slot, places) * BLOCK + n % (BLOCK // ROWS) * ROWS)
         is_inside = (i_slot < n_slots) & (row > 0) & (row < ROWS)
         low, high = gl.where(is_inside, row, 0), gl.where(is_inside, ROWS, 0)
     else:
         for p in gl.static_range(ROWS // BLOCK):
             i_slot = n * (ROWS // BLOCK) + p
-            row = kv_stop - column(i_slot, places, False) * BLOCK
+            row = kv_stop - column_at(i_slot, places) * BLOCK
             is_inside = (i_slot < n_slots) & (row > 0) & (row < BLOCK)
             low, high = gl.where(is_inside, row + p * BLOCK, low), gl.where(is_inside, (p + 1) * BLOCK, high)
     return low, high
@@ -186,20 +191,26 @@ def produce(inputs, descriptors, buffers, slot_rows, rooms, full, empty, q_bars,
             if IS_PACKED:
                 i_request = 0 * i_batch
             request = (i_request, first[1], kv_from)
+            if IS_TABLE:
+                ahead = entries_of(n_all - 1, places)
             for i in range(n_all):
-                wait(empty.index(place), phase ^ 1)
                 n = n_all - 1 - i
+                at = places
+                if IS_TABLE:
+                    at = ahead
+                    ahead = entries_of(n - 1, places)
+                wait(empty.index(place), phase ^ 1)
                 bar = place
                 every = n * 0 + WHOLE
                 if (n >= far) | (i == 0):
-                    every = tell_keys(words, keys, place, n, n_slots, places, rule, span, CONSUMERS)
+                    every = tell_keys(words, keys, place, n, n_slots, at, rule, span, CONSUMERS)
                     barrier()
                 low, high = 0 * n, 0 * n
                 if IS_PACKED and n >= far:
-                    low, high = rows_behind(n, n_slots, places, kv_stop)
+                    low, high = rows_behind(n, n_slots, at, kv_stop)
                     bar = gl.where(low < high, STAGES, place)
-                load_slot(descriptors, buffers, full.index(bar), n, every, n_slots, far, places, rule, span, place,
-                          i_kv, request, own, periods, CONSUMERS, PAGE, RUN, EVERY)  # fmt: skip
+                load_slot(descriptors, buffers, full.index(bar), n, every, n_slots, far, at, rule, span, place, i_kv,
+                          request, own, periods, CONSUMERS, PAGE, RUN, EVERY)  # fmt: skip
                 if IS_PACKED and low < high:
                     wait(full.index(STAGES), tails & 1)
                     clear_rows(slot_rows, place, low, high, slot_rows.dtype)

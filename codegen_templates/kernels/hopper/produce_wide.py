@@ -1,7 +1,9 @@
 """The producer of the Hopper forward for wide heads: `produce.py`, with a ring for keys and one for values, and a place
 for each consumer's queries."""
 
+from ..tiles import IS_TABLE
 from .box import TILE, tell_tile, write
+from .columns import entries_of
 from .masks import WHOLE, tell_keys
 from .names import arrive, barrier, expect, gl, gluon, load_box, wait
 from .produce import CHUNK, CHUNKS, clear_rows, load_slot, next_tile, rows_behind
@@ -37,14 +39,20 @@ def produce_wide(q, of_keys, of_values, vrows, qbuf, rings, q_bars, told_of, tak
             if IS_PACKED:
                 i_request = 0 * i_batch
             request = (i_request, first[1], kv_from)
+            if IS_TABLE:
+                ahead = entries_of(n_all - 1, places)
             for i in range(n_all):
                 n = n_all - 1 - i
+                at = places
+                if IS_TABLE:
+                    at = ahead
+                    ahead = entries_of(n - 1, places)
                 wait(k_empty.index(k_place), k_phase ^ 1)
                 every = n * 0 + WHOLE
                 if (n >= far) | (i == 0):
-                    every = tell_keys(words, keys, k_place, n, n_slots, places, rule, span, CONSUMERS)
+                    every = tell_keys(words, keys, k_place, n, n_slots, at, rule, span, CONSUMERS)
                     barrier()
-                load_slot(of_keys[0], of_keys[1], k_full.index(k_place), n, every, n_slots, far, places, rule, span,
+                load_slot(of_keys[0], of_keys[1], k_full.index(k_place), n, every, n_slots, far, at, rule, span,
                           k_place, i_kv, request, own, periods, CONSUMERS, PAGE, RUN, EVERY)  # fmt: skip
                 k_place, k_phase = after(k_place, k_phase, K_STAGES)
                 if i == 0:
@@ -64,9 +72,9 @@ def produce_wide(q, of_keys, of_values, vrows, qbuf, rings, q_bars, told_of, tak
                 bar = v_place
                 low, high = 0 * n, 0 * n
                 if IS_PACKED and n >= far:
-                    low, high = rows_behind(n, n_slots, places, kv_stop)
+                    low, high = rows_behind(n, n_slots, at, kv_stop)
                     bar = gl.where(low < high, V_STAGES, v_place)
-                load_slot(of_values[0], of_values[1], v_full.index(bar), n, every, n_slots, far, places, rule, span,
+                load_slot(of_values[0], of_values[1], v_full.index(bar), n, every, n_slots, far, at, rule, span,
                           v_place, i_kv, request, own, periods, CONSUMERS, PAGE, RUN, EVERY)  # fmt: skip
                 if IS_PACKED and low < high:
                     wait(v_full.index(V_STAGES), tails & 1)
