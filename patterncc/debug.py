@@ -12,7 +12,7 @@ from functools import lru_cache, wraps
 from time import perf_counter
 from typing import ParamSpec, TypeVar
 
-from patterncc.errors import UsageError, did_you_mean
+from patterncc.errors import UsageError, counted, did_you_mean
 
 VALUES = {
     "passes": "print what every pass gives, on stderr",
@@ -53,7 +53,9 @@ def traced(one_pass: Callable[P, R]) -> Callable[P, R]:
 def _excerpt(value: object) -> list[str]:
     """The value's text, cut after LONGEST lines."""
     lines = str(value).splitlines()
-    return lines if len(lines) <= LONGEST else [*lines[:LONGEST], f"... and {len(lines) - LONGEST} more lines"]
+    return (
+        lines if len(lines) <= LONGEST else [*lines[:LONGEST], f"... and {counted(len(lines) - LONGEST, 'more line')}"]
+    )
 
 
 @lru_cache(maxsize=8)

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MOST_SHOWN = 50  # mistakes of one file that are written out; the rest are counted
+SIZES = {"layers": "layer", "heads": "head", "kv_heads": "KV head", "head_dim": "number", "v_head_dim": "number"}
 LINE_WIDTH = 100  # columns of a source line that are shown
 TAB_WIDTH = 4
 
@@ -118,6 +119,34 @@ def clean(text: str) -> str:
     'a\\x1b[2Jb\\n'
     """
     return "".join(c if not _hides(c) else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def counted(number: int, what: str, many: str | None = None) -> str:
+    """How many of a thing; `many` is the word for several where it is not `what` with an s.
+
+    >>> counted(1, "token"), counted(131072, "token"), counted(0, "class", "classes")
+    ('1 token', '131,072 tokens', '0 classes')
+    """
+    return f"{number:,} {what if number == 1 else many or what + 's'}"
+
+
+def numbered(what: str, number: int) -> str:
+    """The numbers of so many things, counted from 0.
+
+    >>> numbered("layer", 4), numbered("head", 1)
+    ('layers 0 to 3', 'head 0 only')
+    """
+    return f"{what} 0 only" if number == 1 else f"{what}s 0 to {number - 1}"
+
+
+def size_of(key: str, number: int) -> str:
+    """A size in the words of messages.
+
+    >>> size_of("kv_heads", 1), size_of("head_dim", 128), size_of("v_head_dim", 64)
+    ('1 KV head', '128 numbers a head', '64 numbers a value')
+    """
+    of = {"head_dim": " a head", "v_head_dim": " a value"}.get(key, "")
+    return f"{counted(number, SIZES[key])}{of}"
 
 
 def quote(text: str, most: int = 40) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..pattern import BLOCK, HEAD_DIM, HEADS, KV_HEADS, LAYERS, NAME, V_HEAD_DIM
 from ..rules.heads import SHARE, kv_head
-from .values import MOST_TOKENS, check_tensors, described, whole
+from .values import MOST_TOKENS, check_tensors, counted, described, numbered, whole
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 WIDTHS = {"v": V_HEAD_DIM, "v_cache": V_HEAD_DIM}  # of these tensors; of others HEAD_DIM
@@ -19,7 +19,7 @@ WIDTHS = {"v": V_HEAD_DIM, "v_cache": V_HEAD_DIM}  # of these tensors; of others
 def check_layer(layer: int) -> int:
     layer = whole("layer", layer)
     if not 0 <= layer < LAYERS:
-        raise ValueError(f"{NAME} has layers 0 to {LAYERS - 1}; layer={layer} is none of them")
+        raise ValueError(f"{NAME} has {numbered('layer', LAYERS)}; layer={layer} is none of them")
     return layer
 
 
@@ -35,7 +35,7 @@ def check_heads(heads: int, kv_heads: int, head_offset: int) -> None:
     """Local heads are a run of the pattern's, and their KV heads are all there."""
     if head_offset < 0 or head_offset + heads > HEADS or heads == 0:
         raise ValueError(
-            f"{NAME} has heads 0 to {HEADS - 1}; q has {heads} heads and head_offset={head_offset}. "
+            f"{NAME} has {numbered('head', HEADS)}; q has {counted(heads, 'head')} and head_offset={head_offset}. "
             "head_offset is the first global query head present, under tensor parallelism rank * local heads"
         )
     needed = kv_head(heads - 1, head_offset) + 1
@@ -43,12 +43,13 @@ def check_heads(heads: int, kv_heads: int, head_offset: int) -> None:
         advice = ["do not repeat k and v"] if kv_heads == heads else []
         if heads < HEADS or not advice:
             advice.append(
-                f"a model of {heads} heads on {kv_heads} KV heads needs a pattern of as many: set heads and kv_heads "
-                "in the pattern's file and compile again"
+                f"a model of {counted(heads, 'head')} on {counted(kv_heads, 'KV head')} needs a pattern of as many: "
+                "set heads and kv_heads in the pattern's file and compile again"
             )
+        shared = "each query head has its own" if SHARE == 1 else f"{SHARE} query heads share one"
         raise ValueError(
-            f"heads {head_offset} to {head_offset + heads - 1} of {NAME} read {needed} KV heads ({SHARE} query heads "
-            f"share one: {HEADS} on {KV_HEADS} in all); k and v have {kv_heads}: {'; '.join(advice)}"
+            f"heads {head_offset} to {head_offset + heads - 1} of {NAME} read {counted(needed, 'KV head')} "
+            f"({shared}: {HEADS} on {KV_HEADS} in all); k and v have {kv_heads}: {'; '.join(advice)}"
         )
 
 

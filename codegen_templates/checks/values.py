@@ -66,6 +66,24 @@ def check_device(device: Any) -> None:
         raise ValueError(f"device is one of torch's, like 'cuda' or 'cpu'; got {described(device)}") from error
 
 
+def counted(number: int, what: str, many: str | None = None) -> str:
+    """How many of a thing; `many` is the word for several where it is not `what` with an s.
+
+    >>> counted(1, "KV head"), counted(131072, "token"), counted(2, "entry", "entries")
+    ('1 KV head', '131,072 tokens', '2 entries')
+    """
+    return f"{number:,} {what if number == 1 else many or what + 's'}"
+
+
+def numbered(what: str, number: int) -> str:
+    """The numbers of so many things, counted from 0.
+
+    >>> numbered("layer", 4), numbered("head", 1)
+    ('layers 0 to 3', 'head 0 only')
+    """
+    return f"{what} 0 only" if number == 1 else f"{what}s 0 to {number - 1}"
+
+
 def described(x: Any) -> str:
     """A value in a message: what it is, and of which kind.
 

@@ -7,6 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from ..checks.values import numbered
 from ..pattern import BLOCK
 from .pieces import KEYS_TOGETHER, Step
 
@@ -65,7 +66,7 @@ class Pages(Rows):
         pages = self.pages[tokens // self.page_size]
         if pages.numel() and not 0 <= int(pages.min()) <= int(pages.max()) < self.count:
             raise ValueError(
-                f"the caches have pages 0 to {self.count - 1}; block_table names page {int(pages.min())} "
+                f"the caches have {numbered('page', self.count)}; block_table names page {int(pages.min())} "
                 f"to {int(pages.max())} for keys that are read"
             )
         rows = pages * by_page + tokens % self.page_size * by_token

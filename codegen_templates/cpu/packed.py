@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..checks.shapes import check_longest, check_offsets
+from ..checks.values import counted
 from ..launch.outputs import like_output
 from . import attention, compiled, odd
 from .keys import Pages
@@ -104,8 +105,8 @@ def forward_paged(
         raise ValueError(f"seq_lens are numbers of tokens; one is {min(lengths)}")
     if lengths and max(lengths) > block_table.shape[1] * k_cache.shape[1]:
         raise ValueError(
-            f"seq_lens has {max(lengths)} tokens, block_table room for {block_table.shape[1]} pages of "
-            f"{k_cache.shape[1]} tokens"
+            f"seq_lens has {counted(max(lengths), 'token')}, block_table room for "
+            f"{counted(block_table.shape[1], 'page')} of {counted(k_cache.shape[1], 'token')}"
         )
     q = q if q.stride(-1) == 1 else q.contiguous()
     keys, values = k_cache.transpose(1, 2), v_cache.transpose(1, 2)

@@ -13,7 +13,7 @@ from ..api.dispatch import default_scale
 from ..api.ops import attention
 from ..api.sinks import check_sinks
 from ..checks.shapes import check_alike, check_heads
-from ..checks.values import check_tensors
+from ..checks.values import check_tensors, counted
 from ..launch.outputs import like_output
 from ..pattern import CLASS_OF, HEAD_DIM, V_HEAD_DIM
 from ..rules.heads import kv_head
@@ -210,7 +210,10 @@ class KVCache:
     def _check_room(self, counts: list[int]) -> None:
         for end, count in zip(self._ends, counts, strict=True):
             if self.max_length is not None and end + count > self.max_length:
-                raise ValueError(f"{end} tokens are cached and {count} come: more than max_length={self.max_length}")
+                raise ValueError(
+                    f"{counted(end, 'token')} {'is' if end == 1 else 'are'} cached and {count} come: more than "
+                    f"max_length={self.max_length}"
+                )
 
 
 def _select(x: Tensor, heads: Tensor | None) -> Tensor:

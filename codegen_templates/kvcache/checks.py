@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..checks.shapes import DTYPES, WIDTHS, check_layer
-from ..checks.values import MOST_ENTRIES, check_device, check_dtype, described, whole
+from ..checks.values import MOST_ENTRIES, check_device, check_dtype, counted, described, numbered, whole
 from ..pattern import CAUSAL, FACTS, HEAD_DIM, HEADS, NAME
 
 
@@ -25,7 +25,7 @@ def check_made(
     head_offset = whole("head_offset", head_offset)
     heads = HEADS - head_offset if heads is None else whole("heads", heads)
     if head_offset < 0 or heads < 1 or head_offset + heads > HEADS:
-        raise ValueError(f"{NAME} has heads 0 to {HEADS - 1}; there are no {heads} from head_offset={head_offset} on")
+        raise ValueError(f"{NAME} has {numbered('head', HEADS)}, and not {heads} from head_offset={head_offset} on")
     return batch, layer, max_length, head_offset, heads
 
 
@@ -53,8 +53,8 @@ def check_lengths(lengths: Tensor | Sequence[int], batch: int, n: int) -> list[i
     for entry, count in enumerate(counts):
         if not 0 <= count <= n:
             raise ValueError(
-                f"lengths[{entry}] is {count}, and {n} tokens come: it says how many of them are entry {entry}'s, "
-                "not how many it has had"
+                f"lengths[{entry}] is {count}, and {counted(n, 'token')} come{'s' * (n == 1)}: it says how many of "
+                f"them are entry {entry}'s, not how many it has had"
             )
     return counts
 
@@ -66,7 +66,8 @@ def check_entries(index: Tensor | Sequence[int], batch: int) -> list[int]:
         raise ValueError(f"index has {len(entries)} entries; a cache has {MOST_ENTRIES:,} at most")
     for n, entry in enumerate(entries):
         if not -1 <= entry < batch:
-            raise ValueError(f"index[{n}] is {entry}; the cache has {batch} entries, from 0 on, and -1 is a new one")
+            known = counted(batch, "entry", "entries")
+            raise ValueError(f"index[{n}] is {entry}; the cache has {known}, from 0 on, and -1 is a new one")
     return entries
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, distributed
 
 from ..api.ops import attention
 from ..checks.shapes import DTYPES, check_layer, check_length
-from ..checks.values import MOST_ENTRIES, check_dtype, check_tensors, described, whole
+from ..checks.values import MOST_ENTRIES, check_dtype, check_tensors, counted, described, numbered, whole
 from ..pattern import BLOCK, CLASS_OF, HEAD_DIM, HEADS, NAME, V_HEAD_DIM
 from ..rules.heads import kv_head
 from ..rules.tables import row_table
@@ -64,7 +64,7 @@ class ExchangePlan:
 
     def _rank(self, name: str, rank: int) -> int:
         if not 0 <= whole(name, rank) < self.ranks:
-            raise ValueError(f"the plan has ranks 0 to {self.ranks - 1}; {name}={rank} is none of them")
+            raise ValueError(f"the plan has {numbered('rank', self.ranks)}; {name}={rank} is none of them")
         return int(rank)
 
     def _places(self, source: int, target: int) -> Places:
@@ -94,7 +94,7 @@ def exchange_plan(
     boundaries = _boundaries(rows, ranks)
     heads = HEADS - head_offset if heads is None else whole("heads", heads)
     if not 0 <= head_offset < head_offset + heads <= HEADS:
-        raise ValueError(f"{NAME} has heads 0 to {HEADS - 1}, not {head_offset} to {head_offset + heads - 1}")
+        raise ValueError(f"{NAME} has {numbered('head', HEADS)}, not {head_offset} to {head_offset + heads - 1}")
     groups: dict[int, set[int]] = {}
     for head in range(head_offset, head_offset + heads):
         groups.setdefault(kv_head(head, 0), set()).add(CLASS_OF[layer][head])
@@ -122,7 +122,9 @@ def _gathered(plan: ExchangePlan, k: Tensor, v: Tensor, group: Any) -> tuple[Ten
     rank = distributed.get_rank(group)
     first, stop = plan.queries(rank)
     if distributed.get_world_size(group) != plan.ranks:
-        raise ValueError(f"the plan is for {plan.ranks} ranks; the group has {distributed.get_world_size(group)}")
+        raise ValueError(
+            f"the plan is for {counted(plan.ranks, 'rank')}; the group has {distributed.get_world_size(group)}"
+        )
     wanted = len(plan.needs[rank]), stop - first
     if k.shape[:1] != v.shape[:1] or k.shape[1:] != (*wanted, HEAD_DIM) or v.shape[1:] != (*wanted, V_HEAD_DIM):
         of_v = f" and [.., {V_HEAD_DIM}]" if V_HEAD_DIM != HEAD_DIM else ""

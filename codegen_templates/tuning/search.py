@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..checks.values import counted
 from ..launch import tuned
 from ..launch.configs import Config
 from ..launch.folder import cache_folder
@@ -161,12 +162,12 @@ def reason(problem: Exception) -> str:
 
 
 def out_of_memory(shape: Shape) -> TuningError:
-    message = f"{shape.length} tokens in a batch of {shape.batch} find no room on this GPU"
+    message = f"{counted(shape.length, 'token')} in a batch of {shape.batch} find no room on this GPU"
     return TuningError(message, "take a smaller --length or --batch")
 
 
 def words(config: Config) -> str:
-    return f"{config.rows} rows, {config.keys} keys, {config.warps} warps, {config.stages} stages"
+    return f"{config.rows} rows, {config.keys} keys, {counted(config.warps, 'warp')}, {counted(config.stages, 'stage')}"
 
 
 def milliseconds(seconds: float) -> str:

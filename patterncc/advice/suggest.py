@@ -14,7 +14,7 @@ from patterncc.analysis.costs.paged import paged_tokens
 from patterncc.analysis.costs.price import SIZES, price
 from patterncc.analysis.scopes import layer_classes
 from patterncc.analysis.verify import prove_promises
-from patterncc.errors import UsageError
+from patterncc.errors import UsageError, counted
 from patterncc.ir.classes import Classes
 from patterncc.language import loads
 from patterncc.passes import lower
@@ -72,6 +72,12 @@ class Wish:
     dtype: str = "bf16"
 
 
+def _wider(wish: Wish) -> str:
+    """What to ask for where no member covers what is asked for."""
+    wider = ["--coverage model"] * (wish.coverage == "layer") + ["fewer --dense-layers"] * bool(wish.dense_layers)
+    return f"ask for {' or '.join(wider)}" if wider else "already a stride of 2 needs two heads, of one layer or of two"
+
+
 def suggest(shape: ModelShape, wish: Wish, name: str = "suggested") -> tuple[list[Candidate], Rate | None]:
     """At most MOST candidates, the smallest cache first, one of them recommended if any fits; and the rates used.
 
@@ -80,9 +86,9 @@ def suggest(shape: ModelShape, wish: Wish, name: str = "suggested") -> tuple[lis
     members = list(family(shape, wish.coverage, wish.dense_layers))
     if not members:
         raise UsageError(
-            f"no windows and strides of {shape.heads} heads on {shape.kv_heads} KV heads cover the context by "
-            f"{wish.coverage or 'layer, nor by model'}",
-            "ask for --coverage model, or fewer --dense-layers",
+            f"no windows and strides of {counted(shape.heads, 'head')} on {counted(shape.kv_heads, 'KV head')} "
+            f"cover the context by {wish.coverage or 'layer, nor by model'}",
+            _wider(wish),
         )
     speed = rate(wish.arch, BLOCK) if wish.arch else None
     front = _front(members, wish.length)

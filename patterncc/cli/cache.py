@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from patterncc.cli import output
+from patterncc.errors import counted
 from patterncc.runtime.cache import Cache
 from patterncc.runtime.entry import Entry
 from patterncc.runtime.libraries import Library
@@ -40,7 +42,7 @@ def ls(json: bool) -> int:
     if tuned:
         header = ("tuned", "direction", "numbers", "device", "rows", "keys", "warps", "stages", "gain", "written")
         output.columns(list(map(_row, tuned)), header=header, right=[*header[4:9]])
-    output.note(f"{_counted(len(rows), len(tuned), len(built))} in {cache.root}")
+    output.note(f"{_contents(len(rows), len(tuned), len(built))} in {cache.root}")
     return 0
 
 
@@ -52,7 +54,7 @@ def clear(name: str | None, json: bool) -> int:
     if json:
         output.document([*map(described, gone), *({"path": str(file.path)} for file in (*tuned, *built))])
     else:
-        print(f"removed {_counted(len(gone), len(tuned), len(built))}")
+        print(f"removed {_contents(len(gone), len(tuned), len(built))}")
     return 0
 
 
@@ -77,11 +79,11 @@ def verify(json: bool) -> int:
     for library, why in built:
         if why:
             print(f"CPU kernels {library.path.name}: {why}")
-    print(f"{sum(not why for _, why in found)} of {len(found)} packages are whole")
+    print(_whole(found, "package"))
     if tuned:
-        print(f"{sum(not why for _, why in tuned)} of {len(tuned)} tuned results are whole")
+        print(_whole(tuned, "tuned result"))
     if built:
-        print(f"{sum(not why for _, why in built)} of {len(built)} libraries of CPU kernels are whole")
+        print(_whole(built, "library of CPU kernels", "libraries of CPU kernels"))
     return int(is_bad)
 
 
@@ -102,22 +104,23 @@ def described_library(library: Library) -> dict[str, Any]:
     return {"path": str(library.path), "damage": _damage(library)}
 
 
-def count(number: int, what: str) -> str:
+def _contents(packages: int, tuned: int, built: int) -> str:
     """
-    >>> count(1, "package"), count(0, "tuned result")
-    ('1 package', '0 tuned results')
-    """
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _counted(packages: int, tuned: int, built: int) -> str:
-    """
-    >>> _counted(2, 0, 0), _counted(1, 0, 1), _counted(0, 3, 1)
+    >>> _contents(2, 0, 0), _contents(1, 0, 1), _contents(0, 3, 1)
     ('2 packages', '1 package and the CPU kernels', '0 packages, 3 tuned results and the CPU kernels')
     """
-    parts = [count(packages, "package"), *([count(tuned, "tuned result")] if tuned else [])]
+    parts = [counted(packages, "package"), *([counted(tuned, "tuned result")] if tuned else [])]
     parts += ["the CPU kernels"] if built else []
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _whole(checked: Sequence[tuple[Any, str | None]], what: str, many: str | None = None) -> str:
+    """
+    >>> _whole([("a", None), ("b", "was changed")], "package"), _whole([("a", None)], "library", "libraries")
+    ('1 of 2 packages is whole', '1 of 1 library is whole')
+    """
+    whole = sum(not why for _, why in checked)
+    return f"{whole} of {counted(len(checked), what, many)} {'is' if whole == 1 else 'are'} whole"
 
 
 def _row(file: TunedFile) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from patterncc.cli import output
-from patterncc.errors import PatternError, UsageError, did_you_mean
+from patterncc.errors import PatternError, UsageError, counted, did_you_mean
 from patterncc.ir.plan import FORMS
 from patterncc.pipeline import DTYPES, BrokenPromise, Compiled, compile
 
@@ -121,7 +121,7 @@ def tell(done: Compiled, kernels: list[dict[str, Any]]) -> None:
     print(f"  {done.path}")
     if shipped := done.binaries:
         where = f"{', '.join(shipped['arches'])} ({shipped['dtype']}, triton {shipped['triton']})"
-        print(f"  {len(kernels)} binaries for {where}: {shipped['bytes'] / 1024:.0f} KiB")
+        print(f"  {counted(len(kernels), 'binary', 'binaries')} for {where}: {shipped['bytes'] / 1024:.0f} KiB")
     if kernels:
         header = list(kernels[0])
         rows = [[_cell(kernel[key]) for key in header] for kernel in kernels]

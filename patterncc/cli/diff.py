@@ -5,6 +5,7 @@ from __future__ import annotations
 from patterncc.analysis.explain.diff import Diff, diff
 from patterncc.analysis.geometry.missing import runs
 from patterncc.cli import output
+from patterncc.errors import counted
 from patterncc.language import load
 from patterncc.passes import lower
 from patterncc.runtime.gallery import find
@@ -41,10 +42,10 @@ def tell(found: Diff, a: str, b: str) -> None:
     for heads, places in list(layers.items())[:MOST_LINES]:
         print(f"  layer{'s' * (len(places) > 1)} {runs(places)}: head{'s' * (len(heads) > 1)} {runs(heads)}")
     if len(layers) > MOST_LINES:
-        print(f"  and {len(layers) - MOST_LINES} more sets of heads: --json has them")
+        print(f"  and {counted(len(layers) - MOST_LINES, 'more set')} of heads: --json has all")
     rows = [(f.name, f"{f.a:.6g}", f"{f.b:.6g}") for f in found.figures if f.a != f.b]
     if rows:
-        output.columns(rows, header=(f"at {found.length:,} tokens", "a", "b"), right=["a", "b"], indent=2)
+        output.columns(rows, header=(f"at {counted(found.length, 'token')}", "a", "b"), right=["a", "b"], indent=2)
     tell_scores(found)
     for turned in found.turned:
         print(f"  {turned.property} ({turned.scope}): a {SAID[turned.a]}, b {SAID[turned.b]}")

@@ -12,11 +12,11 @@ from patterncc.analysis.costs.forecast import Forecast, forecast
 from patterncc.analysis.costs.price import SIZES, amount
 from patterncc.analysis.geometry.missing import runs
 from patterncc.cli import output
-from patterncc.cli.cache import count
 from patterncc.cli.compile import one_of
 from patterncc.cli.table import tokens
-from patterncc.errors import UsageError
+from patterncc.errors import UsageError, counted, size_of
 from patterncc.language import load
+from patterncc.language.shape import SIZES as KEYS
 from patterncc.passes import lower
 from patterncc.runtime.gallery import find
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 MOST_DEVICES = 4096
 MOST_BATCH = 2**20
 MOST_COLUMNS = 4
-WORDS = {"heads": "heads", "kv_heads": "KV heads", "head_dim": "numbers a head", "v_head_dim": "numbers a value"}
 
 
 def run(
@@ -62,8 +61,8 @@ def run(
         print(known.to_csv(), end="")
     else:
         name = output.paint(known.name, output.BOLD)
-        split = f"context over {count(devices, 'device')}"
-        print(f"{name} at {known.length:,} token{'s' * (known.length != 1)}, {dtype}, {split}")
+        split = f"context over {counted(devices, 'device')}"
+        print(f"{name} at {counted(known.length, 'token')}, {dtype}, {split}")
         tell(known)
         if request:
             tell_request(request)
@@ -75,13 +74,15 @@ def check_shape(pattern: Pattern, shape: ModelShape) -> None:
     differ = bool(shape.by_layer) or len(set(pattern.shapes)) > 1
     for layer, ours in enumerate(pattern.shapes[: shape.layers]):
         theirs = shape.by_layer[layer] if shape.by_layer else shape
-        for key, words in WORDS.items():
+        for key in KEYS:
             a, b = getattr(theirs, key), getattr(ours, key)
             if a != b:
                 where = f" in layer {layer}" if differ else ""
-                raise UsageError(f"the model has {a} {words}, the pattern {pattern.name} has {b}{where}")
+                raise UsageError(f"the model has {size_of(key, a)}, the pattern {pattern.name} has {b}{where}")
     if shape.layers != pattern.layers:
-        raise UsageError(f"the model has {shape.layers} layers, the pattern {pattern.name} has {pattern.layers}")
+        raise UsageError(
+            f"the model has {size_of('layers', shape.layers)}, the pattern {pattern.name} has {pattern.layers}"
+        )
 
 
 def requested(figures: dict[str, Any], batch: int, shape: ModelShape | None, card: int | None) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def requested(figures: dict[str, Any], batch: int, shape: ModelShape | None, car
 def tell_request(request: dict[str, Any]) -> None:
     """Print one line on the batch and one on the card."""
     kept, paged, dense = (_bytes(request[f"kv_bytes_{kind}"]) for kind in ("kept", "paged", "dense"))
-    print(f"  {count(request['batch'], 'request')}: KV cache {kept} kept, {paged} in pages, {dense} dense")
+    print(f"  {counted(request['batch'], 'request')}: KV cache {kept} kept, {paged} in pages, {dense} dense")
     if request["weights_bytes"]:
         print(f"  weights: {_bytes(request['weights_bytes'])} at 2 bytes each; activations are not counted")
     if request["memory"] is not None:
@@ -119,7 +120,7 @@ def tell(known: Forecast) -> None:
     rows = [[words, *(text_of(entry[key]) for entry in entries)] for key, (words, text_of) in FIGURES.items()]
     output.columns(rows, header=header, right=header[1:], indent=2)
     if (left := len(known.layers) - MOST_COLUMNS) > 0:
-        print(f"  and {left} more kinds of layers: --json or --csv has them")
+        print(f"  and {counted(left, 'more kind')} of layers: --json or --csv has all")
 
 
 def _percent(x: float) -> str:

@@ -10,7 +10,7 @@ from patterncc.advice.suggest import Candidate, Member, Wish, suggest
 from patterncc.analysis.costs.price import amount
 from patterncc.cli import output
 from patterncc.cli.table import tokens
-from patterncc.errors import UsageError, quote
+from patterncc.errors import UsageError, counted, quote
 from patterncc.formats.files import replace
 from patterncc.pictures.front import Point, front_svg
 
@@ -45,7 +45,7 @@ def run(
         raise UsageError(f"--batch is {batch}; it takes 1 or more")
     if dense_layers is not None and not 0 <= dense_layers < shape.layers:
         raise UsageError(
-            f"--dense-layers is {dense_layers}; the model has {shape.layers} layers, one of them must be left"
+            f"--dense-layers is {dense_layers}; the model has {counted(shape.layers, 'layer')}, and one must be left"
         )
     if plot is not None and plot.suffix != ".svg":
         raise UsageError(f"--plot is {quote(str(plot))}; it writes .svg")
@@ -77,7 +77,8 @@ def run(
 def _tell(candidates: list[Candidate], shape: ModelShape, wish: Wish) -> None:
     dense = shape.kv_bytes(wish.length)
     print(
-        f"{shape.heads} heads on {shape.kv_heads}, {shape.layers} layers, {wish.length:,} tokens; a dense cache is "
+        f"{counted(shape.heads, 'head')} on {shape.kv_heads}, {counted(shape.layers, 'layer')}, "
+        f"{counted(wish.length, 'token')}; a dense cache is "
         f"{amount(dense, 'B', 1024)} a request"
     )
     header = ["", "window", "stride", "by", "dense", "KV a request", "paged", "work", "coverage", "busiest", "sent"]
@@ -104,8 +105,8 @@ def _tell(candidates: list[Candidate], shape: ModelShape, wish: Wish) -> None:
 
 def _dense(member: Member) -> str:
     """What of a pattern is dense: "2 layers, 4 heads", or nothing."""
-    parts = ((member.dense_layers, "layers"), (member.dense_heads, "heads"))
-    return ", ".join(f"{n} {what}" for n, what in parts if n)
+    parts = ((member.dense_layers, "layer"), (member.dense_heads, "head"))
+    return ", ".join(counted(n, what) for n, what in parts if n)
 
 
 def _words(one: Candidate) -> str:
@@ -141,7 +142,7 @@ def _shape(
         if not 1 <= value <= MOST:
             raise UsageError(f"{option} is {value}; it takes 1 to {MOST:,}")
     if shape.heads % shape.kv_heads:
-        raise UsageError(f"{shape.heads} heads cannot share {shape.kv_heads} KV heads evenly")
+        raise UsageError(f"{counted(shape.heads, 'head')} cannot share {counted(shape.kv_heads, 'KV head')} evenly")
     for option, value in (("--head-dim", shape.head_dim), ("--v-head-dim", shape.v_head_dim)):
         if not 1 <= value <= 1024:
             raise UsageError(f"{option} is {value}; it takes 1 to 1024")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from patterncc.cli import output as out
-from patterncc.errors import UsageError, quote
+from patterncc.errors import UsageError, counted, numbered, quote
 from patterncc.language import load
 from patterncc.language.model import Pattern
 from patterncc.passes import lower
@@ -32,7 +32,7 @@ def run(name: str, length: str, layer: int, head: int, json: bool, output: Path 
     facts = {"name": pattern.name, "block": pattern.block, "rows": rows, "columns": rows, "layer": layer, "head": head}
     if output is not None:
         save(output, {"pointers": table.pointers, "columns": table.columns}, facts)
-        out.note(f"{table.entries} entries in {output}")
+        out.note(f"{counted(table.entries, 'entry', 'entries')} in {output}")
     if json:
         out.document(facts | {"table": table.tolist()})
     elif output is None:
@@ -76,4 +76,4 @@ def check_place(pattern: Pattern, layer: int | None, head: int | None) -> None:
     heads = pattern.shape(layer if layer is not None and 0 <= layer < pattern.layers else 0).heads
     for option, given, count in (("--layer", layer, pattern.layers), ("--head", head, heads)):
         if given is not None and not 0 <= given < count:
-            raise UsageError(f"{option} is {given}; {pattern.name} has {option[2:]}s 0 to {count - 1}")
+            raise UsageError(f"{option} is {given}; {pattern.name} has {numbered(option[2:], count)}")

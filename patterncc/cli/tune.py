@@ -10,7 +10,7 @@ from typing import Any
 from patterncc.cli import output
 from patterncc.cli.compile import DTYPES, one_of
 from patterncc.cli.table import tokens
-from patterncc.errors import UsageError
+from patterncc.errors import UsageError, counted
 from patterncc.language.ranges import ranges
 from patterncc.pipeline import Compiled, compile
 from patterncc.runtime.parts import parts_of
@@ -32,7 +32,7 @@ def run(pattern: str, dtype: str, length: str, batch: int, only: str | None, jso
     try:
         device = first.find_device()
         name = first.device_name(device)
-        output.note(f"{done.name} on {name}: {dtype}, {count:,} tokens, batch {batch}")
+        output.note(f"{done.name} on {name}: {dtype}, {counted(count, 'token')}, batch {batch}")
         options = {"dtype": first.DTYPES[dtype], "length": count, "batch": batch, "device": device}
         for tuning, layers in shapes:
             where = f"layers {ranges(layers)}: " if len(shapes) > 1 else ""

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from patterncc.codegen.targets import backend
+from patterncc.errors import counted
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Kind:
 
     @property
     def config(self) -> str:
-        return f"{self.options.num_warps} warps, {self.options.num_stages} stages"
+        return f"{counted(self.options.num_warps, 'warp')}, {counted(self.options.num_stages, 'stage')}"
 
     def compile(self, arch: str) -> Any:
         """The kernel compiled as the JIT would compile it, in Triton's cache where the JIT will look for it."""

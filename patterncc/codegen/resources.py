@@ -23,6 +23,7 @@ from typing import Any
 
 from patterncc.codegen.manifest import folders
 from patterncc.codegen.targets import backend, check_arch
+from patterncc.errors import counted
 
 DTYPES = {"bf16": "bf16", "fp16": "fp16", "fp32": "fp32"}
 ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}
@@ -239,7 +240,7 @@ def main(folder: str, arch: str, dtype: str, only: str) -> None:
             continue
         kernel = find_kernel(package, call.kernel)
         title = f"{kernel.__name__} {call.purpose}".strip()
-        config = f"{call.warps} warps, {call.stages} stages"
+        config = f"{counted(call.warps, 'warp')}, {counted(call.stages, 'stage')}"
         reports.append(asdict(read_report(compile_call(kernel, call, arch), title, arch, limit, config)))
     print(json.dumps(reports))
 

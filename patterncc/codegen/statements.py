@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from patterncc.codegen import literal
+from patterncc.errors import counted
 from patterncc.ir.plan import Plan
 
 MOST_SHOWN, WIDTH = 4, 120
@@ -62,5 +63,5 @@ def comment(plan: Plan) -> str:
     """A comment with the rules of the first classes."""
     pairs = enumerate(zip(plan.closed, plan.classes.layouts, strict=True))
     rules = [f"# class {n}: {form or replace(layout, mask=None)}" for n, (form, layout) in pairs]
-    more = [f"# and {len(rules) - MOST_SHOWN} classes more"] if len(rules) > MOST_SHOWN else []
+    more = [f"# and {counted(len(rules) - MOST_SHOWN, 'class', 'classes')} more"] if len(rules) > MOST_SHOWN else []
     return "\n".join([rule[:WIDTH] for rule in rules[:MOST_SHOWN]] + more)

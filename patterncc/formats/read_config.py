@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from patterncc.errors import UsageError, quote
+from patterncc.errors import UsageError, counted, quote
 from patterncc.formats.config_defaults import text_config
 from patterncc.formats.imported import Imported, numbers, whole
 from patterncc.formats.read_scale import scale_of
@@ -81,7 +81,7 @@ def _rule(config: Config, kind: str, layer: int, layers: int, notes: list[str]) 
     types = config.get("layer_types")
     if types is not None:
         if not isinstance(types, list) or len(types) < layers:
-            raise UsageError(f"`layer_types` must be a list of {layers} names, one a layer")
+            raise UsageError(f"`layer_types` must be a list of {counted(layers, 'name')}, one a layer")
         return _typed(config, str(types[layer]), layer)
     if kind in SLIDING:
         return _window(config) if SLIDING[kind](config, layer) else DENSE

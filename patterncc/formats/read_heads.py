@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from patterncc.errors import UsageError, quote
+from patterncc.errors import UsageError, counted, quote
 from patterncc.formats.imported import Imported
 from patterncc.formats.rules import Rule, Shape, to_yaml
 
@@ -23,7 +23,9 @@ def read_duo(text: str, name: str, threshold: float = 0.5, sink: int = 128, rece
         except ValueError:
             raise UsageError(f"line {number} is {quote(line, 60)}; expected a number for each KV head") from None
         if not all(map(math.isfinite, gates)) or (layers and len(gates) != len(layers[0])):
-            raise UsageError(f"line {number} has {len(gates)} numbers; expected as many finite ones as the first line")
+            raise UsageError(
+                f"line {number} has {counted(len(gates), 'number')}; expected as many finite ones as the first line"
+            )
         streaming = Rule(local=f"{recent} tokens", sink=f"{sink} tokens")
         layers.append([DENSE if gate > threshold else streaming for gate in gates])
     if not layers:

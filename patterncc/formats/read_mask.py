@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from patterncc.errors import UsageError, quote
+from patterncc.errors import UsageError, counted, quote
 from patterncc.formats.imported import Imported
 from patterncc.formats.infer import Inferred, Mask, infer, infer_blocks
 from patterncc.formats.rules import Rule, Shape, to_yaml
@@ -29,7 +29,9 @@ def read_mask(path: Path, name: str, level: str, block: int | None) -> Imported:
     while mask.ndim < 4:
         mask = mask[None]
     if mask.shape[-1] != mask.shape[-2]:
-        raise UsageError(f"the mask has {mask.shape[-2]} rows and {mask.shape[-1]} columns; it must be square")
+        raise UsageError(
+            f"the mask has {counted(mask.shape[-2], 'row')} and {counted(mask.shape[-1], 'column')}; it must be square"
+        )
     found = [_infer(heads, level, block) for heads in mask]
     notes = (
         [f"read as a mask of {'tokens' if found[0][1] else 'blocks'}: --level says otherwise"]
@@ -69,12 +71,13 @@ def read_mask_mod(source: str, name: str, heads: int, length: int | None) -> Imp
     inferred = infer(mask)
     if inferred is None:
         raise UsageError(f"no block of 16, 32, 64 or 128 tokens says {quote(source, 60)} to the token")
-    notes = [f"sampled over {sample:,} tokens"]
+    notes = [f"sampled over {counted(sample, 'token')}"]
     if inferred.explained:
         wrong = _compared(function, inferred, heads, sample * CHECKED, torch)
         if wrong is not None:
             raise UsageError(
-                f"what holds for {sample:,} tokens fails at query {wrong[1]:,}, key {wrong[2]:,}, head {wrong[0]}",
+                f"what holds for {counted(sample, 'token')} fails at query {wrong[1]:,}, key {wrong[2]:,}, "
+                f"head {wrong[0]}",
                 "the function changes further on: give a longer --length",
             )
         notes.append(f"compared at some 250,000 random pairs of {sample * CHECKED:,} tokens: no difference")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from patterncc.errors import UsageError
+from patterncc.errors import UsageError, counted
 from patterncc.formats.imported import numbers, whole
 
 Config = dict[str, Any]
@@ -20,7 +20,9 @@ def sizes_of(config: Config, kind: str, layer: int, is_full: bool) -> Sizes:
 def _laguna(config: Config, layer: int, _: bool) -> Sizes:
     heads = numbers(config, "num_attention_heads_per_layer", [])
     if heads and len(heads) <= layer:
-        raise UsageError(f"`num_attention_heads_per_layer` has {len(heads)} entries, and none for layer {layer}")
+        raise UsageError(
+            f"`num_attention_heads_per_layer` has {counted(len(heads), 'entry', 'entries')}, and none for layer {layer}"
+        )
     return {"heads": heads[layer]} if heads else {}
 
 

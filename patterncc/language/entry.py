@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path as FolderPath
 from typing import TYPE_CHECKING, Any
 
+from patterncc.errors import counted
 from patterncc.language.claims import Reporter
 from patterncc.language.document import BAD, Path
 from patterncc.language.evaluate import evaluate
@@ -139,7 +140,7 @@ class Entry:
         help = f"it must be {heads}, the layer's" + (
             f", or {len(self.heads)}, the entry's" if len(self.heads) != heads else ""
         )
-        self._note(("mask",), f"the mask is for {len(mask)} heads", help)
+        self._note(("mask",), f"the mask is for {counted(len(mask), 'head')}", help)
         return None
 
 

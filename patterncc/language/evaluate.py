@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from patterncc.errors import counted
 from patterncc.language import limits
 from patterncc.language.document import BAD, Path
 from patterncc.language.expression import Expression, ExpressionError
@@ -102,9 +103,8 @@ class _Evaluation:
         size, unit = length
         if unit == "tokens":
             if size % block:
-                message = (
-                    f"chunk is {size} tokens{self._where(written.number)}; it must be a multiple of the block, {block}"
-                )
+                given = f"{counted(size, 'token')}{self._where(written.number)}"
+                message = f"chunk is {given}; it must be a multiple of the block, {block}"
                 near = [n for n in (size // block * block, -(-size // block) * block) if n]
                 self._report(("chunk",), message, f"did you mean {' or '.join(f'{n} tokens' for n in near)}?")
                 return None

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from patterncc.errors import did_you_mean, quote
+from patterncc.errors import counted, did_you_mean, quote
 from patterncc.language.limits import LARGEST_MASK
 
 if TYPE_CHECKING:
@@ -104,7 +104,10 @@ def _read(path: str, name: str, size: int, changed: int) -> np.ndarray:
     if count > LARGEST_MASK:
         raise MaskError(f"the mask has {count} entries; the most is {LARGEST_MASK}")
     if size - start != count:
-        raise MaskError(f"the mask file holds {size - start} of {count} entries", "it is cut off, or has a tail")
+        raise MaskError(
+            f"the mask file holds {size - start} of {counted(count, 'entry', 'entries')}",
+            "it is cut off, or has a tail",
+        )
     try:
         array = np.load(path, allow_pickle=False)
     except Exception:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import ConfigDict, Field, PrivateAttr
 from typing_extensions import TypedDict
 
-from patterncc.errors import Span
+from patterncc.errors import Span, counted
 from patterncc.language import fields as f
 from patterncc.language import limits
 from patterncc.language.document import BAD
@@ -141,7 +141,7 @@ class Pattern(Model):
     def shape(self, layer: int) -> Shape:
         """Heads, KV heads and widths of a layer: the pattern's own, or those of its entry of `layouts`."""
         if not 0 <= layer < self.layers:
-            raise IndexError(f"layer {layer} of {self.layers} layers")
+            raise IndexError(f"layer {layer} of {counted(self.layers, 'layer')}")
         return self._resolved().shapes[layer]
 
     @property
@@ -152,13 +152,13 @@ class Pattern(Model):
     def shard(self, layer: int, head: int) -> Resolved:
         """What one head of one layer keeps, every expression evaluated. Equal heads may share one object."""
         if not 0 <= head < self.shape(layer).heads:
-            raise IndexError(f"head {head} of layer {layer}, which has {self.shape(layer).heads} heads")
+            raise IndexError(f"head {head} of layer {layer}, which has {counted(self.shape(layer).heads, 'head')}")
         return self._resolved().shard(layer, head)
 
     def shards_of(self, layer: int) -> tuple[Resolved, ...]:
         """The shards of all heads of a layer; layers that do not differ share one tuple."""
         if not 0 <= layer < self.layers:
-            raise IndexError(f"layer {layer} of {self.layers} layers")
+            raise IndexError(f"layer {layer} of {counted(self.layers, 'layer')}")
         return self._resolved().shards_of(layer)
 
     def _resolved(self) -> Resolution:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from patterncc.analysis.costs.price import LENGTH
+from patterncc.errors import counted
 from patterncc.ir.classes import Classes
 from patterncc.ir.layout import Layout
 from patterncc.pictures.heads import at_a_glance
@@ -83,7 +84,7 @@ def _header(scene: Scene, classes: Classes, about: str, rows: int | None) -> flo
         y += 21
         scene.add(Label(MARGIN, y, line, 14, INK))
     y += 21
-    extent = f". {rows} × {rows} blocks: query rows down, key columns across" if rows else ""
+    extent = f". {rows} × {counted(rows, 'block')}: query rows down, key columns across" if rows else ""
     scene.add(Label(MARGIN, y, cut(f"{facts(classes)}{extent}", 12, ROOM), 12, QUIET))
     return y + 28
 
@@ -106,7 +107,7 @@ def _panels(scene: Scene, classes: Classes, panels: Sequence[Panel], rows: int, 
     y += -(-len(drawn) // across) * (side + 52) + 2
     x = legend_of(scene, [panel.layout for panel in panels], y)
     if len(panels) > len(drawn):
-        scene.add(Label(x, y, f"and {len(panels) - len(drawn)} more classes", 12, QUIET))
+        scene.add(Label(x, y, f"and {counted(len(panels) - len(drawn), 'more class', 'more classes')}", 12, QUIET))
     return y
 
 
@@ -148,7 +149,7 @@ def _unions(scene: Scene, classes: Classes, layer: int | None, rows: int, y: flo
         draw_union(scene, classes, shared, layer, rows, x, top, side)
     y += -(-len(drawn) // across) * (side + 64)
     if len(chosen) > len(drawn):
-        scene.add(Label(MARGIN, y, f"and {len(chosen) - len(drawn)} more kinds of layer", 12, QUIET))
+        scene.add(Label(MARGIN, y, f"and {counted(len(chosen) - len(drawn), 'more kind')} of layer", 12, QUIET))
     return y
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import groupby
 
+from patterncc.errors import counted
 from patterncc.ir.classes import Classes
 from patterncc.pictures.overview import Kind, Overview
 from patterncc.pictures.palette import FIELD, INK, PAPER, QUIET, part_colour
@@ -36,7 +37,9 @@ def note(patterns: tuple[Classes, ...], found: Overview) -> str:
     shares = "" if len(found.kinds) == 1 else ", more in the fuller colour"
     shared = any(shape.group > 1 for classes in patterns for shape in shapes(classes))
     groups = "; wider gaps part KV heads" if shared else ""
-    return f"kept: share of {'earlier ' * patterns[0].causal}tokens, at {found.length:,} tokens{shares}{groups}"
+    return (
+        f"kept: share of {'earlier ' * patterns[0].causal}tokens, at {counted(found.length, 'token')}{shares}{groups}"
+    )
 
 
 def cells(

@@ -88,7 +88,7 @@ function draw() {
     ? `How many heads of layer ${layer} keep each of ${rows} by ${rows} blocks`
     : `The blocks that head ${head} of layer ${layer} keeps, ${rows} by ${rows}`);
   legend(colours, parts);
-  get("length").textContent = `${(rows * pattern.block).toLocaleString("en")} tokens (${rows} blocks)`;
+  get("length").textContent = `${(rows * pattern.block).toLocaleString("en")} tokens (${rows} block${rows === 1 ? "" : "s"})`;
   if (get("text").open) get("table").textContent = text();
   plots();
   explain();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from patterncc.analysis.costs.price import LENGTH, amount, price
+from patterncc.errors import counted
 from patterncc.ir.classes import Classes
 from patterncc.ir.layout import Layout
 from patterncc.pictures.figure import GUTTER, MARGIN, ROOM, WIDTH, draw_union, legend_of, part_cells
@@ -39,7 +40,7 @@ def pair_figure(
     found = overview(*pair, length=length)
     for classes, x in zip(pair, _lefts(), strict=True):
         cost = price(classes, length)
-        said = f"{amount(cost.kv_bytes, 'B', 1024)} of KV cache, {cost.density:.1%} kept at {length:,} tokens"
+        said = f"{amount(cost.kv_bytes, 'B', 1024)} of KV cache, {cost.density:.1%} kept at {counted(length, 'token')}"
         scene.add(
             Label(x, 50, cut(classes.name, 24, HALF, bold=True), 24, INK, bold=True),
             Label(x, 72, cut(facts(classes), 12, HALF), 12, QUIET),
@@ -98,7 +99,7 @@ def _layouts(scene: Scene, pair: Pair, layer: int | None, head: int | None, rows
             drawn.append(panel.layout)
             bottom = max(bottom, top + side + 30)
         if len(panels) > PANELS:
-            scene.add(Label(x, bottom - 4, f"and {len(panels) - PANELS} more layouts", 12, QUIET))
+            scene.add(Label(x, bottom - 4, f"and {counted(len(panels) - PANELS, 'more layout')}", 12, QUIET))
     legend_of(scene, drawn, bottom + 22)
     return bottom + 62
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from patterncc.errors import counted
 from patterncc.ir.classes import Classes
 from patterncc.ir.layout import Layout
 from patterncc.pictures.palette import FIELD, INK, PAPER, PARTS, QUIET, mix
@@ -21,7 +22,7 @@ def live_plot(
     curves = Counter(groups)
     lines = {group: live_tokens(dict.fromkeys(group), rows, classes.block) for group in curves}
     dense = [(i + 1) * classes.block for i in range(rows)]
-    plot(scene, "Keys held per KV head", "tokens", lines, curves, dense, (x, y, width, height))
+    plot(scene, "Keys held per KV head", "token", lines, curves, dense, (x, y, width, height))
 
 
 def weights_plot(
@@ -31,7 +32,7 @@ def weights_plot(
     curves = Counter(groups)
     lines = {g: row_weights(g[0], rows, causal=classes.causal, block=classes.block) for g in curves}
     dense = [i + 1 if classes.causal else rows for i in range(rows)]
-    plot(scene, "Key blocks read per row", "blocks", lines, curves, dense, (x, y, width, height))
+    plot(scene, "Key blocks read per row", "block", lines, curves, dense, (x, y, width, height))
 
 
 def plot(
@@ -77,5 +78,5 @@ def plot(
     if right - left > 220:
         scene.add(Label(left, bottom + 15, "row 0", 11, QUIET))
     scene.add(
-        Label(right, bottom + 15, f"row {rows - 1}: {mean[-1]:,.0f} of {most:,} {unit}", 11, QUIET, anchor="end"),
+        Label(right, bottom + 15, f"row {rows - 1}: {mean[-1]:,.0f} of {counted(most, unit)}", 11, QUIET, anchor="end"),
     )

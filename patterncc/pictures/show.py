@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from patterncc.analysis.costs.price import LENGTH, amount, price
+from patterncc.errors import counted
 from patterncc.ir.classes import Classes
 from patterncc.pictures.drawn import GAP, Drawn, flow
 from patterncc.pictures.overview import overview as kinds_of
@@ -54,7 +55,9 @@ def show_terminal(
         rows or _fitting(telling_rows(classes.layouts, classes.block, least=24), console.width // across)
     )
     console.print(
-        f"first {shown} rows (down) and columns (across): {shown * classes.block} tokens", style="dim", highlight=False
+        f"first {counted(shown, 'row')} (down) and column{'s' * (shown != 1)} (across): {shown * classes.block} tokens",
+        style="dim",
+        highlight=False,
     )
     console.print()
     if union:
@@ -92,7 +95,7 @@ def _pair(
         chosen = telling_layer(classes).layers[0] if union and layer is None else layer
         draw = drawn_unions(classes, chosen, shown, width, colour) if union and head is None else None
         drawn, words = draw or drawn_layouts(classes, layer, head, shown, width, colour)
-        extent = Text(f"first {shown * classes.block} tokens: {shown} rows", "dim")
+        extent = Text(f"first {shown * classes.block} tokens: {counted(shown, 'row')}", "dim")
         columns.append(_stacked(extent, drawn, width))
         keys.append(words)
     _print(list(flow(columns, console.width)), console)

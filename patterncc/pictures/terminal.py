@@ -6,6 +6,7 @@ from collections import Counter
 
 from rich.text import Text
 
+from patterncc.errors import counted
 from patterncc.ir.classes import Classes
 from patterncc.ir.layout import Layout
 from patterncc.pictures.drawn import GAP, Drawn, titled
@@ -50,7 +51,9 @@ def drawn_layouts(
     layouts = [panel.layout for panel in panels]
     key = _colour_legend(layouts) if colour else Text("   ".join(legend(layouts)))
     key.append(_scale(step))
-    return drawn, key.append(f"\nand {more} more layouts: --layer, --head" if more > 0 and layer is None else "")
+    return drawn, key.append(
+        f"\nand {counted(more, 'more layout')}: --layer, --head" if more > 0 and layer is None else ""
+    )
 
 
 def drawn_unions(classes: Classes, layer: int | None, rows: int, width: int, colour: bool) -> tuple[list[Drawn], Text]:

@@ -7,6 +7,7 @@ from textwrap import wrap
 
 from rich.text import Text
 
+from patterncc.errors import counted
 from patterncc.ir.classes import Classes
 from patterncc.pictures.drawn import Drawn
 from patterncc.pictures.heads import on
@@ -51,7 +52,7 @@ def key(found: Overview, width: int, colour: bool) -> list[Text]:
     parts = max(len(kind.parts) for kind in found.kinds)
     shares = max(len(kind.density) for kind in found.kinds)
     counts = max(len(f"{kind.count:,}") for kind in found.kinds)
-    lines = [Text(f"a head of each kind keeps, at {found.length:,} tokens:", "dim")]
+    lines = [Text(f"a head of each kind keeps, at {counted(found.length, 'token')}:", "dim")]
     for kind in found.kinds:
         ground = kind.colour(NIGHT_FIELD)
         line = Text().append(f" {kind.letter} ", f"{on(ground)} on {ground}" if colour else "")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from patterncc.analysis.costs.live import live_of
-from patterncc.errors import UsageError
+from patterncc.errors import UsageError, numbered
 from patterncc.ir.classes import Classes
 from patterncc.ir.layout import Layout
 from patterncc.language.ranges import spans
@@ -91,7 +91,7 @@ def facts(classes: Classes) -> str:
     heads, kv_heads = (
         " or ".join(map(str, sorted(counts))) for counts in (({s.heads for s in sizes}), {s.kv_heads for s in sizes})
     )
-    several = f" on {kv_heads} KV heads" if kv_heads != heads else ""
+    several = f" on {kv_heads} KV head{'s' * (kv_heads != '1')}" if kv_heads != heads else ""
     layers = f", {classes.layers} layers" if classes.layers > 1 else ""
     count = f"{heads} head{'s' * (heads != '1')}{several}{layers}"
     return f"{count}, blocks of {classes.block} tokens, {'causal' if classes.causal else 'not causal'}"
@@ -102,7 +102,7 @@ def check_choice(classes: Classes, layer: int | None, head: int | None) -> None:
     heads = len(classes.of[layer if layer is not None and 0 <= layer < classes.layers else 0])
     for word, number, count in (("layer", layer, classes.layers), ("head", head, heads)):
         if number is not None and not 0 <= number < count:
-            raise UsageError(f"{classes.name} has no {word} {number}", f"its {word}s are 0 to {count - 1}")
+            raise UsageError(f"{classes.name} has no {word} {number}", f"it has {numbered(word, count)}")
 
 
 def check_rows(rows: int) -> int:

@@ -118,7 +118,7 @@ def test_mistakes(patterncc: Shell, mistaken: Path, broken: Path) -> None:
         (["show", "demo", "-o", "x.jpeg"], "cannot draw"),
         (["show", "demo", "s2_strided", "-o", "x.jpeg"], "cannot draw"),
         (["show", "demo", "s2_strided", "--head", "9"], "--head is 9; demo has heads 0 to 3"),
-        (["show", "s2_strided", "demo", "--layer", "1"], "--layer is 1; s2_strided has layers 0 to 0"),
+        (["show", "s2_strided", "demo", "--layer", "1"], "--layer is 1; s2_strided has layer 0 only"),
         (["show", "demo", "demo", "demo"], "show takes one pattern, or two to see side by side, not 3"),
         (["show", "demo", "--overview", "--union"], "--overview shows every head of every layer"),
         (["show", "demo", "-o", "/nowhere/x.svg"], "cannot write"),

@@ -22,7 +22,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_they_are_listed_and_whole(library: Path) -> None:
     assert run("cache", "ls").stderr.startswith("0 packages and the CPU kernels in ")
     assert patterncc_json("cache", "ls") == [{"path": str(library), "damage": None}]
-    assert "1 of 1 libraries of CPU kernels are whole" in patterncc_text("cache", "verify")
+    assert "1 of 1 library of CPU kernels is whole" in patterncc_text("cache", "verify")
 
 
 def test_a_changed_one_is_damaged(library: Path) -> None:

@@ -220,11 +220,11 @@ def test_the_cache_knows_of_results(patterncc: Shell, gpu: Gpu) -> None:
     documents = json.loads(patterncc("cache", "ls", "--json"))
     assert [d["name"] for d in documents] == ["small"] * 3
     assert sorted(d["facts"]["direction"] for d in documents[1:]) == ["dq", "forward"]
-    assert patterncc("cache", "verify") == "1 of 1 packages are whole\n2 of 2 tuned results are whole\n"
+    assert patterncc("cache", "verify") == "1 of 1 package is whole\n2 of 2 tuned results are whole\n"
     file = Cache.of_user().tuned()[0]
     file.path.write_text(file.path.read_text().replace('"rows": 16', '"rows": 32'))
     said = patterncc("cache", "verify", code=1)
-    assert f"tuned {file.path.name}: it was changed" in said and "1 of 2 tuned results are whole" in said
+    assert f"tuned {file.path.name}: it was changed" in said and "1 of 2 tuned results is whole" in said
     assert "damaged" in patterncc("cache", "ls")
     damage = [d["damage"] for d in json.loads(patterncc("cache", "verify", "--json", code=1))]
     assert sorted(map(str, damage)) == ["None", "None", "it was changed"]

@@ -303,7 +303,7 @@ def test_mask_mods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.json", '{"sparse_attention": {"mode": "fixd"}}', "did you mean fixed"),
         ("a.json", '{"sparse_attention": 3}', "is no object"),
         ("a.json", '{"sparse_attention": {"mode": "variable", "local_window_blocks": [2, 4]}}', "different sizes"),
-        ("a.tsv", "1 2\n3\n", "line 2 has 1 numbers"),
+        ("a.tsv", "1 2\n3\n", "line 2 has 1 number;"),
         ("a.tsv", "x", "expected a number for each KV head"),
         ("a.npy", "junk", "cannot be read as a mask"),
         ("a.json", '[{"0": ["vertical_and_slash", 1, 2, 0.1]}]', "depend on the data"),

@@ -79,7 +79,7 @@ def test_a_kind_is_a_layout_but_for_offsets() -> None:
 
 def test_a_layer_a_line() -> None:
     assert shown(layered(), overview=True, length=1600) == (
-        "layered  4 heads on 1 KV heads, 3 layers, blocks of 16 tokens, causal\n"
+        "layered  4 heads on 1 KV head, 3 layers, blocks of 16 tokens, causal\n"
         "\n"
         "layer 0 1 2 3     kept\n"
         "    0 A A A A   100.0%\n"

@@ -11,6 +11,7 @@ from patterncc.analysis.explain.mend import Mend, mends
 from patterncc.analysis.geometry.missing import Missing, missing, runs, strides_of
 from patterncc.analysis.scopes import layer_classes
 from patterncc.analysis.verdict import Verdict
+from patterncc.errors import counted
 from patterncc.ir.classes import Classes
 from patterncc.ir.layout import Layout
 
@@ -43,7 +44,7 @@ class Explanation:
         if not self.mends or self.price is None:
             return text
         use = ", or ".join(f"{mend} ({mend.price})" for mend in self.mends)
-        return f"{text}; use {use}: KV cache and kept pairs at {self.price.length:,} tokens, now {self.price}"
+        return f"{text}; use {use}: KV cache and kept pairs at {counted(self.price.length, 'token')}, now {self.price}"
 
 
 def explanations(
@@ -85,9 +86,9 @@ def explain(
         words.append(f"stride{'s' if len(strides) > 1 else ''} {', '.join(map(str, strides[:6]))}")
     shape = classes.shape(verdict.layers[0] if verdict.layers else 0)
     few = shape.kv_heads < shape.heads
-    scope = _count(shape.kv_heads, "KV head") if few else _count(shape.heads, "head")
+    scope = counted(shape.kv_heads, "KV head") if few else counted(shape.heads, "head")
     if verdict.property == "coverage" and verdict.scope == "group" and verdict.heads:
-        scope = f"KV head {verdict.heads[0] // shape.group}'s {shape.group} query heads"
+        scope = f"KV head {verdict.heads[0] // shape.group}'s {counted(shape.group, 'query head')}"
     elif verdict.property in ("rows", "kv") and verdict.heads:
         scope = f"head {verdict.heads[0]}"
     subject = (", " if scope.startswith("head") else " with ").join([*words, scope])
@@ -96,10 +97,6 @@ def explain(
     if mended is None:
         mended = mends(pattern, verdict, length=length) if pattern is not None and verdict.holds is False else ()
     return Explanation(subject, gaps, mended, verdict, price(classes, length) if mended else None)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _kept(classes: Classes, verdict: Verdict) -> tuple[Layout, ...]:

@@ -6,6 +6,7 @@ from patterncc.analysis.costs.live import held
 from patterncc.analysis.costs.paged import PAGE, paged_tokens
 from patterncc.analysis.geometry.missing import runs
 from patterncc.analysis.scopes import kv_groups, layer_classes
+from patterncc.errors import counted
 from patterncc.ir.classes import Classes
 
 
@@ -33,7 +34,7 @@ block tables serve all 2 KV heads, which keep 2 different sets of keys, and a pa
         paged = min(paged_tokens(classes, layers[0], length) / length, 1.0)
         if paged <= kept:
             continue
-        who = f"layer{'s' * (len(layers) > 1)} {runs(layers)} at {length:,} tokens"
+        who = f"layer{'s' * (len(layers) > 1)} {runs(layers)} at {counted(length, 'token')}"
         told.append(
             f"{who}: KVCache holds {kept:.1%} of the keys, an engine with pages of {PAGE} tokens (vLLM) {paged:.1%}. "
             f"Its block tables serve all {len(groups)} KV heads, which keep {len(kinds)} different sets of keys, and a "

@@ -35,7 +35,8 @@ def causal(classes: Classes, budget: Budget) -> tuple[Verdict, ...]:
         failing = [(known[k].pair, head) for head, k in enumerate(row) if known[k].pair]
         pair, head = min(failing) if failing else (None, 0)
         answer = Answer(pair, min(known[k].settled for k in row))
-        note = f"head {head} attends ahead ({len(failing)} of {len(row)} heads do)" if pair else "no head attends ahead"
+        many = f" ({len(failing)} of {len(row)} heads do)" if len(row) > 1 else ""
+        note = f"head {head} attends ahead{many}" if pair else "no head attends ahead"
         witness = at_tokens(pair, classes.block) if pair else None
         heads = (head,) if pair else ()
         verdicts.append(Verdict("causal", "layer", layers, answer.holds, proof_of(answer), witness, note, heads=heads))

@@ -63,7 +63,8 @@ def kv(classes: Classes, scope: str, budget: Budget) -> tuple[Verdict, ...]:
             continue
         pair, heads = min(failing)
         who = f"head {heads[0]}" if scope == "head" else f"KV head {heads[0] // classes.shape(layers[0]).group}"
-        note = f"{who} attends this key again after a row that did not ({len(failing)} of {len(found)} fail)"
+        many = f" ({len(failing)} of {len(found)} fail)" if len(found) > 1 else ""
+        note = f"{who} attends this key again after a row that did not{many}"
         proof, witness = proof_of(Answer(pair, settled)), at_tokens(pair, classes.block)
         verdicts.append(Verdict("kv", scope, layers, False, proof, witness, note, heads=heads))
     return tuple(verdicts)

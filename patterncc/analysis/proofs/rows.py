@@ -47,7 +47,8 @@ def rows(classes: Classes, budget: Budget) -> tuple[Verdict, ...]:
         note = f"every row of every head keeps {own}"
         if pair is not None:
             heads = sorted(head for _, head in failing)
-            note = f"head {head} does not keep {own} in this row ({len(heads)} of {len(row)} heads fail)"
+            many = f" ({len(heads)} of {len(row)} heads fail)" if len(row) > 1 else ""
+            note = f"head {head} does not keep {own} in this row{many}"
         elif answer.holds is None:
             note = "no row without a column up to there"
         verdicts.append(

@@ -10,7 +10,7 @@ from typing import Any
 from megatron.core.transformer.module import MegatronModule
 from torch import Tensor
 
-from patterncc.errors import UsageError
+from patterncc.errors import UsageError, counted, size_of
 from patterncc.integrations.megatron.chunks import to_runs, to_zigzag
 from patterncc.integrations.place import place
 from patterncc.integrations.scale import check_scale
@@ -100,7 +100,8 @@ class CoreAttention(MegatronModule):
         length, block = len(query) * group.size(), self.package.PATTERN["block"]
         if len(query) % block:
             raise UsageError(
-                f"each of {group.size()} context-parallel ranks has {len(query):,} tokens, no whole blocks of {block}",
+                f"each of {group.size()} context-parallel ranks has {counted(len(query), 'token')}, no whole "
+                f"blocks of {block}",
                 f"make the sequence length a multiple of {group.size() * block}",
             )
         plan = _plan(self.package, length, group.size(), self.layer, self.heads, self.head_offset)
@@ -118,19 +119,19 @@ class CoreAttention(MegatronModule):
                 f"the layers of the pattern {pattern['name']} differ in heads or widths; Megatron's layers have one "
                 "configuration, so one shape for all"
             )
-        facts = [("layers", config.num_layers, pattern["layers"], "layers")]
+        facts = [("layers", config.num_layers, pattern["layers"])]
         if self.layer < pattern["layers"]:
             size = sizes(self.package, self.layer)
             facts += [
-                ("heads", config.num_attention_heads, size["heads"], "heads"),
-                ("kv_heads", config.num_query_groups or config.num_attention_heads, size["kv_heads"], "KV heads"),
-                ("head_dim", k_channels or config.kv_channels, size["head_dim"], "numbers a head"),
-                ("v_head_dim", v_channels or config.kv_channels, size["v_head_dim"], "numbers a value"),
+                ("heads", config.num_attention_heads, size["heads"]),
+                ("kv_heads", config.num_query_groups or config.num_attention_heads, size["kv_heads"]),
+                ("head_dim", k_channels or config.kv_channels, size["head_dim"]),
+                ("v_head_dim", v_channels or config.kv_channels, size["v_head_dim"]),
             ]
-        for key, theirs, ours, words in facts:
+        for key, theirs, ours in facts:
             if theirs != ours:
                 raise UsageError(
-                    f"the model has {theirs} {words}, the pattern {pattern['name']} has {ours}"
+                    f"the model has {size_of(key, theirs)}, the pattern {pattern['name']} has {ours}"
                     f"{place(self.package, key)}"
                 )
         if kind not in ("self", None):

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from patterncc.errors import UsageError
+from patterncc.errors import UsageError, size_of
 from patterncc.integrations.place import place
 from patterncc.integrations.scale import check_scale
 from patterncc.integrations.sizes import has_sinks, sizes
@@ -45,19 +45,21 @@ def check_layer(
     layers = getattr(config, "num_hidden_layers", None)
     if layers is not None and layers != pattern["layers"]:
         where = place(package, "layers")
-        raise UsageError(f"the model has {layers} layers, the pattern {pattern['name']} has {pattern['layers']}{where}")
+        raise UsageError(
+            f"the model has {size_of('layers', layers)}, the pattern {pattern['name']} has {pattern['layers']}{where}"
+        )
     if layer >= pattern["layers"]:
         where = place(package, "layers")
         raise UsageError(f"the model's layer {layer} is not among the pattern's {pattern['layers']}{where}")
     size = sizes(package, layer)
     rank, ranks = _rank(module)
     facts = [
-        ("heads", q.shape[1] * ranks, "heads"),
-        ("kv_heads", k.shape[1] * ranks, "KV heads"),
-        ("head_dim", q.shape[-1], "numbers a head"),
-        ("v_head_dim", v.shape[-1], "numbers a value"),
+        ("heads", q.shape[1] * ranks),
+        ("kv_heads", k.shape[1] * ranks),
+        ("head_dim", q.shape[-1]),
+        ("v_head_dim", v.shape[-1]),
     ]
-    for key, theirs, words in facts:
+    for key, theirs in facts:
         if theirs == size[key]:
             continue
         if key == "heads" and getattr(config, "num_attention_heads", None) == size[key]:
@@ -67,7 +69,7 @@ def check_layer(
             )
         same = all(sizes(package, other)[key] == size[key] for other in range(pattern["layers"]))
         where = place(package, key) if same else f" in layer {layer}"
-        raise UsageError(f"the model has {theirs} {words}, the pattern {pattern['name']} has {size[key]}{where}")
+        raise UsageError(f"the model has {size_of(key, theirs)}, the pattern {pattern['name']} has {size[key]}{where}")
     causal = getattr(module, "is_causal", None) if causal is None else causal
     if causal is not None and bool(causal) != pattern["causal"]:
         words = ("is causal, the pattern {} is not{}", "is not causal, the pattern {} is{}")[pattern["causal"]]

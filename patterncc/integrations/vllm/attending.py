@@ -11,7 +11,7 @@ from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_pa
 from vllm.model_executor.models.utils import extract_layer_index
 from vllm.v1.attention.backend import AttentionBackend, AttentionImpl, AttentionType
 
-from patterncc.errors import UsageError
+from patterncc.errors import UsageError, counted
 from patterncc.integrations.vllm.backend import PatternBackend, PatternMetadata, backend_of
 from patterncc.integrations.vllm.fitting import check_engine, check_layer, check_model, check_sinks, source_of
 from patterncc.integrations.vllm.pages import kinds_of_layers, package_of
@@ -95,7 +95,7 @@ class PatternImpl(AttentionImpl[PatternMetadata]):
             number, layers = extract_layer_index(layer.layer_name), self.package.PATTERN["layers"]
             if not 0 <= number < layers:
                 raise UsageError(
-                    f"the model's layer {layer.layer_name} is not among the {layers} layers of the pattern "
+                    f"the model's layer {layer.layer_name} is not among the {counted(layers, 'layer')} of the pattern "
                     f"{self.package.PATTERN['name']}"
                 )
             values = getattr(layer, "head_size_v", self.head_size)

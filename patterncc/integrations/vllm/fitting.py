@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from patterncc.errors import UsageError
+from patterncc.errors import UsageError, size_of
 from patterncc.integrations.place import place
 from patterncc.integrations.scale import check_scale
 from patterncc.integrations.sizes import has_sinks, sizes
@@ -38,17 +38,10 @@ def check_model(package: ModuleType, model: Mapping[str, int], layer: int | None
     ours = {"v_head_dim": pattern["head_dim"], **{key: x for key, x in pattern.items() if x is not None}}
     if layer is not None:
         ours |= sizes(package, layer)
-    words = {
-        "heads": "heads",
-        "kv_heads": "KV heads",
-        "head_dim": "numbers a head",
-        "v_head_dim": "numbers a value",
-        "layers": "layers",
-    }
     for key, theirs in model.items():
         if ours.get(key) is not None and theirs != ours[key]:
             raise UsageError(
-                f"the model has {theirs} {words[key]}{of}, the pattern {pattern['name']} has {ours[key]}"
+                f"the model has {size_of(key, theirs)}{of}, the pattern {pattern['name']} has {ours[key]}"
                 f"{place(package, key)}"
             )
     if not pattern["causal"]:
@@ -80,8 +73,8 @@ def check_layer(
         raise UsageError("the model adds ALiBi biases to scores; a pattern adds nothing to them")
     if sliding_window is not None:
         raise UsageError(
-            f"the model's configuration has a sliding window of {sliding_window} tokens, and the pattern {name} says "
-            "what is attended",
+            f"the model's configuration has a sliding window of {sliding_window} tokens, and the pattern "
+            f"{name} says what is attended",
             'hf_overrides={"sliding_window": None}, and the window as `local: "N tokens"` in the pattern',
         )
     if kv_cache_dtype not in ("auto", dtype):

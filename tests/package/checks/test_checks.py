@@ -34,7 +34,7 @@ ATTENTION = {
         ((1, 3, 9, 16), (1, 1, 9, 16), (1, 1, 9, 16)),
         {},
         ValueError,
-        "share one: 4 on 2 in all); k and v have 1: a model of 3 heads on 1 KV heads needs a pattern of as many",
+        "share one: 4 on 2 in all); k and v have 1: a model of 3 heads on 1 KV head needs a pattern of as many",
     ),
     "ungrouped": (
         ((1, 2, 9, 16), K, K),
@@ -46,7 +46,7 @@ ATTENTION = {
     "no heads": (((1, 0, 9, 16), K, K), {}, ValueError, "q has 0 heads"),
     "head_offset": ((Q, K, K), {"head_offset": 1}, ValueError, "q has 4 heads and head_offset=1"),
     "negative head_offset": ((Q, K, K), {"head_offset": -1}, ValueError, "rank * local heads"),
-    "layer": ((Q, K, K), {"layer": 1}, ValueError, "small has layers 0 to 0; layer=1 is none of them"),
+    "layer": ((Q, K, K), {"layer": 1}, ValueError, "small has layer 0 only; layer=1 is none of them"),
     "negative layer": ((Q, K, K), {"layer": -1}, ValueError, "layer=-1 is none of them"),
     "kv_start": ((Q, K, K), {"kv_start": 8}, ValueError, "kv_start=8 must be a multiple of the pattern's block, 16"),
 }
@@ -183,7 +183,7 @@ def test_lengths_are_whole_numbers(length: object) -> None:
 
 def test_the_layer_of_a_dense_mask() -> None:
     _, package = compiled("strided")
-    with pytest.raises(ValueError, match="small has layers 0 to 0; layer=1 is none of them"):
+    with pytest.raises(ValueError, match="small has layer 0 only; layer=1 is none of them"):
         package.dense_mask(9, layer=1)
 
 

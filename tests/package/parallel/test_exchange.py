@@ -111,7 +111,7 @@ def test_some_heads_of_a_tensor_parallel_rank(tmp_path: Path) -> None:
         ({"ranks": 0}, "one rank or more"),
         ({"ranks": [0, 3]}, "from 0 to 10"),
         ({"ranks": [0, 7, 3, 10]}, "rise"),
-        ({"ranks": 2, "layer": 1}, "layers 0 to 0"),
+        ({"ranks": 2, "layer": 1}, "layer 0 only"),
         ({"ranks": 2, "heads": 5}, "heads 0 to 3"),
     ],
 )

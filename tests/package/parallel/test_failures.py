@@ -58,7 +58,7 @@ def test_ranks_that_hold_nothing(found: list[dict], number: int) -> None:
     ("failure", "first", "others"),
     [
         ("wrong keys", "ValueError: rank 1 of the plan holds k and v", "It says: ValueError: rank 1 of the plan holds"),
-        ("wrong queries", "ValueError: heads 0 to 1 of split read 1 KV heads", "It says: ValueError: heads 0 to 1 of"),
+        ("wrong queries", "ValueError: heads 0 to 1 of split read 1 KV head", "It says: ValueError: heads 0 to 1 of"),
         ("ended", "", "if one of them has failed or ended"),
     ],
 )

@@ -26,6 +26,7 @@ from patterncc.analysis.proofs.reach.causal_layers import causal_layers
 from patterncc.analysis.proofs.reach.noncausal_layers import Reached, noncausal_layers
 from patterncc.analysis.proofs.reach.small import first_small, further, settled_small
 from patterncc.analysis.verdict import Verdict, at_tokens, proof_of
+from patterncc.errors import counted
 from patterncc.ir.classes import Classes
 from patterncc.ir.layout import Layout, Term
 from patterncc.ir.terms import simplify
@@ -41,11 +42,11 @@ def reach(classes: Classes, budget: Budget, within: int | None = None) -> tuple[
     }
     kept = [unions[row] for row in rows]
     found = layers_to_reach(kept, classes.causal, block, budget)
-    many = f"{len(kept)} layers" if len(kept) > 1 else "1 layer"
+    many = counted(len(kept), "layer")
     low, high = found.at_least, found.at_most
     if high is not None:
         exact = low == high
-        count = f"{high} layer{'s' if high > 1 else ''}" if exact else f"between {low} and {high} layers"
+        count = counted(high, "layer") if exact else f"between {low} and {high} layers"
         note = (
             f"{count} {'brings' if high == 1 else 'bring'} every token to every {'later ' if classes.causal else ''}one"
         )
