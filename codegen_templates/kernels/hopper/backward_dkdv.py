@@ -9,10 +9,10 @@ them with every slot whose rows keep some, and stores their sums: in dk and dv, 
 from ..tiles import BLOCK, HEAD_DIM, LN_2
 from .backward_steps import add_rows
 from .box import told
+from .frame import PLAIN, barriers, numbers, rooms
 from .load_items import BOX
-from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
+from .names import arrive, barrier, fence_async_shared, gl, gluon, reinterpret, wait
 from .notes import NOTES
-from .produce import CHUNK, CHUNKS
 from .produce_items import produce_items
 from .row_masks import LANES, PIECE, WORDS, keys_told
 from .store import WIDE, store_wide
@@ -179,46 +179,23 @@ def attn_bwd_dkdv_hopper(
     PRODUCER_REGISTERS: gl.constexpr,
 ):
     gl.static_assert(STAGES >= 2)  # else a consumer waits for a slot before it frees one
-    dtype: gl.constexpr = q.dtype
-    boxed: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=4)
-    flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
     line: gl.constexpr = gl.NVMMASharedLayout(0, 32, rank=1)
-    plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    RUNS: gl.constexpr = ROWS // PIECE
-    kbuf = gl.allocate_shared_memory(dtype, [2 * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
-    vbuf = gl.allocate_shared_memory(dtype, [2 * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
-    qbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
-    gbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
+    kbuf, kruns, _, kview, _ = rooms(q.dtype, 2, PIECE)
+    vbuf, vruns, _, vview, _ = rooms(q.dtype, 2, PIECE)
+    qbuf, qruns, _, qview, qrows = rooms(q.dtype, STAGES, PIECE)
+    gbuf, gruns, _, gview, grows = rooms(q.dtype, STAGES, PIECE)
     lbuf = gl.allocate_shared_memory(gl.float32, [STAGES, ROWS], line)
     dbuf = gl.allocate_shared_memory(gl.float32, [STAGES, ROWS], line)
     llanes = reinterpret(lbuf, gl.float32, [STAGES * (ROWS // LANES), LANES], line)
     dlanes = reinterpret(dbuf, gl.float32, [STAGES * (ROWS // LANES), LANES], line)
-    kruns = reinterpret(kbuf, dtype, [2 * CHUNKS * RUNS, 1, 1, PIECE, CHUNK], boxed)
-    vruns = reinterpret(vbuf, dtype, [2 * CHUNKS * RUNS, 1, 1, PIECE, CHUNK], boxed)
-    qruns = reinterpret(qbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, PIECE, CHUNK], boxed)
-    gruns = reinterpret(gbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, PIECE, CHUNK], boxed)
-    kview = reinterpret(kbuf, dtype, [2, ROWS, HEAD_DIM], flat)
-    vview = reinterpret(vbuf, dtype, [2, ROWS, HEAD_DIM], flat)
-    qview = reinterpret(qbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
-    gview = reinterpret(gbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
-    qrows = reinterpret(qbuf, dtype, [STAGES * CHUNKS * ROWS, CHUNK], plain)
-    grows = reinterpret(gbuf, dtype, [STAGES * CHUNKS * ROWS, CHUNK], plain)
-    words = gl.allocate_shared_memory(gl.int32, [STAGES * WORDS, 1], plain)
-    box = gl.allocate_shared_memory(gl.int32, [2 * BOX, 1], plain)
-    notes = gl.allocate_shared_memory(gl.int32, [NOTES, 1], plain)
-    lanes = gl.allocate_shared_memory(gl.int32, [STAGES * (ROWS // LANES), LANES], plain)
-    times = reinterpret(lanes, gl.int32, [STAGES, ROWS], plain)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES + 1, 1], BARRIER)  # the last one: of the producer's own
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
-    kv_both = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
-    kv_full = kv_both.index(0)
-    kv_empty = kv_both.index(1)
-    init_barrier(full.index(STAGES), count=1)
-    for i in gl.static_range(STAGES):
-        init_barrier(full.index(i), count=1)
-        init_barrier(empty.index(i), count=2)
-    init_barrier(kv_full, count=1)
-    init_barrier(kv_empty, count=2)
+    words = numbers(STAGES * WORDS, 1)
+    box = numbers(2 * BOX, 1)
+    notes = numbers(NOTES, 1)
+    lanes = numbers(STAGES * (ROWS // LANES), LANES)
+    times = reinterpret(lanes, gl.int32, [STAGES, ROWS], PLAIN)
+    full = barriers(STAGES + 1, 1)  # the last one: of the producer's own
+    empty = barriers(STAGES, 2)
+    bars = (barriers(1, 1).index(0), barriers(1, 2).index(0))
     fence_async_shared()
     barrier()
 
@@ -226,7 +203,6 @@ def attn_bwd_dkdv_hopper(
     into = (qbuf, gbuf, qruns, gruns, lbuf, dbuf, llanes, dlanes)
     rows_of = (q, dout, q_run, dout_run, log_sums, deltas, log_sum, delta, into)
     ring = (qview, gview, full, empty)
-    bars = (kv_full, kv_empty)
     boxes = (box, times)
     s_out = (s_db, s_dh, s_dn, slots)
     IS_MORE: gl.constexpr = not HAS_NEAR

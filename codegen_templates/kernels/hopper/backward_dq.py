@@ -7,22 +7,10 @@ gradients of one slot's scores, those of the slot before meet its keys.
 from ..tiles import HEAD_DIM, LN_2
 from .backward_steps import step_dq
 from .box import TILE, rows_told, told
-from .columns import PIECE, SIDE
+from .frame import barriers, ring_of, rooms, told_of_tiles
 from .masks import WHOLE
-from .names import (
-    BARRIER,
-    arrive,
-    barrier,
-    fence_async_shared,
-    gl,
-    gluon,
-    init_barrier,
-    reinterpret,
-    wait,
-    warpgroup_mma,
-    warpgroup_mma_wait,
-)
-from .produce import CHUNK, CHUNKS, produce
+from .names import arrive, barrier, fence_async_shared, gl, gluon, wait, warpgroup_mma, warpgroup_mma_wait
+from .produce import produce
 from .store import WIDE, store_wide
 from .tiles import ROWS, after
 
@@ -165,57 +153,25 @@ def attn_bwd_dq_hopper(
     PRODUCER_REGISTERS: gl.constexpr,
 ):
     gl.static_assert(STAGES >= 3)  # else a consumer waits for a slot before it frees one
-    dtype: gl.constexpr = q.dtype
-    boxed: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=4)
-    flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
-    deep: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=5)
-    plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    RUNS: gl.constexpr = ROWS // RUN
-    qbuf = gl.allocate_shared_memory(dtype, [CONSUMERS * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
-    gbuf = gl.allocate_shared_memory(dtype, [CONSUMERS * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
-    kbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
-    vbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
-    kruns = reinterpret(kbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
-    vruns = reinterpret(vbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
-    kfar = reinterpret(kbuf, dtype, [STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
-    vfar = reinterpret(vbuf, dtype, [STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
-    qview = reinterpret(qbuf, dtype, [CONSUMERS, ROWS, HEAD_DIM], flat)
-    gview = reinterpret(gbuf, dtype, [CONSUMERS, ROWS, HEAD_DIM], flat)
-    kview = reinterpret(kbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
-    vview = reinterpret(vbuf, dtype, [STAGES, ROWS, HEAD_DIM], flat)
-    krows = reinterpret(kbuf, dtype, [STAGES * CHUNKS * ROWS, CHUNK], plain)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES + 1, 1], BARRIER)  # the last one: of the producer's own
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
-    q_bars = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
-    q_full = q_bars.index(0)
-    q_empty = q_bars.index(1)
-    box = gl.allocate_shared_memory(gl.int32, [2 * TILE, 1], plain)
-    words = gl.allocate_shared_memory(gl.int32, [STAGES * CONSUMERS, 1], plain)
-    keys = gl.allocate_shared_memory(gl.int32, [STAGES, ROWS], plain)
-    told_of = (box, words, keys)
-    init_barrier(full.index(STAGES), count=1)
-    for i in gl.static_range(STAGES):
-        init_barrier(full.index(i), count=1)
-        init_barrier(empty.index(i), count=CONSUMERS)
-    init_barrier(q_full, count=1)
-    init_barrier(q_empty, count=CONSUMERS)
+    qbuf, _, _, qview, _ = rooms(q.dtype, CONSUMERS, ROWS)
+    gbuf, _, _, gview, _ = rooms(q.dtype, CONSUMERS, ROWS)
+    buffers, ring, kv_rows = ring_of(q.dtype, STAGES, RUN, CONSUMERS)
+    bars = (barriers(1, 1).index(0), barriers(1, CONSUMERS).index(0))
+    told_of = told_of_tiles(2, STAGES, CONSUMERS)
     fence_async_shared()
     barrier()
 
     ends = (t_begin, q_start, q_stop, kv_start, kv_stop)
     strides = (s_ob, s_oh, s_on, s_lb, s_lh)
-    ring = (kview, vview, full, empty)
     descriptors = ((k, v), (k_run, v_run), (k_far, v_far))
-    buffers = ((kbuf, vbuf), (kruns, vruns), (kfar, vfar))
-    bars = (q_full, q_empty)
     # fmt: off
     gl.warp_specialize([
         (consume_columns, (0, dq, log_sum, delta, scale, pattern, columns, strides, qview, gview, ring, bars, told_of,
                            CONSUMERS, ALIGN, STAGES)),
         (consume_columns, (1, dq, log_sum, delta, scale, pattern, columns, strides, qview, gview, ring, bars, told_of,
                            CONSUMERS, ALIGN, STAGES)),
-        (produce, ((q, dout), descriptors, buffers, krows, (qbuf, gbuf), full, empty, bars, told_of, taken, tiles,
-                   total, heads, groups, (q_starts, kv_starts), ends, pattern, columns, groups, 0, periods, CONSUMERS,
-                   0, RUN, EVERY, IS_PACKED, STAGES)),
+        (produce, ((q, dout), descriptors, buffers, kv_rows[0], (qbuf, gbuf), ring[2], ring[3], bars, told_of, taken,
+                   tiles, total, heads, groups, (q_starts, kv_starts), ends, pattern, columns, groups, 0, periods,
+                   CONSUMERS, 0, RUN, EVERY, IS_PACKED, STAGES)),
     ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     # fmt: on

@@ -8,10 +8,10 @@ tile before along, and then that tile's output is stored.
 
 from ..tiles import late_zero
 from .box import TILE, told
-from .columns import PIECE, SIDE
+from .frame import barriers, ring_of, rooms, told_of_tiles
 from .masks import WHOLE
-from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
-from .produce import CHUNK, CHUNKS, produce
+from .names import arrive, barrier, fence_async_shared, gl, gluon, wait
+from .produce import produce
 from .steps import FLOOR, LANES, finish, meet, start, step
 from .store import store_rows
 from .tiles import ROWS, WIDTH, after
@@ -160,57 +160,26 @@ def attn_fwd_hopper(
     PRODUCER_REGISTERS: gl.constexpr,
 ):
     gl.static_assert(STAGES >= 3)  # else a consumer waits for a slot before it frees one
-    dtype: gl.constexpr = q.dtype
-    boxed: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=4)
-    flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
-    deep: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=5)
-    RUNS: gl.constexpr = ROWS // RUN
-    qbuf = gl.allocate_shared_memory(dtype, [CONSUMERS * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
-    kbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
-    vbuf = gl.allocate_shared_memory(dtype, [STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
-    kruns = reinterpret(kbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
-    vruns = reinterpret(vbuf, dtype, [STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
-    kfar = reinterpret(kbuf, dtype, [STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
-    vfar = reinterpret(vbuf, dtype, [STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
-    qview = reinterpret(qbuf, dtype, [CONSUMERS, ROWS, WIDTH], flat)
-    kview = reinterpret(kbuf, dtype, [STAGES, ROWS, WIDTH], flat)
-    vview = reinterpret(vbuf, dtype, [STAGES, ROWS, WIDTH], flat)
-    vrows = reinterpret(vbuf, dtype, [STAGES * CHUNKS * ROWS, CHUNK], gl.SwizzledSharedLayout(1, 1, 1, [0]))
-    full = gl.allocate_shared_memory(gl.int64, [STAGES + 1, 1], BARRIER)  # the last one: of the producer's own
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
-    q_bars = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
-    q_full = q_bars.index(0)
-    q_empty = q_bars.index(1)
-    plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    box = gl.allocate_shared_memory(gl.int32, [2 * TILE, 1], plain)
-    words = gl.allocate_shared_memory(gl.int32, [STAGES * CONSUMERS, 1], plain)
-    keys = gl.allocate_shared_memory(gl.int32, [STAGES, ROWS], plain)
-    told_of = (box, words, keys)
-    init_barrier(full.index(STAGES), count=1)
-    for i in gl.static_range(STAGES):
-        init_barrier(full.index(i), count=1)
-        init_barrier(empty.index(i), count=CONSUMERS)
-    init_barrier(q_full, count=1)
-    init_barrier(q_empty, count=CONSUMERS)
+    qbuf, _, _, qview, _ = rooms(q.dtype, CONSUMERS, ROWS)
+    buffers, ring, kv_rows = ring_of(q.dtype, STAGES, RUN, CONSUMERS)
+    bars = (barriers(1, 1).index(0), barriers(1, CONSUMERS).index(0))
+    told_of = told_of_tiles(2, STAGES, CONSUMERS)
     fence_async_shared()
     barrier()
 
     ends = (t_begin, q_start, q_stop, kv_start, kv_stop)
     strides = (s_ob, s_oh, s_on, s_lb, s_lh)
     starts = (q_starts, kv_starts)
-    ring = (kview, vview, full, empty)
     descriptors = ((k, v), (k_run, v_run), (k_far, v_far))
-    buffers = ((kbuf, vbuf), (kruns, vruns), (kfar, vfar))
-    bars = (q_full, q_empty)
     given = (out, lse, scale, pattern, columns, strides, qview, ring, bars, told_of)
     # fmt: off
     if CONSUMERS == 2:
         gl.warp_specialize([
             (consume, (0, given, CONSUMERS, ALIGN, STAGES)),
             (consume, (1, given, CONSUMERS, ALIGN, STAGES)),
-            (produce, ((q,), descriptors, buffers, vrows, (qbuf,), full, empty, bars, told_of, taken, tiles, total,
-                       heads, groups, starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE, RUN,
-                       EVERY, IS_PACKED, STAGES)),
+            (produce, ((q,), descriptors, buffers, kv_rows[1], (qbuf,), ring[2], ring[3], bars, told_of, taken, tiles,
+                       total, heads, groups, starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE,
+                       RUN, EVERY, IS_PACKED, STAGES)),
         ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     else:
         gl.static_assert(CONSUMERS == 3)
@@ -218,8 +187,8 @@ def attn_fwd_hopper(
             (consume, (0, given, CONSUMERS, ALIGN, STAGES)),
             (consume, (1, given, CONSUMERS, ALIGN, STAGES)),
             (consume, (2, given, CONSUMERS, ALIGN, STAGES)),
-            (produce, ((q,), descriptors, buffers, vrows, (qbuf,), full, empty, bars, told_of, taken, tiles, total,
-                       heads, groups, starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE, RUN,
-                       EVERY, IS_PACKED, STAGES)),
+            (produce, ((q,), descriptors, buffers, kv_rows[1], (qbuf,), ring[2], ring[3], bars, told_of, taken, tiles,
+                       total, heads, groups, starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE,
+                       RUN, EVERY, IS_PACKED, STAGES)),
         ], [4, 4, 1], [CONSUMER_REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     # fmt: on

@@ -7,10 +7,9 @@ meanwhile.
 
 from ..tiles import late_zero
 from .box import TILE, told
-from .columns import PIECE, SIDE
+from .frame import barriers, rooms, told_of_tiles
 from .masks import WHOLE
-from .names import BARRIER, arrive, barrier, fence_async_shared, gl, gluon, init_barrier, reinterpret, wait
-from .produce import CHUNK, CHUNKS
+from .names import arrive, barrier, fence_async_shared, gl, gluon, wait
 from .produce_wide import BOXES, produce_wide
 from .steps_wide import finish_wide, pass_wide, step_wide
 from .store import store_rows
@@ -138,55 +137,24 @@ def attn_fwd_wide_hopper(
     PRODUCER_REGISTERS: gl.constexpr,
 ):
     gl.static_assert(V_STAGES >= 2)  # else a consumer waits for the next slot before it frees its values
-    dtype: gl.constexpr = q.dtype
-    boxed: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=4)
-    flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
-    deep: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=5)
-    plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    RUNS: gl.constexpr = ROWS // RUN
-    qbuf = gl.allocate_shared_memory(dtype, [CONSUMERS * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
-    kbuf = gl.allocate_shared_memory(dtype, [K_STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
-    vbuf = gl.allocate_shared_memory(dtype, [V_STAGES * CHUNKS, 1, 1, ROWS, CHUNK], boxed)
-    kruns = reinterpret(kbuf, dtype, [K_STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
-    vruns = reinterpret(vbuf, dtype, [V_STAGES * CHUNKS * RUNS, 1, 1, RUN, CHUNK], boxed)
-    kfar = reinterpret(kbuf, dtype, [K_STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
-    vfar = reinterpret(vbuf, dtype, [V_STAGES * CHUNKS, 1, 1, SIDE, PIECE, CHUNK], deep)
-    qview = reinterpret(qbuf, dtype, [CONSUMERS, ROWS, WIDTH], flat)
-    kview = reinterpret(kbuf, dtype, [K_STAGES, ROWS, WIDTH], flat)
-    vview = reinterpret(vbuf, dtype, [V_STAGES, ROWS, WIDTH], flat)
-    vrows = reinterpret(vbuf, dtype, [V_STAGES * CHUNKS * ROWS, CHUNK], plain)
-    k_full = gl.allocate_shared_memory(gl.int64, [K_STAGES, 1], BARRIER)
-    k_empty = gl.allocate_shared_memory(gl.int64, [K_STAGES, 1], BARRIER)
-    v_full = gl.allocate_shared_memory(gl.int64, [V_STAGES + 1, 1], BARRIER)  # the last one: of the producer's own
-    v_empty = gl.allocate_shared_memory(gl.int64, [V_STAGES, 1], BARRIER)
-    q_full = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], BARRIER)
-    q_empty = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], BARRIER)
-    box = gl.allocate_shared_memory(gl.int32, [BOXES * TILE, 1], plain)
-    words = gl.allocate_shared_memory(gl.int32, [K_STAGES * CONSUMERS, 1], plain)
-    keys = gl.allocate_shared_memory(gl.int32, [K_STAGES, ROWS], plain)
-    told_of = (box, words, keys)
-    for i in gl.static_range(K_STAGES):
-        init_barrier(k_full.index(i), count=1)
-        init_barrier(k_empty.index(i), count=CONSUMERS)
-    for i in gl.static_range(V_STAGES):
-        init_barrier(v_full.index(i), count=1)
-        init_barrier(v_empty.index(i), count=CONSUMERS)
-    init_barrier(v_full.index(V_STAGES), count=1)
-    for w in gl.static_range(CONSUMERS):
-        init_barrier(q_full.index(w), count=1)
-        init_barrier(q_empty.index(w), count=1)
+    qbuf, _, _, qview, _ = rooms(q.dtype, CONSUMERS, ROWS)
+    kbuf, kruns, kfars, kview, _ = rooms(q.dtype, K_STAGES, RUN)
+    vbuf, vruns, vfars, vview, vrows = rooms(q.dtype, V_STAGES, RUN)
+    k_bars = (barriers(K_STAGES, 1), barriers(K_STAGES, CONSUMERS))
+    v_bars = (barriers(V_STAGES + 1, 1), barriers(V_STAGES, CONSUMERS))  # the last full one: of the producer's own
+    bars = (barriers(CONSUMERS, 1), barriers(CONSUMERS, 1))
+    told_of = told_of_tiles(BOXES, K_STAGES, CONSUMERS)
     fence_async_shared()
     barrier()
 
     ends = (t_begin, q_start, q_stop, kv_start, kv_stop)
     strides = (s_ob, s_oh, s_on, s_lb, s_lh)
     starts = (q_starts, kv_starts)
-    rings = (k_full, k_empty, v_full, v_empty)
-    ring = (kview, vview, k_full, k_empty, v_full, v_empty)
-    bars = (q_full, q_empty)
+    rings = (k_bars[0], k_bars[1], v_bars[0], v_bars[1])
+    ring = (kview, vview, k_bars[0], k_bars[1], v_bars[0], v_bars[1])
     given = (out, lse, scale, pattern, columns, strides, qview, ring, bars, told_of)
-    of_keys = (((k,), (k_run,), (k_far,)), ((kbuf,), (kruns,), (kfar,)))
-    of_values = (((v,), (v_run,), (v_far,)), ((vbuf,), (vruns,), (vfar,)))
+    of_keys = (((k,), (k_run,), (k_far,)), ((kbuf,), (kruns,), (kfars,)))
+    of_values = (((v,), (v_run,), (v_far,)), ((vbuf,), (vruns,), (vfars,)))
     # fmt: off
     gl.warp_specialize([
         (consume_wide, (0, given, CONSUMERS, ALIGN, K_STAGES, V_STAGES)),
