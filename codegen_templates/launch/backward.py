@@ -125,30 +125,70 @@ def _backward(
     dout = dout if dout.stride(-1) == 1 else dout.contiguous()
     dlse = dlse if dlse is None or dlse.stride(-1) == 1 else dlse.contiguous()  # that of a sum has strides of 0
     log_sum, delta = _prepare(out, lse, dout, dlse)
-    heads, device = (layer, head_offset, q.shape[1]), q.device
+    heads = layer, head_offset, q.shape[1]
+    about = q, k, v, dout, log_sum, delta, requests, heads, scale
     is_open = config is None and not tuned.tried  # else it is a plain kernel that is asked for
-    if is_open and hopper_backward.takes(q, k, v, dout, (dq, dk, dv)):
-        grads = dq, dk, dv
-        return hopper_backward.backward(q, k, v, dout, grads, log_sum, delta, requests, heads, scale, _add_parts)
-    of_batch = None if requests.are_packed else 0
-    lengths = scale * LOG2_E, requests.q_len, requests.kv_len, requests.q_start, requests.kv_start
-    row_strides = 0 if requests.are_packed else log_sum.stride(0), log_sum.stride(1)
-    kind = q.dtype, tuple(x if x is None else x.dtype for x in (requests.q_starts, requests.kv_starts)), precision(q)
+    is_gluon = is_open and hopper_backward.takes(q, k, v, dout, (dq, dk, dv))
+    if is_gluon and hopper_backward.counts_dq(requests):
+        is_all = hopper_backward.fill_dq(dq, *about)
+    else:
+        is_all = _fill_dq(dq, *about, config)
+    if is_gluon and hopper_backward.counts_dkdv(requests, heads):
+        is_all &= hopper_backward.fill_dkdv(dk, dv, *about, _add_parts)
+    else:
+        is_all &= _fill_dkdv(dk, dv, *about, config)
+    if is_all:
+        only_meanwhile(log_sum, delta)
+        that_was_all()
 
-    shared = arrays.shared(heads)
+
+def _fill_dq(
+    dq: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    dout: torch.Tensor,
+    log_sum: torch.Tensor,
+    delta: torch.Tensor,
+    requests: Requests,
+    heads: arrays.Heads,
+    scale: float,
+    config: configs.Config | None,
+) -> bool:
+    """Whether launches were all that it took."""
+    device, shared = q.device, arrays.shared(heads)
     rows = requests.q_len * shared
     own = config or tuned.dq(q)
     own = own or configs.dq(arch(device), WIDEST, q.element_size(), rows, arrays.are_dense(heads))
     block_q, block_h, tiles = requests.tiling(own, shared)
     pattern, entries, groups = arrays.row_groups(heads, requests.rows, requests.columns, block_h, device)
     align, strides = in_units(q.element_size(), _strides(requests, q, k, v, dout, dq))
-    launch = _dq_launch(device, kind, (block_q, block_h, own.keys, own.warps, own.stages), align)
+    launch = _dq_launch(device, _kind(q, requests), (block_q, block_h, own.keys, own.warps, own.stages), align)
+    of_batch = None if requests.are_packed else 0
     for some, tensors in requests.launches(q, k, v, dout, dq, log_sum, delta, dim=of_batch):
         given = *tensors, groups, pattern, entries, some.q_starts, some.kv_starts
-        numbers = *lengths, *strides, *row_strides, some.q_total
+        numbers = *_lengths(requests, scale), *strides, *_row_strides(requests, log_sum), some.q_total
         grid = (tiles, len(groups), some.count)
         launch(attn_bwd_dq, grid, given, numbers)
+    return True
 
+
+def _fill_dkdv(
+    dk: torch.Tensor,
+    dv: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    dout: torch.Tensor,
+    log_sum: torch.Tensor,
+    delta: torch.Tensor,
+    requests: Requests,
+    heads: arrays.Heads,
+    scale: float,
+    config: configs.Config | None,
+) -> bool:
+    """Whether launches were all that it took."""
+    device, many = q.device, requests.count > MOST_TOGETHER
     own = config or tuned.dkdv(q)
     own = own or configs.dkdv(arch(device), WIDEST, q.element_size(), requests.are_packed)
     pattern, entries, places = arrays.column_arrays(arrays.present(*heads), requests.rows, requests.columns, device)
@@ -158,7 +198,7 @@ def _backward(
         keys = min(keys, BLOCK)
     columns, many_processors = (requests.kv_start // BLOCK, requests.columns), processors(device)
     about = heads[1], places, requests.rows, columns, keys, requests.count, many_processors, requests.are_packed
-    work = items.work(arrays.present(*heads), *about, device)
+    work = items.work(arrays.present(*heads), *about, None, device)
     sums = [dk, dv]
     if (len(work.launches) > 1 and k.dtype != torch.float32) or not _lie_alike(dk, dv):  # launches add to them
         made = torch.zeros if many else torch.empty
@@ -171,22 +211,37 @@ def _backward(
         align, strides = in_units(q.element_size(), _strides(requests, q, k, v, dout))
         strides += [stride // HEAD_DIM for stride in _strides(requests, sums[0])]
     tile = own.rows, keys, own.warps, own.stages
+    of_batch = None if requests.are_packed else 0
     for table, *rows_of in work.launches:
-        launch = _dkdv_launch(device, (*kind, sums[0].dtype), tile, align, *rows_of)
+        launch = _dkdv_launch(device, (*_kind(q, requests), sums[0].dtype), tile, align, *rows_of)
         for some, tensors in requests.launches(q, k, v, dout, *sums, log_sum, delta, parts, dim=of_batch):
             given = *tensors, table, work.members, pattern, entries, some.q_starts, some.kv_starts
             sizes = table.stride(0), work.members.stride(0), work.slots, some.kv_total
             grid = (len(table), 1, some.count)
-            numbers = *lengths, *strides, *row_strides, *sizes
+            numbers = *_lengths(requests, scale), *strides, *_row_strides(requests, log_sum), *sizes
             launch(attn_bwd_dkdv, grid, given, numbers)
     if work.slots:
         _add_parts(parts, work, sums, requests)
     if sums[0] is not dk:
         dk.copy_(sums[0])
         dv.copy_(sums[1])
-    elif not many:
-        only_meanwhile(log_sum, delta, parts)
-        that_was_all()
+        return False
+    only_meanwhile(parts)
+    return not many
+
+
+def _kind(q: torch.Tensor, requests: Requests) -> tuple[Any, ...]:
+    """What a launch is compiled for."""
+    starts = requests.q_starts, requests.kv_starts
+    return q.dtype, tuple(x if x is None else x.dtype for x in starts), precision(q)
+
+
+def _lengths(requests: Requests, scale: float) -> tuple[float, ...]:
+    return scale * LOG2_E, requests.q_len, requests.kv_len, requests.q_start, requests.kv_start
+
+
+def _row_strides(requests: Requests, log_sum: torch.Tensor) -> tuple[int, int]:
+    return 0 if requests.are_packed else log_sum.stride(0), log_sum.stride(1)
 
 
 def _add_parts(parts: torch.Tensor, work: items.Work, sums: list[torch.Tensor], requests: Requests) -> None:

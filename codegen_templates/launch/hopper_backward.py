@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from ..pattern import BLOCK, HEAD_DIM
-from . import arrays, hopper, items
+from ..rules.tables import room
+from . import arrays, hopper, items, slot_lists
 from .boxes import Boxes
 from .hopper import ROWS
-from .kept import only_meanwhile, that_was_all, zeros
+from .kept import only_meanwhile, zeros
 from .requests import LOG2_E, Requests, processors
 
 # Whether it is taken unasked. Not before tests/gpu has passed with it on an sm_90: so far it ran emulated only. The
@@ -25,18 +26,20 @@ DQ_CONSUMERS = 2
 DQ_REGISTERS = 216, 72  # of a consumer's threads and of the producer's: none are spilled
 DKDV_REGISTERS = {64: (208, 88), 128: (240, 24)}
 PACKED_REGISTERS = {64: (208, 88), 128: (232, 40)}  # of dK and dV, too: a kernel for one kind of items
-IS_WRITTEN_FOR = hopper.IS_WRITTEN_FOR and HEAD_DIM in DQ_STAGES and not hopper.IS_TABLE
+IS_WRITTEN_FOR = hopper.IS_WRITTEN_FOR and HEAD_DIM in DQ_STAGES
 MOST_SUMS = 1 << 31  # numbers of LSE and delta: TMA counts them in 32 bits
 
 
 def takes(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, grads: tuple[torch.Tensor, ...]
 ) -> bool:
-    """Whether the Hopper kernels do this backward pass; all tensors are [batch, heads, rows, head_dim]."""
+    """Whether the Hopper kernels do this backward pass, but for what `counts_dq` and `counts_dkdv` say; all tensors are
+    [batch, heads, rows, head_dim]."""
     family = hopper.wanted()
     if family == "triton" or not hopper.is_hopper(q.device):
         return False
-    return (family == "gluon" or (BY_DEFAULT and hopper.is_large(q))) and can(q, k, v, dout, grads)
+    is_faster = BY_DEFAULT and (hopper.TABLES_BY_DEFAULT or not hopper.IS_TABLE)
+    return (family == "gluon" or (is_faster and hopper.is_large(q))) and can(q, k, v, dout, grads)
 
 
 def can(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, grads: tuple[torch.Tensor, ...]) -> bool:
@@ -48,6 +51,19 @@ def can(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, g
     _, dk, dv = grads
     are_even = all(stride % 8 == 0 for x in grads for stride in x.stride()[:-1])
     return are_even and dk.stride() == dv.stride() and all(hopper.is_boxable(x) for x in (q, k, v, dout))
+
+
+def counts_dq(requests: Requests) -> bool:
+    """Whether the table that dQ reads, if it reads one, has no number of more than 32 bits."""
+    return not hopper.IS_TABLE or room(requests.columns) < hopper.MOST_COLUMNS
+
+
+def counts_dkdv(requests: Requests, heads: arrays.Heads) -> bool:
+    """Likewise of dK and dV, whose table is another one."""
+    if not hopper.IS_TABLE:
+        return True
+    columns = requests.kv_start // BLOCK, requests.columns
+    return slot_lists.are_counted(arrays.present(*heads), slot_lists.span_of(requests), columns)
 
 
 def dq_arguments(
@@ -77,13 +93,20 @@ def dq_arguments(
     return programs, named | more
 
 
-def work_of(q: torch.Tensor, requests: Requests, heads: arrays.Heads) -> tuple[items.Work, torch.Tensor]:
-    """The items of dK and dV, in tiles of 128 keys, and what `row_map` reads of the pattern."""
-    classes = arrays.present(*heads)
-    pattern, _, places = arrays.column_arrays(classes, requests.rows, requests.columns, q.device)
-    columns = requests.kv_start // BLOCK, requests.columns
+def work_of(
+    q: torch.Tensor, requests: Requests, heads: arrays.Heads
+) -> tuple[items.Work, tuple[torch.Tensor, torch.Tensor | None]]:
+    """The items of dK and dV, in tiles of 128 keys, and what is read of the pattern: `row_map`'s numbers, or records of
+    the tiles and their lists."""
+    classes, columns = arrays.present(*heads), (requests.kv_start // BLOCK, requests.columns)
+    span, lists = None, None
+    if hopper.IS_TABLE:
+        span = slot_lists.span_of(requests)
+        pattern, lists, places = slot_lists.slot_lists(classes, span, columns, q.device)
+    else:
+        pattern, _, places = arrays.column_arrays(classes, requests.rows, requests.columns, q.device)
     about = places, requests.rows, columns, KEYS, requests.count, processors(q.device), requests.are_packed
-    return items.work(classes, heads[1], *about, q.device), pattern
+    return items.work(classes, heads[1], *about, span, q.device), (pattern, lists)
 
 
 def dkdv_arguments(
@@ -98,7 +121,7 @@ def dkdv_arguments(
     requests: Requests,
     scale: float,
     work: items.Work,
-    pattern: torch.Tensor,
+    of_pattern: tuple[torch.Tensor, torch.Tensor | None],
     launch: int,
 ) -> tuple[int, dict[str, Any]]:
     """Likewise for dK and dV, of one of the launches of `work`."""
@@ -108,6 +131,7 @@ def dkdv_arguments(
     run = min(BLOCK, ROWS)
     registers = (PACKED_REGISTERS if requests.are_packed else DKDV_REGISTERS)[HEAD_DIM]
     dk, dv = sums
+    pattern, lists = of_pattern
     return programs, {
         "q": Boxes(q, ROWS),
         "dout": Boxes(dout, ROWS),
@@ -127,7 +151,7 @@ def dkdv_arguments(
         "items": table,
         "members": work.members,
         "pattern": pattern,
-        "rows": pattern,  # not read, as all arrays that follow where they are not there
+        "rows": pattern if lists is None else lists,  # not read, as all that follow where they are not there
         "q_starts": table if requests.q_starts is None else requests.q_starts,
         "kv_starts": table if requests.kv_starts is None else requests.kv_starts,
         "taken": zeros(q.device) if total > programs else table,
@@ -156,26 +180,41 @@ def dkdv_arguments(
     }
 
 
-def backward(
+def fill_dq(
+    dq: torch.Tensor,
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     dout: torch.Tensor,
-    grads: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    log_sum: torch.Tensor,
+    delta: torch.Tensor,
+    requests: Requests,
+    heads: arrays.Heads,
+    scale: float,
+) -> bool:
+    """Whether launches were all that it took."""
+    if requests.q_total:  # packed rows may be of no sequence: the kernels write the others
+        dq.zero_()
+    launch_dq(*dq_arguments(q, k, v, dout, dq, log_sum, delta, requests, heads, scale))
+    return not requests.q_total
+
+
+def fill_dkdv(
+    dk: torch.Tensor,
+    dv: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    dout: torch.Tensor,
     log_sum: torch.Tensor,
     delta: torch.Tensor,
     requests: Requests,
     heads: arrays.Heads,
     scale: float,
     add_parts: Callable[[torch.Tensor, items.Work, list[torch.Tensor], Requests], None],
-) -> None:
-    """Fill dq, dk and dv. `add_parts` adds what several items have of a column."""
-    dq, dk, dv = grads
-    if requests.q_total:  # packed rows may be of no sequence: the kernels write the others
-        dq.zero_()
-    launch_dq(*dq_arguments(q, k, v, dout, dq, log_sum, delta, requests, heads, scale))
-
-    work, pattern = work_of(q, requests, heads)
+) -> bool:
+    """Whether launches were all that it took. `add_parts` adds what several items have of a column."""
+    work, of_pattern = work_of(q, requests, heads)
     sums = [dk, dv]
     if len(work.launches) > 1:  # they add to each other's sums
         sums = [torch.empty(k.shape, dtype=torch.float32, device=q.device) for _ in sums]
@@ -184,16 +223,16 @@ def backward(
             x.zero_()
     parts = torch.empty(requests.count, work.slots, 2, BLOCK, HEAD_DIM, dtype=torch.float32, device=q.device)
     for number in range(len(work.launches)):
-        about = (sums[0], sums[1]), parts, log_sum, delta, requests, scale, work, pattern, number
+        about = (sums[0], sums[1]), parts, log_sum, delta, requests, scale, work, of_pattern, number
         launch_dkdv(*dkdv_arguments(q, k, v, dout, *about))
     if work.slots:
         add_parts(parts, work, sums, requests)
     if sums[0] is not dk:
         dk.copy_(sums[0])
         dv.copy_(sums[1])
-    elif not requests.are_packed:
-        only_meanwhile(log_sum, delta, parts)
-        that_was_all()
+        return False
+    only_meanwhile(parts)
+    return not requests.kv_total
 
 
 def launch_dq(programs: int, named: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..kernels.row_map import STRIDES
 from ..pattern import BLOCK, CAUSAL, CLASSES, FORM
 from ..rules.tables import column_table
+from . import slot_lists
 from .arrays import Places, kv_heads
 from .graphs import tables
 
@@ -66,16 +67,18 @@ def work(
     batch: int,
     processors: int,
     in_rounds: bool,
+    span: slot_lists.Span | None,
     device: torch.device,
 ) -> Work:
-    """For these rows and columns of blocks, from and to, in tiles of `width` keys.
+    """For these rows and columns of blocks, from and to, in tiles of `width` keys. `span`: the slots of rows, where
+    these are listed for each tile, as for the Hopper kernel where the pattern is a table.
 
     In rounds there are no slots and no parts: near items are one launch, and each stride's another, which adds to what
     is there. So are packed requests, of which the device alone knows the lengths; `columns` are those of the longest.
     """
     groups = groups_of(classes, head_offset)
     across = torch.arange(max(1, width // BLOCK))  # columns of a tile
-    found = [tiles_of(group, classes, rows, columns, len(across)) for group in groups]
+    found = [tiles_of(group, classes, rows, columns, len(across), span) for group in groups]
     first, weight = (torch.cat([pair[n] for pair in found]) for n in range(2))
     group = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor([len(pair[0]) for pair in found]))
     limit = max(LEAST_ROWS, SHARE**-1 * batch * float(weight.sum()) / processors)
@@ -94,7 +97,7 @@ def work(
         slots.fill_(-1)
         listed = listed[:0]
     elif int(listed[:, 3].sum()) > MOST_SLOTS * (columns[1] - columns[0]) * (1 + int(kv_head.max())):
-        return work(classes, head_offset, places, rows, columns, width, batch, processors, True, device)
+        return work(classes, head_offset, places, rows, columns, width, batch, processors, True, span, device)
 
     table = torch.stack([words[:, 0], group, first, words[:, 1], 0 * first, *words[:, 2:].T, part, parts, *slots.T], 1)
     several = BLOCK // min(width, BLOCK)  # tiles of a column
@@ -137,9 +140,19 @@ def groups_of(classes: tuple[int, ...], head_offset: int) -> list[Group]:
 
 
 def tiles_of(
-    group: Group, classes: tuple[int, ...], rows: tuple[int, int], columns: tuple[int, int], across: int
+    group: Group,
+    classes: tuple[int, ...],
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+    across: int,
+    span: slot_lists.Span | None,
 ) -> tuple[Tensor, Tensor]:
     """The first columns of a group's tiles, `across` columns each, and the most blocks of rows that one of them has."""
+    if span is not None:
+        j = torch.arange(*columns)[::across]
+        each = torch.stack([slot_lists.weights(classes[head], span, columns) for head in group.heads])
+        most = each.sum(0).view(-1, slot_lists.TILES).amax(1)[: len(j)]
+        return j, most * slot_lists.ROWS / BLOCK
     if group.stride is None:
         j = torch.arange(*columns)
         weight = sum((near_rows(classes[head], j, rows) for head in group.heads), torch.zeros(len(j)))

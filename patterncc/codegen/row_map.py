@@ -153,6 +153,13 @@ def keeps_near(slot, i, j, t, u, rule):
     mask."""
 {rule}
 
+
+@triton.jit
+def rule_of(pattern, rows, n):
+    """What `keeps_near` needs of a class, where nothing else of the row map is asked. n: any whole number."""
+    _, _, _, rule = row_map(pattern, rows, n, n, n, n, n, n)
+    return rule
+
 '''
 
 TABLE = '''{comment}
@@ -187,6 +194,12 @@ def keeps_near(slot, i, j, t, u, rule):
     """Whether query token t, of the row i in this slot, keeps key token u, of column j, ignoring the causal mask."""
 {rule}
 
+
+@triton.jit
+def rule_of(pattern, rows, n):
+    """What `keeps_near` needs of a class to say what parts in tokens keep: for no slot that what is whole is kept."""
+    return {class_values}
+
 '''
 
 
@@ -195,12 +208,13 @@ def table_map(plan: Plan) -> str:
     ints = Integers()
     layouts, block, causal = plan.classes.layouts, plan.classes.block, plan.classes.causal
     rule = token_rule(layouts, ints, block=block, causal=causal, first="t", last="t")
-    values = ["part - start", *(f"tl.load(pattern + {3 + n})" for n in range(len(ints.names)))]
+    loads = [f"tl.load(pattern + {3 + n})" for n in range(len(ints.names))]
     lines = [*unpacked(["whole", *ints.names], "rule"), *any_of(["slot < whole", *rule])]
     return TABLE.format(
         comment=comment(plan),
         classes="\n".join(ints.table(len(plan.closed))),
         record=3 + len(ints.names),
-        rule_values=written(values),
+        rule_values=written(["part - start", *loads]),
+        class_values=written(["n * 0", *loads]),
         rule=indented(lines),
     )

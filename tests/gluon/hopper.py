@@ -144,7 +144,9 @@ def backward(
     heads = 0, 0, inputs[0].shape[1]
     with launched(kernels, launcher, lambda x: all(x is not grad for grad in grads), **more) as found:
         scale = launcher.HEAD_DIM**-0.5
-        launcher.backward(*inputs, tuple(grads), *sums, requests, heads, scale, add_parts)
+        about = *inputs, *sums, requests, heads, scale
+        launcher.fill_dq(grads[0], *about)
+        launcher.fill_dkdv(grads[1], grads[2], *about, add_parts)
     return len(found)
 
 

@@ -37,19 +37,6 @@ def made(name: str, block: int) -> tuple[Held, Any, tuple[Any, Any]]:
     return of, launcher, tuple(hopper.kernel_of(launcher, name=name) for name in NAMES)  # type: ignore[return-value]
 
 
-@pytest.fixture(autouse=True)
-def short_items(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Long columns are split, as where there are many processors and long sequences."""
-
-    def shorten(launcher: Any, most_slots: int = 1000) -> None:
-        monkeypatch.setattr(launcher, "processors", lambda _device: 20)
-        monkeypatch.setattr(launcher.items, "LEAST_ROWS", 3)
-        monkeypatch.setattr(launcher.items, "MOST_SLOTS", most_slots)
-        launcher.items.work.cache_clear()
-
-    return shorten
-
-
 def sums_of(out: Tensor, lse: Tensor, dout: Tensor, dlse: Tensor | None) -> tuple[Tensor, Tensor]:
     """What `attn_bwd_prepare` writes: LSE in powers of 2, +inf where nothing is kept, and delta."""
     delta = (out.double() * dout.double()).sum(-1) - (0 if dlse is None else dlse.double())

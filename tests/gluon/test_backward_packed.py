@@ -38,7 +38,11 @@ def spoilt(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("variant", quick(VARIANTS, *CHOSEN), ids=lambda v: f"{v[0]}-{v[1]}")
 def test_packed(variant: tuple[str, int]) -> None:
-    of, launcher, kernels = made(*variant)
+    check_packed(*made(*variant))
+
+
+def check_packed(of: Any, launcher: Any, kernels: tuple[Any, Any]) -> None:
+    """Sequences of these LENGTHS, each against the reference."""
     for seed, (q_lens, kv_lens) in enumerate(LENGTHS):
         each = requests_of(of.pattern, q_lens, kv_lens)
         given, true = [], []

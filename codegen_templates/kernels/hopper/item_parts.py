@@ -2,7 +2,7 @@
 
 from ..rounds import portion, slots_of
 from ..row_map import row_map
-from ..tiles import BLOCK
+from ..tiles import BLOCK, IS_TABLE
 from .box import noted, write
 from .load_items import KEYS
 from .names import barrier, gl, gluon
@@ -29,14 +29,17 @@ from .notes import (
     ends_noted,
     note_all,
 )
+from .row_lists import list_places, note_list
 from .tiles import ROWS
 
 
 @gluon.jit
-def kinds_of(tables, zero, IS_STRIDE: gl.constexpr):
-    """Tuples as long as the row map's places and its rule; their numbers mean nothing."""
+def kinds_of(tables, zero, IS_STRIDE: gl.constexpr, IS_PACKED: gl.constexpr):
+    """Tuples as long as the row map's places and its rule, or the places in a list; their numbers mean nothing."""
     _items, _members, pattern, rows = tables
-    if IS_STRIDE:
+    if IS_TABLE:
+        return list_places(zero, IS_PACKED), ()
+    elif IS_STRIDE:
         return (zero, zero, zero, zero, zero), (zero, zero)
     else:
         _, _, places, rule = row_map(pattern, rows, zero, zero, zero, zero, zero, zero)
@@ -62,7 +65,7 @@ def note_head(notes, tables, IS_STRIDE: gl.constexpr):
 
 
 @gluon.jit
-def begin_part(notes, tables, s_sums, IS_STRIDE: gl.constexpr, IS_ALL: gl.constexpr):
+def begin_part(notes, tables, s_sums, IS_STRIDE: gl.constexpr, IS_ALL: gl.constexpr, IS_PACKED: gl.constexpr):
     """Note what is needed of the next part; the first of its slots of 64 rows and the one behind the last. Parts are
     the heads' edge slots, and then their far ones; two rounds in which slots are counted, two in which they are loaded.
 
@@ -70,13 +73,20 @@ def begin_part(notes, tables, s_sums, IS_STRIDE: gl.constexpr, IS_ALL: gl.conste
     """
     items, members, _pattern, _rows = tables
     s_lb, s_lh = s_sums
-    note_head(notes, tables, IS_STRIDE)
+    if IS_TABLE:
+        note_list(notes, tables, IS_PACKED)
+    else:
+        note_head(notes, tables, IS_STRIDE)
     head = noted(notes, HEAD)
     write(notes, CLASS, gl.load(members + noted(notes, MEMBERS) + 3 + 2 * noted(notes, MEMBER)))
     write(notes, SUMS, noted(notes, BATCH) * s_lb + head * s_lh + noted(notes, Q_ROW))
     barrier()
-    first = noted(notes, FAR_SLOTS) * BLOCK // ROWS
-    count = (noted(notes, SLOTS) * BLOCK + ROWS - 1) // ROWS - first
+    if IS_TABLE:  # lists have slots of 64 rows
+        first = noted(notes, FAR_SLOTS)
+        count = noted(notes, SLOTS) - first
+    else:
+        first = noted(notes, FAR_SLOTS) * BLOCK // ROWS
+        count = (noted(notes, SLOTS) * BLOCK + ROWS - 1) // ROWS - first
     if noted(notes, ROUND) & 1 != 0:
         count = first
         first = first * 0

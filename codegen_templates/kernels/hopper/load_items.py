@@ -1,7 +1,7 @@
 """Loads of the dK/dV producer: the keys and values of an item, and slots of the rows that read them."""
 
 from ..rounds import row_in
-from ..tiles import BLOCK, BLOCK_BITS, HEAD_DIM, late_zero
+from ..tiles import BLOCK, BLOCK_BITS, HEAD_DIM, IS_TABLE, late_zero
 from .box import ONE_WARP, noted, write
 from .names import barrier, expect, fence_async_shared, gl, gluon, load_box, wait
 from .notes import (
@@ -21,6 +21,7 @@ from .notes import (
     Q_START,
     Q_STOP,
     REQUEST,
+    SLOT,
     SLOTS,
     SUMS,
     TWO,
@@ -75,7 +76,7 @@ def load_keys(keys_of, kv_bars, box, items, notes):
         first = o_first + w * ROWS
         row = (j_first + (first >> BLOCK_BITS) * every) * BLOCK + (first & (BLOCK - 1)) + noted(notes, KV_ROW)
         at, i_kv = noted(notes, REQUEST), noted(notes, KV_HEAD)
-        if BLOCK >= ROWS:  # noqa: SIM114 (what the kernel is compiled for, then what the item is)
+        if BLOCK >= ROWS or IS_TABLE:  # noqa: SIM114 (what the kernel is compiled for, then what the item is)
             load_run((k, v), (kbuf, vbuf), kv_full, at, i_kv, row, w * CHUNKS, 1)
         elif every == 1:
             load_run((k, v), (kbuf, vbuf), kv_full, at, i_kv, row, w * CHUNKS, 1)
@@ -132,13 +133,25 @@ def load_apart(rows_of, bar, place, n, notes, like, IS_STRIDE: gl.constexpr):
 
 
 @gluon.jit
+def run_at(n, p, notes, like, IS_STRIDE: gl.constexpr):
+    """The position at which run p of slot n begins."""
+    if IS_TABLE:
+        return noted(notes, SLOT) + p * PIECE
+    else:
+        x = n * ROWS + p * PIECE
+        return row_in(x >> BLOCK_BITS, all_noted(notes, PLACES, like[0]), IS_STRIDE, False) * BLOCK + (x & (BLOCK - 1))
+
+
+@gluon.jit
 def load_rows(rows_of, bar, place, n, notes, like, IS_STRIDE: gl.constexpr):
     """Copy the rows of slot n, their LSE and their delta to this place of the ring."""
-    x = n * ROWS
-    t = row_in(x >> BLOCK_BITS, all_noted(notes, PLACES, like[0]), IS_STRIDE, False) * BLOCK + (x & (BLOCK - 1))
-    if BLOCK >= ROWS:
-        load_together(rows_of, bar, place, t, notes)
+    if IS_TABLE:
+        load_together(rows_of, bar, place, noted(notes, SLOT), notes)
+    elif BLOCK >= ROWS:
+        load_together(rows_of, bar, place, run_at(n, 0, notes, like, IS_STRIDE), notes)
     else:
+        x = n * ROWS
+        t = run_at(n, 0, notes, like, IS_STRIDE)
         o = (gl.arange(0, LANES, ONE_WARP) + late_zero(n)) & (ROWS // PIECE - 1)  # a lane for each block, and again
         own = row_in((x >> BLOCK_BITS) + o, all_noted(notes, PLACES, like[0]), IS_STRIDE, False) * BLOCK
         is_apart = gl.max((own != t + o * BLOCK).to(gl.int32), 0) != 0
@@ -152,9 +165,12 @@ def load_rows(rows_of, bar, place, n, notes, like, IS_STRIDE: gl.constexpr):
 def is_cut(n, notes, like, IS_STRIDE: gl.constexpr):
     """Whether a slot has rows of other sequences: of its blocks, but before or behind the queries."""
     q_start, q_stop, _kv_stop = ends_noted(notes)
-    slot, t = rows_at(n, gl.arange(0, ROWS, ONE_WARP), all_noted(notes, PLACES, like[0]), IS_STRIDE)
-    foreign = (slot < noted(notes, SLOTS)) & ((t < q_start) | (t >= q_stop))
-    return gl.max(foreign.to(gl.int32), 0) > 0
+    if IS_TABLE:
+        return (noted(notes, SLOT) < q_start) | (noted(notes, SLOT) + ROWS > q_stop)
+    else:
+        slot, t = rows_at(n, gl.arange(0, ROWS, ONE_WARP), all_noted(notes, PLACES, like[0]), IS_STRIDE)
+        foreign = (slot < noted(notes, SLOTS)) & ((t < q_start) | (t >= q_stop))
+        return gl.max(foreign.to(gl.int32), 0) > 0
 
 
 @gluon.jit
@@ -162,8 +178,7 @@ def clear_foreign(qrows, grows, place, n, notes, like, IS_STRIDE: gl.constexpr):
     """Write zeros over them: a weight of 0 does not undo what is no number."""
     for p in range(ROWS // PIECE):
         q_start, q_stop, _kv_stop = ends_noted(notes)
-        x = n * ROWS + p * PIECE
-        t = row_in(x >> BLOCK_BITS, all_noted(notes, PLACES, like[0]), IS_STRIDE, False) * BLOCK + (x & (BLOCK - 1))
+        t = run_at(n, p, notes, like, IS_STRIDE)
         low = gl.minimum(gl.maximum(q_start - t, 0), PIECE)
         high = gl.minimum(gl.maximum(q_stop - t, low), PIECE)
         clear_rows(qrows, place, p * PIECE, p * PIECE + low, qrows.dtype)

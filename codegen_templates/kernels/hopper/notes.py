@@ -44,7 +44,11 @@ FAR_SLOTS = gl.constexpr(29)  # of its rows of blocks, the far ones, and all
 SLOTS = gl.constexpr(30)
 STOP = gl.constexpr(31)  # behind the last of its slots of 64 rows
 LOAD_KEYS = gl.constexpr(32)  # the slot behind which the item's keys are loaded
-PLACES = gl.constexpr(33)  # what the row map needs, and behind it the rule
+LIST = gl.constexpr(33)  # where its list of slots begins and how many are in it, if the pattern is a table
+LISTED = gl.constexpr(34)
+SLOT = gl.constexpr(35)  # the position of a listed slot's first row, and what either consumer keeps of it
+WORD = gl.constexpr(36)
+PLACES = gl.constexpr(38)  # what the row map needs, and behind it the rule
 
 
 @gluon.jit

@@ -6,7 +6,7 @@ The warp has few registers, so what it knows of an item and a head stays in its 
 """
 
 from ..rounds import columns_at
-from ..tiles import BLOCK, late_zero, request
+from ..tiles import BLOCK, IS_TABLE, late_zero, request
 from .box import noted, write
 from .item_parts import begin_part, count_part, kinds_of
 from .load_items import BOX, KEYS, clear_foreign, is_cut, load_keys, load_rows
@@ -42,6 +42,7 @@ from .notes import (
     WHICH,
 )
 from .produce import next_tile
+from .row_lists import note_slot, tell_slot
 from .row_masks import tell_rows
 from .tiles import after
 
@@ -53,7 +54,7 @@ def walk(keys_of, rows_of, cleared, words, kv_bars, box, lanes, full, empty, sta
     place, phase = state
     qrows, grows = cleared
     items = tables[0]
-    like = kinds_of(tables, place, IS_STRIDE)
+    like = kinds_of(tables, place, IS_STRIDE, IS_PACKED)
     write(notes, MEMBER, 0)
     write(notes, ROUND, 0)
     write(notes, EDGE, 0)
@@ -61,15 +62,20 @@ def walk(keys_of, rows_of, cleared, words, kv_bars, box, lanes, full, empty, sta
     write(notes, DONE, 0)
     barrier()
     while noted(notes, ROUND) < 4:
-        n, stop = begin_part(notes, tables, s_sums, IS_STRIDE, IS_ALL)
+        n, stop = begin_part(notes, tables, s_sums, IS_STRIDE, IS_ALL, IS_PACKED)
         count_part(n, stop, notes)
         while n < noted(notes, STOP):
             if noted(notes, EDGE) + noted(notes, FAR) > 0:
                 wait(empty.index(place), phase ^ 1)
                 bar = place
                 is_foreign = n < 0
+                if IS_TABLE:
+                    note_slot(notes, tables[3], n, like[0])
                 if noted(notes, IS_EDGE) != 0:
-                    tell_rows(words, lanes, place, n, notes, like, IS_STRIDE)
+                    if IS_TABLE:
+                        tell_slot(words, lanes, place, notes)
+                    else:
+                        tell_rows(words, lanes, place, n, notes, like, IS_STRIDE)
                     barrier()
                     if IS_PACKED:
                         is_foreign = is_cut(n, notes, like, IS_STRIDE)

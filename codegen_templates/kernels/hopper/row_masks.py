@@ -6,8 +6,8 @@ left the rows' and the keys' positions, and where the class is in the pattern, f
 """
 
 from ..rounds import keeps_in, row_in
-from ..row_map import keeps_near, row_map
-from ..tiles import BLOCK, BLOCK_BITS, IS_CAUSAL, late_zero
+from ..row_map import keeps_near, rule_of
+from ..tiles import BLOCK, BLOCK_BITS, IS_CAUSAL, IS_TABLE, late_zero
 from .box import ONE_WARP, noted, told, write
 from .masks import FINE, PAIRS, PIECE, SIDE
 from .names import barrier, gl, gluon
@@ -89,6 +89,8 @@ def masked_rows(W: gl.constexpr, b_p, place, kept, item, s_layout: gl.constexpr)
     if len(probe.shape) > 0:  # of near rows; strides have no rule of tokens
         if told(words, place * WORDS + 3) != 0:
             keep = keeps_near(kept, t >> BLOCK_BITS, u >> BLOCK_BITS, t, u, rule_at(words, place, pattern, rows))
+            if IS_TABLE:  # it says what else is kept, by blocks
+                keep = keep | kept_blocks(kept, s_layout)
             keep = keep & (t != ABSENT)
             if IS_CAUSAL:
                 keep = keep & (u <= t)
@@ -104,18 +106,24 @@ def masked_rows(W: gl.constexpr, b_p, place, kept, item, s_layout: gl.constexpr)
 def rule_at(words, place, pattern, rows):
     """What near rows' rule needs of the class of a slot."""
     i_class = told(words, place * WORDS + 2)
-    _, _, _, rule = row_map(pattern + i_class, rows, i_class, i_class, i_class, i_class, i_class, i_class)
-    return rule
+    return rule_of(pattern + i_class, rows, i_class)
+
+
+@gluon.jit
+def kept_blocks(kept, s_layout: gl.constexpr):
+    """Whether the word has the bit of each pair's blocks. [keys, rows], or one for all"""
+    if SIDE > 1:
+        o_m = gl.expand_dims(gl.arange(0, ROWS, gl.SliceLayout(0, s_layout)), 0)
+        o_n = gl.expand_dims(gl.arange(0, ROWS, gl.SliceLayout(1, s_layout)), 1)
+        kept = (kept >> ((o_m >> BLOCK_BITS) * SIDE)) >> (o_n >> BLOCK_BITS)
+    return (kept & 1) != 0
 
 
 @gluon.jit
 def masked_by_blocks(b_p, kept, t, u, s_layout: gl.constexpr):
     """The same by the blocks that are kept, by causality, and by which rows there are."""
     if SIDE > 1:
-        o_m = gl.expand_dims(gl.arange(0, ROWS, gl.SliceLayout(0, s_layout)), 0)
-        o_n = gl.expand_dims(gl.arange(0, ROWS, gl.SliceLayout(1, s_layout)), 1)
-        bits = (kept >> ((o_m >> BLOCK_BITS) * SIDE)) >> (o_n >> BLOCK_BITS)
-        b_p = gl.where((bits & 1) != 0, b_p, 0.0)
+        b_p = gl.where(kept_blocks(kept, s_layout), b_p, 0.0)
     if kept >= FINE:
         if IS_CAUSAL:
             b_p = gl.where(u <= t, b_p, 0.0)
