@@ -42,6 +42,7 @@ STATE = {
         "_read": "what files said, and how often that was forgotten: a file is read once in a process",
     },
     "codegen_templates/rules/tables.py": {"_kept": "tables for shorter lengths are parts of those for longer ones"},
+    "codegen_templates/rules/row_slots.py": {"_kept": "slots for shorter lengths are parts of those for longer ones"},
     "patterncc/integrations/transformers/registering.py": {"PACKAGES": "transformers knows functions by name too"},
     "patterncc/runtime/latest.py": {"_told": "which package a name is, is told once"},
     "patterncc/runtime/load.py": {"_known": "an import by name says nothing else than the name"},

@@ -35,7 +35,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dim 256, block 16": (LARGE.replace("block: 64", "block: 16"), WIDER | {"IS_PACKED": True}),
     "dim 256, tokens": (RULES["tokens"].replace("head_dim: 64", "head_dim: 256"), WIDER),
 }
+TABLE = HEAD.replace("head_dim: 64", "head_dim: 128") + "shards: [{heads: all, local: 1, random: {blocks: 2, seed: h}}]"
+TOKENS = TABLE.replace("local: 1", "local: 100 tokens, sink: 5 tokens")
 DQ, DKDV = {"file": "backward_dq"}, {"file": "backward_dkdv"}
+LISTS = DKDV | {"HAS_STRIDES": False}
 ROUND = {"IS_PACKED": True, "HAS_STRIDES": False, "sums": "fp32"}
 BACKWARD: dict[str, tuple[str, dict[str, Any]]] = {
     "dq, usual": (WIDE, DQ),
@@ -50,6 +53,13 @@ BACKWARD: dict[str, tuple[str, dict[str, Any]]] = {
     "dkdv, varlen, near": (WIDE, DKDV | ROUND),
     "dkdv, varlen, stride": (WIDE, DKDV | ROUND | {"HAS_NEAR": False, "HAS_STRIDES": True}),
     "dkdv, small": (RULES["strided"], DKDV),
+    "dkdv, table": (TABLE, LISTS),
+    "dkdv, table, half": (TABLE, LISTS | {"dtype": "fp16"}),
+    "dkdv, table, tokens": (TOKENS, LISTS),
+    "dkdv, table, block 16": (TABLE.replace("block: 64", "block: 16"), LISTS),
+    "dkdv, table, tokens, block 16": (TOKENS.replace("block: 64", "block: 16"), LISTS),
+    "dkdv, table, varlen": (TOKENS, LISTS | {"IS_PACKED": True}),
+    "dkdv, table, small": (TOKENS.replace("head_dim: 128", "head_dim: 64"), LISTS),
 }
 # Bytes of a thread's stack, and spills in the far loops.
 MOST = {
