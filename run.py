@@ -36,7 +36,7 @@ PYTEST = ("-m", "pytest", "-q", "-n", WORKERS)
 
 TASKS = {
     "demo": Task("compile, prove, run and check a pattern", "", (("examples/demo.py",),)),
-    "test": Task("the tests: two cores, no GPU", "test,peers", (PYTEST,)),
+    "test": Task("the tests: two cores, no GPU", "test,peers,types", (PYTEST,)),
     "slow": Task("the exhaustive tests", "test", ((*PYTEST, "-m", "slow"),)),
     "gpu": Task("the tests that need a GPU", "test", (("-m", "tests.gpu.together"),)),
     "compiled": Task(
@@ -78,7 +78,7 @@ TASKS = {
     ),
     "docs": Task("the documentation as a site, in build/site", "docs", (("-m", "mkdocs", "build"),)),
     "lint": Task("ruff: style and format", "dev", (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"))),
-    "types": Task("pyright, strict", "dev", (("-m", "pyright"),)),
+    "types": Task("basedpyright, strict", "types", (("-m", "basedpyright"),)),
     "setup": Task("the environment with everything a contributor needs", "dev", ()),
 }
 

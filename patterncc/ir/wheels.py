@@ -39,6 +39,7 @@ def joined_wheels(wheels: Sequence[Wheel], beside: Sequence[Wheel] = ()) -> list
     held = other = _set_of(beside, period)
     kept = _set_of(wheels, period) | other
     chosen: list[Wheel] = []
+    runs: list[Wheel] = []  # of the last period alone
     for every in (every for every in range(1, period + 1) if period % every == 0):
         always = _always(kept, period, every)
         runs = [(every, offset, width, anchor) for offset, width in _runs(always, every)]

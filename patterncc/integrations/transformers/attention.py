@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from patterncc.errors import UsageError
-from patterncc.integrations.transformers.bounds import FIRST, GRAPH, KEY, QUERY, STOP
+from patterncc.integrations.transformers.bounds import FIRST, KEY, QUERY, STOP, stop_unless, untraced
 from patterncc.integrations.transformers.fitting import check_call, check_layer
 from patterncc.runtime.parts import part_of
 
@@ -35,20 +35,19 @@ def attention(
     `attention_mask` is what `bounds` made, or None. Packed sequences are told by cu_seq_lens_q or by position_ids that
     begin anew. Raises UsageError where the model and the pattern do not fit.
     """
-    head_offset = check_layer(package, module, query, key, value, options.get("is_causal"))
-    if scaling is None:  # as the library's own functions take it
-        scaling = query.shape[-1] ** -0.5
-    call: dict[str, Any] = {"layer": module.layer_idx, "scale": scaling, "head_offset": head_offset}
-    sinks = check_call(package, module, dropout, scaling, options)
+    layer, head_offset = check_layer(package, module, query, key, value, options.get("is_causal"))
+    scale: float = query.shape[-1] ** -0.5 if scaling is None else scaling  # None: as the library's own functions do
+    call: dict[str, Any] = {"layer": layer, "scale": scale, "head_offset": head_offset}
+    sinks = check_call(package, layer, module, dropout, scale, options)
     if sinks is not None:
         call["sinks"] = sinks
     held = getattr(key, "patterncc_layer", None)  # put there by PatternCache
     if held is not None:
         if held.package is not package:
             raise UsageError("the PatternCache was made for another pattern", "make a new one: PatternCache(model)")
-        if held.layer != module.layer_idx:
+        if held.layer != layer:
             raise UsageError(
-                f"layer {module.layer_idx} of the model reads the keys of layer {held.layer}: a PatternCache keeps "
+                f"layer {layer} of the model reads the keys of layer {held.layer}: a PatternCache keeps "
                 "those that the other layer's pattern needs",
                 "a model whose layers share keys takes a DynamicCache",
             )
@@ -70,7 +69,7 @@ def attention(
     return out.transpose(1, 2).contiguous(), None
 
 
-@partial(torch.compiler.disable, reason=GRAPH)
+@untraced
 def _bounded(
     package: ModuleType, q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, positions: Tensor | None, call: dict[str, Any]
 ) -> Tensor:
@@ -89,9 +88,9 @@ def _bounded(
         if bottom <= top or high <= low:
             continue
         chosen = slice(None) if len(groups) == 1 else torch.tensor(members, device=q.device)
-        some = [x[chosen][:, :, a:b] for x, a, b in ((q, top, bottom), (k, low, high), (v, low, high))]
-        starts = query + top - first, key + low - first
-        part = _placed(package, *some, *starts, call)
+        queries = q[chosen][:, :, top:bottom]
+        keys, values = (x[chosen][:, :, low:high] for x in (k, v))
+        part = _placed(package, queries, keys, values, query + top - first, key + low - first, call)
         pieces.append((chosen, top, bottom, part))
     for chosen, top, bottom, part in pieces:
         out[chosen, :, top:bottom] = part
@@ -168,7 +167,7 @@ def _starts(q: Tensor, k: Tensor, options: dict[str, Any]) -> Tensor | None:
         return None
     if torch.compiler.is_compiling():
         counted = positions[:, 1:] == positions[:, :-1] + 1
-        torch._assert_async(counted.all(), "under torch.compile patterncc takes packed sequences by cu_seq_lens_q only")
+        stop_unless(counted.all(), "under torch.compile patterncc takes packed sequences by cu_seq_lens_q only")
         return None
     known = _STARTS.get(positions, False)
     if known is False:

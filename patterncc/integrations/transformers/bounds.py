@@ -6,9 +6,8 @@ whose padding ends before `first`. The mask function gives the numbers to every 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +22,15 @@ GRAPH = (
     "is padded, or call generate(..., disable_compile=True)"
 )
 FIRST, STOP, QUERY, KEY = range(4)  # first and end of the valid slots; the slots of the query and of the first key
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def untraced(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The function, which torch.compile calls without looking into it; in a whole graph it raises, with GRAPH."""
+    disabled: Any = torch.compiler.disable(function, reason=GRAPH)
+    return disabled
 
 
 def bounds(
@@ -64,7 +72,7 @@ def bounds(
     return _measured(batch_size, q_length, kv_length, q_offset, kv_offset, attention_mask)
 
 
-@functools.partial(torch.compiler.disable, reason=GRAPH)
+@untraced
 def _measured(
     batch_size: int,
     q_length: int,
@@ -132,4 +140,9 @@ def _check_traced(mask_function: Callable[..., Any] | None, batch_size: int, kv_
     t = torch.arange(kv_length - 1, device=device)[None]
     rows = torch.arange(batch_size, device=device)[:, None]
     sees_next = mask_function(rows, 0, t, t + 1)
-    torch._assert_async(~sees_next.any(), "the model's mask lets tokens see later ones; the pattern does not")
+    stop_unless(~sees_next.any(), "the model's mask lets tokens see later ones; the pattern does not")
+
+
+def stop_unless(holds: Tensor, words: str) -> None:
+    """Nothing; a compiled program stops with a RuntimeError at this place of it where `holds` [] is false."""
+    torch.ops.aten._assert_async.msg(holds, words)  # torch has no public name for it

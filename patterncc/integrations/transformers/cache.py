@@ -36,7 +36,7 @@ class PatternCache(Cache):
                 "model.set_attn_implementation(register(PATTERN)) first",
             )
         most = length or int(getattr(config, "max_position_embeddings", None) or 4096)
-        layers: list[CacheLayerMixin] = [
+        layers: list[Any] = [  # CacheLayerMixin, in a list whose type differs from version to version
             PatternLayer(package, layer, lambda: config._attn_implementation == name)
             if pays(package, layer, most)
             else DynamicLayer()

@@ -24,8 +24,9 @@ CHANGES = {  # arguments of attention functions in transformers that would chang
 
 def check_layer(
     package: ModuleType, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, causal: bool | None = None
-) -> int:
-    """The global number of the first query head in q; raises UsageError where the model's shapes are not the pattern's.
+) -> tuple[int, int]:
+    """The number of the layer, and the global number of the first query head in q; raises UsageError where the model's
+    shapes are not the pattern's.
 
     q [batch, heads, queries, head_dim] and k are those of this rank: under tensor parallelism a part of the heads.
     `causal`: what the call says, where it does; else the module is asked.
@@ -74,7 +75,7 @@ def check_layer(
     if causal is not None and bool(causal) != pattern["causal"]:
         words = ("is causal, the pattern {} is not{}", "is not causal, the pattern {} is{}")[pattern["causal"]]
         raise UsageError(f"{type(module).__name__} {words.format(pattern['name'], place(package, 'causal'))}")
-    return rank * q.shape[1]
+    return layer, rank * q.shape[1]
 
 
 def _rank(module: nn.Module) -> tuple[int, int]:
@@ -90,7 +91,7 @@ def _rank(module: nn.Module) -> tuple[int, int]:
 
 
 def check_call(
-    package: ModuleType, module: nn.Module, dropout: float, scale: float, options: dict[str, Any]
+    package: ModuleType, layer: int, module: nn.Module, dropout: float, scale: float, options: dict[str, Any]
 ) -> Tensor | None:
     """The learned sinks of the layer, if it has any; raises UsageError for what the pattern does not do."""
     if dropout and module.training:
@@ -111,7 +112,7 @@ def check_call(
         )
     check_scale(package, scale)
     sinks = options.get("s_aux")
-    if (sinks is not None) != has_sinks(package, module.layer_idx):
+    if (sinks is not None) != has_sinks(package, layer):
         have = (
             "has learned sinks, the pattern has none" if sinks is not None else "has no learned sinks, the pattern has"
         )
