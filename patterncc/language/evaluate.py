@@ -12,10 +12,10 @@ from patterncc.language.quantities import Indices, Length
 from patterncc.language.resolved import DENSE, Resolved, ResolvedStride
 
 if TYPE_CHECKING:
-    from patterncc.language.entry import Entry
+    from patterncc.language.claimed import Claimed
 
 
-def evaluate(entry: Entry, at: tuple[int, int, int] | None, position: int) -> Resolved:
+def evaluate(entry: Claimed, at: tuple[int, int, int] | None, position: int) -> Resolved:
     """The entry's parts as numbers at (h, g, l), for its head number `position`; mistakes are reported.
 
     Without `at`, only values that are the same for every head and layer are checked.
@@ -26,12 +26,12 @@ def evaluate(entry: Entry, at: tuple[int, int, int] | None, position: int) -> Re
 class _Evaluation:
     """An entry at one (h, g, l). Without one, only values that are the same for all of them are checked."""
 
-    def __init__(self, entry: Entry, at: tuple[int, int, int] | None, position: int) -> None:
+    def __init__(self, entry: Claimed, at: tuple[int, int, int] | None, position: int) -> None:
         self._entry, self._at, self._position = entry, at, position
 
     def shard(self) -> Resolved:
         """The parts as numbers. What was reported is left out; a file with a report never gets this far."""
-        written = self._entry.written
+        written = self._entry.shard
         if written.dense is True:
             return DENSE
         local, local_tokens = self._local()
@@ -63,7 +63,7 @@ class _Evaluation:
         )
 
     def _report(self, path: Path, message: str, help: str | None = None, inside: tuple[int, int] | None = None) -> None:
-        self._entry.report((*self._entry.path, *path), message, help, inside=inside)
+        self._entry.note(path, message, help, inside=inside)
 
     def _number(self, number: Expression, path: Path, lowest: int, highest: int, unit: str = "") -> int | None:
         """An expression's value within [lowest, highest]; otherwise None, and a report."""
@@ -96,7 +96,7 @@ class _Evaluation:
 
     def _chunk(self) -> int | None:
         """In blocks. A chunk in tokens is a whole number of them: so all of a block's tokens are in one chunk."""
-        written, block = self._entry.written.chunk, self._entry.block
+        written, block = self._entry.shard.chunk, self._entry.block
         length = None if written is None else self._length(written, ("chunk",), 1)
         if written is None or length is None or block is BAD:
             return None
@@ -117,7 +117,7 @@ class _Evaluation:
 
     def _local(self) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
         """(before, after) in blocks and in tokens. A side that is not given reaches no farther than the row itself."""
-        written = self._entry.written.local
+        written = self._entry.shard.local
         if written is None or written is BAD:
             return None, None
         if isinstance(written, Length):
@@ -197,7 +197,7 @@ class _Evaluation:
         return True
 
     def _globals(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        written = self._entry.written.globals
+        written = self._entry.shard.globals
         if written is None or written is BAD:
             return (), ()
         return self._indices(written.rows, "rows"), self._indices(written.columns, "columns")
@@ -221,7 +221,7 @@ class _Evaluation:
         return tuple(sorted(found))
 
     def _random(self) -> tuple[int, int] | None:
-        written = self._entry.written.random
+        written = self._entry.shard.random
         if written is None or written is BAD:
             return None
         blocks = self._number(written.blocks, ("random", "blocks"), 1, limits.MOST_RANDOM)

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from patterncc.errors import Diagnostic, PatternError, did_you_mean, quote
 from patterncc.language.document import BAD, Document, Path
 from patterncc.language.limits import LARGEST_FILE, MOST_MISTAKES
-from patterncc.language.model import Pattern, keys_of
+from patterncc.language.model import Pattern
 from patterncc.language.resolve import resolve
 from patterncc.language.shape import SIZES
 from patterncc.language.source import read_source
+from patterncc.language.written import keys_of
 
 # What people write who come from somewhere else.
 _ELSEWHERE = {

@@ -7,6 +7,7 @@ from pathlib import Path as FolderPath
 from typing import TYPE_CHECKING, NoReturn
 
 from patterncc.errors import Diagnostic, PatternError
+from patterncc.language.claimed import Claimed
 from patterncc.language.claims import Claims, Reporter, claim, named
 from patterncc.language.document import BAD, Path
 from patterncc.language.entry import Entry
@@ -15,8 +16,8 @@ from patterncc.language.resolved import DENSE, Resolved
 from patterncc.language.shape import SIZES, Shape, check_shape, shape_of
 
 if TYPE_CHECKING:
-    from patterncc.language.model import Pattern
     from patterncc.language.shard import Shard
+    from patterncc.language.written import Written
 
 
 class Resolution:
@@ -50,7 +51,7 @@ class Resolution:
         return entry.shard(head, head // self.shapes[layer].group, layer, position)
 
 
-def resolve(pattern: Pattern, folder: FolderPath | None, report: Reporter) -> Resolution | None:
+def resolve(pattern: Written, folder: FolderPath | None, report: Reporter) -> Resolution | None:
     """The resolution of a pattern, every shard of which has been evaluated once; None when that cannot be told."""
     layers, own = pattern.layers, check_shape(shape_of(pattern), frozenset(), (), report)
     plans = _layers(pattern, layers, report)
@@ -70,10 +71,10 @@ def resolve(pattern: Pattern, folder: FolderPath | None, report: Reporter) -> Re
     for shape, (path, shards, chosen) in zip(shapes, plans, strict=True):
         group = None if BAD in (shape.heads, shape.kv_heads) else shape.group
         owners: dict[int, tuple[Entry, int]] = {}
-        for n, shard, claimed in _heads(path, shards, shape.heads, report):
-            entry = Entry(shard, (*path, n), claimed, pattern, shape.heads, folder, report)
+        for n, shard, chosen_heads in _heads(path, shards, shape.heads, report):
+            entry = Entry(Claimed(shard, (*path, n), chosen_heads, pattern, shape.heads, folder, report))
             entry.check(chosen, group)
-            owners |= {head: (entry, position) for position, head in enumerate(claimed or ())}
+            owners |= {head: (entry, position) for position, head in enumerate(chosen_heads or ())}
         of_head = [owners[head] for head in sorted(owners)]
         for layer in chosen:
             of_layer[layer], shape_of_layer[layer] = of_head, shape
@@ -82,7 +83,7 @@ def resolve(pattern: Pattern, folder: FolderPath | None, report: Reporter) -> Re
     return Resolution(shape_of_layer, of_layer)
 
 
-def _shape(pattern: Pattern, path: Path, own: Shape, report: Reporter) -> Shape:
+def _shape(pattern: Written, path: Path, own: Shape, report: Reporter) -> Shape:
     """The shape of the layers whose shards stand at this path."""
     if path[0] != "layouts":
         return own
@@ -96,7 +97,7 @@ def raising(path: Path, message: str, help: str | None = None, **_: object) -> N
     raise PatternError([Diagnostic(f"{'.'.join(map(str, path))}: {message}", help=help)])
 
 
-def _layers(pattern: Pattern, layers: int, report: Reporter) -> list[tuple[Path, Sequence[Shard], tuple[int, ...]]]:
+def _layers(pattern: Written, layers: int, report: Reporter) -> list[tuple[Path, Sequence[Shard], tuple[int, ...]]]:
     """For each list of shards its path and its layers (none when that is not known); the other layers are dense."""
     selectors = [((("dense_layers",), pattern.dense_layers))] if pattern.dense_layers is not None else []
     layouts = pattern.layouts if pattern.layouts is not BAD else ()

@@ -10,7 +10,7 @@ from patterncc.language.document import BAD
 
 if TYPE_CHECKING:
     from patterncc.language.claims import Reporter
-    from patterncc.language.model import LayoutEntry, Pattern
+    from patterncc.language.written import LayoutEntry, Written
 
 SIZES = ("heads", "kv_heads", "head_dim", "v_head_dim")  # the keys that an entry of `layouts` may state
 
@@ -54,7 +54,7 @@ class Shape:
         return Shape(**{key: int(number) for key, number in sizes.items()}, sinks=text.endswith(", sinks"))
 
 
-def shape_of(pattern: Pattern, layout: LayoutEntry | None = None) -> Shape:
+def shape_of(pattern: Written, layout: LayoutEntry | None = None) -> Shape:
     """The sizes that an entry of `layouts` states; what it leaves out is the pattern's as written there, and what
     neither states follows from the entry's own `heads` and `head_dim`. BAD stands where a mistake was noted."""
 
