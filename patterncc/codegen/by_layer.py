@@ -3,14 +3,16 @@ to the package of its layer. The kernels of a shape know nothing of the others."
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from patterncc.analysis.verdict import Verdict
+from patterncc.codegen.constants import constants
 from patterncc.codegen.docstring import docstring, set_docstring
-from patterncc.codegen.module import constants, specialise_shape
+from patterncc.codegen.one_shape import specialise_shape
 from patterncc.codegen.package import GeneratedPackage, check_name
+from patterncc.codegen.shapes import folder_of, layers_of, shapes_of
 from patterncc.codegen.specialise import specialise
 from patterncc.codegen.template import templates_by_layer
 from patterncc.ir.plan import Plan
@@ -55,33 +57,6 @@ def constants_by_layer(
         "PART_OF": tuple(list(shapes).index(shape) for shape in classes.shapes),
         "FACTS": facts,
     }
-
-
-def shapes_of(plan: Plan) -> dict[Shape, str]:
-    """The distinct shapes in the order of their first layers, and the folders of their packages.
-
-    >>> folder_of(Shape(96, 8, 192, 128))
-    'h96_kv8_d192_v128'
-    """
-    return {shape: folder_of(shape) for shape in dict.fromkeys(plan.classes.shapes)}
-
-
-def folder_of(shape: Shape) -> str:
-    values = f"_v{shape.v_head_dim}" if shape.v_head_dim != shape.head_dim else ""
-    return f"h{shape.heads}_kv{shape.kv_heads}_d{shape.head_dim}{values}" + "_sinks" * shape.sinks
-
-
-def layers_of(plan: Plan, shape: Shape) -> tuple[int, ...]:
-    return tuple(layer for layer, own in enumerate(plan.classes.shapes) if own == shape)
-
-
-def folders_of(plan: Plan) -> Iterator[str]:
-    """A line for each shape: its folder, its layers and its sizes."""
-    shapes = shapes_of(plan)
-    first = next(iter(shapes.values()))
-    yield f"`part(layer)` is the package of a layer, in one of these folders; open {first}/ first, they are alike:\n"
-    for shape, folder in shapes.items():
-        yield f"{folder}/   layers {ranges(layers_of(plan, shape))}: {shape}"
 
 
 def _part(

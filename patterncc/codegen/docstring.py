@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import textwrap
-from collections.abc import Sequence
-from dataclasses import replace
 
+from patterncc.codegen.constants import Places, text_of
+from patterncc.codegen.shapes import folders_of
 from patterncc.codegen.template import FOLDER, TemplateError
 from patterncc.errors import counted
 from patterncc.ir.classes import Classes
-from patterncc.ir.layout import Layout
 from patterncc.ir.plan import Plan
 from patterncc.language.ranges import ranges
 from patterncc.pictures.text import DROPPED, grid, kept_most, legend, sampled, telling_rows
@@ -19,7 +18,6 @@ MOST_DRAWN, MOST_ROWS, GAP = 4, 24, 3  # classes drawn, their rows, characters b
 TELLING, MOST_BLOCKS = 96, 400  # rows that a drawing stands for; and where it takes more to show anything
 MOST_NAMED = 12  # classes that are listed
 WIDTH = 100
-Places = Sequence[int | None] | None
 
 
 def docstring(plan: Plan, about: str, places: Places = None) -> str:
@@ -27,6 +25,7 @@ def docstring(plan: Plan, about: str, places: Places = None) -> str:
     each layer of the pattern is, None for those of other shapes; left out, each is its own.
 
     >>> from patterncc.ir.classes import Classes
+    >>> from patterncc.ir.layout import Layout
     >>> from patterncc.passes.choose_plan import choose_plan
     >>> classes = Classes("demo", 64, True, 128, 2, 1, (Layout.parse("d<2"), Layout.parse("all")), ((0, 1), (1, 1)))
     >>> print(docstring(choose_plan(classes), "A window.")[:260])
@@ -95,8 +94,6 @@ def _is_dull(classes: Classes, drawn: dict[int, list[str]]) -> bool:
 def rooms(plan: Plan) -> str:
     """The map of a package's folders, as it stands in the templates' own docstring; above several shapes, theirs."""
     if plan.classes.shapes:
-        from patterncc.codegen.by_layer import folders_of
-
         return "\n".join(folders_of(plan))
     text = ast.get_docstring(ast.parse((FOLDER / "__init__.py").read_text(encoding="utf-8"))) or ""
     return text.partition("\n\n")[2]
@@ -114,13 +111,6 @@ def set_docstring(text: str, words: str) -> str:
     if ast.get_docstring(ast.parse(result), clean=False) != words + "\n":
         raise TemplateError("the docstring written does not read back equal")
     return result
-
-
-def text_of(layout: Layout) -> str:
-    """The layout's text, of a mask only its size."""
-    text = str(replace(layout, mask=None))
-    mask = layout.mask and f"mask {layout.mask.rows}x{layout.mask.columns}"
-    return text if mask is None else mask if text == "nothing" else f"{text} | {mask}"
 
 
 def _whose(plan: Plan, number: int, places: Places = None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from patterncc.codegen.module import constants
+from patterncc.codegen.constants import constants
 from patterncc.codegen.specialise import set_constants
 from patterncc.codegen.template import Template, templates
 from patterncc.ir.classes import Classes

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from patterncc import language
-from patterncc.codegen.module import index_map_of
+from patterncc.codegen.one_shape import index_map_of
 from patterncc.codegen.specialise import set_index_map
 from patterncc.codegen.template import templates
 from patterncc.passes import lower
