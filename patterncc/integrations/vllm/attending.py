@@ -12,8 +12,8 @@ from vllm.model_executor.models.utils import extract_layer_index
 from vllm.v1.attention.backend import AttentionBackend, AttentionImpl, AttentionType
 
 from patterncc.errors import UsageError, counted
-from patterncc.integrations.vllm.backend import PatternBackend, PatternMetadata, backend_of
 from patterncc.integrations.vllm.fitting import check_engine, check_layer, check_model, check_sinks, source_of
+from patterncc.integrations.vllm.metadata import PatternMetadata
 from patterncc.integrations.vllm.pages import kinds_of_layers, package_of
 
 
@@ -78,15 +78,12 @@ class PatternImpl(AttentionImpl[PatternMetadata]):
         """Give this layer, now that vLLM has made it, the backend of its kind: it is asked for the KV cache's spec."""
         for layer in self.config.compilation_config.static_forward_context.values():
             if getattr(layer, "impl", None) is self:
-                if layer.attn_backend is not PatternBackend and layer.attn_backend.kind is None:
-                    raise UsageError(
-                        f"{type(layer).__name__} changes what its backend attends; a pattern says all of it"
-                    )
                 kinds = kinds_of_layers(self.package)
                 own = (kinds[self.layer_of(layer)],)
                 if self.config.scheduler_config.disable_hybrid_kv_cache_manager:
                     own = tuple(sorted(set(kinds)))  # all layers share block tables
-                layer.attn_backend = backend_of(self.source, own, self.config.max_in_flight_tokens)
+                ahead = self.config.max_in_flight_tokens
+                layer.attn_backend = layer.attn_backend.of_layer(layer, self.source, own, ahead)
 
     def layer_of(self, layer: Any) -> int:
         """The number of the layer in the model; its checks are made the first time."""

@@ -1,4 +1,4 @@
-"""The attention backend CUSTOM of vLLM: what it can do, and the metadata of a batch.
+"""The attention backend CUSTOM of vLLM: what it can do.
 
 Each kind of layers has a backend of its own, a subclass that knows which layers it is for, because vLLM asks backends,
 and not layers, for the spec of a KV cache.
@@ -6,61 +6,19 @@ and not layers, for the spec of a KV cache.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
-from vllm.v1.attention.backend import (
-    AttentionBackend,
-    AttentionCGSupport,
-    AttentionMetadataBuilder,
-    AttentionType,
-    CommonAttentionMetadata,
-    MultipleOf,
-)
+from vllm.v1.attention.backend import AttentionBackend, AttentionType, MultipleOf
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 from patterncc.errors import UsageError
+from patterncc.integrations.vllm.metadata import PatternMetadataBuilder
 from patterncc.integrations.vllm.registering import check_version
 from patterncc.integrations.vllm.spec import spec_like
 
 check_version()
-
-
-@dataclass
-class PatternMetadata:
-    """A batch: vLLM's own tensors by reference, since CUDA graphs read them where they were captured."""
-
-    tokens: int  # that are computed; further ones pad the batch
-    most_queries: int  # of a request
-    query_start_loc: Tensor  # int32 [requests + 1]
-    seq_lens: Tensor  # int32 [requests], those of the queries counted too
-    block_table: Tensor  # int32 [requests, most pages]
-
-
-class PatternMetadataBuilder(AttentionMetadataBuilder[PatternMetadata]):
-    """Decoding, one token a request, may be captured in CUDA graphs; other batches are launched kernel by kernel."""
-
-    _cudagraph_support: ClassVar[AttentionCGSupport] = AttentionCGSupport.UNIFORM_SINGLE_TOKEN_DECODE
-
-    def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: torch.device) -> None:
-        super().__init__(kv_cache_spec, layer_names, vllm_config, device)
-
-    def build(
-        self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
-    ) -> PatternMetadata:
-        common = common_attn_metadata
-        if common.causal is not True:
-            raise UsageError("the batch is not causal; a decoder's pattern is")
-        return PatternMetadata(
-            common.num_actual_tokens,
-            common.max_query_len,
-            common.query_start_loc,
-            common.seq_lens,
-            common.block_table_tensor,
-        )
 
 
 class PatternBackend(AttentionBackend):
@@ -77,7 +35,7 @@ class PatternBackend(AttentionBackend):
 
     @staticmethod
     def get_impl_cls() -> Any:
-        from patterncc.integrations.vllm.attending import PatternImpl
+        from patterncc.integrations.vllm.attending import PatternImpl  # after check_version, with vLLM's models
 
         return PatternImpl
 
@@ -106,6 +64,14 @@ class PatternBackend(AttentionBackend):
                 f"a layer keeps its KV cache as {type(spec).__name__} describes it; patterns are for full attention"
             )
         return spec_like(spec, *cls.kind)
+
+    @classmethod
+    def of_layer(cls, layer: Any, pattern: str, layers: tuple[int, ...], ahead: int) -> type[PatternBackend]:
+        """The backend of layers whose pages die alike, for a layer that has this one so far; raises UsageError for a
+        layer that made a backend of its own from this one."""
+        if cls is not PatternBackend and cls.kind is None:
+            raise UsageError(f"{type(layer).__name__} changes what its backend attends; a pattern says all of it")
+        return backend_of(pattern, layers, ahead)
 
     @classmethod
     def supports_sink(cls) -> bool:

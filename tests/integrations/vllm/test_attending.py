@@ -15,7 +15,8 @@ pytestmark = pytest.mark.peers
 
 from patterncc.errors import UsageError
 from patterncc.integrations.vllm import attending
-from patterncc.integrations.vllm.backend import PatternBackend, PatternMetadata, PatternMetadataBuilder
+from patterncc.integrations.vllm.backend import PatternBackend
+from patterncc.integrations.vllm.metadata import PatternMetadata, PatternMetadataBuilder
 from patterncc.language import loads
 from patterncc.reference import attention
 
