@@ -11,13 +11,14 @@ Importing this module imports nothing else: torch, pydantic and the compiler com
 
 from __future__ import annotations
 
+from patterncc.version import __version__
+
 TYPE_CHECKING = False  # typing's own costs a third of a start
 if TYPE_CHECKING:
     from patterncc.errors import PatternError
     from patterncc.pipeline import compile, load
 
 __all__ = ["PatternError", "__version__", "compile", "load"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:

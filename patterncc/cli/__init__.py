@@ -1,25 +1,12 @@
-"""The command line. `main` runs a command and turns errors into messages and an exit code:
-
-0    done, and everything held
-1    a property does not hold, or two patterns differ
-2    the input or the usage is wrong, or the output cannot be written
-70   a fault of patterncc
-130  interrupted; 141: nobody reads the output any more
-"""
+"""The command line. `main` runs a command and turns errors into messages and an exit code: see `codes`."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-TYPE_CHECKING = False  # typing's own costs a third of a start
-if TYPE_CHECKING:
-    from typing import TextIO
+from patterncc.cli.codes import INTERRUPTED, UNREAD, WRONG
 
-WRONG = 2
-FAULT = 70
-INTERRUPTED = 130
-UNREAD = 141
 HELP = os.path.join(os.path.dirname(__file__), "help.txt")  # what typer prints 80 columns wide
 
 
@@ -43,21 +30,18 @@ def main(arguments: list[str] | None = None) -> int:
 
         return run(arguments)
     except BrokenPipeError:
+        from patterncc.cli.output import mute
+
         mute(sys.stdout)
         return UNREAD
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:  # commands name what they cannot read or write; what is left is stdout itself
-        from patterncc.cli.output import note
+        from patterncc.cli.output import mute, note
 
         mute(sys.stdout)
         note(f"cannot write the output: {error.strerror}")
         return WRONG
-
-
-def mute(stream: TextIO) -> None:
-    """Redirect a stream to nowhere, so that the interpreter does not complain when it flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _is_wide() -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from patterncc import __version__
+from patterncc.version import __version__
 
 app = typer.Typer(
     name="patterncc",

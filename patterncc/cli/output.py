@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from patterncc.cli import mute
 from patterncc.errors import PatternError, clean
 
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
@@ -29,6 +28,11 @@ def _tell(text: str) -> None:
         print(text, file=sys.stderr)
     except OSError:
         mute(sys.stderr)
+
+
+def mute(stream: TextIO) -> None:
+    """Redirect a stream to nowhere, so that the interpreter does not complain when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def progress(text: str) -> None:

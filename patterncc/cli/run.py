@@ -9,8 +9,9 @@ import sys
 import warnings
 from typing import Any
 
-from patterncc.cli import FAULT, INTERRUPTED, WRONG, output
+from patterncc.cli import output
 from patterncc.cli.app import command
+from patterncc.cli.codes import FAULT, INTERRUPTED, WRONG
 from patterncc.errors import PatternError, UsageError, did_you_mean, quote
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
@@ -31,7 +32,7 @@ def run(arguments: list[str]) -> int:
             return code
         except PatternError as error:
             output.error(error)
-            return int(getattr(error, "exit_code", 2))
+            return int(getattr(error, "exit_code", WRONG))
         except BrokenPipeError:
             raise
         except Exception as error:
@@ -66,7 +67,7 @@ def _of_typer(error: Any) -> int:
     path = context.command_path if context else "patterncc"
     if type(error).__name__ == "NoArgsIsHelpError":
         print(context.get_help())
-        return 2
+        return WRONG
     message = str(error.format_message()).strip().replace("\n", " ")
     meant: str | None = None
     if options := getattr(error, "possibilities", None):

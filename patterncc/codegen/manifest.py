@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patterncc import __version__
+from patterncc.version import __version__
 
 FILE = "manifest.json"
 
