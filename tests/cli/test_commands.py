@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from patterncc import cli, language
-from patterncc.cli import run
+from patterncc.cli import codes, run
 from patterncc.runtime.gallery import shipped
 from tests.cli.shell import ROOT, Shell
 
@@ -210,7 +210,7 @@ def test_a_fault_is_called_one(patterncc: Shell, monkeypatch: pytest.MonkeyPatch
 
 
 def test_exit_codes_are_written_down_once() -> None:
-    assert (cli.FAULT, cli.INTERRUPTED, cli.UNREAD) == (70, 130, 141) and run.FAULT == 70
+    assert (codes.WRONG, codes.FAULT, codes.INTERRUPTED, codes.UNREAD) == (2, 70, 130, 141) and run.FAULT == 70
 
 
 def test_a_path_that_the_system_refuses_is_no_fault(
