@@ -83,14 +83,22 @@ class PatternError(Exception):
 
 
 class UsageError(PatternError):
-    """A wrong value on the command line, or a wrong argument of a function that a person calls."""
+    """A wrong value on the command line, in a file that it names, or of an argument of a function that a person
+    calls."""
 
-    def __init__(self, message: str, help: str | None = None) -> None:
-        super().__init__([Diagnostic(message, help=help)])
+    def __init__(
+        self,
+        message: str,
+        help: str | None = None,
+        file: str | None = None,
+        span: Span | None = None,
+        source_line: str | None = None,
+    ) -> None:
+        super().__init__([Diagnostic(message, file, span, help, source_line)])
 
-    def __reduce__(self) -> tuple[type[UsageError], tuple[str, str | None]]:
+    def __reduce__(self) -> tuple[type[UsageError], tuple[str | Span | None, ...]]:
         only = self.diagnostics[0]
-        return UsageError, (only.message, only.help)
+        return UsageError, (only.message, only.help, only.file, only.span, only.source_line)
 
 
 def did_you_mean(word: str, known: Iterable[str], *, digits: int | None = None) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 from patterncc.errors import UsageError
 from patterncc.formats.config_defaults import text_config
 from patterncc.formats.imported import read_json, whole
+from patterncc.formats.places import located
 from patterncc.formats.read_config import read_config, widths
 from patterncc.formats.read_sizes import BY_KIND
 from patterncc.language import loads
@@ -41,9 +42,14 @@ def read_model(path: Path) -> ModelShape:
         path /= "config.json"
     if not path.exists():
         raise UsageError(f"there is no file {str(path)!r}", "--model takes a transformers config.json, or its folder")
+    with located(path):
+        return _read(path)
+
+
+def _read(path: Path) -> ModelShape:
     document = read_json(path)
     if not isinstance(document, dict):
-        raise UsageError(f"{path} holds no object", "--model takes a transformers config.json")
+        raise UsageError("the file holds no object", "--model takes a transformers config.json", str(path))
     document = text_config(document)
     heads = whole(document, "num_attention_heads", None, most=4096)
     kv_heads = whole(document, "num_key_value_heads", heads, most=4096)

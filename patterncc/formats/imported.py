@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patterncc.errors import UsageError, quote
+from patterncc.errors import Span, UsageError, quote
+from patterncc.formats.places import WrongValue
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,16 +33,22 @@ def read_json(path: Path) -> Any:
     """The document in a JSON file; raises UsageError with the place of what is wrong."""
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise UsageError(f"{quote(str(path))} is larger than {LARGEST_FILE >> 20} MiB", "is it the right file?")
-        return json.loads(path.read_text(encoding="utf-8"))
+            most = f"{LARGEST_FILE >> 20} MiB"
+            raise UsageError(f"the file is larger than {most}", "is it the right file?", str(path))
+        text = path.read_text(encoding="utf-8-sig")
+        return json.loads(text)
     except UnicodeDecodeError:
-        raise UsageError(f"{quote(str(path))} is not UTF-8 text") from None
+        raise UsageError("the file is not UTF-8 text", file=str(path)) from None
     except json.JSONDecodeError as error:
-        raise UsageError(f"{path}:{error.lineno}:{error.colno}: this is not JSON: {error.msg}") from None
+        span = Span(error.lineno, error.colno, error.colno + 1)
+        line = error.doc.split("\n")[error.lineno - 1].rstrip("\r")
+        raise UsageError(f"this is not JSON: {error.msg}", None, str(path), span, line) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise UsageError(f"this is not JSON as configurations have it: {error}", file=str(path)) from None
     except RecursionError:
-        raise UsageError(f"{quote(str(path))} is nested too deeply to be a configuration") from None
+        raise UsageError("the file is nested too deeply to be a configuration", file=str(path)) from None
     except OSError as error:
-        raise UsageError(f"{quote(str(path))} cannot be read: {error.strerror}") from None
+        raise UsageError(f"the file cannot be read: {error.strerror}", file=str(path)) from None
 
 
 def whole(document: dict[str, Any], key: str, default: int | None, least: int = 1, most: int = 2**24) -> int:
@@ -52,7 +59,7 @@ def whole(document: dict[str, Any], key: str, default: int | None, least: int = 
     if value is None:
         raise UsageError(f"the file does not say `{key}`", f"it needs a whole number of {least} or more")
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise UsageError(f"`{key}` is {quote(str(value), 60)}; expected a whole number from {least} to {most:,}")
+        raise WrongValue(key, f"`{key}` is {quote(str(value), 60)}; expected a whole number from {least} to {most:,}")
     return value
 
 
@@ -61,5 +68,7 @@ def numbers(document: dict[str, Any], key: str, default: Sequence[int]) -> list[
     value = document.get(key, list(default))
     value = [value] if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(value, list) or len(value) > 2**16 or not all(type(x) is int and 0 <= x < 2**24 for x in value):
-        raise UsageError(f"`{key}` is {quote(str(value), 60)}; expected a list of whole numbers, none of them negative")
+        raise WrongValue(
+            key, f"`{key}` is {quote(str(value), 60)}; expected a list of whole numbers, none of them negative"
+        )
     return value

@@ -13,6 +13,7 @@ import numpy as np
 from patterncc.errors import PatternError, UsageError, quote
 from patterncc.formats.files import replace
 from patterncc.formats.imported import LARGEST_FILE, Imported, read_json
+from patterncc.formats.places import WrongValue, located
 from patterncc.formats.read_config import read_config
 from patterncc.formats.read_deepspeed import read_deepspeed
 from patterncc.formats.read_heads import read_duo, read_minference
@@ -42,10 +43,9 @@ def import_pattern(
     path = Path(source)
     if not path.exists() and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", source):
         imported = read_mask_mod(source, named(name, source.rpartition(":")[2]), heads or 1, length)
-    else:
-        imported = _of_file(path, name, heads, length, level, block)
-    _check(imported)
-    return imported
+        _check(imported)
+        return imported
+    return _of_file(path, name, heads, length, level, block)
 
 
 def _of_file(
@@ -57,23 +57,32 @@ def _of_file(
         path /= "config.json"
         if not path.exists():
             raise UsageError(f"the folder {quote(str(path.parent))} holds no config.json", f"SOURCE is {KINDS}")
+    with located(path):
+        imported = _read(path, name, heads, length, level, block)
+        _check(imported)
+        return imported
+
+
+def _read(
+    path: Path, name: str | None, heads: int | None, length: int | None, level: str, block: int | None
+) -> Imported:
     stem = path.parent.resolve().name if path.name == "config.json" else path.stem
     name = named(name, stem)
     if path.suffix in (".npy", ".npz", ".pt"):
         return read_mask(path, name, level, block)
     if path.suffix in (".tsv", ".txt"):
         if path.stat().st_size > LARGEST_FILE:
-            raise UsageError(f"{quote(str(path))} is too large for a table of gates")
-        return read_duo(path.read_text(encoding="utf-8", errors="replace"), name)
+            raise UsageError("the file is too large for a table of gates", file=str(path))
+        return read_duo(path.read_text(encoding="utf-8-sig", errors="replace"), name)
     document = read_json(path)
     if isinstance(document, list):
         return read_minference(document, name)
     if not isinstance(document, dict):
-        raise UsageError(f"{quote(str(path))} holds no object", f"SOURCE is {KINDS}")
+        raise UsageError("the file holds no object", f"SOURCE is {KINDS}", str(path))
     if "sparse_attention" in document or ("mode" in document and "num_hidden_layers" not in document):
         section = document.get("sparse_attention", document)
         if not isinstance(section, dict):
-            raise UsageError("`sparse_attention` is no object", 'expected {"mode": "fixed", ...}')
+            raise WrongValue("sparse_attention", "`sparse_attention` is no object", 'expected {"mode": "fixed", ...}')
         return read_deepspeed(document, name, heads, length)
     return read_config(document, name)
 
@@ -101,7 +110,8 @@ def _check(imported: Imported) -> None:
         try:
             loads(imported.yaml, path.name, folder).shard(0, 0)
         except PatternError as error:
-            raise UsageError(f"the source means a pattern that cannot be said: {error}") from None
+            first = error.diagnostics[0]
+            raise UsageError(f"the source means a pattern that cannot be said: {first.message}", first.help) from None
 
 
 def write(imported: Imported, path: Path) -> None:

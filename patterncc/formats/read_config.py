@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from patterncc.errors import UsageError, counted, quote
+from patterncc.errors import counted, quote
 from patterncc.formats.config_defaults import text_config
 from patterncc.formats.imported import Imported, numbers, whole
+from patterncc.formats.places import WrongValue
 from patterncc.formats.read_scale import scale_of
 from patterncc.formats.read_sizes import sizes_of
 from patterncc.formats.rules import Rule, Shape, to_yaml
@@ -42,14 +43,17 @@ def read_config(document: Config, name: str) -> Imported:
     if kind == "big_bird":
         block = whole(document, "block_size", 64)
         if block not in (16, 32, 64, 128):
-            raise UsageError(f"`block_size` is {block}; a pattern's block is 16, 32, 64 or 128")
+            raise WrongValue("block_size", f"`block_size` is {block}; a pattern's block is 16, 32, 64 or 128")
         notes.append("BigBird's second global block is the last of the sequence; here it is the second one")
     extra = [("v_head_dim", str(v_head_dim))] if v_head_dim != head_dim else []
     sizes = [sizes_of(document, kind, layer, rule == DENSE) for layer, rule in enumerate(rules)]
     softcap = document.get("attn_logit_softcapping")
     if softcap is not None:
         if isinstance(softcap, bool) or not isinstance(softcap, int | float) or not 0 < softcap < 1e6:
-            raise UsageError(f"`attn_logit_softcapping` is {quote(str(softcap), 40)}; expected a positive number")
+            raise WrongValue(
+                "attn_logit_softcapping",
+                f"`attn_logit_softcapping` is {quote(str(softcap), 40)}; expected a positive number",
+            )
         extra.append(("softcap", repr(float(softcap))))
     scale = scale_of(document, kind)
     if scale is not None and {size.get("head_dim", head_dim) for size in sizes} != {scale**-2}:
@@ -81,7 +85,7 @@ def _rule(config: Config, kind: str, layer: int, layers: int, notes: list[str]) 
     types = config.get("layer_types")
     if types is not None:
         if not isinstance(types, list) or len(types) < layers:
-            raise UsageError(f"`layer_types` must be a list of {counted(layers, 'name')}, one a layer")
+            raise WrongValue("layer_types", f"`layer_types` must be a list of {counted(layers, 'name')}, one a layer")
         return _typed(config, str(types[layer]), layer)
     if kind in SLIDING:
         return _window(config) if SLIDING[kind](config, layer) else DENSE
@@ -99,7 +103,8 @@ def _typed(config: Config, kind: str, layer: int) -> Rule:
         return _window(config)
     if kind == "chunked_attention":
         return Rule(chunk=f"{whole(config, 'attention_chunk_size', None)} tokens")
-    raise UsageError(
+    raise WrongValue(
+        ("layer_types", layer),
         f"layer {layer} is {quote(kind, 40)}, which is no static pattern of blocks",
         "patterncc says full, sliding and chunked attention; see the limits in the README",
     )
@@ -156,7 +161,7 @@ def _longformer(config: Config, layer: int) -> Rule:
     windows = numbers(config, "attention_window", [512])
     window = windows[layer] if len(windows) > layer else windows[0] if len(windows) == 1 else None
     if window is None or window < 2:
-        raise UsageError("`attention_window` must be a number of 2 or more, or one a layer")
+        raise WrongValue("attention_window", "`attention_window` must be a number of 2 or more, or one a layer")
     reach = f"{window // 2 + 1} tokens"
     return Rule(local=(reach, reach))
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from patterncc.errors import UsageError, did_you_mean, quote
+from patterncc.errors import did_you_mean, quote
 from patterncc.formats.imported import Imported, numbers, whole
+from patterncc.formats.places import WrongValue
 from patterncc.formats.rules import Rule, Shape, Stride, to_yaml
 
 MODES = ("dense", "fixed", "variable", "bigbird", "bslongformer")
@@ -26,15 +27,17 @@ def read_deepspeed(document: dict[str, Any], name: str, heads: int | None, lengt
     mode = str(section.get("mode", "fixed"))
     if mode not in MODES:
         close = did_you_mean(mode, MODES)
-        raise UsageError(
-            f"`mode` is {quote(mode, 40)}", f"did you mean {close}?" if close else f"one of {', '.join(MODES)}"
+        raise WrongValue(
+            "mode", f"`mode` is {quote(mode, 40)}", f"did you mean {close}?" if close else f"one of {', '.join(MODES)}"
         )
     block = whole(section, "block", 16)
     if block not in (16, 32, 64, 128):
-        raise UsageError(f"`block` is {block}; a pattern's block is 16, 32, 64 or 128")
+        raise WrongValue("block", f"`block` is {block}; a pattern's block is 16, 32, 64 or 128")
     attention = section.get("attention", "bidirectional")
     if attention not in ("unidirectional", "bidirectional"):
-        raise UsageError(f"`attention` is {quote(str(attention), 40)}; expected unidirectional or bidirectional")
+        raise WrongValue(
+            "attention", f"`attention` is {quote(str(attention), 40)}; expected unidirectional or bidirectional"
+        )
     causal = attention == "unidirectional" and mode != "dense"
     kinds = whole(section, "num_different_global_patterns", 1) if section.get("different_layout_per_head") else 1
     heads = heads or whole(section, "num_heads", kinds, most=4096)
@@ -63,7 +66,8 @@ def _rule(section: dict[str, Any], mode: str, head: int, causal: bool, notes: li
     if mode == "variable":
         windows = numbers(section, "local_window_blocks", [4])
         if len(set(windows)) != 1:
-            raise UsageError(
+            raise WrongValue(
+                "local_window_blocks",
                 f"`local_window_blocks` is {windows}: windows of different sizes are no rule of this language",
                 "write the layout as a mask: numpy.save('mask.npy', layout.bool()) and `patterncc import mask.npy`",
             )
@@ -85,13 +89,15 @@ def _fixed(section: dict[str, Any], head: int, causal: bool, horizontal: bool, n
     which = head % kinds if section.get("different_layout_per_head") else 0
     first = window - (1 + which) * width
     if window % width or first < 0:
-        raise UsageError(
+        raise WrongValue(
+            "num_local_blocks",
             f"`num_local_blocks` {window} does not hold {kinds} times `num_global_blocks` {width} whole",
             "DeepSpeed refuses this as well",
         )
     notes.append("in a last, incomplete window DeepSpeed moves the global columns; here they stay where they are")
     if horizontal and not causal:
-        raise UsageError(
+        raise WrongValue(
+            "horizontal_global_attention",
             "`horizontal_global_attention` of mode fixed makes rows global at every length, which no part says",
             "write the layout as a mask: numpy.save('mask.npy', layout.bool()) and `patterncc import mask.npy`",
         )
@@ -105,7 +111,10 @@ def _indices(section: dict[str, Any]) -> tuple[int, ...]:
         return tuple(starts)
     ends = numbers(section, "global_block_end_indices", [])
     if len(ends) != len(starts) or any(a >= b for a, b in zip(starts, ends, strict=True)):
-        raise UsageError("`global_block_end_indices` must hold a larger number for each of `global_block_indices`")
+        raise WrongValue(
+            "global_block_end_indices",
+            "`global_block_end_indices` must hold a larger number for each of `global_block_indices`",
+        )
     return tuple(sorted({block for a, b in zip(starts, ends, strict=True) for block in range(a, b)}))
 
 

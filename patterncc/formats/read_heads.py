@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from patterncc.errors import UsageError, counted, quote
+from patterncc.errors import Span, UsageError, counted, quote
 from patterncc.formats.imported import Imported
+from patterncc.formats.places import WrongValue
 from patterncc.formats.rules import Rule, Shape, to_yaml
 
 DENSE = Rule(dense=True)
@@ -21,11 +22,12 @@ def read_duo(text: str, name: str, threshold: float = 0.5, sink: int = 128, rece
         try:
             gates = [float(word) for word in line.split()]
         except ValueError:
-            raise UsageError(f"line {number} is {quote(line, 60)}; expected a number for each KV head") from None
+            raise _wrong(
+                number, line, f"line {number} is {quote(line, 60)}; expected a number for each KV head"
+            ) from None
         if not all(map(math.isfinite, gates)) or (layers and len(gates) != len(layers[0])):
-            raise UsageError(
-                f"line {number} has {counted(len(gates), 'number')}; expected as many finite ones as the first line"
-            )
+            has = f"line {number} has {counted(len(gates), 'number')}"
+            raise _wrong(number, line, f"{has}; expected as many finite ones as the first line")
         streaming = Rule(local=f"{recent} tokens", sink=f"{sink} tokens")
         layers.append([DENSE if gate > threshold else streaming for gate in gates])
     if not layers:
@@ -39,19 +41,26 @@ def read_duo(text: str, name: str, threshold: float = 0.5, sink: int = 128, rece
     return Imported(name, to_yaml(shape, layers, ["Source: DuoAttention gates.", *notes]), "heads", True, notes)
 
 
+def _wrong(number: int, line: str, message: str) -> UsageError:
+    return UsageError(message, span=Span(number, 1, len(line) + 1), source_line=line)
+
+
 def read_minference(document: list[Any], name: str) -> Imported:
     """MInference's list of layers, each {"head": [kind, first, second, score]}; only `stream_llm` is static."""
     layers: list[list[Rule]] = []
     for number, layer in enumerate(document):
         if not isinstance(layer, dict) or not layer:
-            raise UsageError(f"layer {number} of the file is no object of heads")
+            raise WrongValue((number,), f"layer {number} of the file is no object of heads")
         rules = []
         for head in range(len(layer)):
             entry = layer.get(str(head))
             if not isinstance(entry, list) or len(entry) < 3 or not all(type(x) is int and x >= 0 for x in entry[1:3]):
-                raise UsageError(f"layer {number} does not say head {head} as [kind, number, number, score]")
+                raise WrongValue(
+                    (number, str(head)), f"layer {number} does not say head {head} as [kind, number, number, score]"
+                )
             if entry[0] != "stream_llm":
-                raise UsageError(
+                raise WrongValue(
+                    (number, str(head), 0),
                     f"layer {number}, head {head} is {quote(str(entry[0]), 40)}: its blocks depend on the data",
                     "only stream_llm heads are static; choose those, or import masks that you measured",
                 )

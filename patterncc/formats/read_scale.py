@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from patterncc.errors import UsageError, quote
+from patterncc.errors import quote
+from patterncc.formats.places import WrongValue
 from patterncc.language.limits import SCALE_FROM, SCALE_TO
 
 FIXED = {"gemma4_text": 1.0}  # queries and keys are normalised
@@ -22,5 +23,5 @@ def scale_of(config: dict[str, Any], kind: str) -> float | None:
 
 def _number(key: str, value: Any, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise UsageError(f"`{key}` is {quote(str(value), 40)}; expected a positive number")
+        raise WrongValue(key, f"`{key}` is {quote(str(value), 40)}; expected a positive number")
     return float(value)

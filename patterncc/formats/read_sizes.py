@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from patterncc.errors import UsageError, counted
+from patterncc.errors import counted
 from patterncc.formats.imported import numbers, whole
+from patterncc.formats.places import WrongValue
 
 Config = dict[str, Any]
 Sizes = dict[str, int | str]  # by the keys of an entry of `layouts`: heads, kv_heads, head_dim, sinks
@@ -20,8 +21,10 @@ def sizes_of(config: Config, kind: str, layer: int, is_full: bool) -> Sizes:
 def _laguna(config: Config, layer: int, _: bool) -> Sizes:
     heads = numbers(config, "num_attention_heads_per_layer", [])
     if heads and len(heads) <= layer:
-        raise UsageError(
-            f"`num_attention_heads_per_layer` has {counted(len(heads), 'entry', 'entries')}, and none for layer {layer}"
+        raise WrongValue(
+            "num_attention_heads_per_layer",
+            f"`num_attention_heads_per_layer` has {counted(len(heads), 'entry', 'entries')}, "
+            f"and none for layer {layer}",
         )
     return {"heads": heads[layer]} if heads else {}
 
