@@ -119,8 +119,9 @@ def heads_of_a_tile(layer: int) -> int:
     return group_size(tuple(CLASS_OF[layer]), 0)
 
 
-def find_device() -> torch.device:
-    """The GPU; TuningError when there is none, or kernels would not be compiled for it."""
+def find_device(whole: str = NAME) -> torch.device:
+    """The GPU; TuningError when there is none, or kernels would not be compiled for it. `whole` names the package to
+    run elsewhere: this one, or that of several shapes of which this is one."""
     if importlib.util.find_spec("triton") is None:
         raise TuningError("tuning needs triton, which is not installed here", "on Linux: pip install triton")
     if os.environ.get("TRITON_INTERPRET") == "1":
@@ -131,7 +132,7 @@ def find_device() -> torch.device:
         what = (
             "look at nvidia-smi or rocm-smi, and at CUDA_VISIBLE_DEVICES" if is_built else "install a build with them"
         )
-        elsewhere = f"on a machine that has one, `python -m {NAME}.tuning` needs the package, torch and triton only"
+        elsewhere = f"on a machine that has one, `python -m {whole}.tuning` needs the package, torch and triton only"
         raise TuningError(f"tuning needs a GPU, and torch {torch.__version__} {why}", f"{what}; {elsewhere}")
     return torch.device("cuda", torch.cuda.current_device())
 
@@ -159,8 +160,11 @@ class GpuClock:
         return sorted(times)[len(times) // 2]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog=f"python -m {NAME}.tuning", description="Measure configurations on this GPU.")
+def main(arguments: Sequence[str] | None = None, whole: str = NAME) -> int:
+    """The exit code of `python -m WHOLE.tuning ARGUMENTS`."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {whole}.tuning", description="Measure configurations on this GPU."
+    )
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     parser.add_argument("--length", type=int, default=LENGTH, help="tokens")
     parser.add_argument("--batch", type=int, default=1)
@@ -168,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     options = {"dtype": DTYPES[given.dtype], "length": given.length, "batch": given.batch}
     try:
-        device = find_device()
+        device = find_device(whole)
         print(f"{NAME} on {device_name(device)}", file=sys.stderr)
         for result in tune(
             given.only, **options, device=device, tell=lambda step: print(step, file=sys.stderr, flush=True)

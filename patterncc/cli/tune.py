@@ -30,7 +30,7 @@ def run(pattern: str, dtype: str, length: str, batch: int, only: str | None, jso
     progress = Progress()
     results: list[tuple[tuple[int, ...], Any]] = []
     try:
-        device = first.find_device()
+        device = first.find_device(done.name)
         name = first.device_name(device)
         output.note(f"{done.name} on {name}: {dtype}, {counted(count, 'token')}, batch {batch}")
         options = {"dtype": first.DTYPES[dtype], "length": count, "batch": batch, "device": device}
@@ -42,8 +42,7 @@ def run(pattern: str, dtype: str, length: str, batch: int, only: str | None, jso
                 if not json:
                     print(f"{where}{result}\n  {result.path}", flush=True)
     except tuple(tuning.TuningError for tuning, _ in shapes) as error:
-        whole = error.help.replace(f" {first.NAME}.tuning", f" {done.name}.tuning")  # not of one shape's package
-        raise UsageError(str(error), whole) from error
+        raise UsageError(str(error), error.help) from error
     except KeyboardInterrupt:
         progress.end()
         stored = ", ".join(result.direction for _, result in results)

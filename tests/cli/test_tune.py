@@ -59,7 +59,7 @@ class Gpu:
         self.file, self.tuned = file, import_module(f"{package}.launch.tuned")
         tuning = import_module(f"{package}.tuning.main")
         self.best = import_module(f"{package}.launch.configs").Config(16, 32, 4, 2)
-        monkeypatch.setattr(tuning, "find_device", lambda: torch.device("cpu"))
+        monkeypatch.setattr(tuning, "find_device", lambda *_: torch.device("cpu"))
         monkeypatch.setattr(tuning, "GpuClock", lambda device: lambda call: self.clock(call))
         monkeypatch.setattr(tuning, "space", lambda *_: [self.best])
         self.tuned._read.clear()
@@ -239,6 +239,31 @@ def test_a_result_of_another_version_is_named_as_such(patterncc: Shell, gpu: Gpu
     [file] = Cache.of_user().tuned()
     file.path.write_text(json.dumps({**json.loads(file.path.read_text()), "format": 7}))
     assert "format 7 is another version's" in patterncc("cache", "verify", code=1)
+
+
+def test_the_parts_of_a_package_alone(patterncc: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several shapes: one refusal that names what can be run, and an interruption that ends it."""
+    patterncc("compile", "gemma4", "-o", tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    def alone(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        script += ALONE.replace("demo", "gemma4")
+        return subprocess.run([sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+
+    assert "usage: python -m gemma4.tuning" in alone("", "--help").stdout
+    done = alone("")
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("tuning needs a GPU") == 1
+    assert "`python -m gemma4.tuning`" in done.stderr and "gemma4_h" not in done.stderr
+    done = alone(INTERRUPTED)
+    assert (done.returncode, done.stdout) == (130, "") and done.stderr.count("interrupted") == 1, done.stderr
+
+
+INTERRUPTED = """
+import torch
+def interrupt():
+    raise KeyboardInterrupt
+torch.cuda.is_available = interrupt
+"""
 
 
 def test_without_a_gpu_the_whole_package_is_named(patterncc: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

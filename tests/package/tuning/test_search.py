@@ -316,7 +316,7 @@ def test_alone_it_prints_results_and_tells_how_far_it_is(
 ) -> None:
     """`python -m small.tuning`."""
     tuning = part("tuning.main")
-    monkeypatch.setattr(tuning, "find_device", lambda: CPU)
+    monkeypatch.setattr(tuning, "find_device", lambda *_: CPU)
     monkeypatch.setattr(tuning, "GpuClock", lambda device: machine.clock)
     monkeypatch.setattr(tuning, "space", lambda *_: [FAST])
     arguments = ["--dtype", "fp32", "--length", "45", "--only", "dq", "decode"]
@@ -331,8 +331,8 @@ def test_alone_it_prints_results_and_tells_how_far_it_is(
     assert tuning.main(arguments) == 2 and capsys.readouterr().err == "no GPU\n  help: find one\n"
 
 
-def refuse(tuning: ModuleType) -> Callable[[], None]:
-    def find() -> None:
+def refuse(tuning: ModuleType) -> Callable[[str], None]:
+    def find(whole: str) -> None:
         raise tuning.TuningError("no GPU", "find one")
 
     return find
