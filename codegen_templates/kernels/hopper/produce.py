@@ -7,7 +7,7 @@ from .box import ONE_WARP, TILE, tell_tile, write
 from .columns import PIECE, SIDE, column_at, entries_of
 from .masks import WHOLE, tell_keys
 from .names import arrive, barrier, expect, fence_async_shared, gl, gluon, load_box, wait
-from .tiles import NOTHING, ROWS, WIDTH, after, slots_of, tile_place
+from .tiles import NOTHING, ROWS, WIDTH, after, request_of, slots_of, tile_place
 
 CHUNK = gl.constexpr(64)  # columns of a box: 128 bytes, the swizzle
 CHUNKS = gl.constexpr(WIDTH.value // 64)
@@ -166,6 +166,26 @@ def clear_rows(slot_rows, place, low, high, dtype: gl.constexpr):
 
 
 @gluon.jit
+def load_cleared(descriptors, buffers, slot_rows, full, tails, n, every, n_slots, far, places, rule, span, place, i_kv,
+                 request, pages, periods, CONSUMERS: gl.constexpr, PAGE: gl.constexpr, RUN: gl.constexpr,
+                 EVERY: gl.constexpr, IS_PACKED: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+    """Copy a slot as `load_slot` does, and clear rows behind a packed request's last key; the slots cleared so far."""
+    bar = place
+    low, high = 0 * n, 0 * n
+    if IS_PACKED and n >= far:
+        low, high = rows_behind(n, n_slots, places, span[4])
+        bar = gl.where(low < high, STAGES, place)
+    load_slot(descriptors, buffers, full.index(bar), n, every, n_slots, far, places, rule, span, place, i_kv, request,
+              pages, periods, CONSUMERS, PAGE, RUN, EVERY)  # fmt: skip
+    if IS_PACKED and low < high:
+        wait(full.index(STAGES), tails & 1)
+        clear_rows(slot_rows, place, low, high, slot_rows.dtype)
+        arrive(full.index(place), count=1)
+        tails += 1
+    return tails
+
+
+@gluon.jit
 def produce(inputs, descriptors, buffers, slot_rows, rooms, full, empty, q_bars, told_of, taken, tiles, total, heads,
             groups, starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS: gl.constexpr,
             PAGE: gl.constexpr, RUN: gl.constexpr, EVERY: gl.constexpr, IS_PACKED: gl.constexpr,
@@ -180,17 +200,11 @@ def produce(inputs, descriptors, buffers, slot_rows, rooms, full, empty, q_bars,
     tile = next_tile(r, total, taken)
     while tile < total:
         which, first, span = tile_place(tile, tiles, heads, groups, starts, ends, CONSUMERS, PAGE, IS_PACKED)
-        t_base, q_from, q_stop, kv_from, kv_stop = span
+        t_base, q_from, q_stop, kv_from, _ = span
         i_batch, i_head, i_kv, i_class = which
         if t_base < q_stop:
             n_slots, places, rule, n_all, far = slots_of(pattern + i_class, columns, span, CONSUMERS)
-            own = pages
-            if PAGE:
-                own = pages + i_batch.to(gl.int64) * s_pages
-            i_request = i_batch
-            if IS_PACKED:
-                i_request = 0 * i_batch
-            request = (i_request, first[1], kv_from)
+            request, own = request_of(i_batch, first[1], kv_from, pages, s_pages, PAGE, IS_PACKED)
             if IS_TABLE:
                 ahead = entries_of(n_all - 1, places)
             for i in range(n_all):
@@ -200,34 +214,25 @@ def produce(inputs, descriptors, buffers, slot_rows, rooms, full, empty, q_bars,
                     at = ahead
                     ahead = entries_of(n - 1, places)
                 wait(empty.index(place), phase ^ 1)
-                bar = place
                 every = n * 0 + WHOLE
                 if (n >= far) | (i == 0):
                     every = tell_keys(words, keys, place, n, n_slots, at, rule, span, CONSUMERS)
                     barrier()
-                low, high = 0 * n, 0 * n
-                if IS_PACKED and n >= far:
-                    low, high = rows_behind(n, n_slots, at, kv_stop)
-                    bar = gl.where(low < high, STAGES, place)
-                load_slot(descriptors, buffers, full.index(bar), n, every, n_slots, far, at, rule, span, place, i_kv,
-                          request, own, periods, CONSUMERS, PAGE, RUN, EVERY)  # fmt: skip
-                if IS_PACKED and low < high:
-                    wait(full.index(STAGES), tails & 1)
-                    clear_rows(slot_rows, place, low, high, slot_rows.dtype)
-                    arrive(full.index(place), count=1)
-                    tails += 1
+                tails = load_cleared(descriptors, buffers, slot_rows, full, tails, n, every, n_slots, far, at, rule,
+                                     span, place, i_kv, request, own, periods, CONSUMERS, PAGE, RUN, EVERY, IS_PACKED,
+                                     STAGES)  # fmt: skip
                 place, phase = after(place, phase, STAGES)
                 if i == 0:
                     wait(q_empty, (turn & 1) ^ 1)
                     row = first[0] + t_base - q_from
-                    rows = (i_request, i_head, row, t_base, q_from, q_stop)
+                    rows = (request[0], i_head, row, t_base, q_from, q_stop)
                     tell_tile(box, turn & 1, (n_all, far), rows, i_class)
                     barrier()
                     expect(q_full, len(inputs) * CONSUMERS * ROWS * WIDTH * 2)
                     for x in gl.static_range(len(inputs)):
                         for w in gl.static_range(CONSUMERS):
                             for c in gl.static_range(CHUNKS):
-                                load_box(inputs[x], [i_request, i_head, row + w * ROWS, c * CHUNK], q_full,
+                                load_box(inputs[x], [request[0], i_head, row + w * ROWS, c * CHUNK], q_full,
                                          rooms[x].index(w * CHUNKS + c))  # fmt: skip
                     turn += 1
         r += 1

@@ -6,8 +6,8 @@ from .box import TILE, tell_tile, write
 from .columns import entries_of
 from .masks import WHOLE, tell_keys
 from .names import arrive, barrier, expect, gl, gluon, load_box, wait
-from .produce import CHUNK, CHUNKS, clear_rows, load_slot, next_tile, rows_behind
-from .tiles import ROWS, WIDTH, after, slots_of, tile_place
+from .produce import CHUNK, CHUNKS, load_cleared, load_slot, next_tile
+from .tiles import ROWS, WIDTH, after, request_of, slots_of, tile_place
 
 # What is told of tiles: a consumer may still store the one before last when the other one's queries are free.
 BOXES = gl.constexpr(3)
@@ -28,17 +28,11 @@ def produce_wide(q, of_keys, of_values, vrows, qbuf, rings, q_bars, told_of, tak
     tile = next_tile(r, total, taken)
     while tile < total:
         which, first, span = tile_place(tile, tiles, heads, groups, starts, ends, CONSUMERS, PAGE, IS_PACKED)
-        t_base, q_from, q_stop, kv_from, kv_stop = span
+        t_base, q_from, q_stop, kv_from, _ = span
         i_batch, i_head, i_kv, i_class = which
         if t_base < q_stop:
             n_slots, places, rule, n_all, far = slots_of(pattern + i_class, columns, span, CONSUMERS)
-            own = pages
-            if PAGE:
-                own = pages + i_batch.to(gl.int64) * s_pages
-            i_request = i_batch
-            if IS_PACKED:
-                i_request = 0 * i_batch
-            request = (i_request, first[1], kv_from)
+            request, own = request_of(i_batch, first[1], kv_from, pages, s_pages, PAGE, IS_PACKED)
             if IS_TABLE:
                 ahead = entries_of(n_all - 1, places)
             for i in range(n_all):
@@ -60,27 +54,18 @@ def produce_wide(q, of_keys, of_values, vrows, qbuf, rings, q_bars, told_of, tak
                     for w in gl.static_range(CONSUMERS):
                         wait(q_empty.index(w), (turn & 1) ^ 1)
                         if w == 0:
-                            rows = (i_request, i_head, row, t_base, q_from, q_stop)
+                            rows = (request[0], i_head, row, t_base, q_from, q_stop)
                             tell_tile(box, turn % BOXES, (n_all, far), rows, i_class)
                             barrier()
                         expect(q_full.index(w), ROWS * WIDTH * 2)
                         for c in gl.static_range(CHUNKS):
-                            load_box(q, [i_request, i_head, row + w * ROWS, c * CHUNK], q_full.index(w),
+                            load_box(q, [request[0], i_head, row + w * ROWS, c * CHUNK], q_full.index(w),
                                      qbuf.index(w * CHUNKS + c))  # fmt: skip
                     turn += 1
                 wait(v_empty.index(v_place), v_phase ^ 1)
-                bar = v_place
-                low, high = 0 * n, 0 * n
-                if IS_PACKED and n >= far:
-                    low, high = rows_behind(n, n_slots, at, kv_stop)
-                    bar = gl.where(low < high, V_STAGES, v_place)
-                load_slot(of_values[0], of_values[1], v_full.index(bar), n, every, n_slots, far, at, rule, span,
-                          v_place, i_kv, request, own, periods, CONSUMERS, PAGE, RUN, EVERY)  # fmt: skip
-                if IS_PACKED and low < high:
-                    wait(v_full.index(V_STAGES), tails & 1)
-                    clear_rows(vrows, v_place, low, high, vrows.dtype)
-                    arrive(v_full.index(v_place), count=1)
-                    tails += 1
+                tails = load_cleared(of_values[0], of_values[1], vrows, v_full, tails, n, every, n_slots, far, at, rule,
+                                     span, v_place, i_kv, request, own, periods, CONSUMERS, PAGE, RUN, EVERY, IS_PACKED,
+                                     V_STAGES)  # fmt: skip
                 v_place, v_phase = after(v_place, v_phase, V_STAGES)
         r += 1
         tile = next_tile(r, total, taken)

@@ -56,6 +56,18 @@ def tile_place(tile, tiles, heads, groups, starts, ends, CONSUMERS: gl.constexpr
 
 
 @gluon.jit
+def request_of(i_batch, kv_first, kv_start, pages, s_pages, PAGE: gl.constexpr, IS_PACKED: gl.constexpr):
+    """What a producer needs to know of a request: (its number in descriptors, its first row of keys and their
+    position), its pages."""
+    i_request = i_batch
+    if IS_PACKED:
+        i_request = 0 * i_batch
+    if PAGE:
+        pages += i_batch.to(gl.int64) * s_pages
+    return (i_request, kv_first, kv_start), pages
+
+
+@gluon.jit
 def slots_of(pattern, columns, span, CONSUMERS: gl.constexpr):
     """The columns of a tile: how many there are, what the index map needs to find them, what the rule needs, and the
     slots of 64 keys: all of them, of which there is always one, and the far ones, which are numbered first."""
