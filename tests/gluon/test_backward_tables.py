@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -33,6 +34,13 @@ def made(name: str, block: int) -> tuple[Held, Any, tuple[Any, Any]]:
     assert of.part("pattern").FORM == "table"
     launcher = of.part("launch.hopper_backward")
     return of, launcher, tuple(hopper.kernel_of(launcher, name=name) for name in NAMES)  # type: ignore[return-value]
+
+
+def forward(name: str, block: int) -> tuple[Held, Any, Any]:
+    """The same package, and of the forward its launcher and its kernel."""
+    of, _, _ = made(name, block)
+    launcher = of.part("launch.hopper")
+    return of, launcher, hopper.kernel_of(launcher)
 
 
 def differentiate(
@@ -121,3 +129,87 @@ def test_the_whole_pass(counted: tuple[bool, bool], short_items: Any, monkeypatc
 @pytest.mark.parametrize("variant", quick(VARIANTS, ("drawn", 64), ("bands", 16)), ids=lambda v: f"{v[0]}-{v[1]}")
 def test_packed(variant: tuple[str, int]) -> None:
     check_packed(*made(*variant))
+
+
+def test_results_repeat_and_long_lists_are_split(short_items: Any) -> None:
+    """Whoever takes which item, and in which order copies land, the numbers are the same to the bit."""
+    of, launcher, (_, kernel) = made("grouped", 16)
+    short_items(launcher)
+    inputs = tensors(of.pattern, 330)
+    dout, dlse = weights(inputs[0], inputs[0].shape[:3])
+    sums = sums_of(*reference.attention(of.pattern, *inputs), dout, dlse)
+    work, _ = launcher.work_of(inputs[0], launcher.Requests(1, 330, 330, 0, 0), (0, 0, of.pattern.heads))
+    assert int(work.launches[0][0][:, 8].max()) > 1  # parts of an item
+    found = [
+        differentiate(launcher, kernel, (*inputs, dout), sums, (0, 0), seed=seed, programs=programs)
+        for seed, programs in ((0, 1), (1, 7))
+    ]
+    assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
+
+
+def compare_some(of: Held, launcher: Any, kernel: Any) -> None:
+    """Queries from the middle of a slot on, keys from a block on."""
+    q, k, v = tensors(of.pattern, 460)
+    mask = reference.dense_mask(of.pattern, 0, 460)[:, 150:460, 128:]
+
+    def attend(*inputs: Tensor) -> Any:
+        return dense(mask, *inputs)
+
+    compare(launcher, kernel, (q[:, :, 150:], k[:, :, 128:], v[:, :, 128:]), attend, (150, 128))
+
+
+# Changes to the kernels' text that break what is read of a table: each must show in the numbers.
+BROKEN = {
+    "words of the other consumer": (
+        "row_lists",
+        "p_word += noted(notes, LISTED)",
+        "p_word += noted(notes, LISTED) * (2 - 2 * w)",
+    ),
+    "the list of another tile": ("row_lists", "noted(notes, KV_START)) // (2 * ROWS)", "0) // (2 * ROWS)"),
+    "far slots among the edge ones": ("row_lists", "(n_edge, n_all - n_edge, n_edge - n_all)", "(0, n_all, 0)"),
+    "a slot's rows elsewhere": ("row_lists", "place_of(n, all_noted(notes, PLACES, like))) * ROWS", "0) * ROWS"),
+    "a rule of tokens for blocks too": ("row_masks", "keep | kept_blocks(kept, s_layout)", "keep"),
+    "blocks for a rule of tokens": ("row_lists", "is_exact | (kept & EXACT)", "is_exact"),
+}
+
+
+@pytest.mark.parametrize("mistake", BROKEN)
+def test_what_is_read_of_a_table_is_used(mistake: str) -> None:
+    of, launcher, (_, kernel) = made("dense" if "far" in mistake else "tokens", 16)
+    if mistake == next(iter(BROKEN)):
+        compare_some(of, launcher, kernel)
+    broken = hopper.kernel_of(launcher, name=NAMES[1], changed=BROKEN[mistake])
+    with pytest.raises(AssertionError):
+        compare_some(of, launcher, broken)
+
+
+@pytest.mark.parametrize("mistake", ["a bit more", "a bit less", "another slot", "a part twice"])
+def test_one_wrong_number_is_found(mistake: str, short_items: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the lists, or of the items: then one part of a list is added twice in the place of another."""
+    of, launcher, (_, kernel) = made("drawn", 16)
+    short_items(launcher)
+    make = launcher.work_of
+
+    def wrong(*given: Any) -> Any:
+        work, (pattern, lists) = make(*given)
+        [(table, *about)] = work.launches
+        lists, table = lists.clone(), table.clone()
+        start, n_edge, count = pattern[0, :3].tolist()  # of the first keys of head 0
+        word = start + count + n_edge // 2
+        assert n_edge > 1 and lists[word] not in (0, 0xFFFF)
+        if mistake == "a part twice":
+            table[(table[:, 8] > 1) & (table[:, 7] == 1), 7] = 0
+        elif mistake == "another slot":
+            lists[start + n_edge - 1] += 1
+        else:
+            lists[word] = lists[word] | lists[word] + 1 if "more" in mistake else lists[word] & lists[word] - 1
+        return replace(work, launches=((table, *about),)), (pattern, lists)
+
+    monkeypatch.setattr(launcher, "work_of", wrong)
+    inputs = tensors(of.pattern, 384)
+
+    def attend(*inputs: Tensor) -> Any:
+        return reference.attention(of.pattern, *inputs)
+
+    with pytest.raises(AssertionError):
+        compare(launcher, kernel, inputs, attend, (0, 0))

@@ -11,20 +11,30 @@ import torch
 from torch import Tensor
 
 from patterncc import reference
-from tests.gluon import hopper, test_backward, test_forward
+from tests.gluon import hopper, test_backward, test_backward_tables, test_forward
 from tests.kernels.held import Held, off, quick, run, tensors, weights
 
 pytestmark = pytest.mark.interpret
 ERROR = 4e-6  # by norm, relative: float32 sums of up to 400 products, in another order
-VARIANTS = [(name, block) for name in test_backward.RULES for block in (16, 64)]
-CHOSEN = [("tokens", 64), ("wide", 16)]
+RULES = {"closed": test_backward.RULES, "table": test_backward_tables.RULES}
+VARIANTS = [(form, name, block) for form, rules in RULES.items() for name in rules for block in (16, 64)]
+CHOSEN = [("closed", "tokens", 64), ("closed", "wide", 16), ("table", "masked", 16), ("table", "tokens", 64)]
+Variant = tuple[str, str, int]
 Found = dict[str, Tensor]
 
 
-@pytest.fixture(params=quick(VARIANTS, *CHOSEN), ids=lambda v: f"{v[0]}-{v[1]}")
-def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, int]:
+def both_made(variant: Variant) -> tuple[Any, Any]:
+    """What `made` gives of the forward and of the backward, for heads of 64 numbers."""
+    form, name, block = variant
+    if form == "table":
+        return test_backward_tables.forward(name, block), test_backward_tables.made(name, block)
+    return test_forward.made(name, block, 64), test_backward.made(name, block)
+
+
+@pytest.fixture(params=quick(VARIANTS, *CHOSEN), ids=lambda v: f"{v[0]}-{v[1]}-{v[2]}")
+def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Variant:
     """Of each a pattern whose long columns are split among the items of dK and dV."""
-    _, launcher, _ = test_backward.made(*request.param)
+    _, (_, launcher, _) = both_made(request.param)
     monkeypatch.setattr(launcher, "processors", lambda _device: 20)
     monkeypatch.setattr(launcher.items, "LEAST_ROWS", 3)
     launcher.items.work.cache_clear()
@@ -40,11 +50,10 @@ def plain(of: Held, inputs: Any, through: Any) -> Found:
     return run(attend, inputs, through)
 
 
-def by_gluon(variant: tuple[str, int], inputs: Any, through: Any, **order: int) -> Found:
+def by_gluon(variant: Variant, inputs: Any, through: Any, **order: int) -> Found:
     """The same by the emulated kernels, backward between the plain ones that stand before and after them. `order`: a
     seed of who goes on when, and how many programs there are."""
-    of, launcher, kernel = test_forward.made(*variant, 64)
-    _, backward, kernels = test_backward.made(*variant)
+    (of, launcher, kernel), (_, backward, kernels) = both_made(variant)
     out, lse = test_forward.attend(of, launcher, kernel, *inputs, **order)
     launch = importlib.import_module(f"{of.package.__name__}.launch.backward")
     options: dict[str, Any] = {"layer": 0, "scale": of.pattern.head_dim**-0.5, "head_offset": 0}
@@ -58,8 +67,8 @@ def by_gluon(variant: tuple[str, int], inputs: Any, through: Any, **order: int) 
     return {"out": out, "lse": lse} | dict(zip(("dq", "dk", "dv"), grads, strict=True))
 
 
-def test_they_agree_and_repeat_themselves(variant: tuple[str, int], poisoned: None) -> None:
-    of, _, _ = test_forward.made(*variant, 64)
+def test_they_agree_and_repeat_themselves(variant: Variant, poisoned: None) -> None:
+    (of, _, _), _ = both_made(variant)
     inputs = tensors(of.pattern, 210)
     through = weights(inputs[0], inputs[0].shape[:3])
     first, second = plain(of, inputs, through), plain(of, inputs, through)

@@ -46,9 +46,8 @@ STOP = gl.constexpr(31)  # behind the last of its slots of 64 rows
 LOAD_KEYS = gl.constexpr(32)  # the slot behind which the item's keys are loaded
 LIST = gl.constexpr(33)  # where its list of slots begins and how many are in it, if the pattern is a table
 LISTED = gl.constexpr(34)
-SLOT = gl.constexpr(35)  # the position of a listed slot's first row, and what either consumer keeps of it
-WORD = gl.constexpr(36)
-PLACES = gl.constexpr(38)  # what the row map needs, and behind it the rule
+SLOT = gl.constexpr(35)  # the position of a listed slot's first row
+PLACES = gl.constexpr(36)  # what the row map needs, and behind it the rule
 
 
 @gluon.jit

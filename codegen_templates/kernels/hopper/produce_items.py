@@ -73,7 +73,7 @@ def walk(keys_of, rows_of, cleared, words, kv_bars, box, lanes, full, empty, sta
                     note_slot(notes, tables[3], n, like[0])
                 if noted(notes, IS_EDGE) != 0:
                     if IS_TABLE:
-                        tell_slot(words, lanes, place, notes)
+                        tell_slot(words, lanes, place, tables[3], n, notes, like[0])
                     else:
                         tell_rows(words, lanes, place, n, notes, like, IS_STRIDE)
                     barrier()

@@ -27,7 +27,6 @@ from .notes import (
     SLOT,
     SLOTS,
     TWO,
-    WORD,
     all_noted,
     ends_noted,
     note_all,
@@ -103,18 +102,15 @@ def note_list(notes, tables, IS_PACKED: gl.constexpr):
 
 @gluon.jit
 def note_slot(notes, rows, n, like):
-    """Note the position of a slot's first row, and its words."""
-    p = rows + noted(notes, LIST) + place_of(n, all_noted(notes, PLACES, like))
-    t = gl.load(p) * ROWS
-    for w in range(noted(notes, TWO)):
-        p += noted(notes, LISTED)
-        write(notes, WORD + w, gl.load(p))
+    """Note the position of a slot's first row."""
+    t = gl.load(rows + noted(notes, LIST) + place_of(n, all_noted(notes, PLACES, like))) * ROWS
+    barrier()  # that of the slot before has been read
     write(notes, SLOT, t)
     barrier()
 
 
 @gluon.jit
-def tell_slot(words, lanes, place, notes):
+def tell_slot(words, lanes, place, rows, n, notes, like):
     """Leave what consumers need to know of an edge slot, as `row_masks.tell_rows` does."""
     q_start, q_stop, kv_stop = ends_noted(notes)
     for half in range(noted(notes, TWO)):  # a row for each lane
@@ -123,9 +119,11 @@ def tell_slot(words, lanes, place, notes):
         lanes.index(place * (ROWS // LANES) + half).store(gl.where(is_there, t, ABSENT))
     is_cut = (noted(notes, SLOT) < q_start) | (noted(notes, SLOT) + ROWS > q_stop)
     is_exact = place * 0
+    p_word = rows + noted(notes, LIST) + place_of(n, all_noted(notes, PLACES, like))
     for w in range(noted(notes, TWO)):
+        p_word += noted(notes, LISTED)
         u = noted(notes, FIRST_COLUMN) * BLOCK + noted(notes, FIRST_KEY) + w * ROWS
-        kept = gl.where(u < kv_stop, noted(notes, WORD + w), 0)
+        kept = gl.where(u < kv_stop, gl.load(p_word), 0)
         is_exact = is_exact | (kept & EXACT)
         kept = gl.where(is_cut & (kept != 0), kept | FINE, kept)
         write(words, place * WORDS + w, kept)
