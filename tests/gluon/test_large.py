@@ -42,15 +42,19 @@ def drawn(draw: st.DrawFn) -> str:
 
 @given(
     text=drawn(),
+    plan=st.sampled_from([None, "table"]),
     lengths=st.tuples(st.integers(1, 400), st.integers(0, 300)),
     batch=st.sampled_from([1, 1, 2]),
     seed=st.integers(0, 99),
     programs=st.integers(1, 9),
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_pattern(text: str, lengths: tuple[int, int], batch: int, seed: int, programs: int) -> None:
-    """Queries are the last of the keys. What the kernels are not written for is another family's."""
-    of = held(text)
+def test_any_pattern(
+    text: str, plan: str | None, lengths: tuple[int, int], batch: int, seed: int, programs: int
+) -> None:
+    """Queries are the last of the keys; what arithmetic says may be a table. What the kernels are not written for is
+    another family's."""
+    of = held(text, plan)
     assume(importlib.import_module(f"{of.package.__name__}.launch.hopper").IS_WRITTEN_FOR)
     assume(importlib.import_module(f"{of.package.__name__}.launch.hopper_backward").IS_WRITTEN_FOR)
     q_len, more = lengths
