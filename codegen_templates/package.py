@@ -9,7 +9,8 @@ for _module in [name for name in _sys.modules if name.startswith(f"{__name__}.")
 from .api.imports import remember as _remember
 from .api.merge import combine
 from .api.ops import attention
-from .api.ops_packed import attention_paged, attention_varlen, decode
+from .api.ops_paged import attention_paged, decode
+from .api.ops_varlen import attention_varlen
 from .kvcache.cache import KVCache
 from .parallel.exchange import attention_split, exchange_plan, sparse_all_gather
 from .pattern import FACTS as PATTERN

@@ -16,28 +16,33 @@ from torch.autograd import forward_ad
 
 from ..pattern import FORM
 from . import paths
-from .dispatch import is_eager
+from .dispatch import is_eager, wants_gradient
 from .recipe import Recipe
 
 MOST = 512 if FORM == "closed" else 16  # kinds of calls that are kept: a recipe holds its tables
 _recipes: dict[Any, Recipe] = {}
 
 
-def key_of(tensors: tuple[Any, ...], scale: Any, *wholes: Any) -> Any:
-    """A key that tells this call from others; None where nothing is kept of it."""
-    if not is_eager(*tensors) or not tensors[0].is_cuda or forward_ad._current_level >= 0:
+def key_of(call: str, given: tuple[Any, ...], scale: Any, *wholes: Any) -> Any:
+    """A key that tells this call from others; None where nothing is kept of it. `given`: tensors, and None in the place
+    of those that are not there."""
+    first = given[0]
+    if not is_eager(*given) or not first.is_cuda or forward_ad._current_level >= 0:
         return None
     if scale is not None and type(scale) is not float:
         return None
     for x in wholes:
         if x is not None and type(x) is not int:
             return None
-    tuned = paths.launch_tuned(tensors[0].device.type)
+    tuned = paths.launch_tuned(first.device.type)
     if tuned.tried:
         return None
-    facts = [scale, wholes, tuned.generation(), os.environ.get("PATTERNCC_KERNELS")]
+    facts = [call, scale, wholes, tuned.generation(), os.environ.get("PATTERNCC_KERNELS")]
     try:
-        for x in tensors:
+        for x in given:
+            if x is None:
+                facts.append(None)
+                continue
             strides = x.stride()
             # copies are made of what does not lie side by side; few kernels take what lies at odd addresses
             if strides[-1] != 1 or x.data_ptr() & 15:
@@ -45,8 +50,11 @@ def key_of(tensors: tuple[Any, ...], scale: Any, *wholes: Any) -> Any:
             facts += x.shape, strides, x.dtype, x.device
     except (RuntimeError, IndexError):  # nested, of another layout, or of no dimension
         return None
-    if tensors[0].dtype is torch.float32:
+    if first.dtype is torch.float32:
         facts.append(torch.get_float32_matmul_precision())
+    if len({*map(id, given)}) < len(given):  # one tensor in several places: a kernel that takes it is given either
+        own = [*map(id, given)]
+        facts.append(tuple(map(own.index, own)))
     return tuple(facts)
 
 
@@ -56,8 +64,25 @@ def found(key: Any) -> Recipe | None:
     return None if recipe is None or recipe.kept.are_watched(recipe.kernels) else recipe
 
 
+def gradients(
+    call: str,
+    given: tuple[Any, ...],
+    place: dict[str, Any],
+    compute: Callable[[], Callable[..., tuple[Tensor, ...]]],
+    opened: Callable[[], tuple[Tensor, ...]],
+) -> tuple[Tensor, ...]:
+    """What `compute()(*given, **place)` returns, a backward pass; where somebody would have to see an operator, what
+    `opened` does."""
+    if wants_gradient(*given):
+        return opened()
+    key = key_of(call, given, place["scale"], *(x for name, x in place.items() if name != "scale"))
+    if (recipe := found(key)) is not None:
+        return recipe(*given)
+    return recorded(key, compute(), place, *given) if is_eager(*given) else opened()
+
+
 def recorded(
-    key: Any, call: Callable[..., tuple[Tensor, ...]], options: dict[str, Any], *given: Tensor
+    key: Any, call: Callable[..., tuple[Tensor, ...]], options: dict[str, Any], *given: Tensor | None
 ) -> tuple[Tensor, ...]:
     """Make the call and return its results. Its recipe is kept if the call launched kernels and did nothing else.
 
@@ -65,10 +90,10 @@ def recorded(
     """
     if key is None or torch.cuda.is_current_stream_capturing():
         return call(*given, **options)
-    kept = paths.launch_kept(given[0].device.type)
+    kept = paths.launch_kept(given[0].device.type)  # type: ignore[union-attr]
     with (recording := kept.Recording()):
         made = call(*given, **options)
-    if recording.is_whole and not recording.is_more and recording.launches:
+    if recording.is_whole and recording.launches:
         try:
             recipe = Recipe(kept, recording, given, made, options)
         except LookupError:

@@ -21,17 +21,17 @@ _usual = [torch._C.DispatchKeySet(key).raw_repr() for key in (DispatchKey.Backen
 USUAL = (_usual[0], _usual[0] | _usual[1])  # what torch's dispatcher includes in inference mode, and else
 
 
-def is_plain(*tensors: Tensor) -> bool:
+def is_plain(*tensors: Tensor | None) -> bool:
     """Whether an operator would only compute: eagerly, without a gradient, for plain tensors."""
     return not wants_gradient(*tensors) and is_eager(*tensors)
 
 
-def wants_gradient(*tensors: Tensor) -> bool:
+def wants_gradient(*tensors: Tensor | None) -> bool:
     """Whether autograd is to know of what is made of them."""
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
-def is_eager(*tensors: Tensor, in_autocast: bool = False) -> bool:
+def is_eager(first: Tensor, *others: Tensor | None, in_autocast: bool = False) -> bool:
     """Whether nobody is there who would have to see an operator: plain tensors, no mode, no transformation, no tracer.
     Then there is a shorter way, since being an operator takes longer than the launch. Under autocast there is none,
     but for tensors that have its dtype, and kernels."""
@@ -39,10 +39,12 @@ def is_eager(*tensors: Tensor, in_autocast: bool = False) -> bool:
         return False
     if torch._C._dispatch_tls_local_include_set().raw_repr() not in USUAL:
         return False
-    for x in tensors:
-        if type(x) not in PLAIN or x.is_neg():
+    if type(first) not in PLAIN or first.is_neg():
+        return False
+    for x in others:
+        if x is not None and (type(x) not in PLAIN or x.is_neg()):
             return False
-    device = tensors[0].device.type
+    device = first.device.type
     if device == "meta":  # nothing is computed there, only shapes are
         return False
     return (in_autocast and device == "cuda") or not torch.is_autocast_enabled(device)

@@ -11,7 +11,7 @@ from ..checks.shapes import check_attention, check_layer
 from ..checks.values import check_tensors, whole
 from ..launch.outputs import like_output
 from . import paths
-from .again import found, key_of, recorded
+from .again import found, gradients, key_of, recorded
 from .dispatch import (
     autocast,
     default_scale,
@@ -57,7 +57,7 @@ def attention(
     the LSE: of parts that are combined, one is given the sinks and the others sinks of -inf. Differentiable; a pattern
     that says `sinks: learned` requires them.
     """
-    key = key_of((q, k, v), scale, layer, head_offset, q_start, kv_start) if sinks is None else None
+    key = key_of("attention", (q, k, v), scale, layer, head_offset, q_start, kv_start) if sinks is None else None
     if (recipe := found(key)) is not None:
         place = recipe.options
         out, lse = _short(recipe, place, q, k, v) if wants_gradient(q, k, v) else recipe(q, k, v)
@@ -137,16 +137,13 @@ def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:
 def _gradients(saved: tuple[Tensor, ...], place: dict, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor, ...]:
     q, k, v, out, lse = saved
     dout = torch.zeros_like(out) if dout is None else dout
-    given = (q, k, v, out, lse, dout) if dlse is None else (q, k, v, out, lse, dout, dlse)
-    if wants_gradient(*given):
-        return _open_backward(dout, dlse, q, k, v, out, lse, *place.values())
-    key = key_of(given, *(place[name] for name in ("scale", "layer", "head_offset", "q_start", "kv_start")))
-    if (recipe := found(key)) is not None:
-        return recipe(*given)
-    if not is_eager(*given):
-        return _open_backward(dout, dlse, q, k, v, out, lse, *place.values())
-    backward = paths.backward(q).backward
-    return recorded(key, partial(backward, dlse=None) if dlse is None else backward, place, *given)
+    return gradients(
+        "backward",
+        (q, k, v, out, lse, dout, dlse),
+        place,
+        lambda: paths.backward(q).backward,
+        lambda: _open_backward(dout, dlse, q, k, v, out, lse, *place.values()),
+    )
 
 
 _open_forward = differentiable(_forward, _save, _differentiate)

@@ -28,11 +28,12 @@ class Recipe:
         self,
         kept: ModuleType,
         recording: Any,
-        given: tuple[Tensor, ...],
+        given: tuple[Tensor | None, ...],
         made: tuple[Tensor, ...],
         options: dict[str, Any],
     ) -> None:
-        self.kept, self.device, self.options = kept, given[0].device, options
+        self.kept, self.device, self.options = kept, made[0].device, options
+        given = tuple(x for x in given if x is not None)
         self.zeros = [asked for _, *asked in recording.zeros]
         self.made = [(x.shape, None if x.is_contiguous() else x.stride(), x.dtype) for x in made]
         sizes = [-(-x.nbytes // APART) * APART for x in recording.meanwhile]
@@ -43,7 +44,7 @@ class Recipe:
         self.fixed, self.tables, self.descriptors = numbers.fixed, numbers.tables, list(numbers.described)
         self.launches = [(prepared, grid, itemgetter(*map(numbers.of, keys))) for prepared, grid, keys in chosen]
 
-    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *given: Tensor | None) -> tuple[Tensor, ...]:
         """Launch the call again for other tensors; returns its results."""
         kept, device = self.kept, self.device
         if kept.current_device() != device.index:
@@ -55,7 +56,7 @@ class Recipe:
             else torch.empty_strided(shape, strides, dtype=dtype, device=device)
             for shape, strides, dtype in self.made
         ]
-        values: list[Any] = [x.data_ptr() for x in given]
+        values: list[Any] = [x.data_ptr() for x in given if x is not None]
         values += [x.data_ptr() for x in made]
         if len(self.places) > 1:
             room = torch.empty(self.places[-1], dtype=torch.uint8, device=device)
@@ -81,13 +82,15 @@ class Numbers:
 
     def __init__(self, given: tuple[Tensor, ...], fresh: tuple[Tensor, ...], zeros: Iterable[Tensor]) -> None:
         own = *given, *fresh, *zeros
-        self.known = {id(x): n for n, x in enumerate(own)}
-        if len(self.known) < len(own):  # what is one tensor here may be two in another call
+        self.known: dict[int, int] = {}
+        for n, x in enumerate(own):  # what is given in several places is so in all calls of this key
+            self.known.setdefault(id(x), n)
+        if len(self.known) < len({*map(id, given)}) + len(own) - len(given):  # nor is it what is made
             raise LookupError
-        self.at: dict[int, list[int]] = {}  # by address: kernels may know tensors by other shapes
-        for n, x in enumerate((*given, *fresh)):
+        self.at: dict[int, set[int]] = {}  # by address: kernels may know tensors by other shapes
+        for x in (*given, *fresh):
             if x.numel():
-                self.at.setdefault(x.data_ptr(), []).append(n)
+                self.at.setdefault(x.data_ptr(), set()).add(self.known[id(x)])
         self.begin = len(own)
         self.fixed: list[Any] = []
         self.tables: list[Tensor] = []  # as long as these are here, what lies at their addresses is theirs
@@ -123,12 +126,14 @@ class Numbers:
         return self.begin + len(self.fixed) - 1
 
     def _tensor(self, x: Tensor) -> int:
+        if not x.numel():
+            return self._fix(0)  # the address of nothing
         found = self.known.get(id(x))
         if found is not None:
             return found
         there = self.at.get(x.data_ptr(), ())
         if len(there) == 1:
-            found = there[0]
+            [found] = there
         elif there or x.is_floating_point():  # of several, which? Or a copy of something given
             raise LookupError
         else:

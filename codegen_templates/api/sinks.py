@@ -46,3 +46,10 @@ def rows_outside(starts: Tensor, rows: int) -> Tensor:
     if not starts.numel():
         return torch.ones_like(row, dtype=torch.bool)
     return (row < starts[0]) | (row >= starts[-1])
+
+
+def packed_sinks(out: Tensor, lse: Tensor, sinks: Tensor, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`with_sinks` of out [rows, heads, dim] and LSE [heads, rows]; rows outside of `starts` are of no sequence."""
+    outside = None if starts is None else rows_outside(starts, out.shape[0])[:, None]
+    out, lse = with_sinks(out, lse.mT, sinks, outside)
+    return out, lse.mT

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import BLOCK, BLOCK_D, BLOCK_V, HEAD_DIM, SAME_DIMS, V_HEAD_DIM
+from .tiles import BLOCK, BLOCK_D, BLOCK_V, HEAD_DIM, SAME_DIMS, V_HEAD_DIM, load_rows
 
 
 @triton.jit
@@ -72,3 +72,30 @@ def attn_bwd_sum(
     o_row = i_batch * s_db + i_kv * s_dh + (u - kv_start).to(tl.int64)[:, None] * s_dn
     add(dk + (o_row * (ALIGN if SAME_DIMS else HEAD_DIM) + o_d), b_dk, m_k, False)
     add(dv + (o_row * (ALIGN if SAME_DIMS else V_HEAD_DIM) + o_dv), b_dv, m_v, False)
+
+
+@triton.jit(do_not_specialize=["rows", "tiles", "s_xb", "s_xh", "s_xn", "s_yb", "s_yh", "s_yn"])
+def attn_bwd_round(
+    x,  # [batch, heads, rows, V_HEAD_DIM if IS_V else HEAD_DIM] float32
+    y,  # written: the same numbers in its own type
+    rows,
+    tiles,  # of rows
+    s_xb,
+    s_xh,
+    s_xn,
+    s_yb,
+    s_yh,
+    s_yn,
+    IS_V: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    DIM: tl.constexpr = V_HEAD_DIM if IS_V else HEAD_DIM
+    WIDTH: tl.constexpr = BLOCK_V if IS_V else BLOCK_D
+    i_batch = (tl.program_id(0) // tiles).to(tl.int64)
+    i_head = tl.program_id(1).to(tl.int64)
+    o_m = (tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)  # [ROWS]
+    m_m = o_m < rows
+    b_x = load_rows(x + i_batch * s_xb + i_head * s_xh, (o_m * s_xn)[:, None], m_m, DIM, WIDTH)  # [ROWS, WIDTH]
+    o_d = tl.arange(0, WIDTH)[None, :]
+    p_y = y + i_batch * s_yb + i_head * s_yh + (o_m * s_yn)[:, None] + o_d
+    tl.store(p_y, b_x.to(y.dtype.element_ty), mask=m_m[:, None] & (o_d < DIM))

@@ -77,16 +77,25 @@ def clear(
     be left over."""
     if tl.program_id(2) == tl.num_programs(2) - 1:
         before, behind = tl.load(starts), tl.load(starts + tl.num_programs(2))
-        count = before + total - behind
-        o_d = tl.arange(0, BLOCK_DIM)[None, :]
-        for x in range(i_program * ROWS, count, programs * ROWS):
-            row = x + o_row  # [ROWS]
-            m = m_row & (row < count)
-            row = tl.where(row < before, row, row - before + behind).to(tl.int64)
-            b_none = tl.zeros([row.shape[0], BLOCK_DIM], tl.float32).to(p.dtype.element_ty)
-            tl.store((p + row * s_row)[:, None] + o_d, b_none, mask=m[:, None] & (o_d < DIM))
-            if p_sums is not None:
-                tl.store(p_sums + row, tl.full([row.shape[0]], float("-inf"), tl.float32), mask=m)
+        clear_outside(p, p_sums, s_row, before, behind, total, i_program, programs, o_row, m_row, ROWS, DIM, BLOCK_DIM)
+
+
+@triton.jit
+def clear_outside(
+    p, p_sums, s_row, before, behind, total, i_program, programs, o_row, m_row,
+    ROWS: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
+):  # fmt: skip
+    """`clear` of the rows below `before` and of those from `behind` on."""
+    count = before + total - behind
+    o_d = tl.arange(0, BLOCK_DIM)[None, :]
+    for x in range(i_program * ROWS, count, programs * ROWS):
+        row = x + o_row  # [ROWS]
+        m = m_row & (row < count)
+        row = tl.where(row < before, row, row - before + behind).to(tl.int64)
+        b_none = tl.zeros([row.shape[0], BLOCK_DIM], tl.float32).to(p.dtype.element_ty)
+        tl.store((p + row * s_row)[:, None] + o_d, b_none, mask=m[:, None] & (o_d < DIM))
+        if p_sums is not None:
+            tl.store(p_sums + row, tl.full([row.shape[0]], float("-inf"), tl.float32), mask=m)
 
 
 @triton.jit

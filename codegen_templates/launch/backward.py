@@ -13,26 +13,17 @@ from ..kernels.backward_dkdv import (
 from ..kernels.backward_dq import (
     attn_bwd_dq,
 )
-from ..kernels.backward_prepare import (
-    attn_bwd_prepare,
-)
-from ..kernels.backward_sum import (
-    attn_bwd_sum,
-)
 from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE, V_HEAD_DIM
 from . import arrays, binaries, configs, hopper_backward, items, tuned
 from .kept import Launch, only_meanwhile, that_was_all
 from .outputs import WIDEST
 from .requests import LOG2_E, MOST_TOGETHER, Requests, arch, in_line, in_units, precision, processors
+from .sums import add_parts, prepare, rounded
 
-PREPARED_ROWS = 16
-SUMMED_KEYS = 16
 Grads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 binaries.use(
-    attn_bwd_prepare,
     attn_bwd_dq,
     attn_bwd_dkdv,
-    attn_bwd_sum,
 )
 
 
@@ -124,21 +115,21 @@ def _backward(
         return
     dout = dout if dout.stride(-1) == 1 else dout.contiguous()
     dlse = dlse if dlse is None or dlse.stride(-1) == 1 else dlse.contiguous()  # that of a sum has strides of 0
-    log_sum, delta = _prepare(out, lse, dout, dlse)
+    log_sum, delta = prepare(out, lse, dout, dlse)
     heads = layer, head_offset, q.shape[1]
     about = q, k, v, dout, log_sum, delta, requests, heads, scale
     is_open = config is None and not tuned.tried  # else it is a plain kernel that is asked for
     is_gluon = is_open and hopper_backward.takes(q, k, v, dout, (dq, dk, dv))
     if is_gluon and hopper_backward.counts_dq(requests):
-        is_all = hopper_backward.fill_dq(dq, *about)
+        hopper_backward.fill_dq(dq, *about)
     else:
-        is_all = _fill_dq(dq, *about, config)
+        _fill_dq(dq, *about, config)
     if is_gluon and hopper_backward.counts_dkdv(requests, heads):
-        is_all &= hopper_backward.fill_dkdv(dk, dv, *about, _add_parts)
+        hopper_backward.fill_dkdv(dk, dv, *about, add_parts)
     else:
-        is_all &= _fill_dkdv(dk, dv, *about, config)
-    if is_all:
-        only_meanwhile(log_sum, delta)
+        _fill_dkdv(dk, dv, *about, config)
+    only_meanwhile(log_sum, delta)
+    if not many:
         that_was_all()
 
 
@@ -154,8 +145,7 @@ def _fill_dq(
     heads: arrays.Heads,
     scale: float,
     config: configs.Config | None,
-) -> bool:
-    """Whether launches were all that it took."""
+) -> None:
     device, shared = q.device, arrays.shared(heads)
     rows = requests.q_len * shared
     own = config or tuned.dq(q)
@@ -170,7 +160,6 @@ def _fill_dq(
         numbers = *_lengths(requests, scale), *strides, *_row_strides(requests, log_sum), some.q_total
         grid = (tiles, len(groups), some.count)
         launch(attn_bwd_dq, grid, given, numbers)
-    return True
 
 
 def _fill_dkdv(
@@ -186,8 +175,7 @@ def _fill_dkdv(
     heads: arrays.Heads,
     scale: float,
     config: configs.Config | None,
-) -> bool:
-    """Whether launches were all that it took."""
+) -> None:
     device, many = q.device, requests.count > MOST_TOGETHER
     own = config or tuned.dkdv(q)
     own = own or configs.dkdv(arch(device), WIDEST, q.element_size(), requests.are_packed)
@@ -221,13 +209,12 @@ def _fill_dkdv(
             numbers = *_lengths(requests, scale), *strides, *_row_strides(requests, log_sum), *sizes
             launch(attn_bwd_dkdv, grid, given, numbers)
     if work.slots:
-        _add_parts(parts, work, sums, requests)
-    if sums[0] is not dk:
-        dk.copy_(sums[0])
-        dv.copy_(sums[1])
-        return False
+        add_parts(parts, work, sums, requests)
     only_meanwhile(parts)
-    return not many
+    if sums[0] is not dk:
+        only_meanwhile(*sums)
+        rounded(sums[0], dk)
+        rounded(sums[1], dv)
 
 
 def _kind(q: torch.Tensor, requests: Requests) -> tuple[Any, ...]:
@@ -242,22 +229,6 @@ def _lengths(requests: Requests, scale: float) -> tuple[float, ...]:
 
 def _row_strides(requests: Requests, log_sum: torch.Tensor) -> tuple[int, int]:
     return 0 if requests.are_packed else log_sum.stride(0), log_sum.stride(1)
-
-
-def _add_parts(parts: torch.Tensor, work: items.Work, sums: list[torch.Tensor], requests: Requests) -> None:
-    """Add what several items have of a column, in order. Packed sequences have no parts."""
-    strides = list(sums[0].stride()[:3])
-    if HEAD_DIM == V_HEAD_DIM:
-        align, strides = in_units(sums[0].element_size(), strides)
-    else:
-        align, strides = 1, [stride // HEAD_DIM for stride in strides]
-    width = min(BLOCK, SUMMED_KEYS)
-    launch = _sum_launch(parts.device, sums[0].dtype, width, align)
-    numbers = requests.kv_start, requests.kv_start + requests.kv_len, work.slots, *strides
-    for some, (slots, *some_sums) in requests.launches(parts, *sums, dim=0):
-        grid = (len(work.columns), BLOCK // width, some.count)
-        given = slots, work.columns, *some_sums
-        launch(attn_bwd_sum, grid, given, numbers)
 
 
 def _lie_alike(dk: torch.Tensor, dv: torch.Tensor) -> bool:
@@ -319,29 +290,3 @@ def _dkdv_launch(
         num_stages=stages,
         enable_fp_fusion=True,
     )
-
-
-@cache
-def _sum_launch(device: torch.device, dtype: torch.dtype, width: int, align: int) -> Launch:
-    return Launch(device, BLOCK_N=width, ALIGN=align, num_warps=4, enable_fp_fusion=True)
-
-
-def _prepare(
-    out: torch.Tensor, lse: torch.Tensor, dout: torch.Tensor, dlse: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """LSE as weights need it, and what each row's softmax subtracts: both [batch, heads, rows] float32."""
-    batch, heads, rows, _ = out.shape
-    log_sum, delta = (torch.empty(batch, heads, rows, dtype=torch.float32, device=out.device) for _ in range(2))
-    align, strides = in_units(out.element_size(), [*out.stride()[:3], *dout.stride()[:3]])
-    more = (0, 0) if dlse is None else dlse.stride()[:2]
-    launch = _prepare_launch(out.device, (out.dtype, lse.dtype, None if dlse is None else dlse.dtype), align)
-    numbers = rows, *strides, *lse.stride()[:2], *more
-    for some, tensors in Requests(batch, rows, 0).launches(out, dout, lse, dlse, log_sum, delta, dim=0):
-        grid = (-(-rows // PREPARED_ROWS), heads, some.count)
-        launch(attn_bwd_prepare, grid, tensors, numbers)
-    return log_sum, delta
-
-
-@cache
-def _prepare_launch(device: torch.device, dtypes: tuple[torch.dtype | None, ...], align: int) -> Launch:
-    return Launch(device, BLOCK_M=PREPARED_ROWS, ALIGN=align, num_warps=4, enable_fp_fusion=True)

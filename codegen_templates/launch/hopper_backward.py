@@ -14,6 +14,7 @@ from .boxes import Boxes
 from .hopper import ROWS
 from .kept import only_meanwhile, zeros
 from .requests import LOG2_E, Requests, processors
+from .sums import rounded
 
 # Whether it is taken unasked. Not before tests/gpu has passed with it on an sm_90: so far it ran emulated only. The
 # prototype that it follows reached 403 TFLOP/s on an H200, where the plain kernels of that time reached 268; since then
@@ -191,12 +192,10 @@ def fill_dq(
     requests: Requests,
     heads: arrays.Heads,
     scale: float,
-) -> bool:
-    """Whether launches were all that it took."""
-    if requests.q_total:  # packed rows may be of no sequence: the kernels write the others
-        dq.zero_()
+) -> None:
+    if requests.q_starts is not None:  # packed rows may be of no sequence: the kernel writes the others
+        hopper.clear_rows(dq[0].transpose(0, 1), None, requests.q_starts)
     launch_dq(*dq_arguments(q, k, v, dout, dq, log_sum, delta, requests, heads, scale))
-    return not requests.q_total
 
 
 def fill_dkdv(
@@ -212,27 +211,26 @@ def fill_dkdv(
     heads: arrays.Heads,
     scale: float,
     add_parts: Callable[[torch.Tensor, items.Work, list[torch.Tensor], Requests], None],
-) -> bool:
-    """Whether launches were all that it took. `add_parts` adds what several items have of a column."""
+) -> None:
+    """`add_parts` adds what several items have of a column."""
     work, of_pattern = work_of(q, requests, heads)
     sums = [dk, dv]
     if len(work.launches) > 1:  # they add to each other's sums
         sums = [torch.empty(k.shape, dtype=torch.float32, device=q.device) for _ in sums]
-    if requests.kv_total:
+    if requests.kv_starts is not None:
         for x in sums:
-            x.zero_()
+            hopper.clear_rows(x[0].transpose(0, 1), None, requests.kv_starts)
     parts = torch.empty(requests.count, work.slots, 2, BLOCK, HEAD_DIM, dtype=torch.float32, device=q.device)
     for number in range(len(work.launches)):
         about = (sums[0], sums[1]), parts, log_sum, delta, requests, scale, work, of_pattern, number
         launch_dkdv(*dkdv_arguments(q, k, v, dout, *about))
     if work.slots:
         add_parts(parts, work, sums, requests)
-    if sums[0] is not dk:
-        dk.copy_(sums[0])
-        dv.copy_(sums[1])
-        return False
     only_meanwhile(parts)
-    return not requests.kv_total
+    if sums[0] is not dk:
+        only_meanwhile(*sums)
+        rounded(sums[0], dk)
+        rounded(sums[1], dv)
 
 
 def launch_dq(programs: int, named: dict[str, Any]) -> None:

@@ -130,7 +130,6 @@ class Recording:
         self.meanwhile: list[torch.Tensor] = []
         self.zeros: list[tuple[torch.Tensor, int, bool]] = []  # of `graphs.zeros`, and what was asked for
         self.is_whole = False  # nothing else was done on the device
-        self.is_more = False  # something else was
 
     def __enter__(self) -> Recording:
         _here.recording = self
@@ -165,12 +164,6 @@ def that_was_all() -> None:
     """State that this call made tensors and launched kernels through `Launch`, and did nothing else on the device."""
     if (recording := _here.recording) is not None:
         recording.is_whole = True
-
-
-def more_was_done() -> None:
-    """State that this call did something on the device that no launch repeats."""
-    if (recording := _here.recording) is not None:
-        recording.is_more = True
 
 
 def are_usual(numbers: Numbers) -> bool:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..api.dispatch import default_scale
 from ..api.ops import attention
-from ..api.ops_packed import attention_paged, attention_varlen, decode
+from ..api.ops_paged import attention_paged, decode
+from ..api.ops_varlen import attention_varlen
 from ..pattern import CLASS_OF, HEAD_DIM, HEADS, KV_HEADS, NEEDS_SINKS, V_HEAD_DIM
 from ..rules.heads import SHARE
 from ..rules.masks import dense_mask

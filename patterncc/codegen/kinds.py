@@ -85,7 +85,7 @@ def kinds(package: ModuleType, calls: Iterable[tuple[str, Callable[[], Any]]], a
         kind = Kind(kernel, purpose, signature, constants, attributes, options)
         found.setdefault(json.dumps([kernel.fn.__name__, call]), kind)
 
-    for module in (package.launch.forward, package.launch.backward):
+    for module in (x for x in list(vars(package.launch).values()) if isinstance(x, ModuleType)):
         for kernel in list(vars(module).values()):
             if hasattr(kernel, "_do_compile"):
                 kernel._do_compile = partial(note, kernel)

@@ -148,6 +148,9 @@ def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
             rows = {**pointers, **sums}
             yield call("attn_bwd_dkdv", which, config, rows, **shape, HAS_NEAR=near, HAS_STRIDES=strided)
     yield call("attn_bwd_sum", "", small, {}, BLOCK_N=16)
+    if strides and dtype != "fp32":
+        for is_v in (True, False)[: 1 + (pattern.HEAD_DIM != pattern.V_HEAD_DIM)]:
+            yield call("attn_bwd_round", "", small, {"x": "fp32", "y": dtype}, IS_V=is_v, ROWS=16)
 
 
 def load_kernels(folder: Path) -> ModuleType:

@@ -17,6 +17,7 @@ import torch
 import triton
 from triton.backends.nvidia.driver import CudaLauncher
 
+from tests.benchmarks.launched_packed import packed
 from tests.benchmarks.seen import GIVEN, addressed, are_alike, are_tritons, calls_of, is_tritons, launches, watched
 
 NAME = "bench_toy"
@@ -71,7 +72,8 @@ def again(package: ModuleType) -> dict[str, bool]:
         laid = q.transpose(1, 2).contiguous().transpose(1, 2)
         found["other strides"] = alike(lambda: package.attention(q, k, v), lambda: package.attention(laid, k, v))
         recipes.clear()
-        package.attention(q, k, k)  # in another call of these shapes they are two
+        twice = partial(package.attention, q, k, k), partial(package.attention, q, v, v)
+        found["one tensor twice"] = alike(*twice)  # in another call of these shapes they are two
         found["after one tensor twice"] = alike(lambda: package.attention(q, k, v))
         before = len(recipes)
         for changed in ({"layer": True}, {"scale": torch.tensor(0.5)}, {"layer": 0.0}):
@@ -97,7 +99,7 @@ def again(package: ModuleType) -> dict[str, bool]:
     backward[0]()
     torch.cuda.is_current_stream_capturing = lambda: False
     found["pinned in a graph"] = len(pinned) == 1 and next(iter(pinned.values())) in recipes.values()
-    return found
+    return found | packed(package, recipes)
 
 
 def boxed(name: str, trains: bool) -> dict[str, bool]:
@@ -117,6 +119,16 @@ def boxed(name: str, trains: bool) -> dict[str, bool]:
         recipes.clear()
         two = partial(package.attention, q, k, v), partial(package.attention, q, k.clone(), v.clone())
         found["other keys and values"] = are_alike(recipes, *two)
+        recipes.clear()
+        starts = torch.tensor([3, 3000, 5100], dtype=torch.int32)  # rows before and behind are cleared
+        rows, keys, values = (x[0].transpose(0, 1).contiguous() for x in (q, k, v))
+        two = [partial(package.attention_varlen, rows, x, values, starts, starts, 2997, 2997) for x in (keys, keys + 1)]
+        found["varlen"] = are_alike(recipes, *two)
+        paged = [x.view(320, 16, 1, 64) for x in (keys, values)]
+        table = torch.arange(320, dtype=torch.int32).view(2, 160)
+        lengths = torch.tensor([2500, 2200], dtype=torch.int32)
+        two = [partial(package.attention_paged, rows, *x, table, lengths, starts) for x in (paged, paged[::-1])]
+        found["paged"] = are_alike(recipes, *two)
         found |= encodings(name, package)
         found["in threads"] = threads(package)
     if trains:
@@ -125,6 +137,13 @@ def boxed(name: str, trains: bool) -> dict[str, bool]:
         two = (partial(torch.autograd.grad, out, leaves, x, retain_graph=True) for x in gradients)
         found["backward"] = are_alike(recipes, *two)
         found["its descriptors"] = sum(isinstance(x, bytes) for given in GIVEN for x in addressed(given)) > 10
+        leaves = [x.requires_grad_() for x in (rows, keys, values)]
+        out, gradients = (
+            package.attention_varlen(*leaves, starts, starts, 2997, 2997),
+            torch.randn(2, 5120, 2, 64).half(),
+        )
+        two = (partial(torch.autograd.grad, out, leaves, x, retain_graph=True) for x in gradients)
+        found["varlen backward"] = are_alike(recipes, *two)
     del os.environ["PATTERNCC_KERNELS"]
     return found
 

@@ -29,11 +29,11 @@ SPOILED = {
     "backward": ("api/ops.py", "is None else dout", "is None else dout * 1.0001",
                  attention, {"batch": 1, "tokens": 60}),
     "mask": ("pattern.py", "None, 4, 1, 1,", "None, 4, 2, 1,", attention, {"batch": 1, "tokens": 60}),
-    "decode": ("api/ops_packed.py", " default_scale(scale)", " 1.001 * default_scale(scale)",
+    "decode": ("api/ops_paged.py", " default_scale(scale)", " 1.001 * default_scale(scale)",
                serving, {"what": "decode", "requests": 2, "tokens": 60}),
-    "paged": ("api/ops_packed.py", " default_scale(scale)", " 1.001 * default_scale(scale)",
+    "paged": ("api/ops_paged.py", " default_scale(scale)", " 1.001 * default_scale(scale)",
               serving, {"what": "paged", "queries": (1, 5, 18), "lengths": (64, 40, 18)}),
-    "varlen": ("api/ops_packed.py", "is None else dout", "is None else dout * 1.0001",
+    "varlen": ("api/ops_varlen.py", "is None else dout", "is None else dout * 1.0001",
                serving, {"what": "varlen", "lengths": (37, 1, 0, 18)}),
 }  # fmt: skip
 

@@ -46,7 +46,7 @@ def spies(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
         ("launch.forward", "attn_fwd", "forward"),
         ("launch.backward", "attn_bwd_dq", "dq"),
         ("launch.backward", "attn_bwd_dkdv", "dkdv"),
-        ("launch.backward", "attn_bwd_prepare", "prepare"),
+        ("launch.sums", "attn_bwd_prepare", "prepare"),
     ):
         found[name] = Spy()
         monkeypatch.setattr(part(module), f"{kernel}_small", found[name])

@@ -1,4 +1,4 @@
-"""Sequences of different lengths as torch operators: packed for training, paged for serving."""
+"""Queries over keys in pages as torch operators, for serving."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks.shapes import check_decode, check_layer, check_paged, check_varlen
+from ..checks.shapes import check_decode, check_layer, check_paged
 from ..checks.values import check_tensors, whole
 from ..launch.outputs import like_output
 from ..launch.requests import query_starts
@@ -19,63 +19,14 @@ from .dispatch import (
     autocast,
     default_scale,
     differentiable,
-    is_eager,
     is_plain,
     lse_dtype,
     operator,
     refuse_first,
-    refuse_second,
-    refuse_tangents,
     save_nothing,
-    shortly,
     wants_gradient,
 )
-from .sinks import check_sinks, rows_outside, with_sinks
-
-PLACE = "max_seqlen_q", "max_seqlen_k", "layer", "scale", "head_offset"
-
-
-def attention_varlen(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cu_seqlens_q: Tensor,
-    cu_seqlens_k: Tensor,
-    max_seqlen_q: int,
-    max_seqlen_k: int,
-    *,
-    layer: int = 0,
-    scale: float | None = None,
-    return_lse: bool = False,
-    head_offset: int = 0,
-    sinks: Tensor | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Attention within each packed sequence: q [total_q, heads, head_dim], k and v [total_k, kv_heads, head_dim].
-
-    Sequence n has the queries cu_seqlens_q[n] … cu_seqlens_q[n + 1] - 1 and the keys likewise, and the pattern from its
-    own first token; its queries end where its keys end. cu_seqlens are int32 [sequences + 1], max_seqlen the longest
-    lengths. The LSE is [heads, total_q]. Differentiable like `attention`, and the other arguments are those of it.
-    """
-    check_tensors(q=q, k=k, v=v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
-    layer, head_offset = check_layer(layer), whole("head_offset", head_offset)
-    most = whole("max_seqlen_q", max_seqlen_q, 0), whole("max_seqlen_k", max_seqlen_k, 0)
-    q, k, v = autocast(q, k, v)
-    refuse_tangents(q, k, v)
-    check_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, head_offset)
-    check_sinks(sinks, q, q.shape[1])
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-    lengths = cu_seqlens_q, cu_seqlens_k, *most
-    scale = default_scale(scale)
-    if is_eager(q, k, v, cu_seqlens_q, cu_seqlens_k, in_autocast=True):
-        place = dict(zip(PLACE, (*most, layer, scale, head_offset), strict=True))
-        compute = partial(paths.packed(q).forward_varlen, **place)
-        given = q, k, v, cu_seqlens_q, cu_seqlens_k
-        out, lse = _short(compute, place, *given) if wants_gradient(q, k, v) else compute(*given)
-    else:
-        out, lse = _open_varlen(q, k, v, *lengths, layer, scale, head_offset)
-    if sinks is not None:
-        out, lse = _packed_sinks(out, lse, sinks, cu_seqlens_q)
-    return (out, lse) if return_lse else out
+from .sinks import check_sinks, packed_sinks
 
 
 def attention_paged(
@@ -101,7 +52,7 @@ def attention_paged(
     `max_q_len` bounds the queries of a request; a close bound saves launches on a GPU. Not differentiable.
     """
     tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc
-    key = key_of(tensors, scale, layer, head_offset, max_q_len) if sinks is None else None
+    key = key_of("paged", tensors, scale, layer, head_offset, max_q_len) if sinks is None else None
     if (recipe := found(key)) is not None and not wants_gradient(q, k_cache, v_cache):
         out, lse = recipe(*tensors)
         return (out, lse) if return_lse else out
@@ -121,7 +72,7 @@ def attention_paged(
     else:
         out, lse = _open_paged(*tensors, most, layer, scale, head_offset)
     if sinks is not None:
-        out, lse = _packed_sinks(out, lse, sinks.detach(), query_start_loc)
+        out, lse = packed_sinks(out, lse, sinks.detach(), query_start_loc)
     return (out, lse) if return_lse else out
 
 
@@ -141,7 +92,7 @@ def decode(
     """`attention_paged` with the same number of new tokens for every request: q [requests, q_len, heads, head_dim], of
     which seq_lens counts the keys too. The LSE is [requests, heads, q_len]."""
     tensors = q, k_cache, v_cache, block_table, seq_lens
-    key = key_of(tensors, scale, layer, head_offset) if sinks is None else None
+    key = key_of("decode", tensors, scale, layer, head_offset) if sinks is None else None
     if (recipe := found(key)) is not None and not wants_gradient(q, k_cache, v_cache):
         out, lse = recipe(*tensors)
         return (out, lse.view(lse.shape[0], *q.shape[:2]).transpose(0, 1)) if return_lse else out
@@ -163,7 +114,7 @@ def decode(
         none = None if sinks is None else torch.full_like(sinks, float("-inf"))  # they come in below
         out, lse = attention_paged(tokens, *paged, starts, return_lse=True, sinks=none, **options)
     if sinks is not None:
-        out, lse = _packed_sinks(out.flatten(0, 1), lse, sinks.detach())
+        out, lse = packed_sinks(out.flatten(0, 1), lse, sinks.detach())
     out = out.view(*q.shape[:3], V_HEAD_DIM)
     return (out, lse.view(heads, requests, q_len).transpose(0, 1)) if return_lse else out
 
@@ -172,55 +123,6 @@ def _decode(shape: torch.Size, q: Tensor, *paged: Tensor, **place: Any) -> tuple
     """Output of that shape, and LSE [heads, rows]."""
     out, lse = paths.packed(q).forward_paged(q, *paged, **place)
     return out.view(*shape[:-1], out.shape[-1]), lse
-
-
-def _packed_sinks(out: Tensor, lse: Tensor, sinks: Tensor, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """`with_sinks` of out [rows, heads, dim] and LSE [heads, rows]; rows outside of `starts` are of no sequence."""
-    outside = None if starts is None else rows_outside(starts, out.shape[0])[:, None]
-    out, lse = with_sinks(out, lse.mT, sinks, outside)
-    return out, lse.mT
-
-
-@operator("attention_varlen")
-def _varlen(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cu_seqlens_q: Tensor,
-    cu_seqlens_k: Tensor,
-    max_seqlen_q: int,
-    max_seqlen_k: int,
-    layer: int,
-    scale: float,
-    head_offset: int,
-) -> tuple[Tensor, Tensor]:
-    lengths = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
-    with torch.autocast(q.device.type, enabled=False):
-        forward = paths.packed(q).forward_varlen
-        return forward(q, k, v, *lengths, layer=layer, scale=scale, head_offset=head_offset)
-
-
-@operator("attention_varlen_backward")
-def _varlen_backward(
-    dout: Tensor,
-    dlse: Tensor | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    cu_seqlens_q: Tensor,
-    cu_seqlens_k: Tensor,
-    max_seqlen_q: int,
-    max_seqlen_k: int,
-    layer: int,
-    scale: float,
-    head_offset: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    tensors = q, k, v, out, lse, dout, dlse, cu_seqlens_q, cu_seqlens_k
-    with torch.autocast(q.device.type, enabled=False):
-        backward = paths.packed_backward(q).backward_varlen
-        return backward(*tensors, max_seqlen_q, max_seqlen_k, layer=layer, scale=scale, head_offset=head_offset)
 
 
 @operator("attention_paged")
@@ -242,44 +144,9 @@ def _paged(
         return forward(*tensors, max_q_len=max_q_len, layer=layer, scale=scale, head_offset=head_offset)
 
 
-@_varlen.register_fake
-def _(q: Tensor, k: Tensor, *_rest: object) -> tuple[Tensor, Tensor]:
-    return like_output(q), q.new_empty((q.shape[1], q.shape[0]), dtype=lse_dtype(q))
-
-
-@_varlen_backward.register_fake
-def _(
-    dout: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *_rest: object
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-
-
 @_paged.register_fake
 def _(q: Tensor, k_cache: Tensor, *_rest: object) -> tuple[Tensor, Tensor]:
     return like_output(q), q.new_empty((q.shape[1], q.shape[0]), dtype=lse_dtype(q))
 
 
-def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, cu_seqlens_q, cu_seqlens_k, *ctx.rest = inputs
-    ctx.save_for_backward(q, k, v, *output, cu_seqlens_q, cu_seqlens_k)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:
-    place = dict(zip(PLACE, ctx.rest, strict=True))
-    return *_gradients(ctx.saved_tensors, place, dout, dlse), *[None] * (2 + len(PLACE))
-
-
-def _gradients(saved: tuple[Tensor, ...], place: dict, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor, ...]:
-    q, k, v, out, lse, *starts = saved
-    dout = torch.zeros_like(out) if dout is None else dout
-    tensors = q, k, v, out, lse, dout, dlse, *starts
-    if is_plain(*(x for x in tensors if x is not None)):
-        return paths.packed_backward(q).backward_varlen(*tensors, **place)
-    return _open_varlen_backward(dout, dlse, q, k, v, out, lse, *starts, *place.values())
-
-
-_open_varlen = differentiable(_varlen, _save, _differentiate)
-_open_varlen_backward = differentiable(_varlen_backward, save_nothing, refuse_second)
-_short = shortly(_gradients)
 _open_paged = differentiable(_paged, save_nothing, refuse_first)

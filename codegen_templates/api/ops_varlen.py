@@ -1,0 +1,159 @@
+"""Packed sequences of different lengths as torch operators, for training and prefills."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..checks.shapes import check_layer, check_varlen
+from ..checks.values import check_tensors, whole
+from ..launch.outputs import like_output
+from . import paths
+from .again import found, gradients, key_of, recorded
+from .dispatch import (
+    autocast,
+    default_scale,
+    differentiable,
+    is_eager,
+    lse_dtype,
+    operator,
+    refuse_second,
+    refuse_tangents,
+    save_nothing,
+    shortly,
+    wants_gradient,
+)
+from .sinks import check_sinks, packed_sinks
+
+PLACE = "max_seqlen_q", "max_seqlen_k", "layer", "scale", "head_offset"
+
+
+def attention_varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    *,
+    layer: int = 0,
+    scale: float | None = None,
+    return_lse: bool = False,
+    head_offset: int = 0,
+    sinks: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Attention within each packed sequence: q [total_q, heads, head_dim], k and v [total_k, kv_heads, head_dim].
+
+    Sequence n has the queries cu_seqlens_q[n] … cu_seqlens_q[n + 1] - 1 and the keys likewise, and the pattern from its
+    own first token; its queries end where its keys end. cu_seqlens are int32 [sequences + 1], max_seqlen the longest
+    lengths. The LSE is [heads, total_q]. Differentiable like `attention`, and the other arguments are those of it.
+    """
+    given = q, k, v, cu_seqlens_q, cu_seqlens_k
+    key = key_of("varlen", given, scale, layer, head_offset, max_seqlen_q, max_seqlen_k) if sinks is None else None
+    if (recipe := found(key)) is not None:
+        out, lse = _short(recipe, recipe.options, *given) if wants_gradient(q, k, v) else recipe(*given)
+        return (out, lse) if return_lse else out
+    check_tensors(q=q, k=k, v=v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
+    layer, head_offset = check_layer(layer), whole("head_offset", head_offset)
+    most = whole("max_seqlen_q", max_seqlen_q, 0), whole("max_seqlen_k", max_seqlen_k, 0)
+    q, k, v = autocast(q, k, v)
+    refuse_tangents(q, k, v)
+    check_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, head_offset)
+    check_sinks(sinks, q, q.shape[1])
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    scale = default_scale(scale)
+    given = q, k, v, cu_seqlens_q, cu_seqlens_k
+    if is_eager(*given, in_autocast=True):
+        place = dict(zip(PLACE, (*most, layer, scale, head_offset), strict=True))
+        compute = partial(recorded, key, paths.packed(q).forward_varlen, place)
+        out, lse = _short(compute, place, *given) if wants_gradient(q, k, v) else compute(*given)
+    else:
+        out, lse = _open_varlen(*given, *most, layer, scale, head_offset)
+    if sinks is not None:
+        out, lse = packed_sinks(out, lse, sinks, cu_seqlens_q)
+    return (out, lse) if return_lse else out
+
+
+@operator("attention_varlen")
+def _varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    layer: int,
+    scale: float,
+    head_offset: int,
+) -> tuple[Tensor, Tensor]:
+    lengths = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
+    with torch.autocast(q.device.type, enabled=False):
+        forward = paths.packed(q).forward_varlen
+        return forward(q, k, v, *lengths, layer=layer, scale=scale, head_offset=head_offset)
+
+
+@operator("attention_varlen_backward")
+def _varlen_backward(
+    dout: Tensor,
+    dlse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    layer: int,
+    scale: float,
+    head_offset: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    tensors = q, k, v, out, lse, dout, dlse, cu_seqlens_q, cu_seqlens_k
+    with torch.autocast(q.device.type, enabled=False):
+        backward = paths.packed_backward(q).backward_varlen
+        return backward(*tensors, max_seqlen_q, max_seqlen_k, layer=layer, scale=scale, head_offset=head_offset)
+
+
+@_varlen.register_fake
+def _(q: Tensor, k: Tensor, *_rest: object) -> tuple[Tensor, Tensor]:
+    return like_output(q), q.new_empty((q.shape[1], q.shape[0]), dtype=lse_dtype(q))
+
+
+@_varlen_backward.register_fake
+def _(
+    dout: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *_rest: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, cu_seqlens_q, cu_seqlens_k, *ctx.rest = inputs
+    ctx.save_for_backward(q, k, v, *output, cu_seqlens_q, cu_seqlens_k)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:
+    place = dict(zip(PLACE, ctx.rest, strict=True))
+    return *_gradients(ctx.saved_tensors, place, dout, dlse), *[None] * (2 + len(PLACE))
+
+
+def _gradients(saved: tuple[Tensor, ...], place: dict, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor, ...]:
+    q, k, v, out, lse, *starts = saved
+    dout = torch.zeros_like(out) if dout is None else dout
+    return gradients(
+        "varlen backward",
+        (q, k, v, out, lse, dout, dlse, *starts),
+        place,
+        lambda: paths.packed_backward(q).backward_varlen,
+        lambda: _open_varlen_backward(dout, dlse, q, k, v, out, lse, *starts, *place.values()),
+    )
+
+
+_open_varlen = differentiable(_varlen, _save, _differentiate)
+_open_varlen_backward = differentiable(_varlen_backward, save_nothing, refuse_second)
+_short = shortly(_gradients)

@@ -1,0 +1,57 @@
+"""Of `launched.py`: packed sequences, whose calls launch what the first one did."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from tests.benchmarks.seen import GIVEN, are_alike, launches
+
+
+def is_refused(call: Any, *given: Any) -> bool:
+    try:
+        call(*given)
+    except (TypeError, ValueError):
+        return True
+    return False
+
+
+def packed(package: ModuleType, recipes: dict[Any, Any]) -> dict[str, bool]:
+    """The same for packed sequences, whose lists are one tensor or two. Other shapes, lengths and lists are others."""
+    q, k, v = torch.randn(40, 4, 16), *torch.randn(2, 40, 2, 16)
+    leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+    starts, others = torch.tensor([[0, 7, 33, 40], [1, 7, 33, 39]], dtype=torch.int32).unbind()
+    starts, others = starts.clone(), others.clone()  # at addresses that kernels take
+    call, alike = package.attention_varlen, partial(are_alike, recipes)
+    recipes.clear()
+    found: dict[str, bool] = {}
+    with torch.no_grad():
+        one, two = partial(call, q, k, v, starts, starts, 33, 33), partial(call, q, k, v, others, others, 33, 33)
+        found["varlen"] = alike(one, two)
+        apart = partial(call, q, k, v, starts, others, 33, 33), partial(call, q, k, v, others, starts, 33, 33)
+        found["varlen of two lists"] = alike(*apart)
+        given = {x.data_ptr() for x in (starts, others)} & set(launches(apart[1])[0])
+        found["varlen, both lists"] = len(given) == 2
+        before = len(recipes)
+        wrong = (starts.float(), starts), (starts[None], starts), (starts[:3], starts), ([0, 40], starts)
+        found["mistakes are refused"] = all(is_refused(call, q, k, v, *lists, 33, 33) for lists in wrong)
+        found["mistakes are refused"] &= is_refused(call, q, k[..., :8], v, starts, starts, 33, 33)
+        call(q, k, v, starts, starts, 33, 34)
+        found["varlen of other lengths"] = len(recipes) == before + 1
+    recipes.clear()
+    found["varlen training"] = alike(partial(call, *leaves, starts, starts, 33, 33))
+    out, lse = call(*leaves, starts, starts, 33, 33, return_lse=True)
+    of_out, of_lse = torch.randn(2, *out.shape), torch.randn(2, *lse.shape)
+    backward = [partial(torch.autograd.grad, out, leaves, of_out[n], retain_graph=True) for n in range(2)]
+    found["varlen backward"] = alike(*backward)
+    pairs = zip(of_out, of_lse, strict=True)
+    both = [partial(torch.autograd.grad, (out, lse), leaves, pair, retain_graph=True) for pair in pairs]
+    found["varlen backward, and of the LSE"] = alike(*both)
+    half = [x.detach().half().requires_grad_() for x in leaves]
+    out = call(*half, starts, starts, 33, 33)
+    rounded = [partial(torch.autograd.grad, out, half, x.half(), retain_graph=True) for x in of_out]
+    found["varlen backward, rounded"] = alike(*rounded) and len(GIVEN) > 4
+    return found
