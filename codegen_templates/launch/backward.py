@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 import torch
 
 from ..kernels.backward_dkdv import (
@@ -13,11 +10,11 @@ from ..kernels.backward_dkdv import (
 from ..kernels.backward_dq import (
     attn_bwd_dq,
 )
-from ..pattern import BLOCK, FORM, HEAD_DIM, ROWS_PER_TILE_FREE, V_HEAD_DIM
-from . import arrays, binaries, configs, hopper_backward, items, tuned
-from .kept import Launch, only_meanwhile, that_was_all
+from ..pattern import BLOCK, HEAD_DIM, ROWS_PER_TILE_FREE, V_HEAD_DIM
+from . import arrays, binaries, configs, hopper_backward, items, told, tuned
+from .kept import only_meanwhile, that_was_all
 from .outputs import WIDEST
-from .requests import LOG2_E, MOST_TOGETHER, Requests, arch, in_line, in_units, precision, processors
+from .requests import MOST_TOGETHER, Requests, arch, in_line, in_units, processors
 from .sums import add_parts, prepare, rounded
 
 Grads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -152,12 +149,12 @@ def _fill_dq(
     own = own or configs.dq(arch(device), WIDEST, q.element_size(), rows, arrays.are_dense(heads))
     block_q, block_h, tiles = requests.tiling(own, shared)
     pattern, entries, groups = arrays.row_groups(heads, requests.rows, requests.columns, block_h, device)
-    align, strides = in_units(q.element_size(), _strides(requests, q, k, v, dout, dq))
-    launch = _dq_launch(device, _kind(q, requests), (block_q, block_h, own.keys, own.warps, own.stages), align)
+    align, strides = in_units(q.element_size(), told.strides(requests, q, k, v, dout, dq))
+    launch = told.dq_launch(device, told.kind(q, requests), (block_q, block_h, own.keys, own.warps, own.stages), align)
     of_batch = None if requests.are_packed else 0
     for some, tensors in requests.launches(q, k, v, dout, dq, log_sum, delta, dim=of_batch):
         given = *tensors, groups, pattern, entries, some.q_starts, some.kv_starts
-        numbers = *_lengths(requests, scale), *strides, *_row_strides(requests, log_sum), some.q_total
+        numbers = *told.lengths(requests, scale), *strides, *told.row_strides(requests, log_sum), some.q_total
         grid = (tiles, len(groups), some.count)
         launch(attn_bwd_dq, grid, given, numbers)
 
@@ -188,25 +185,25 @@ def _fill_dkdv(
     about = heads[1], places, requests.rows, columns, keys, requests.count, many_processors, requests.are_packed
     work = items.work(arrays.present(*heads), *about, None, device)
     sums = [dk, dv]
-    if (len(work.launches) > 1 and k.dtype != torch.float32) or not _lie_alike(dk, dv):  # launches add to them
+    if (len(work.launches) > 1 and k.dtype != torch.float32) or not told.lie_alike(dk, dv):  # launches add to them
         made = torch.zeros if many else torch.empty
         sums = [made(x.shape, dtype=torch.float32, device=device) for x in sums]
     size = BLOCK * (HEAD_DIM + V_HEAD_DIM)  # of dK and dV of a column
     parts = torch.empty(requests.count, work.slots, size, dtype=torch.float32, device=device)
     if HEAD_DIM == V_HEAD_DIM:
-        align, strides = in_units(q.element_size(), _strides(requests, q, k, v, dout, sums[0]))
+        align, strides = in_units(q.element_size(), told.strides(requests, q, k, v, dout, sums[0]))
     else:
-        align, strides = in_units(q.element_size(), _strides(requests, q, k, v, dout))
-        strides += [stride // HEAD_DIM for stride in _strides(requests, sums[0])]
+        align, strides = in_units(q.element_size(), told.strides(requests, q, k, v, dout))
+        strides += [stride // HEAD_DIM for stride in told.strides(requests, sums[0])]
     tile = own.rows, keys, own.warps, own.stages
     of_batch = None if requests.are_packed else 0
     for table, *rows_of in work.launches:
-        launch = _dkdv_launch(device, (*_kind(q, requests), sums[0].dtype), tile, align, *rows_of)
+        launch = told.dkdv_launch(device, (*told.kind(q, requests), sums[0].dtype), tile, align, *rows_of)
         for some, tensors in requests.launches(q, k, v, dout, *sums, log_sum, delta, parts, dim=of_batch):
             given = *tensors, table, work.members, pattern, entries, some.q_starts, some.kv_starts
             sizes = table.stride(0), work.members.stride(0), work.slots, some.kv_total
             grid = (len(table), 1, some.count)
-            numbers = *_lengths(requests, scale), *strides, *_row_strides(requests, log_sum), *sizes
+            numbers = *told.lengths(requests, scale), *strides, *told.row_strides(requests, log_sum), *sizes
             launch(attn_bwd_dkdv, grid, given, numbers)
     if work.slots:
         add_parts(parts, work, sums, requests)
@@ -215,78 +212,3 @@ def _fill_dkdv(
         only_meanwhile(*sums)
         rounded(sums[0], dk)
         rounded(sums[1], dv)
-
-
-def _kind(q: torch.Tensor, requests: Requests) -> tuple[Any, ...]:
-    """What a launch is compiled for."""
-    starts = requests.q_starts, requests.kv_starts
-    return q.dtype, tuple(x if x is None else x.dtype for x in starts), precision(q)
-
-
-def _lengths(requests: Requests, scale: float) -> tuple[float, ...]:
-    return scale * LOG2_E, requests.q_len, requests.kv_len, requests.q_start, requests.kv_start
-
-
-def _row_strides(requests: Requests, log_sum: torch.Tensor) -> tuple[int, int]:
-    return 0 if requests.are_packed else log_sum.stride(0), log_sum.stride(1)
-
-
-def _lie_alike(dk: torch.Tensor, dv: torch.Tensor) -> bool:
-    """Whether the rows of dk and dv have the same strides; where they are of different widths, counted in rows."""
-    if HEAD_DIM == V_HEAD_DIM:
-        return dk.stride() == dv.stride()
-    pairs = zip(dk.stride()[:-1], dv.stride()[:-1], strict=True)
-    return all(x % HEAD_DIM == 0 and x // HEAD_DIM * V_HEAD_DIM == y for x, y in pairs)
-
-
-def _strides(requests: Requests, *tensors: torch.Tensor) -> list[int]:
-    """Strides of batch, heads and rows. Packed sequences have a batch stride of 0: each sees all rows."""
-    if requests.are_packed:
-        return [stride for x in tensors for stride in (0, x.stride(1), x.stride(2))]
-    return [stride for x in tensors for stride in x.stride()[:3]]
-
-
-@cache
-def _dq_launch(device: torch.device, kind: tuple[Any, ...], tile: tuple[int, int, int, int, int], align: int) -> Launch:
-    block_q, block_h, block_n, warps, stages = tile
-    return Launch(
-        device,
-        BLOCK_Q=block_q,
-        BLOCK_H=block_h,
-        BLOCK_N=block_n,
-        ALIGN=align,
-        IS_PACKED=kind[1][0] is not None,
-        IS_LOOKED_UP=FORM == "table",
-        STAGES=stages,
-        PRECISION=kind[2],
-        num_warps=warps,
-        num_stages=stages,
-        enable_fp_fusion=True,
-    )
-
-
-@cache
-def _dkdv_launch(
-    device: torch.device,
-    kind: tuple[Any, ...],
-    tile: tuple[int, int, int, int],
-    align: int,
-    has_near: bool,
-    has_strides: bool,
-) -> Launch:
-    block_m, block_n, warps, stages = tile
-    return Launch(
-        device,
-        HAS_NEAR=has_near,
-        HAS_STRIDES=has_strides,
-        BLOCK_M=block_m,
-        BLOCK_N=block_n,
-        ALIGN=align,
-        IS_PACKED=kind[1][0] is not None,
-        IS_LOOKED_UP=FORM == "table",
-        STAGES=stages,
-        PRECISION=kind[2],
-        num_warps=warps,
-        num_stages=stages,
-        enable_fp_fusion=True,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, wraps
+from functools import wraps
 
 import torch
 
@@ -12,12 +12,12 @@ from ..kernels.combine import (
 from ..kernels.forward import (
     attn_fwd,
 )
-from ..pattern import FORM, V_HEAD_DIM
-from . import arrays, binaries, configs, hopper, tuned
+from ..pattern import V_HEAD_DIM
+from . import arrays, binaries, configs, hopper, told, tuned
 from .configs import Config
-from .kept import Launch, only_meanwhile, that_was_all
+from .kept import only_meanwhile, that_was_all
 from .outputs import WIDEST, like_output
-from .parts import merges, room_to_merge, splits_of
+from .parts import merges, room, room_to_merge, splits_of
 from .requests import (
     LOG2_E,
     MOST_TOGETHER,
@@ -97,7 +97,7 @@ def forward_varlen(
     """Output [total_q, heads, v_head_dim] and LSE [heads, total_q] of packed sequences, int32 [requests + 1]."""
     count = len(cu_seqlens_q) - 1
     cu_seqlens_q, cu_seqlens_k = in_line(cu_seqlens_q), in_line(cu_seqlens_k)
-    out, lse = _room(q, count, max_seqlen_q)
+    out, lse = room(q, count, max_seqlen_q)
     lengths = count, max_seqlen_q, max_seqlen_k
     requests = Requests(*lengths, q_starts=cu_seqlens_q, kv_starts=cu_seqlens_k, q_total=len(q))
     q, scale = upright(q, scale)
@@ -137,7 +137,7 @@ def forward_paged(
     lists = [in_line(x) for x in (query_start_loc, seq_lens, block_table)]
     packed = *lists, rows if are_some_left else 0
     requests = Requests(count, max_q_len, kv_len, 0, 0, *packed)
-    out, lse = _room(q, count, max_q_len)
+    out, lse = room(q, count, max_q_len)
     present = layer, head_offset, heads
     if splits is None and max_q_len * arrays.shared(present) <= configs.FEW_ROWS:
         splits = splits_of(present, count, max_q_len, kv_len, q.device)
@@ -174,22 +174,6 @@ def decode(
     tokens = q.reshape(count * q_len, heads, head_dim)
     out, lse = forward_paged(tokens, k_cache, v_cache, block_table, seq_lens, starts, max_q_len=q_len, **options)
     return out.view(count, q_len, heads, V_HEAD_DIM), lse.view(heads, count, q_len).transpose(0, 1)
-
-
-def _room(q: torch.Tensor, count: int, longest: int, splits: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """For output and LSE of packed queries [rows, heads, head_dim], or of [splits, ...] parts of them in float32: the
-    kernel writes all of it if it is launched once, else 0 and -inf stand where no request is."""
-    rows, heads, _ = q.shape
-    of_float = {"dtype": torch.float32, "device": q.device}
-    if splits:
-        out = torch.empty(splits, rows, heads, V_HEAD_DIM, **of_float)
-        lse = torch.empty(splits, heads, rows, **of_float)
-    else:
-        out, lse = like_output(q), torch.empty(heads, rows, **of_float)
-    if not count or not longest or count > MOST_TOGETHER:
-        out.zero_()
-        lse.fill_(float("-inf"))
-    return out, lse
 
 
 def upright(q: torch.Tensor, scale: float) -> tuple[torch.Tensor, float]:
@@ -239,7 +223,7 @@ def _forward(
     parts, part_strides = (None, None, None), (0, 0)
     found, sums = out, lse  # what this launch makes
     if launches > 1:
-        found, sums = _room(q, requests.count, requests.q_len, splits)
+        found, sums = room(q, requests.count, requests.q_len, splits)
         part_strides = found.stride(0), sums.stride(0)
     elif splits > 1:
         parts = room_to_merge(tiles * len(groups) * min(requests.count, MOST_TOGETHER), splits, rows, device)
@@ -248,7 +232,7 @@ def _forward(
     lists = (requests.q_starts, requests.kv_starts, requests.pages) if requests.are_packed else ()
     kinds = [x if x is None else x.dtype for x in lists]
     tile = block_q, block_h, config.keys, config.warps, config.stages, rows if parts[0] is not None else 0
-    launch = _forward_launch(device, (q.dtype, found.dtype, *kinds), tile, page, align, precision(q))
+    launch = told.forward_launch(device, (q.dtype, found.dtype, *kinds), tile, page, align, precision(q))
     rest = part_strides[0], 0 if requests.are_packed else sums.stride(0), sums.stride(-2), part_strides[1]
     pages = 0 if requests.pages is None else requests.pages.stride(0)
     lengths = requests.q_len, requests.kv_len, requests.q_start, requests.kv_start
@@ -260,39 +244,6 @@ def _forward(
     if launches > 1:
         only_meanwhile(found, sums)
         numbers = splits, *found.stride()[:3], *sums.stride()[:2], *out.stride()[:2], lse.stride(0)
-        launch = _combining(device, out.dtype, 1 << (splits - 1).bit_length())
+        launch = told.combine_launch(device, out.dtype, 1 << (splits - 1).bit_length())
         tensors, grid = (found, sums, out, lse), (*out.shape[:2], 1)
         launch(attn_combine, grid, tensors, numbers)
-
-
-@cache
-def _forward_launch(
-    device: torch.device,
-    dtypes: tuple[torch.dtype | None, ...],
-    tile: tuple[int, int, int, int, int, int],
-    page: int,
-    align: int,
-    precision: str,
-) -> Launch:
-    block_q, block_h, block_n, warps, stages, merged = tile
-    return Launch(
-        device,
-        BLOCK_Q=block_q,
-        BLOCK_H=block_h,
-        BLOCK_N=block_n,
-        PAGE=page,
-        ALIGN=align,
-        IS_PACKED=len(dtypes) > 2,
-        IS_LOOKED_UP=FORM == "table" or page > 0,
-        MERGED=merged,
-        STAGES=stages,
-        PRECISION=precision,
-        num_warps=warps,
-        num_stages=stages,
-        enable_fp_fusion=True,
-    )
-
-
-@cache
-def _combining(device: torch.device, dtype: torch.dtype, splits: int) -> Launch:
-    return Launch(device, SPLITS=splits, num_warps=4, enable_fp_fusion=True)

@@ -13,6 +13,7 @@ from ..rules.tables import BITS, room
 from . import arrays
 from .boxes import CHUNK as CHUNK
 from .boxes import Boxes
+from .clearing import clear_rows
 from .kept import Launch, zeros
 from .requests import LOG2_E, Requests, arch, processors
 
@@ -28,8 +29,6 @@ STAGES = {64: {"STAGES": 8}, 128: {"STAGES": 6}, 256: {"K_STAGES": 2, "V_STAGES"
 IS_WIDE = "K_STAGES" in STAGES.get(WIDTH, {})
 REGISTERS = {64: (144, 80), 128: (224, 56), 256: (232, 40)}  # of a consumer's threads, and of the producer's
 LEAST_TILES = 8  # for each processor
-CLEARED = 16  # rows of a program at a time
-CLEARERS = 16  # programs of a head: rows of no sequence are few, how many there are is known to the device alone
 IS_FASTER = HEAD_DIM == 128  # than the plain kernels, as measured on an H100 with blocks of 16 and 64; not at 64
 IS_TABLE = FORM == "table"
 # Whether tables are taken unasked: not before they were measured, which no GPU has done yet.
@@ -235,7 +234,7 @@ def launch(kernel: Any, programs: int, named: dict[str, Any]) -> None:
 
 @cache
 def _launch(
-    device: torch.device, _kernel: Any, _kinds: tuple[Any, ...], constants: tuple[tuple[str, Any], ...]
+    device: torch.device, _kernel: Any, _kinds: tuple[torch.dtype, ...], constants: tuple[tuple[str, Any], ...]
 ) -> Launch:
     return Launch(device, **dict(constants), num_warps=4)
 
@@ -244,14 +243,3 @@ def clear(out: torch.Tensor, lse: torch.Tensor, requests: Requests) -> None:
     """Write 0 and -inf for packed rows that may be of no request: the kernel writes the others."""
     if requests.q_total and requests.q_starts is not None:
         clear_rows(out, lse, requests.q_starts)
-
-
-def clear_rows(x: torch.Tensor, lse: torch.Tensor | None, starts: torch.Tensor) -> None:
-    """Write 0 to the rows of x [total, heads, HEAD_DIM] that are of no sequence, and -inf to those of its LSE [heads,
-    total]. Sequences begin at `starts` [requests + 1]."""
-    from ..kernels.hopper.clear import attn_clear
-
-    kinds = x.dtype, starts.dtype, lse is not None
-    numbers = len(starts) - 1, len(x), x.stride(1), x.stride(0), 0 if lse is None else lse.stride(0)
-    own = _launch(x.device, attn_clear, kinds, (("ROWS", CLEARED),))
-    own(attn_clear, (CLEARERS, x.shape[1], 1), (x, lse, starts), numbers)

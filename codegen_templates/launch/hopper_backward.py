@@ -11,6 +11,7 @@ from ..pattern import BLOCK, HEAD_DIM
 from ..rules.tables import room
 from . import arrays, hopper, items, slot_lists
 from .boxes import Boxes
+from .clearing import clear_rows
 from .hopper import ROWS
 from .kept import only_meanwhile, zeros
 from .requests import LOG2_E, Requests, processors
@@ -194,7 +195,7 @@ def fill_dq(
     scale: float,
 ) -> None:
     if requests.q_starts is not None:  # packed rows may be of no sequence: the kernel writes the others
-        hopper.clear_rows(dq[0].transpose(0, 1), None, requests.q_starts)
+        clear_rows(dq[0].transpose(0, 1), None, requests.q_starts)
     launch_dq(*dq_arguments(q, k, v, dout, dq, log_sum, delta, requests, heads, scale))
 
 
@@ -219,7 +220,7 @@ def fill_dkdv(
         sums = [torch.empty(k.shape, dtype=torch.float32, device=q.device) for _ in sums]
     if requests.kv_starts is not None:
         for x in sums:
-            hopper.clear_rows(x[0].transpose(0, 1), None, requests.kv_starts)
+            clear_rows(x[0].transpose(0, 1), None, requests.kv_starts)
     parts = torch.empty(requests.count, work.slots, 2, BLOCK, HEAD_DIM, dtype=torch.float32, device=q.device)
     for number in range(len(work.launches)):
         about = (sums[0], sums[1]), parts, log_sum, delta, requests, scale, work, of_pattern, number

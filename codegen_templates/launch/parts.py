@@ -1,4 +1,4 @@
-"""Parts of the keys of a tile: how many programs share them, and who merges what each has made of its part."""
+"""Parts of the keys of a tile: how many programs share them, who merges what each has made of its part, and memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 from ..pattern import BLOCK, V_HEAD_DIM
 from . import arrays, configs
 from .kept import only_meanwhile, zeros
-from .requests import arch, processors
+from .outputs import like_output
+from .requests import MOST_TOGETHER, arch, processors
 
 
 def splits_of(heads: arrays.Heads, count: int, q_len: int, kv_len: int, device: torch.device) -> int:
@@ -31,3 +32,19 @@ def room_to_merge(tiles: int, splits: int, rows: int, device: torch.device) -> t
     lses = torch.empty(tiles, splits, rows, **of_float)
     only_meanwhile(parts, lses)
     return parts, lses, zeros(device, tiles, is_left=True)
+
+
+def room(q: torch.Tensor, count: int, longest: int, splits: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """For output and LSE of packed queries [rows, heads, head_dim], or of [splits, ...] parts of them in float32: the
+    kernel writes all of it if it is launched once, else 0 and -inf stand where no request is."""
+    rows, heads, _ = q.shape
+    of_float = {"dtype": torch.float32, "device": q.device}
+    if splits:
+        out = torch.empty(splits, rows, heads, V_HEAD_DIM, **of_float)
+        lse = torch.empty(splits, heads, rows, **of_float)
+    else:
+        out, lse = like_output(q), torch.empty(heads, rows, **of_float)
+    if not count or not longest or count > MOST_TOGETHER:
+        out.zero_()
+        lse.fill_(float("-inf"))
+    return out, lse

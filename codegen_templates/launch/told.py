@@ -1,0 +1,120 @@
+"""What kernels are told beside tensors: numbers, and the constants that they are compiled for."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+
+from ..pattern import FORM, HEAD_DIM, V_HEAD_DIM
+from .kept import Launch
+from .requests import LOG2_E, Requests, precision
+
+
+def kind(q: torch.Tensor, requests: Requests) -> tuple[Any, ...]:
+    """What a launch is compiled for."""
+    starts = requests.q_starts, requests.kv_starts
+    return q.dtype, tuple(x if x is None else x.dtype for x in starts), precision(q)
+
+
+def lengths(requests: Requests, scale: float) -> tuple[float, ...]:
+    return scale * LOG2_E, requests.q_len, requests.kv_len, requests.q_start, requests.kv_start
+
+
+def row_strides(requests: Requests, log_sum: torch.Tensor) -> tuple[int, int]:
+    return 0 if requests.are_packed else log_sum.stride(0), log_sum.stride(1)
+
+
+def lie_alike(dk: torch.Tensor, dv: torch.Tensor) -> bool:
+    """Whether the rows of dk and dv have the same strides; where they are of different widths, counted in rows."""
+    if HEAD_DIM == V_HEAD_DIM:
+        return dk.stride() == dv.stride()
+    pairs = zip(dk.stride()[:-1], dv.stride()[:-1], strict=True)
+    return all(x % HEAD_DIM == 0 and x // HEAD_DIM * V_HEAD_DIM == y for x, y in pairs)
+
+
+def strides(requests: Requests, *tensors: torch.Tensor) -> list[int]:
+    """Strides of batch, heads and rows. Packed sequences have a batch stride of 0: each sees all rows."""
+    if requests.are_packed:
+        return [stride for x in tensors for stride in (0, x.stride(1), x.stride(2))]
+    return [stride for x in tensors for stride in x.stride()[:3]]
+
+
+@cache
+def dq_launch(device: torch.device, kind: tuple[Any, ...], tile: tuple[int, int, int, int, int], align: int) -> Launch:
+    block_q, block_h, block_n, warps, stages = tile
+    return Launch(
+        device,
+        BLOCK_Q=block_q,
+        BLOCK_H=block_h,
+        BLOCK_N=block_n,
+        ALIGN=align,
+        IS_PACKED=kind[1][0] is not None,
+        IS_LOOKED_UP=FORM == "table",
+        STAGES=stages,
+        PRECISION=kind[2],
+        num_warps=warps,
+        num_stages=stages,
+        enable_fp_fusion=True,
+    )
+
+
+@cache
+def dkdv_launch(
+    device: torch.device,
+    kind: tuple[Any, ...],
+    tile: tuple[int, int, int, int],
+    align: int,
+    has_near: bool,
+    has_strides: bool,
+) -> Launch:
+    block_m, block_n, warps, stages = tile
+    return Launch(
+        device,
+        HAS_NEAR=has_near,
+        HAS_STRIDES=has_strides,
+        BLOCK_M=block_m,
+        BLOCK_N=block_n,
+        ALIGN=align,
+        IS_PACKED=kind[1][0] is not None,
+        IS_LOOKED_UP=FORM == "table",
+        STAGES=stages,
+        PRECISION=kind[2],
+        num_warps=warps,
+        num_stages=stages,
+        enable_fp_fusion=True,
+    )
+
+
+@cache
+def forward_launch(
+    device: torch.device,
+    dtypes: tuple[torch.dtype | None, ...],
+    tile: tuple[int, int, int, int, int, int],
+    page: int,
+    align: int,
+    precision: str,
+) -> Launch:
+    block_q, block_h, block_n, warps, stages, merged = tile
+    return Launch(
+        device,
+        BLOCK_Q=block_q,
+        BLOCK_H=block_h,
+        BLOCK_N=block_n,
+        PAGE=page,
+        ALIGN=align,
+        IS_PACKED=len(dtypes) > 2,
+        IS_LOOKED_UP=FORM == "table" or page > 0,
+        MERGED=merged,
+        STAGES=stages,
+        PRECISION=precision,
+        num_warps=warps,
+        num_stages=stages,
+        enable_fp_fusion=True,
+    )
+
+
+@cache
+def combine_launch(device: torch.device, dtype: torch.dtype, splits: int) -> Launch:
+    return Launch(device, SPLITS=splits, num_warps=4, enable_fp_fusion=True)
