@@ -15,33 +15,51 @@ MOST_DISTANCES = 16  # single distances that are written out as strides before a
 MOST_COLUMNS = 64  # single columns, likewise
 
 
-def block_rule(kept: Mask, known_before: Mask, causal: bool) -> tuple[Rule, Mask | None, float]:
+def block_rule(kept: Mask, known_before: Mask | None, causal: bool) -> tuple[Rule, Mask | None, float]:
     """The rule of one head's mask [rows, columns] of blocks; the mask itself where no rule explains it, else None; and
     how many periods of the rule's stride the mask shows, inf without a stride.
 
-    The rule keeps all of `kept` that is not in `known_before`, and nothing outside `kept`.
+    The rule keeps all of `kept` that is not in `known_before`, and nothing outside `kept`. `known_before` are the
+    blocks that windows and sinks in tokens keep: where it is given, the rule has no windows and sinks of its own.
     """
+    if not kept.any() and known_before is None:
+        return Rule(), kept, np.inf  # the language has no other word for nothing
+    for chunk in sorted({0, chunk_of(kept, causal)}):
+        found = _with_chunk(kept, known_before, causal, chunk)
+        if found[1] is None:
+            return found
+    return Rule(), kept, np.inf
+
+
+def _with_chunk(kept: Mask, known_before: Mask | None, causal: bool, chunk: int) -> tuple[Rule, Mask | None, float]:
+    """`block_rule` with chunks of so many blocks; with none, 0."""
     count = len(kept)
     i = np.arange(count)
     distance = i[:, None] - i
     possible = distance >= 0 if causal else np.ones_like(kept)
-    if (kept == possible).all() and not known_before.any():
+    in_tokens = known_before is not None
+    if (kept == possible).all() and not in_tokens:
         return Rule(dense=True), None, np.inf
 
     def missing() -> bool:
         return bool((kept & ~known).any())
 
-    known = known_before.copy()
+    known = np.zeros_like(kept) if known_before is None else known_before.copy()
     before = after = sink = 0
-    if not known_before.any():  # else windows and sinks are given in tokens
+    strides: list[Stride] = []
+    if chunk:
+        known |= (i[:, None] // chunk == i // chunk) & possible
+    if missing() and not in_tokens:
         before, after = band(kept, causal)
         known |= (distance < before) & (-distance < after) & possible
+    if missing() and in_tokens and (near := min(band(kept, causal)[: 1 if causal else 2])):
+        strides.append(Stride(1, stop=near))
+        known |= (abs(distance) < near) & possible
     rows = [] if causal else [row for row in range(count) if kept[row].all()] if missing() else []
     known[rows] = True
     columns = [j for j in range(count) if kept[possible[:, j], j].all()]
-    strides: list[Stride] = []
-    periods = np.inf
-    if missing() and not known_before.any() and (sink := prefix(kept, causal)):
+    periods = count / chunk if chunk else np.inf
+    if missing() and not in_tokens and (sink := prefix(kept, causal)):
         known_with_sink = known | (i < sink) & possible
         if not (kept & ~known_with_sink).any():
             known = known_with_sink
@@ -50,12 +68,13 @@ def block_rule(kept: Mask, known_before: Mask, causal: bool) -> tuple[Rule, Mask
     if missing():
         seen = [j for j in range(count) if (possible & ~known)[:, j].any()]
         for skipped in (0, prefix(kept, causal)):  # a sink hides where a stride begins
-            found = _periodic([j for j in columns if j in seen and j >= skipped], [j for j in seen if j >= skipped])
+            rest = [j for j in seen if j >= skipped]
+            found = _periodic([j for j in columns if j in rest], rest)
             if found:
-                strides, periods = [found], len(seen) / found.every
+                strides, periods = [*strides, found], min(periods, len(rest) / found.every)
                 known |= _on(found, distance, i) & possible
                 break
-    if missing() and (sink := prefix(kept, causal)):
+    if missing() and not in_tokens and (sink := prefix(kept, causal)):
         known |= (i < sink) & possible
     single = [j for j in columns if (kept & ~known)[:, j].any()]
     if len(single) > MOST_COLUMNS:
@@ -70,7 +89,14 @@ def block_rule(kept: Mask, known_before: Mask, causal: bool) -> tuple[Rule, Mask
     if missing() or (known & ~kept).any():
         return Rule(), kept, np.inf
     local = None if not before else before if causal or before == after else (before, after)
-    rule = Rule(local=local, sink=sink or None, strides=tuple(strides), rows=_plain(rows), columns=_plain(single))
+    rule = Rule(
+        local=local,
+        chunk=chunk or None,
+        sink=sink or None,
+        strides=tuple(strides),
+        rows=_plain(rows),
+        columns=_plain(single),
+    )
     return rule, None, periods
 
 
@@ -134,6 +160,18 @@ def band(mask: Mask, causal: bool) -> tuple[int, int]:
 def prefix(mask: Mask, causal: bool) -> int:
     """How many of the first keys every query keeps."""
     return _count_true(mask[u if causal else 0 :, u].all() for u in range(mask.shape[1]))
+
+
+def chunk_of(mask: Mask, causal: bool) -> int:
+    """The length of chunks that are kept whole, if the sample shows that they end; else 0."""
+    ends = [t for t in range(1, len(mask)) if not mask[t, t - 1]]
+    size = ends[0] if ends else 0
+    if size < 2:
+        return 0
+    t = np.arange(len(mask))
+    own = t[:, None] // size == t // size
+    own = own & (t[:, None] >= t) if causal else own
+    return size if mask[own].all() else 0
 
 
 def _count_true(values: Iterable[np.bool_]) -> int:

@@ -1,7 +1,8 @@
 """A boolean mask → the smallest rules of the language that equal it, head by head.
 
-A mask is a sample of a pattern: its first T rows. A rule is accepted when it equals the sample exactly and the sample
-shows at least two of its periods. A head that no rule explains stays an explicit mask.
+A mask is a sample of a pattern: its first T rows. A rule is accepted when it equals the sample exactly, and the
+sample shows at least two periods of its stride and the end of the first chunk. A head that no rule explains stays an
+explicit mask.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from patterncc.formats.block_rule import Mask, band, block_rule, prefix
+from patterncc.formats.block_rule import Mask, band, block_rule, chunk_of, prefix
 from patterncc.formats.rules import Rule
 
 BLOCKS = (128, 64, 32, 16)
@@ -52,7 +53,7 @@ def infer(mask: Mask, causal: bool | None = None) -> Inferred | None:
 
 def infer_blocks(mask: Mask, block: int, causal: bool) -> Inferred:
     """The rules that equal a mask of blocks [heads, rows, columns], square."""
-    heads = [block_rule(head, np.zeros_like(head), causal) for head in mask]
+    heads = [block_rule(head, None, causal) for head in mask]
     rules, left, periods = zip(*heads, strict=True)
     return Inferred(block, causal, rules, left, min(periods))
 
@@ -61,7 +62,7 @@ def _head(mask: Mask, block: int, causal: bool) -> tuple[Rule, Mask | None, floa
     """One head: in whole blocks if that is exact, else parts that are exact to the token over whole blocks."""
     whole = _whole(mask, block, causal)
     if (_tokens(whole, block, len(mask), causal) == mask).all():
-        return block_rule(whole, np.zeros_like(whole), causal)
+        return block_rule(whole, None, causal)
     for sink in sorted({0, prefix(mask, causal)}):
         if found := _exact(mask, whole, block, causal, sink):
             return found
@@ -73,7 +74,9 @@ def _exact(mask: Mask, whole: Mask, block: int, causal: bool, sink: int) -> tupl
     t = np.arange(len(mask))
     distance = t[:, None] - t
     before, after = band(mask, causal)
-    chunk = _chunk(mask, causal)
+    chunk = chunk_of(mask, causal)
+    if chunk % block:
+        return None
     known = (distance < before) & (-distance < after) | (t < sink)
     if chunk:
         known |= t[:, None] // chunk == t // chunk
@@ -87,7 +90,7 @@ def _exact(mask: Mask, whole: Mask, block: int, causal: bool, sink: int) -> tupl
     rule = replace(
         rule,
         local=None if not before else f"{before} tokens" if causal else (f"{before} tokens", f"{after} tokens"),
-        chunk=f"{chunk} tokens" if chunk else None,
+        chunk=f"{chunk} tokens" if chunk else rule.chunk,
         sink=f"{sink} tokens" if sink else None,
     )
     return rule, left, min(periods, len(mask) / chunk if chunk else np.inf)
@@ -107,15 +110,3 @@ def _whole(mask: Mask, block: int, causal: bool) -> Mask:
 def _tokens(blocks: Mask, block: int, length: int, causal: bool) -> Mask:
     mask = blocks.repeat(block, 0).repeat(block, 1)[:length, :length]
     return np.tril(mask) if causal else mask
-
-
-def _chunk(mask: Mask, causal: bool) -> int:
-    """The length of chunks that are kept whole, if the sample shows that they end; else 0."""
-    ends = [t for t in range(1, len(mask)) if not mask[t, t - 1]]
-    size = ends[0] if ends else 0
-    if size < 2:
-        return 0
-    t = np.arange(len(mask))
-    own = t[:, None] // size == t // size
-    own = own & (t[:, None] >= t) if causal else own
-    return size if mask[own].all() else 0

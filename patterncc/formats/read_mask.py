@@ -147,9 +147,13 @@ def _imported(name: str, layers: list[Inferred], notes: list[str], kind: str, so
             masks[file] = np.stack([np.zeros((count, count), bool) if r is None else r for r in inferred.left])
             notes.append(f"no rule explains head{'s' * (len(left) > 1)} {', '.join(map(str, left))}: an explicit mask")
         rules.append([replace(rule, mask=file) if head in left else rule for head, rule in enumerate(inferred.rules)])
+    seen = "sample" if kind == "mask_mod" else "mask"
     periods = min(inferred.periods for inferred in layers)
     if np.isfinite(periods):
-        notes.append(f"the sample shows {periods:.3g} periods of the longest stride or chunk")
+        times = "once" if periods < 2 else f"{int(periods)} times"
+        notes.append(
+            f"every stride and chunk is seen whole {times} or more in the {seen}; past it they are taken to go on"
+        )
     shape = Shape(name, "", heads, heads, 128, len(layers), block, all(inferred.causal for inferred in layers))
     comments = [f"Source: {source}.", *notes]
     return Imported(name, to_yaml(shape, rules, comments), kind, exact, tuple(notes), masks)
