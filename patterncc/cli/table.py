@@ -23,13 +23,15 @@ def run(name: str, length: str, layer: int, head: int, json: bool, output: Path 
     from patterncc.passes.lower_table import lower_table
 
     pattern = load(find(name))
-    rows = blocks(pattern, tokens(length))
+    count = tokens(length)
+    rows = blocks(pattern, count)
     check_place(pattern, layer, head)
     if output is not None and output.suffix != ".npz":
         raise UsageError(f"cannot write {output}", "a table's file ends in .npz")
     layout = lower(pattern).layout(layer, head)
-    table = lower_table(layout, causal=pattern.causal, block=pattern.block, rows=rows, columns=rows)
-    facts = {"name": pattern.name, "block": pattern.block, "rows": rows, "columns": rows, "layer": layer, "head": head}
+    sizes = {"block": pattern.block, "rows": rows, "columns": rows}
+    table = lower_table(layout, causal=pattern.causal, **sizes, tokens=count)
+    facts = {"name": pattern.name, **sizes, "layer": layer, "head": head}
     if output is not None:
         save(output, {"pointers": table.pointers, "columns": table.columns}, facts)
         out.note(f"{counted(table.entries, 'entry', 'entries')} in {output}")

@@ -30,8 +30,11 @@ def whole_terms(layout: Layout, *, causal: bool, block: int) -> tuple[Term, ...]
     return tuple(term for term in terms if not empty(term, causal))
 
 
-def touched_terms(layout: Layout, *, causal: bool, block: int) -> tuple[Term, ...]:
-    """The blocks of which the window, a band or the sink keeps any token pair, as terms.
+def touched_terms(
+    layout: Layout, *, causal: bool, block: int, queries: int | None = None, keys: int | None = None
+) -> tuple[Term, ...]:
+    """The blocks of which the window, a band or the sink keeps any token pair, as terms; for bands, of blocks of which
+    only so many `queries` and `keys` are there.
 
     >>> touched_terms(Layout(window=(100, 1), sink=70), causal=True, block=32)
     (Term(d_to=5), Term(j_to=3))
@@ -41,7 +44,8 @@ def touched_terms(layout: Layout, *, causal: bool, block: int) -> tuple[Term, ..
         before, after = layout.window
         terms.append(Term(d_from=None if causal else -ceil_div(after - 1, block), d_to=ceil_div(before - 1, block) + 1))
     for low, high in layout.bands:
-        terms.append(Term(d_from=low // block, d_to=None if high is None else ceil_div(high - 1, block) + 1))
+        first = ceil_div(low - (queries or block) + 1, block)
+        terms.append(Term(d_from=first, d_to=None if high is None else ceil_div(high + (keys or block) - 1, block)))
     if layout.sink:
         terms.append(Term(j_to=ceil_div(layout.sink, block)))
     return tuple(terms)
@@ -73,13 +77,14 @@ def joined(spans: Iterable[tuple[int, int | None]]) -> tuple[tuple[int, int | No
     return tuple(found)
 
 
-def touched(layout: Layout, *, causal: bool, block: int) -> Layout:
-    """The layout of the blocks of which any token pair is kept: no window and no sink is left in it.
+def touched(layout: Layout, *, causal: bool, block: int, queries: int | None = None, keys: int | None = None) -> Layout:
+    """The layout of the blocks of which any token pair is kept, where of a block so many `queries` and `keys` are there
+    (all, if not given): no window and no sink is left in it.
 
     >>> print(touched(Layout.parse("d<3 | window 100,1 tokens"), causal=True, block=32))
     d<3 | d<5
     """
-    terms = layout.terms + touched_terms(layout, causal=causal, block=block)
+    terms = layout.terms + touched_terms(layout, causal=causal, block=block, queries=queries, keys=keys)
     return replace(layout, terms=terms, window=None, bands=(), sink=0)
 
 

@@ -18,11 +18,14 @@ from patterncc.passes.closed_form import closed_form
 
 
 @traced
-def lower_table(layout: Layout, *, causal: bool, block: int, rows: int, columns: int) -> Table:
-    """The columns of rows 0..rows-1, in rising order.
+def lower_table(
+    layout: Layout, *, causal: bool, block: int, rows: int, columns: int, tokens: int | None = None
+) -> Table:
+    """The columns of rows 0..rows-1, in rising order: of whole blocks, or of a sequence of so many `tokens`.
 
     Of a sequence whose last block is ragged, rows and columns count it: the first token of each block is enough to
     decide whether any token pair is kept, but for bands of distances in tokens, which may reach its later tokens only.
+    So only of these a column may be left out where `tokens` are given.
 
     >>> print(lower_table(Layout.parse("d<2 | j%4==1"), causal=True, block=64, rows=8, columns=8))
     0: 0
@@ -35,11 +38,34 @@ def lower_table(layout: Layout, *, causal: bool, block: int, rows: int, columns:
     7: 1 5-7
     """
     check_size(rows, columns)
-    layout = touched(layout, causal=causal, block=block)
+    table = _of_blocks(touched(layout, causal=causal, block=block), causal, rows, columns)
+    here = 0 if tokens is None else tokens % block
+    return _cut(table, layout, causal, block, here) if here and layout.bands else table
+
+
+def _of_blocks(layout: Layout, causal: bool, rows: int, columns: int) -> Table:
     form = closed_form(layout, causal)
     if form:
         return table_of_runs(_runs(form, causal, rows, columns), rows)
     return table_of_bitmaps(_bitmaps(layout, causal, rows, columns))
+
+
+def _cut(table: Table, layout: Layout, causal: bool, block: int, here: int) -> Table:
+    """A square table without what its last row and its last column keep only at tokens past their first `here`."""
+
+    def kept(rows: range, columns: range, **there: int) -> NDArray[np.bool_]:
+        return bitmap(touched(layout, causal=causal, block=block, **there), rows, columns, causal=causal)
+
+    last = table.rows - 1
+    every, only = range(table.rows), range(last, table.rows)
+    keep = np.ones(table.entries, bool)
+    keep[table.pointers[last] :] = kept(only, every, queries=here)[0, table.row(last)]
+    column = kept(every, only, keys=here)[:, 0]
+    column[last] = kept(only, only, queries=here, keys=here)[0, 0]
+    entries = np.flatnonzero(table.columns == last)
+    keep[entries] = column[np.searchsorted(table.pointers, entries, "right") - 1]
+    pointers = np.concatenate(([0], np.cumsum(keep)))[table.pointers]
+    return Table(pointers, table.columns[keep])
 
 
 def _bitmaps(layout: Layout, causal: bool, rows: int, columns: int) -> Iterator[NDArray[np.bool_]]:

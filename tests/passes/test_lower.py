@@ -32,6 +32,33 @@ def test_any_token_pair(layout: Layout, length: int, causal: bool) -> None:
     assert square(layout, length, causal).tolist() == expected
 
 
+@given(
+    layouts(),
+    st.lists(st.tuples(st.integers(-12, 12), st.integers(1, 9)), max_size=2),
+    st.integers(1, 40),
+    st.booleans(),
+)
+@example(Layout(), [(5, 9)], 10, True)  # the band reaches the last row's third token only
+@example(Layout(), [(2, 3), (-3, 2)], 7, False)
+def test_bands_in_a_last_block_that_is_not_whole(
+    layout: Layout, bands: list[tuple[int, int]], length: int, causal: bool
+) -> None:
+    spans = tuple((low, low + size) for low, size in bands if low >= 0 or not causal)
+    layout = dataclasses.replace(layout, bands=spans)
+    expected = table_lists(kept_tokens(layout, length, causal=causal, block=BLOCK), BLOCK)
+    blocks = -(-length // BLOCK)
+    sizes = {"causal": causal, "block": BLOCK, "rows": blocks, "columns": blocks}
+    assert lower_table(layout, **sizes, tokens=length).tolist() == expected
+
+
+def test_a_whole_row_lists_more_than_its_first_tokens_keep() -> None:
+    """The control: without the length, the last row is that of a whole block."""
+    sizes = {"causal": True, "block": BLOCK, "rows": 3, "columns": 3}
+    band = Layout(bands=((5, 9),))
+    assert lower_table(band, **sizes).tolist() == [[], [0], [0, 1]]
+    assert lower_table(band, **sizes, tokens=7).tolist() == [[], [0], [0]]
+
+
 @given(layouts(closed=True), st.integers(0, 40), st.booleans())
 @example(Layout.parse("j<4 | 2<=d & (i-j)%3==1"), 40, True)
 def test_closed_layouts_at_every_length(layout: Layout, length: int, causal: bool) -> None:
