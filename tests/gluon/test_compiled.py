@@ -39,6 +39,7 @@ TABLE = HEAD.replace("head_dim: 64", "head_dim: 128") + "shards: [{heads: all, l
 TOKENS = TABLE.replace("local: 1", "local: 100 tokens, sink: 5 tokens")
 DQ, DKDV = {"file": "backward_dq"}, {"file": "backward_dkdv"}
 LISTS = DKDV | {"HAS_STRIDES": False}
+PACKED_LISTS = LISTS | {"IS_PACKED": True, "CONSUMER_REGISTERS": 240, "PRODUCER_REGISTERS": 24}
 ROUND = {"IS_PACKED": True, "HAS_STRIDES": False, "sums": "fp32"}
 BACKWARD: dict[str, tuple[str, dict[str, Any]]] = {
     "dq, usual": (WIDE, DQ),
@@ -58,7 +59,8 @@ BACKWARD: dict[str, tuple[str, dict[str, Any]]] = {
     "dkdv, table, tokens": (TOKENS, LISTS),
     "dkdv, table, block 16": (TABLE.replace("block: 64", "block: 16"), LISTS),
     "dkdv, table, tokens, block 16": (TOKENS.replace("block: 64", "block: 16"), LISTS),
-    "dkdv, table, varlen": (TOKENS, LISTS | {"IS_PACKED": True}),
+    "dkdv, table, varlen": (TOKENS, PACKED_LISTS),
+    "dkdv, table, varlen, block 16": (TOKENS.replace("block: 64", "block: 16"), PACKED_LISTS),
     "dkdv, table, small": (TOKENS.replace("head_dim: 128", "head_dim: 64"), LISTS),
 }
 # Bytes of a thread's stack, and spills in the far loops.
@@ -70,6 +72,7 @@ MOST = {
 # What is left: numbers that are worked out once from a thread's place and lie on the stack until an item ends.
 LEFT = {
     "dkdv, block 16": {"3.6": (16, 0), "3.9": (40, 0)},
+    "dkdv, table, varlen, block 16": {"3.6": (16, 0), "3.9": (24, 0)},
 }
 
 
@@ -94,7 +97,10 @@ def test_forward_as_compiled(case: str, triton: str) -> None:
 
 
 @both_versions
-@pytest.mark.parametrize("case", quick(BACKWARD, "dq, usual", "dkdv, usual", "dkdv, block 16", "dkdv, small"))
+@pytest.mark.parametrize(
+    "case",
+    quick(BACKWARD, "dq, usual", "dkdv, usual", "dkdv, block 16", "dkdv, small", "dkdv, table, tokens, block 16"),
+)
 def test_backward_as_compiled(case: str, triton: str) -> None:
     found = compiled(*BACKWARD[case])
     assert not found["warnings"], found["warnings"]

@@ -35,5 +35,9 @@ FAMILIES = {
     + "shards: [{heads: 0, strides: [{every: 4, offset: 2}]}, {heads: rest, stride: 7, offset: 3}]",
     "gpu_wide_bands": WIDE.replace("64", "16") + "shards: [{heads: [0, 1], chunk: 2, strides: [{every: 1, from: "
     "40 tokens, to: 90 tokens}]}, {heads: rest, local: 1, strides: [{every: 2, from: 1, to: 4}, {every: 5, from: 4}]}]",
+    "gpu_wide_drawn": WIDE + "shards: [{heads: 0, local: 100 tokens, random: {blocks: 2, seed: 3}, sink: 5 tokens}, "
+    "{heads: rest, local: 1, random: {blocks: 2, seed: h}}]",
+    "gpu_wide_drawn_both_ways": WIDE.replace("64", "16") + "causal: false\n"
+    "shards: [{heads: all, local: {before: 20 tokens, after: 40 tokens}, random: {blocks: 3, seed: g}}]",
 }
 PATTERNS = KINDS | ODD | LONG | FAMILIES
