@@ -24,6 +24,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 from tests import tritons
+from tests.room import take_room
 
 # Tensors here are small, and test workers share the cores: a second thread would only wait for the first.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,7 +34,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("patterncc", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("patterncc")
 
-KEPT = "PATTERNCC_TESTS_CC"  # names the folder of this run's `cc` to its workers
+ROOM = "PATTERNCC_TESTS_ROOM"  # names the folder of all that this run makes to its workers
+KEPT = "PATTERNCC_TESTS_CC"  # and that of its `cc`
+WENT_WELL = pytest.StashKey[bool]()
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
@@ -42,19 +45,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    cache = tempfile.mkdtemp(prefix="patterncc-tests-")
-    os.environ["PATTERNCC_CACHE_DIR"] = cache  # one for each worker: nothing is read from, or left in, the user's
-    config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
+    if ROOM not in os.environ:  # this process has no workers, or is theirs
+        end = take_room()
+        os.environ[ROOM] = tempfile.gettempdir()
+        config.add_cleanup(lambda: end(config.stash.get(WENT_WELL, False)))
+    # One cache for each worker: nothing is read from, or left in, the user's.
+    os.environ["PATTERNCC_CACHE_DIR"] = tempfile.mkdtemp(prefix="cache-", dir=os.environ[ROOM])
     if HAS_TRITON and not for_gpu(config):
         interpret_triton()
     if KEPT not in os.environ and os.name == "posix" and (compiler := shutil.which("cc")):
-        keep_compiled(config, compiler)
+        keep_compiled(compiler)
 
 
-def keep_compiled(config: pytest.Config, compiler: str) -> None:
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[WENT_WELL] = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
+def keep_compiled(compiler: str) -> None:
     """Put a `cc` before the others that keeps what it compiles, for all workers of this run."""
-    folder = tempfile.mkdtemp(prefix="patterncc-cc-")
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    folder = tempfile.mkdtemp(prefix="cc-", dir=os.environ[ROOM])
     command = shlex.join([sys.executable, str(Path(__file__).with_name("kept_cc.py")), compiler, folder])
     (Path(folder) / "cc").write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     (Path(folder) / "cc").chmod(0o700)

@@ -114,8 +114,7 @@ def _built(
     processes do so at once."""
     chosen, of_chosen = _chosen()
     why = of_chosen or "there is no C compiler: install one, or the package ziglang"
-    if folder is not None:
-        _sweep(folder)
+    _sweep(folder or Path(tempfile.gettempdir()))
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix=BUILDING, ignore_cleanup_errors=True) as room,
         ExitStack() as held,

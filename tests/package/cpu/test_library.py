@@ -74,11 +74,18 @@ def test_a_damaged_one_is_built_again(fresh: Callable[[], ModuleType], tmp_path:
     assert library in kept(tmp_path) and library.read_bytes() == whole
 
 
-def test_a_cache_that_takes_nothing_costs_only_time(fresh: Callable[[], ModuleType], tmp_path: Path) -> None:
+def test_a_cache_that_takes_nothing_costs_only_time(
+    fresh: Callable[[], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is built in the folder for temporary files goes, also what an earlier process left that was killed."""
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "cpu").write_text("in the way")
+    (left := tmp_path / "temporary" / ".building-left0000").mkdir(parents=True)
+    os.utime(left, (0, 0))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     assert fresh().library() is not None
     assert (tmp_path / "cache" / "cpu").read_text() == "in the way"
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 @pytest.mark.parametrize("what", ["root", "folder", "library"])
