@@ -101,27 +101,43 @@ def main(arguments: list[str]) -> int:
 
 def install(task: Task) -> Path:
     """The Python of the task's environment, in which this checkout is installed, editable, with the packages of the
-    task's extra; done before, nothing is done."""
+    task's extra. What is there stays: only what the extra needs beside it is fetched, and nothing the second time."""
     folder = ROOT / task.folder
-    python, stamp = folder / PYTHON, folder / f"installed-{task.extra.replace(',', '-') or 'base'}"
-    needs = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt", task.more) if name)
-    digest = hashlib.sha256(needs).hexdigest()
-    if stamp.exists() and stamp.read_text() == digest:
+    python = folder / PYTHON
+    base, own = (folder / f"installed-{name}" for name in ("base", task.extra.replace(",", "-") or "base"))
+    facts, script = digest("pyproject.toml", "constraints.txt"), digest(task.more) if task.more else ""
+    if says(base, facts) and says(own, facts + script):
         return python
     if not python.exists():
         print(f"making a virtual environment in {folder.name}", file=sys.stderr)
         if subprocess.call([sys.executable, "-m", "venv", str(folder)]):
             sys.exit("run.py: this Python cannot make virtual environments (Debian, Ubuntu: install python3-venv)")
-    what = f".[{task.extra}]" if task.extra else "."
-    print(f"installing {what} with constraints.txt; the first time this fetches torch, some 200 MB", file=sys.stderr)
+    extra = f"[{task.extra}]" if task.extra else ""
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    command = [*pip, "--constraint", "constraints.txt", "--editable", what]
+    command = [*pip, "--constraint", "constraints.txt"]
+    if says(base, facts):  # by its name pip takes the checkout as installed, and looks for what the extra adds
+        print(f"installing what patterncc{extra} needs and {folder.name} has not", file=sys.stderr)
+        command.append(f"patterncc{extra}")
+    else:
+        print(f"installing .{extra} with constraints.txt; the first time this fetches torch, 200 MB", file=sys.stderr)
+        command += ["--editable", f".{extra}"]
     if all(subprocess.call(command, cwd=ROOT) for _ in range(2)):  # networks fail now and then
         sys.exit("run.py: pip could not install patterncc and what it needs")
     if task.more and subprocess.call([str(python), task.more], cwd=ROOT):
         sys.exit(f"run.py: {task.more} could not install what the task needs")
-    stamp.write_text(digest)
+    base.write_text(facts)
+    own.write_text(facts + script)
     return python
+
+
+def digest(*names: str) -> str:
+    """A hash of these files."""
+    return hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in names)).hexdigest()
+
+
+def says(stamp: Path, text: str) -> bool:
+    """Whether a file is there and holds this text."""
+    return stamp.exists() and stamp.read_text() == text
 
 
 if __name__ == "__main__":
