@@ -31,15 +31,10 @@ def forward_varlen(
     """Output like q [total_q, heads, dim] and LSE [heads, total_q]; k and v [total_k, kv_heads, dim]."""
     out, lse = _nothing(q)
     sequences = _sequences(cu_seqlens_q, cu_seqlens_k, len(q), len(k), max_seqlen_q, max_seqlen_k)
+    call = {"layer": layer, "scale": scale, "head_offset": head_offset, "kv_start": 0}
     for queries, keys in sequences:
-        place = {
-            "layer": layer,
-            "scale": scale,
-            "head_offset": head_offset,
-            "q_start": _length(keys) - _length(queries),
-        }
         parts = (_one(q[queries]), _one(k[keys]), _one(v[keys]))
-        out_part, lse_part = attention.forward(*parts, kv_start=0, **place)
+        out_part, lse_part = attention.forward(*parts, q_start=_length(keys) - _length(queries), **call)
         out[queries] = out_part[0].transpose(0, 1)
         lse[:, queries] = lse_part[0]
     return out, lse
@@ -65,16 +60,11 @@ def backward_varlen(
     """dq, dk and dv, each like its tensor."""
     dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
     sequences = _sequences(cu_seqlens_q, cu_seqlens_k, len(q), len(k), max_seqlen_q, max_seqlen_k)
+    call = {"layer": layer, "scale": scale, "head_offset": head_offset, "kv_start": 0}
     for queries, keys in sequences:
-        place = {
-            "layer": layer,
-            "scale": scale,
-            "head_offset": head_offset,
-            "q_start": _length(keys) - _length(queries),
-        }
         parts = (_one(q[queries]), _one(k[keys]), _one(v[keys]), _one(out[queries]), lse[None, :, queries])
         given = (_one(dout[queries]), None if dlse is None else dlse[None, :, queries])
-        grads = attention.backward(*parts, *given, kv_start=0, **place)
+        grads = attention.backward(*parts, *given, q_start=_length(keys) - _length(queries), **call)
         for x, tokens, grad in zip((dq, dk, dv), (queries, keys, keys), grads, strict=True):
             x[tokens] = grad[0].transpose(0, 1)
     return dq, dk, dv

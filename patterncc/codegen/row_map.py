@@ -12,7 +12,7 @@ import re
 from patterncc.codegen.bounds import BandBounds
 from patterncc.codegen.statements import any_of, assigned, comment, indented, less, packed, unpacked, written
 from patterncc.codegen.zone_writer import NO_EDGE, NO_PIECE, Integers, ZoneWriter, chunk_of, padded, token_rule, used_in
-from patterncc.codegen.zones import FAR, Edge, Piece, Zones, zones
+from patterncc.codegen.zones import FAR, Edge, Piece, Zones, zones_of
 from patterncc.ir.plan import Plan
 
 
@@ -23,9 +23,7 @@ def row_map(plan: Plan) -> str:
 
 def closed_map(plan: Plan) -> str:
     """The index map as arithmetic."""
-    causal, block = plan.classes.causal, plan.classes.block
-    forms = zip(plan.closed, plan.classes.layouts, strict=True)
-    classes = [zones(form, layout, block=block, causal=causal) for form, layout in forms if form is not None]
+    causal, block, classes = plan.classes.causal, plan.classes.block, zones_of(plan)
     ints, writer = Integers(), ZoneWriter()
     band_bounds = BandBounds(ints, writer.lines, causal)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from patterncc.ir.closed import ClosedForm
 from patterncc.ir.layout import KEY, QUERY, Layout
+from patterncc.ir.plan import Plan
 
 FAR = 1 << 30  # no bound: more blocks than any sequence has, and i - FAR is still an int32
 NEVER = -1024  # as `before`: u > t - before is then true for no u that a tile of tokens t may keep
@@ -85,6 +86,13 @@ def zones(closed: ClosedForm, layout: Layout, *, block: int, causal: bool) -> Zo
         sink_tokens=layout.sink,
         chunk=closed.chunk or NO_CHUNK,
     )
+
+
+def zones_of(plan: Plan) -> list[Zones]:
+    """The zones of the classes of a plan in closed form."""
+    causal, block = plan.classes.causal, plan.classes.block
+    forms = zip(plan.closed, plan.classes.layouts, strict=True)
+    return [zones(form, layout, block=block, causal=causal) for form, layout in forms if form is not None]
 
 
 def _window_edges(layout: Layout, block: int, least: int) -> list[Edge]:

@@ -96,7 +96,6 @@ class PatternLayer(CacheLayerMixin):
         self.package, self.layer, self.cache, self.length = package, layer, None, 0
         self.in_use = in_use  # whether the model still has the pattern for which this cache was made
         self.waiting = False  # keys were handed on, and nobody took them
-        self.padding: list[int] | None = None  # tokens of padding before each sequence
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
