@@ -58,7 +58,7 @@ def main() -> int:
     if options.command == "cpu":
         results = options.results or (None if options.only else report.RESULTS)
         return cpu(tuple(options.only or PARTS), results, minutes=options.minutes)
-    elif options.command == "prepare":
+    if options.command == "prepare":
         from benchmarks.prepare import prepare
 
         prepare(options.folder, arch=options.arch, toy=options.toy)

@@ -71,7 +71,7 @@ def _of_typer(error: Any) -> int:
     message = str(error.format_message()).strip().replace("\n", " ")
     meant: str | None = None
     if options := getattr(error, "possibilities", None):
-        message, meant = f"no such option: {error.option_name}", sorted(options)[0]
+        message, meant = f"no such option: {error.option_name}", min(options)
     elif found := re.match(r"No such command '([^']*)'", message):
         message, meant = f"no such command {quote(found[1])}", did_you_mean(found[1], context.command.commands)
     hint = f"did you mean {meant}?" if meant else f"`{path} --help` says what it takes"

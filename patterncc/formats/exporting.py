@@ -120,9 +120,7 @@ def _flashmask(pattern: Pattern, length: int) -> tuple[Arrays, tuple[str, ...]]:
     """For each key the rows between which it is masked: [classes, length, 2] (causal) or 4."""
     blocks = blocks_of(pattern, length)
     arrays: Arrays = {"classes": _grouped(pattern, blocks, "FlashMask")}
-    bounds = []
-    for number in range(len(blocks.states)):
-        bounds.append(_bounds(blocks.mask(number), pattern.causal))
+    bounds = [_bounds(blocks.mask(number), pattern.causal) for number in range(len(blocks.states))]
     arrays["bounds"] = np.stack(bounds)
     arrays["causal"] = np.array(pattern.causal)
     return arrays, ()

@@ -86,9 +86,10 @@ def forecast(classes: Classes, length: int, dtype: str = "bf16", devices: int = 
         raise ValueError(f"a forecast needs at least one token, not {length}")
     heads = [_head(layout, classes, length) for layout in classes.layouts]
     groups: dict[frozenset[int], dict[str, int]] = {}
-    entries = []
-    for layers in layer_classes(classes):
-        entries.append(_layer(classes, layers, heads, groups, length, SIZES[dtype], devices, processors))
+    entries = [
+        _layer(classes, layers, heads, groups, length, SIZES[dtype], devices, processors)
+        for layers in layer_classes(classes)
+    ]
     return Forecast(classes.name, length, dtype, devices, tuple(entries), _model(classes, entries, heads))
 
 

@@ -54,8 +54,7 @@ def part_pairs(layout: Layout, causal: bool, block: int, rows: int) -> tuple[np.
     for low, high in layout.bands:
         distances |= set(range(low // block, -(-(low + block - 1) // block)))
         distances |= set() if high is None else set(range(high // block, -(-(high - 1) // block) + 1))
-    for d in sorted(distances):
-        pairs.append(np.stack([i, i - d], 1))
+    pairs += [np.stack([i, i - d], 1) for d in sorted(distances)]
     if layout.sink % block:
         cut = layout.sink // block
         pairs.append(np.stack([i, np.full(rows, cut)], 1)[~np.isin(i - cut, sorted(distances))])

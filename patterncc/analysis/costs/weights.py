@@ -53,10 +53,8 @@ class Weights:
             return int(self.blocks[i]), int(self.tokens[i])
         turns, k = divmod(i - self.start, self.period)
         k += self.start
-        both = []
-        for w in (self.blocks, self.tokens):
-            both.append(int(w[k]) + turns * (int(w[k + self.period]) - int(w[k])))
-        return both[0], both[1]
+        blocks, tokens = (int(w[k]) + turns * (int(w[k + self.period]) - int(w[k])) for w in (self.blocks, self.tokens))
+        return blocks, tokens
 
     def _sum(self, w: np.ndarray, rows: int) -> int:
         if rows <= len(w) or not self.period:

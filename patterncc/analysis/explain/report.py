@@ -97,9 +97,7 @@ def markdown(reports: Sequence[Report]) -> str:
     | rows | head | 0-1 | holds |  | for every length | 0.0 |
     <BLANKLINE>
     """
-    out = ["## patterncc verify", ""]
-    for report in reports:
-        out.append(f"- **{report.name}**: {report.summary}")
+    out = ["## patterncc verify", "", *(f"- **{report.name}**: {report.summary}" for report in reports)]
     for report in reports:
         out += ["", f"### {report.name}", "", "| property | scope | layers | verdict | witness | note | ms |"]
         out.append("| --- | --- | --- | --- | --- | --- | ---: |")
