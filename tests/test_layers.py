@@ -14,12 +14,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "patterncc"
 TEMPLATES = PACKAGE.parent / "codegen_templates"
 
-BELOW = ("version", "errors", "lazy", "language", "ir", "debug", "passes", "analysis", "pictures")
+BELOW = ("version", "errors", "files", "lazy", "language", "ir", "debug", "passes", "analysis", "pictures")
 ORDER = (*BELOW, "codegen", "runtime", "pipeline", "formats", "advice", "integrations", "cli")
 MAY_IMPORT = {part: set(ORDER[: place + 1]) for place, part in enumerate(ORDER)} | {
     "reference": {"errors", "language", "reference"},  # the independent witness: no pass, no IR
     "integrations": {"errors", "lazy", "runtime", "pipeline", "integrations"},  # one module an engine
-    "formats": {"errors", "language", "reference", "formats"},  # what others say, in and out
+    "formats": {"errors", "files", "language", "reference", "formats"},  # what others say, in and out
     "kernels": {"runtime", "pipeline", "kernels"},  # `from patterncc.kernels import NAME`
     "__init__": set(ORDER),  # names a user imports
     "__main__": set(ORDER),

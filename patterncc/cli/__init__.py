@@ -11,8 +11,19 @@ HELP = os.path.join(os.path.dirname(__file__), "help.txt")  # what typer prints 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `patterncc ARGUMENTS`; the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run `patterncc ARGUMENTS`; the exit code. Without arguments it is the whole program, which nothing interrupts any
+    more once it is done."""
+    if arguments is not None:
+        return _main(arguments)
+    try:
+        return _main(sys.argv[1:])
+    finally:
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # while the interpreter ends, which torch makes long
+
+
+def _main(arguments: list[str]) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller: `>&-`
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -34,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         mute(sys.stdout)
         return UNREAD
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
+        _interrupted(str(interruption) or "interrupted")
         return INTERRUPTED
     except OSError as error:  # commands name what they cannot read or write; what is left is stdout itself
         from patterncc.cli.output import mute, note
@@ -42,6 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
         mute(sys.stdout)
         note(f"cannot write the output: {error.strerror}")
         return WRONG
+
+
+def _interrupted(text: str) -> None:
+    """Say so in one line, in the place of a line of progress; without an import, which another Ctrl-C could meet."""
+    try:
+        print("\r\x1b[K" * sys.stderr.isatty() + text, file=sys.stderr)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _is_wide() -> bool:

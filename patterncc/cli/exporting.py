@@ -7,8 +7,8 @@ from pathlib import Path
 from patterncc.cli import output
 from patterncc.cli.table import tokens
 from patterncc.errors import UsageError, quote
+from patterncc.files import replace
 from patterncc.formats.exporting import export
-from patterncc.formats.files import replace
 from patterncc.language import load
 from patterncc.runtime.gallery import find
 

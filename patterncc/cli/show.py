@@ -53,21 +53,18 @@ def run(
             overview=overview,
         )
         return 0
-    try:
-        write(
-            first,
-            output,
-            beside,
-            layer=layer,
-            head=head,
-            union=union,
-            rows=rows,
-            about=patterns[0].about,
-            length=count,
-            overview=overview,
-        )
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}") from error
+    write(
+        first,
+        output,
+        beside,
+        layer=layer,
+        head=head,
+        union=union,
+        rows=rows,
+        about=patterns[0].about,
+        length=count,
+        overview=overview,
+    )
     out.note(f"drawn: {output}")
     return 0
 

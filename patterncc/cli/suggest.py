@@ -11,7 +11,7 @@ from patterncc.analysis.costs.price import amount
 from patterncc.cli import output
 from patterncc.cli.table import tokens
 from patterncc.errors import UsageError, counted, quote
-from patterncc.formats.files import replace
+from patterncc.files import replace
 from patterncc.pictures.front import Point, front_svg
 
 COVERAGE = ("layer", "model")

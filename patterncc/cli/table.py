@@ -9,6 +9,7 @@ from typing import Any
 
 from patterncc.cli import output as out
 from patterncc.errors import UsageError, counted, numbered, quote
+from patterncc.files import replace
 from patterncc.language import load
 from patterncc.language.model import Pattern
 from patterncc.passes import lower
@@ -47,10 +48,7 @@ def save(path: Path, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> Non
     import numpy as np
 
     more: dict[str, Any] = {key: np.array(value) for key, value in facts.items() if key not in arrays}
-    try:
-        np.savez(path, **arrays, **more)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    replace(path, lambda file: np.savez(file, **arrays, **more))
 
 
 def tokens(length: str) -> int:

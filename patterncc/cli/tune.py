@@ -45,9 +45,9 @@ def run(pattern: str, dtype: str, length: str, batch: int, only: str | None, jso
         raise UsageError(str(error), error.help) from error
     except KeyboardInterrupt:
         progress.end()
-        stored = ", ".join(result.direction for _, result in results)
-        output.note(f"interrupted: {stored or 'nothing'} stored; what was not measured to its end is not")
-        raise
+        stored = ", ".join(result.direction for _, result in results) or "nothing"
+        text = f"interrupted: {stored} stored; what was not measured to its end is not"
+        raise KeyboardInterrupt(text) from None
     finally:
         progress.end()
     if json:

@@ -13,7 +13,8 @@ from patterncc.analysis.verify import verify as prove
 from patterncc.cli import output
 from patterncc.cli.compile import one_of
 from patterncc.cli.table import tokens
-from patterncc.errors import PatternError, UsageError
+from patterncc.errors import PatternError
+from patterncc.files import replace
 from patterncc.language import load
 from patterncc.passes import lower
 from patterncc.runtime.gallery import find, shipped
@@ -46,7 +47,7 @@ def run(
         output.document(documents[0] if len(patterns) == 1 else documents)
     for path, written in ((xml, junit), (summary, markdown)):
         if path is not None:
-            write(path, written(reports))
+            replace(path, written(reports).encode())
     return 2 if wrong else int(any(report.failed for report in reports))
 
 
@@ -92,13 +93,6 @@ def tell(report: Report) -> None:
         print(f"  {text}")
     if report.asked == "all":
         print(f"  {report.summary}")
-
-
-def write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 __all__ = ["PROPERTIES", "Verdict", "run"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from patterncc.errors import PatternError, UsageError, quote
-from patterncc.formats.files import replace
+from patterncc.files import replace
 from patterncc.formats.imported import LARGEST_FILE, Imported, read_json
 from patterncc.formats.places import WrongValue, located
 from patterncc.formats.read_config import read_config

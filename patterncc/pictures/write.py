@@ -6,6 +6,7 @@ from pathlib import Path
 
 from patterncc.analysis.costs.price import LENGTH
 from patterncc.errors import UsageError, did_you_mean
+from patterncc.files import replace
 from patterncc.ir.classes import Classes
 from patterncc.pictures.figure import figure
 from patterncc.pictures.pair import pair_figure
@@ -65,10 +66,7 @@ def write(
             classes, layer=layer, head=head, union=union, rows=rows, about=about, length=length, overview=overview
         )
         made = _painted(scene, suffix)
-    try:
-        path.write_bytes(made)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None
+    replace(path, made)
     return path
 
 

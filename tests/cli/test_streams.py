@@ -20,7 +20,43 @@ def test_an_interrupt_is_quiet(patterncc: Shell, monkeypatch: pytest.MonkeyPatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr("patterncc.cli.list.shipped", interrupt)
-    assert patterncc("list", code=130) == "" and patterncc.err == ""
+    assert patterncc("list", code=130) == "" and patterncc.err == "interrupted\n"
+
+
+COMMANDS = (
+    "verify all s2_hybrid",
+    "compile demo phi3_small -o out --force",
+    "suggest --heads 32 --kv-heads 8 --layers 32 -n 128k -o s.yaml --plot p.svg",
+    "show gemma3 -o x.svg",
+    "table phi3_small -n 512k -o t.npz",
+    "export s2_strided --to flex -n 2048 -o ex",
+)
+AT = """
+import sys, threading, time, _thread
+from patterncc.cli import main
+seconds = float(sys.argv.pop(1))
+threading.Thread(target=lambda: (time.sleep(seconds), _thread.interrupt_main()), daemon=True).start()
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_interrupt_at_any_moment(command: str, tmp_path: Path) -> None:
+    """130 and one line, or the command was done; nothing is half written."""
+    code = 130
+    for seconds in (0.0, 0.3):
+        folder = tmp_path / str(seconds)
+        folder.mkdir()
+        env = os.environ | {"PATTERNCC_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
+        arguments = [sys.executable, "-c", AT, str(seconds), *command.split()]
+        done = subprocess.run(arguments, cwd=folder, env=env, capture_output=True, text=True)
+        assert done.returncode in (130, 0, 1) and "Traceback" not in done.stderr, done.stderr
+        if done.returncode == 130:
+            assert done.stderr.endswith("interrupted\n") and done.stderr.count("interrupted") == 1
+        code = done.returncode if seconds == 0 else code
+        for file in folder.iterdir():
+            assert not file.name.startswith(".") and (file.is_dir() or file.stat().st_size > 0)
+    assert code == 130  # the control: the first moment is before anything is done
 
 
 @pytest.mark.parametrize(
