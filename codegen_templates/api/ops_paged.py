@@ -49,7 +49,8 @@ def attention_paged(
     Request r has the queries query_start_loc[r] … query_start_loc[r + 1] - 1, which are the last of its seq_lens[r]
     tokens. Their keys stand in k_cache and v_cache [pages, page_size, kv_heads, head_dim], of any strides: token u in
     page block_table[r, u // page_size]. block_table [requests, max_pages], seq_lens and query_start_loc are int32.
-    `max_q_len` bounds the queries of a request; a close bound saves launches on a GPU. Not differentiable.
+    `max_q_len` bounds the queries of a request (one below the true number is refused on a CPU only, as in
+    `attention_varlen`); a close bound saves launches on a GPU. Not differentiable.
     """
     tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc
     key = key_of("paged", tensors, scale, layer, head_offset, max_q_len) if sinks is None else None

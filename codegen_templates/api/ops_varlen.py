@@ -49,7 +49,9 @@ def attention_varlen(
 
     Sequence n has the queries cu_seqlens_q[n] … cu_seqlens_q[n + 1] - 1 and the keys likewise, and the pattern from its
     own first token; its queries end where its keys end. cu_seqlens are int32 [sequences + 1], max_seqlen the longest
-    lengths. The LSE is [heads, total_q]. Differentiable like `attention`, and the other arguments are those of it.
+    lengths or more. Smaller ones are refused on a CPU; a GPU alone knows the lengths there, nobody waits for them, and
+    what lies beyond is undefined, in the output and in gradients. The LSE is [heads, total_q]. Differentiable like
+    `attention`, and the other arguments are those of it.
     """
     given = q, k, v, cu_seqlens_q, cu_seqlens_k
     key = key_of("varlen", given, scale, layer, head_offset, max_seqlen_q, max_seqlen_k) if sinks is None else None
