@@ -184,7 +184,7 @@ def _excerpt(line: str, span: Span) -> tuple[str, int, int]:
 
 
 def _displayed(text: str) -> str:
-    return "".join(" " * TAB_WIDTH if c == "\t" else "\N{REPLACEMENT CHARACTER}" if _hides(c) else c for c in text)
+    return "".join(" " * TAB_WIDTH if c == "\t" else "\ufffd" if _hides(c) else c for c in text)
 
 
 def _width(text: str) -> int:
