@@ -30,6 +30,12 @@ def is_capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
+def settle(device: torch.device) -> None:
+    """Wait until what was made on the device's current stream is there: launches on other streams will read it too."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
 def pin(x: object) -> None:
     """Keep what a graph reads, for good."""
     _pinned[id(x)] = x
@@ -59,6 +65,7 @@ class Tables:
                     f"{NAME}: a call of these lengths makes tables, which no graph can capture: make it once before"
                 )
             found = self.make(*key)
+            settle(key[-1])
             with self._lock:
                 self._found[key] = found
                 if self.most is not None and len(self._found) > self.most:

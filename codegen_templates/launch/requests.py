@@ -11,6 +11,7 @@ import torch
 
 from ..pattern import BLOCK, ROWS_PER_TILE_FREE
 from .configs import Config
+from .graphs import is_capturing, settle
 
 LOG2_E = 1.4426950408889634
 MOST_TOGETHER = (1 << 16) - 1  # requests of a launch: CUDA's grid has no more in its last dimension
@@ -114,7 +115,8 @@ def query_starts(count: int, q_len: int, device: torch.device) -> torch.Tensor:
     found = _starts.get(key)
     if found is None:
         found = torch.arange(count + 1, dtype=torch.int32, device=device) * q_len
-        if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+        if not is_capturing(device):
+            settle(device)
             _starts[key] = found  # for good: a captured graph reads it
     return found
 

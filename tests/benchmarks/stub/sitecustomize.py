@@ -39,6 +39,8 @@ class Stream:
     def wait_stream(self, other: Stream) -> None:
         assert isinstance(other, Stream)
 
+    def synchronize(self) -> None: ...
+
 
 class Graph:
     def replay(self) -> None: ...

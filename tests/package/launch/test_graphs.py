@@ -6,7 +6,7 @@ import gc
 import importlib
 import weakref
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +22,8 @@ def parts() -> dict[str, ModuleType]:
     """Of a package in table form, whose tables grow with the length."""
     pytest.importorskip("triton")
     _, package = compiled(TABLES)
-    return {name: importlib.import_module(f"{package.__name__}.launch.{name}") for name in ("graphs", "arrays")}
+    names = "graphs", "arrays", "requests"
+    return {name: importlib.import_module(f"{package.__name__}.launch.{name}") for name in names}
 
 
 @pytest.fixture
@@ -76,6 +77,28 @@ def test_a_graph_makes_no_table(parts: dict[str, ModuleType], capturing: list[bo
 
 
 GPU = torch.device("cuda", 0)
+
+
+def test_other_streams_may_read_what_is_kept(
+    parts: dict[str, ModuleType], capturing: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finds a table may be on another stream than it was made on, so it is kept once it is there; what a graph
+    being captured makes is not kept, and such a stream must not be waited for."""
+    graphs, requests, done = parts["graphs"], parts["requests"], list[str]()
+    stream = SimpleNamespace(synchronize=lambda: done.append("waited"))
+    arange = torch.arange
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch, "arange", lambda *given, dtype, device: done.append("made") or arange(*given))
+    monkeypatch.setattr(requests, "is_capturing", lambda device: capturing[-1])
+    monkeypatch.setattr(requests, "_starts", {})
+    some = graphs.tables()(lambda device: torch.arange(3, dtype=torch.int32, device=device))
+    for make in (lambda: some(GPU), lambda: requests.query_starts(2, 3, GPU)):
+        made = make()
+        assert done == ["made", "waited"] and make() is made and len(done) == 2
+        done.clear()
+    capturing.append(True)
+    assert requests.query_starts(5, 3, GPU).tolist() == [0, 3, 6, 9, 12, 15]
+    assert done == ["made"] and len(requests._starts) == 1
 
 
 class Stream:
