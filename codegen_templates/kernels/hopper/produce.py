@@ -11,6 +11,7 @@ from .tiles import NOTHING, ROWS, WIDTH, after, request_of, slots_of, tile_place
 
 CHUNK = gl.constexpr(64)  # columns of a box: 128 bytes, the swizzle
 CHUNKS = gl.constexpr(WIDTH.value // 64)
+BLOCKS = gl.constexpr((1 << SIDE.value) - 1)  # bits of the first rows' blocks
 COLUMN = gl.constexpr(sum(1 << SIDE.value * n for n in range(SIDE.value)))  # bits of a slot's first block
 
 
@@ -76,7 +77,10 @@ def blocks_apart(n, far, every, places, rule):
     probe = keeps(n, n, n, n, n, n, gl.arange(0, ROWS, ONE_WARP), rule)
     is_whole = n < far
     if IS_TABLE or len(probe.shape) == 0:
-        is_whole = is_whole | ((every & WHOLE) == WHOLE)
+        by_some = every  # its lowest bits: of which blocks any row keeps something
+        for r in gl.static_range(1, SIDE):
+            by_some = by_some | (every >> (r * SIDE))
+        is_whole = is_whole | ((by_some & BLOCKS) == BLOCKS)
     apart = n * 0 + 1
     if SIDE > 1:
         i_slot = n * SIDE
