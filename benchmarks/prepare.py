@@ -23,7 +23,7 @@ def prepare(folder: Path, *, arch: str, toy: bool = False) -> None:
     packages.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         for case in (TOY,) if toy else (*CASES.values(), TOY):
-            patterncc.compile(written(case.text, Path(name)), output=packages, force=True)
+            patterncc.compile(written(case.text, Path(name)), output=packages, plan=case.plan, force=True)
             print(case.module, file=sys.stderr)
         if not toy:
             print(f"{ANCESTOR.module}, with binaries for {arch}", file=sys.stderr)

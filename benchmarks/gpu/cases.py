@@ -22,6 +22,7 @@ class Case:
     window: int = 512
     dense_heads: int = 0  # the last ones
     offset: str = "h"  # or g: heads of a KV head keep the same
+    plan: str | None = None  # the form of its index map; None: arithmetic
 
     @property
     def module(self) -> str:
@@ -87,6 +88,7 @@ CASES = {
         replace(ANCESTOR, name="thin", stride=64),
         replace(ANCESTOR, name="dense", dense_heads=16),
         replace(ANCESTOR, name="window", heads=32, kv_heads=8, stride=0, window=4096),  # Mistral's
+        replace(ANCESTOR, name="table", plan="table"),
     )
 }
 TOY = Case("toy", heads=4, kv_heads=2, head_dim=16, block=16, stride=4, window=32, dense_heads=1)

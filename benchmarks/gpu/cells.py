@@ -10,6 +10,7 @@ from benchmarks.gpu.cases import CASES, TOY
 
 BATCH = 4  # of the ancestor's benchmark
 LENGTHS = tuple(1 << n for n in range(10, 17))  # 1k to 64k, likewise
+APART = "ancestor", "thin", "table"  # cases that are not measured as one of many
 USUAL = 16384  # tokens, where one thing is varied and the length is not
 
 
@@ -123,7 +124,7 @@ def _attention(toy: bool) -> tuple[Cell, ...]:
         return (_sequence("toy", 1, 60, 1),)
     long = (_sequence("thin", 1, 131072, 20), _sequence("thin", 1, 1 << 20, 30, flash=False))
     ancestor = [_sequence("ancestor", BATCH, tokens, 4 + tokens / 8192) for tokens in reversed(LENGTHS)]
-    varied = [_sequence(name, 1, USUAL, 4) for name in CASES if name not in ("ancestor", "thin")]
+    varied = [_sequence(name, 1, USUAL, 4) for name in CASES if name not in APART]
     alike = _sequence("ancestor", 1, USUAL, 4)  # block 64, head dim 128, beside the others
     return (*long[:1], *ancestor, alike, *varied, *long[1:])
 
@@ -133,10 +134,10 @@ def _sequence(case: str, batch: int, tokens: int, needs_s: float, **rest: Any) -
 
 
 def _families(toy: bool) -> tuple[Cell, ...]:
-    """The backward in Gluon is taken unasked, or not, by what these show."""
+    """The backward in Gluon, and tables in it, are taken unasked, or not, by what these show."""
     sizes = [("ancestor", BATCH, USUAL), ("ancestor", 1, USUAL), ("ancestor", 1, 65536), ("grouped", 1, USUAL)]
     sizes += [("dense", 1, USUAL), ("block16", BATCH, USUAL), ("dim64", BATCH, USUAL), ("dim256", BATCH, USUAL)]
-    sizes += [("window", 1, 32768), ("ancestor", BATCH, 4096)]
+    sizes += [("table", BATCH, USUAL), ("window", 1, 32768), ("ancestor", BATCH, 4096)]
     found = [_sequence(*size, 6) for size in ([(TOY.name, 1, 60)] if toy else sizes)]
     return tuple(Cell(f"families: {cell.name}", cell.needs_s, cell.given) for cell in found)
 
@@ -170,7 +171,7 @@ def _peers(toy: bool) -> tuple[Cell, ...]:
     if toy:
         rest = (_peer(peer, "toy", 1, 64, 1) for peer in ("fa4", "flash_sparse"))
         return (_peer("dkernel", "toy", 1, 64, 1), _peer("flex", "toy", 1, 64, 1, sizes=(16, 32)), *rest)
-    varied = [name for name in CASES if name not in ("ancestor", "thin")]
+    varied = [name for name in CASES if name not in APART]
     return (
         _peer("flex", "ancestor", BATCH, USUAL, 12),
         _peer("dkernel", "ancestor", BATCH, USUAL, 12),

@@ -67,8 +67,9 @@ def standing(package: str, direction: str) -> dict[str, object]:
     itself; and whether the package takes the second one unasked."""
     hopper, backward = (importlib.import_module(f"{package}.launch.{file}") for file in ("hopper", "hopper_backward"))
     written = (hopper if direction == "forward" else backward).IS_WRITTEN_FOR
+    is_open = hopper.TABLES_BY_DEFAULT or not hopper.IS_TABLE
     here = torch.cuda.is_available() and hopper.is_hopper(torch.device("cuda", torch.cuda.current_device()))
     return {
         "is_hopper": bool(here and written),
-        "unasked": bool(hopper.IS_FASTER if direction == "forward" else backward.BY_DEFAULT),
+        "unasked": bool(is_open and (hopper.IS_FASTER if direction == "forward" else backward.BY_DEFAULT)),
     }

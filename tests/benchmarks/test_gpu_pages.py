@@ -107,6 +107,7 @@ def test_the_family_to_be_taken_unasked_is_named():
         {**forward, "case": "block16", "gluon_over_triton": 1.1},
         {**forward, "case": "dim64", "gluon_over_triton": 0.8, "unasked": False},
         {**forward, "case": "dim256", "gluon_over_triton": 1.01, "unasked": False},
+        {**forward, "case": "table", "gluon_over_triton": 1.4, "unasked": False},
         {**backward, "case": "ancestor", "gluon_over_triton": 1.5},
         {**backward, "case": "grouped", "gluon_over_triton": 0.9},
         {**backward, "case": "dim64", "gluon_over_triton": 0.5, "unasked": True},
@@ -114,10 +115,12 @@ def test_the_family_to_be_taken_unasked_is_named():
         {"cell": "families: window, 1 x 32768", "note": "out of memory"},
     ]
     forward, backward = "IS_FASTER of launch/hopper.py", "BY_DEFAULT of launch/hopper_backward.py"
+    tables = "TABLES_BY_DEFAULT of launch/hopper.py"
     wanted = [
         f"forward, head dim 64: triton, 1.25 times as fast in 1 cell: {forward} stays False",
         f"forward, head dim 128: gluon, 1.1 to 1.3 times as fast in 2 cells: {forward} stays True",
         f"forward, head dim 256: neither, gluon is 1.01 times as fast: {forward} stays",
+        f"forward, tables, head dim 128: gluon, 1.4 times as fast in 1 cell: {tables} becomes True",
         f"backward, head dim 64: triton, 2 times as fast in 1 cell: {backward} becomes False",
         "backward, head dim 128: gluon, 0.9 to 1.5 times as fast in 2 cells; slower in grouped, 4 x 16384: "
         f"{backward} becomes True",
