@@ -18,10 +18,17 @@ ROOT = Path(__file__).parents[2]
 TEXT = "pattern: 1\nname: stubbed\nheads: 4\nkv_heads: 2\nhead_dim: 128\nblock: 64\npromises: {}\n"
 
 
+RULES = {
+    "arithmetic": "local: 2, stride: 4, offset: h",
+    "table": "local: 70 tokens, random: {blocks: 2, seed: h}",
+}
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("form", RULES)
 @pytest.mark.skipif(not shutil.which("gcc") or sys.platform != "linux", reason="Triton's launcher needs gcc")
-def test_training_launches_the_family_that_is_asked_for(tmp_path: Path) -> None:
-    (tmp_path / "stubbed.yaml").write_text(TEXT + "shards: [{heads: all, local: 2, stride: 4, offset: h}]")
+def test_training_launches_the_family_that_is_asked_for(form: str, tmp_path: Path) -> None:
+    (tmp_path / "stubbed.yaml").write_text(f"{TEXT}shards: [{{heads: all, {RULES[form]}}}]")
     patterncc.compile(tmp_path / "stubbed.yaml", output=tmp_path)
     place, launches = str(built(tmp_path).parent), tmp_path / "launches"
     environment = quiet_environment() | {"TRITON_LIBCUDA_PATH": place, "LD_LIBRARY_PATH": place}
@@ -30,7 +37,8 @@ def test_training_launches_the_family_that_is_asked_for(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.gluon.launched", str(tmp_path), "stubbed"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    once = ["fwd_hopper", "bwd_prepare", "bwd_dq_hopper", "bwd_dkdv_hopper", "bwd_sum"]
-    packed = ["clear", "fwd_hopper", "bwd_prepare", "clear", "bwd_dq_hopper", "clear", "clear"]
-    packed += ["bwd_dkdv_hopper"] * 2 + ["bwd_round"] * 2  # two rounds, which add in float32
+    once = ["fwd_hopper", "bwd_prepare", "bwd_dq_hopper", "bwd_dkdv_hopper"]
+    packed = ["clear", "fwd_hopper", "bwd_prepare", "clear", "bwd_dq_hopper", "clear", "clear", "bwd_dkdv_hopper"]
+    if form == "arithmetic":  # of strides there are parts, and a second round, which adds in float32
+        once, packed = [*once, "bwd_sum"], [*packed, "bwd_dkdv_hopper", "bwd_round", "bwd_round"]
     assert launches.read_text().split() == [f"attn_{name}_stubbed" for name in once + packed]
