@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ..pattern import BLOCK, CAUSAL, CLASSES
-from .masks import CHUNK, FAR, keeps_blocks
+from .masks import FAR, keeps_blocks
 from .tables import room
 
 ROWS, KEYS = 64, 128  # of a slot and of a tile: those of hopper/load_items.py
 PIECE = min(BLOCK, ROWS)  # tokens that blocks keep alike
 SIDE = ROWS // PIECE
+CHUNK = 1 << 20  # pairs of pieces looked at together: their numbers stay in a processor's cache
 WHOLE, FINE, EXACT = (1 << SIDE * SIDE) - 1, 1 << 20, 1 << 21  # those of hopper/row_masks.py
 
 Slots = tuple[Tensor, Tensor, Tensor]

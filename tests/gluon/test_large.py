@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from patterncc.errors import PatternError
 from patterncc.language import loads
+from tests.gluon import test_backward_tables
 from tests.gluon.test_rules import BLOCKS, SOME, package
 from tests.gluon.whole import check
 from tests.kernels.held import held
@@ -19,11 +20,18 @@ from tests.strategies import patterns
 pytestmark = pytest.mark.slow
 ERROR = 1e-5  # of sums of up to 3,001 products, and their differences in the backward
 LONG = 3001  # tokens
+TABLES = {name: BLOCKS[n % 4] for n, name in enumerate(test_backward_tables.RULES)}
 
 
 @pytest.mark.parametrize("name", SOME)
 def test_long_sequences(name: str) -> None:
     check(package(name), LONG, LONG, error=ERROR, seed=7, programs=5)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_long_sequences_of_tables(name: str) -> None:
+    of, _, _ = test_backward_tables.made(name, TABLES[name])
+    check(of, LONG, LONG, error=ERROR, seed=7, programs=5)
 
 
 @st.composite
