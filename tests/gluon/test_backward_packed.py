@@ -41,9 +41,9 @@ def test_packed(variant: tuple[str, int]) -> None:
     check_packed(*made(*variant))
 
 
-def check_packed(of: Any, launcher: Any, kernels: tuple[Any, Any]) -> None:
-    """Sequences of these LENGTHS, each against the reference."""
-    for seed, (q_lens, kv_lens) in enumerate(LENGTHS):
+def check_packed(of: Any, launcher: Any, kernels: tuple[Any, Any], lengths: Any = LENGTHS) -> None:
+    """Sequences of these lengths, each against the reference."""
+    for seed, (q_lens, kv_lens) in enumerate(lengths):
         each = requests_of(of.pattern, q_lens, kv_lens)
         given, true = [], []
         for n, inputs in enumerate(each):

@@ -131,6 +131,21 @@ def test_packed(variant: tuple[str, int]) -> None:
     check_packed(*made(*variant))
 
 
+@pytest.mark.parametrize("name", ["both_ways", "grouped"])
+def test_queries_before_the_first_key(name: str, short_items: Any) -> None:
+    """Where there are more queries than keys the first rows have numbers below 0: of packed sequences, and of whole
+    ones, whose lists are not split here."""
+    of, launcher, kernels = made(name, 32)
+    check_packed(of, launcher, kernels, lengths=(([200, 70, 130], [90, 130, 1]),))
+    short_items(launcher, most_slots=0)
+    inputs = tensors(of.pattern, 200, 90)
+
+    def attend(*inputs: Tensor) -> Any:
+        return reference.attention(of.pattern, *inputs)
+
+    compare(launcher, kernels[1], inputs, attend, (-110, 0))
+
+
 def test_results_repeat_and_long_lists_are_split(short_items: Any) -> None:
     """Whoever takes which item, and in which order copies land, the numbers are the same to the bit."""
     of, launcher, (_, kernel) = made("grouped", 16)
