@@ -59,11 +59,11 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
 
 
-def refuse_tangents(*tensors: Tensor) -> None:
+def refuse_tangents(*tensors: Tensor | None) -> None:
     """Forward-mode differentiation, which an operator would pass over in silence."""
     if torch.compiler.is_compiling() or forward_ad._current_level < 0:
         return
-    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+    if any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
         _refuse_forward_mode()
 
 
@@ -102,20 +102,21 @@ def differentiable(operator: Callable[..., Any], save: Callable[..., None], back
 
 def shortly(gradients: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, Tensor]]:
     """The same derivative without an operator, for calls that `is_eager` is true of: of what `compute` makes from
-    `tensors`, of which the first three have one, output and LSE. `gradients` is given what is saved, and `place`."""
+    `tensors`, output and LSE. `gradients` is given what is saved, `place`, and the gradients of both; it gives one of
+    each of the tensors, or None."""
 
     class Short(torch.autograd.Function):
         @staticmethod
         def forward(ctx, compute, place, *tensors):  # type: ignore[no-untyped-def]
             out, lse = compute(*tensors)
             ctx.save_for_backward(*tensors[:3], out, lse, *tensors[3:])
-            ctx.place, ctx.others = place, len(tensors) - 3
+            ctx.place = place
             ctx.set_materialize_grads(False)
             return out, lse
 
         @staticmethod
         def backward(ctx, dout, dlse):  # type: ignore[no-untyped-def]
-            return None, None, *gradients(ctx.saved_tensors, ctx.place, dout, dlse), *[None] * ctx.others
+            return None, None, *gradients(ctx.saved_tensors, ctx.place, dout, dlse)
 
     return Short.apply
 

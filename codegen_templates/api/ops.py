@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from .dispatch import (
     shortly,
     wants_gradient,
 )
-from .sinks import check_sinks, with_sinks
+from .sinks import check_sinks, sunk
 
 PLACE = "layer", "scale", "head_offset", "q_start", "kv_start"
 
@@ -57,38 +58,45 @@ def attention(
     the LSE: of parts that are combined, one is given the sinks and the others sinks of -inf. Differentiable; a pattern
     that says `sinks: learned` requires them.
     """
-    key = key_of("attention", (q, k, v), scale, layer, head_offset, q_start, kv_start) if sinks is None else None
+    given = q, k, v, sinks
+    key = key_of("attention", given, scale, layer, head_offset, q_start, kv_start)
     if (recipe := found(key)) is not None:
-        place = recipe.options
-        out, lse = _short(recipe, place, q, k, v) if wants_gradient(q, k, v) else recipe(q, k, v)
+        out, lse = _short(recipe, recipe.options, *given) if wants_gradient(*given) else recipe(*given)
         return (out, lse) if return_lse else out
     check_tensors(q=q, k=k, v=v)
     layer, head_offset, kv_start = check_layer(layer), whole("head_offset", head_offset), whole("kv_start", kv_start, 0)
     q, k, v = autocast(q, k, v)
-    refuse_tangents(q, k, v)
+    refuse_tangents(q, k, v, sinks)
     check_attention(q, k, v, head_offset, kv_start)
     check_sinks(sinks, q, q.shape[1])
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     scale = default_scale(scale)
     q_start = kv_start + k.shape[2] - q.shape[2] if q_start is None else whole("q_start", q_start)
-    if is_eager(q, k, v, in_autocast=True):
+    given = q, k, v, sinks
+    if is_eager(*given, in_autocast=True):
         place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
-        compute = partial(recorded, key, paths.forward(q).forward, place)
-        out, lse = _short(compute, place, q, k, v) if wants_gradient(q, k, v) else compute(q, k, v)
+        compute = partial(recorded, key, sunk(paths.forward(q).forward), place)
+        out, lse = _short(compute, place, *given) if wants_gradient(*given) else compute(*given)
     else:
-        out, lse = _open_forward(q, k, v, layer, scale, head_offset, q_start, kv_start)
-    if sinks is not None:
-        out, lse = with_sinks(out, lse, sinks[:, None])
+        out, lse = _open_forward(q, k, v, layer, scale, head_offset, q_start, kv_start, sinks)
     return (out, lse) if return_lse else out
 
 
 @operator("attention")
 def _forward(
-    q: Tensor, k: Tensor, v: Tensor, layer: int, scale: float, head_offset: int, q_start: int, kv_start: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layer: int,
+    scale: float,
+    head_offset: int,
+    q_start: int,
+    kv_start: int,
+    sinks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
     with torch.autocast(q.device.type, enabled=False):
-        return paths.forward(q).forward(q, k, v, **place)
+        return sunk(paths.forward(q).forward)(q, k, v, sinks, **place)
 
 
 @operator("attention_backward")
@@ -105,10 +113,13 @@ def _backward(
     head_offset: int,
     q_start: int,
     kv_start: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+    sinks: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """dq, dk, dv, and the sinks' gradient, or an empty tensor."""
     place = {"layer": layer, "scale": scale, "head_offset": head_offset, "q_start": q_start, "kv_start": kv_start}
     with torch.autocast(q.device.type, enabled=False):
-        return paths.backward(q).backward(q, k, v, out, lse, dout, dlse, **place)
+        grads = paths.backward(q).backward(q, k, v, out, lse, dout, dlse, sinks, **place)
+    return grads if sinks is not None else (*grads, q.new_empty(0))
 
 
 @_forward.register_fake
@@ -118,32 +129,36 @@ def _(q: Tensor, k: Tensor, v: Tensor, *_place: object) -> tuple[Tensor, Tensor]
 
 @_backward.register_fake
 def _(
-    dout: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *_rest: object
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    dout: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    sinks = rest[-1]  # torch leaves them out where there are none
+    return *grads, torch.empty_like(sinks) if isinstance(sinks, Tensor) else q.new_empty(0)
 
 
 def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, *ctx.place = inputs
-    ctx.save_for_backward(q, k, v, *output)
+    (q, k, v), ctx.place, sinks = inputs[:3], inputs[3:8], inputs[8:] or (None,)
+    ctx.save_for_backward(q, k, v, *output, *sinks)
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx, dout: Tensor | None, dlse: Tensor | None) -> tuple:
     place = dict(zip(PLACE, ctx.place, strict=True))
-    return *_gradients(ctx.saved_tensors, place, dout, dlse), *[None] * len(PLACE)
+    *grads, of_sinks = _gradients(ctx.saved_tensors, place, dout, dlse)
+    return *grads, *[None] * len(PLACE), of_sinks
 
 
-def _gradients(saved: tuple[Tensor, ...], place: dict, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor, ...]:
-    q, k, v, out, lse = saved
+def _gradients(saved: tuple, place: dict, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
+    q, k, v, out, lse, sinks = saved
     dout = torch.zeros_like(out) if dout is None else dout
-    return gradients(
+    grads = gradients(
         "backward",
-        (q, k, v, out, lse, dout, dlse),
+        (q, k, v, out, lse, dout, dlse, sinks),
         place,
         lambda: paths.backward(q).backward,
-        lambda: _open_backward(dout, dlse, q, k, v, out, lse, *place.values()),
+        lambda: _open_backward(dout, dlse, q, k, v, out, lse, *place.values(), sinks),
     )
+    return *grads[:3], None if sinks is None else grads[3]
 
 
 _open_forward = differentiable(_forward, _save, _differentiate)

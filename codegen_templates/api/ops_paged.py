@@ -26,7 +26,7 @@ from .dispatch import (
     save_nothing,
     wants_gradient,
 )
-from .sinks import check_sinks, packed_sinks
+from .sinks import check_sinks, sunk
 
 
 def attention_paged(
@@ -52,8 +52,8 @@ def attention_paged(
     `max_q_len` bounds the queries of a request (one below the true number is refused on a CPU only, as in
     `attention_varlen`); a close bound saves launches on a GPU. Not differentiable.
     """
-    tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc
-    key = key_of("paged", tensors, scale, layer, head_offset, max_q_len) if sinks is None else None
+    tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc, sinks
+    key = key_of("paged", tensors, scale, layer, head_offset, max_q_len)
     if (recipe := found(key)) is not None and not wants_gradient(q, k_cache, v_cache):
         out, lse = recipe(*tensors)
         return (out, lse) if return_lse else out
@@ -65,15 +65,13 @@ def attention_paged(
     check_sinks(sinks, q, q.shape[1])
     most = q.shape[0] if max_q_len is None else whole("max_q_len", max_q_len, 0)
     scale = default_scale(scale)
-    tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc
+    tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc, _detached(sinks)
     if is_plain(*tensors):
-        forward = paths.packed(q).forward_paged
+        forward = sunk(paths.packed(q).forward_paged, starts=5)
         place = {"max_q_len": most, "layer": layer, "scale": scale, "head_offset": head_offset}
         out, lse = recorded(key, forward, place, *tensors)
     else:
-        out, lse = _open_paged(*tensors, most, layer, scale, head_offset)
-    if sinks is not None:
-        out, lse = packed_sinks(out, lse, sinks.detach(), query_start_loc)
+        out, lse = _open_paged(*tensors[:6], most, layer, scale, head_offset, tensors[6])
     return (out, lse) if return_lse else out
 
 
@@ -92,8 +90,8 @@ def decode(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`attention_paged` with the same number of new tokens for every request: q [requests, q_len, heads, head_dim], of
     which seq_lens counts the keys too. The LSE is [requests, heads, q_len]."""
-    tensors = q, k_cache, v_cache, block_table, seq_lens
-    key = key_of("decode", tensors, scale, layer, head_offset) if sinks is None else None
+    tensors = q, k_cache, v_cache, block_table, seq_lens, sinks
+    key = key_of("decode", tensors, scale, layer, head_offset)
     if (recipe := found(key)) is not None and not wants_gradient(q, k_cache, v_cache):
         out, lse = recipe(*tensors)
         return (out, lse.view(lse.shape[0], *q.shape[:2]).transpose(0, 1)) if return_lse else out
@@ -101,28 +99,29 @@ def decode(
     check_decode(q)
     check_sinks(sinks, q, q.shape[2])
     requests, q_len, heads, _ = q.shape
-    tokens, paged = q.flatten(0, 1), (k_cache, v_cache, block_table, seq_lens)
-    if is_plain(q, *paged):
+    tokens, paged, sinks = q.flatten(0, 1), (k_cache, v_cache, block_table, seq_lens), _detached(sinks)
+    if is_plain(q, *paged, sinks):
         layer, head_offset, scale = check_layer(layer), whole("head_offset", head_offset), default_scale(scale)
         starts = query_starts(requests, q_len, q.device)
         check_paged(tokens, *paged, starts, head_offset)
         place = {"layer": layer, "scale": scale, "head_offset": head_offset}
         place |= {"max_q_len": q_len, "are_some_left": False, "query_start_loc": starts}
-        out, lse = recorded(key if q.is_contiguous() else None, partial(_decode, q.shape), place, tokens, *paged)
+        out, lse = recorded(key if q.is_contiguous() else None, partial(_decode, q.shape), place, tokens, *paged, sinks)
     else:
         starts = torch.arange(requests + 1, dtype=torch.int32, device=q.device) * q_len
         options = {"layer": layer, "head_offset": head_offset, "max_q_len": q_len, "scale": scale}
-        none = None if sinks is None else torch.full_like(sinks, float("-inf"))  # they come in below
-        out, lse = attention_paged(tokens, *paged, starts, return_lse=True, sinks=none, **options)
-    if sinks is not None:
-        out, lse = packed_sinks(out.flatten(0, 1), lse, sinks.detach())
+        out, lse = attention_paged(tokens, *paged, starts, return_lse=True, sinks=sinks, **options)
     out = out.view(*q.shape[:3], V_HEAD_DIM)
     return (out, lse.view(heads, requests, q_len).transpose(0, 1)) if return_lse else out
 
 
-def _decode(shape: torch.Size, q: Tensor, *paged: Tensor, **place: Any) -> tuple[Tensor, Tensor]:
+def _detached(sinks: Tensor | None) -> Tensor | None:
+    return None if sinks is None else sinks.detach()
+
+
+def _decode(shape: torch.Size, q: Tensor, *given: Tensor | None, **place: Any) -> tuple[Tensor, Tensor]:
     """Output of that shape, and LSE [heads, rows]."""
-    out, lse = paths.packed(q).forward_paged(q, *paged, **place)
+    out, lse = sunk(paths.packed(q).forward_paged)(q, *given, **place)
     return out.view(*shape[:-1], out.shape[-1]), lse
 
 
@@ -138,10 +137,11 @@ def _paged(
     layer: int,
     scale: float,
     head_offset: int,
+    sinks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc
+    tensors = q, k_cache, v_cache, block_table, seq_lens, query_start_loc, sinks
     with torch.autocast(q.device.type, enabled=False):
-        forward = paths.packed(q).forward_paged
+        forward = sunk(paths.packed(q).forward_paged, starts=5)
         return forward(*tensors, max_q_len=max_q_len, layer=layer, scale=scale, head_offset=head_offset)
 
 

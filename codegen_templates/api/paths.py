@@ -37,6 +37,11 @@ def packed_backward(q: Tensor):
     return cpu_packed() if is_on_cpu(q) else launch_backward(q.device.type)
 
 
+def sinks(q: Tensor):
+    """The module whose `put` puts sinks into an output and its LSE."""
+    return cpu_sinks() if is_on_cpu(q) else launch_sinks(q.device.type)
+
+
 def is_on_cpu(q: Tensor) -> bool:
     """Whether the CPU path computes; TypeError for float64 where it does not."""
     is_cpu = q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"
@@ -59,6 +64,14 @@ def cpu_packed():
 
     remember()
     return packed
+
+
+@cache
+def cpu_sinks():
+    from ..cpu import sinks
+
+    remember()
+    return sinks
 
 
 def needing_triton(load: Callable[[], T]) -> Callable[[str], T]:
@@ -90,6 +103,13 @@ def launch_backward():
     from ..launch import backward
 
     return backward
+
+
+@needing_triton
+def launch_sinks():
+    from ..launch import sinks
+
+    return sinks
 
 
 @needing_triton

@@ -20,6 +20,7 @@ from .keys import Gathered, Rows
 from .library import asked
 from .pieces import Place, Step, steps
 from .plan import TOGETHER, Group, plan
+from .sinks import gradient
 from .workers import work
 
 Indices = tuple[int, int, int, int]  # layer, head_offset, q_start, kv_start
@@ -33,12 +34,23 @@ def forward(q: Tensor, k: Tensor, v: Tensor, **place: Any) -> tuple[Tensor, Tens
     return odd.forward(attend, q, k, v, found) if odd.has_nan(found[0]) else found
 
 
-def backward(*tensors: Any, **place: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk and dv, each like its tensor, of q, k, v, out, lse, dout and dlse, which may be None; `place` as above.
+def backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    dout: Tensor,
+    dlse: Tensor | None,
+    sinks: Tensor | None = None,
+    **place: Any,
+) -> tuple[Tensor, ...]:
+    """dq, dk and dv, each like its tensor, and the gradient of sinks, if they are in out and lse; `place` as above.
     Half precision is multiplied and summed in fp32."""
-    differentiate = partial(_backward, **place)
+    differentiate, tensors = partial(_backward, **place), (q, k, v, out, lse, dout, dlse)
     grads = differentiate(*tensors)
-    return odd.backward(partial(_forward, **place), differentiate, tensors) if odd.has_nan(*grads) else grads
+    grads = odd.backward(partial(_forward, **place), differentiate, tensors) if odd.has_nan(*grads) else grads
+    return grads if sinks is None else (*grads, gradient(out, lse, dout, dlse, sinks))
 
 
 def _forward(

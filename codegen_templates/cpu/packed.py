@@ -11,6 +11,7 @@ from ..launch.outputs import like_output
 from . import attention, compiled, odd
 from .keys import Pages
 from .library import asked
+from .sinks import gradient
 
 FEW_QUERIES = 32  # of a request: fewer do not fill the kernels' panels, and torch takes a KV head's queries together
 
@@ -50,14 +51,15 @@ def backward_varlen(
     dlse: Tensor | None,
     cu_seqlens_q: Tensor,
     cu_seqlens_k: Tensor,
+    sinks: Tensor | None = None,
+    *,
     max_seqlen_q: int,
     max_seqlen_k: int,
-    *,
     layer: int,
     scale: float,
     head_offset: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk and dv, each like its tensor."""
+) -> tuple[Tensor, ...]:
+    """dq, dk and dv, each like its tensor, and the gradient of sinks, if they are in out and lse."""
     dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
     sequences = _sequences(cu_seqlens_q, cu_seqlens_k, len(q), len(k), max_seqlen_q, max_seqlen_k)
     call = {"layer": layer, "scale": scale, "head_offset": head_offset, "kv_start": 0}
@@ -67,7 +69,10 @@ def backward_varlen(
         grads = attention.backward(*parts, *given, q_start=_length(keys) - _length(queries), **call)
         for x, tokens, grad in zip((dq, dk, dv), (queries, keys, keys), grads, strict=True):
             x[tokens] = grad[0].transpose(0, 1)
-    return dq, dk, dv
+    if sinks is None:
+        return dq, dk, dv
+    rows = _one(out), lse[None], _one(dout), None if dlse is None else dlse[None]
+    return dq, dk, dv, gradient(*rows, sinks)
 
 
 def forward_paged(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..api.merge import combine
-from ..api.sinks import with_sinks
 from ..cpu.attend import Mask, attend
+from ..cpu.sinks import with_sinks
 from ..pattern import V_HEAD_DIM
 from .bank import Bank
 

@@ -15,9 +15,10 @@ from . import arrays, binaries, configs, hopper_backward, items, told, tuned
 from .kept import only_meanwhile, that_was_all
 from .outputs import WIDEST
 from .requests import MOST_TOGETHER, Requests, arch, in_line, in_units, processors
+from .sinks import gradient
 from .sums import add_parts, prepare, rounded
 
-Grads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Grads = tuple[torch.Tensor, ...]
 binaries.use(
     attn_bwd_dq,
     attn_bwd_dkdv,
@@ -32,6 +33,7 @@ def backward(
     lse: torch.Tensor,
     dout: torch.Tensor,
     dlse: torch.Tensor | None,
+    sinks: torch.Tensor | None = None,
     *,
     layer: int,
     scale: float,
@@ -40,11 +42,12 @@ def backward(
     kv_start: int,
     config: configs.Config | None = None,
 ) -> Grads:
-    """dq, dk, dv like q, k, v, from what `launch.forward` returned and the gradients of it."""
+    """dq, dk, dv like q, k, v, from what `launch.forward` returned and the gradients of it; and the sinks' gradient, if
+    they are in output and LSE."""
     requests = Requests(q.shape[0], q.shape[2], k.shape[2], q_start, kv_start)
     grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    _backward(q, k, v, out, lse, dout, dlse, *grads, requests, layer, scale, head_offset, config)
-    return grads
+    more = _backward(q, k, v, out, lse, dout, dlse, sinks, *grads, requests, layer, scale, head_offset, config)
+    return grads + more
 
 
 def backward_varlen(
@@ -57,9 +60,10 @@ def backward_varlen(
     dlse: torch.Tensor | None,
     cu_seqlens_q: torch.Tensor,
     cu_seqlens_k: torch.Tensor,
+    sinks: torch.Tensor | None = None,
+    *,
     max_seqlen_q: int,
     max_seqlen_k: int,
-    *,
     layer: int,
     scale: float,
     head_offset: int,
@@ -74,8 +78,8 @@ def backward_varlen(
     one = [x.transpose(0, 1)[None] for x in (q, k, v, out)]
     rows = lse[None], dout.transpose(0, 1)[None], None if dlse is None else dlse[None]
     views = [x.transpose(0, 1)[None] for x in grads]
-    _backward(*one, *rows, *views, requests, layer, scale, head_offset, config)
-    return grads
+    more = _backward(*one, *rows, sinks, *views, requests, layer, scale, head_offset, config)
+    return grads + more
 
 
 def _backward(
@@ -86,6 +90,7 @@ def _backward(
     lse: torch.Tensor,
     dout: torch.Tensor,
     dlse: torch.Tensor | None,
+    sinks: torch.Tensor | None,
     dq: torch.Tensor,
     dk: torch.Tensor,
     dv: torch.Tensor,
@@ -94,25 +99,30 @@ def _backward(
     scale: float,
     head_offset: int,
     config: configs.Config | None,
-) -> None:
-    """Fill dq, dk and dv; all are views [batch, heads, rows, width], and packed ones have one batch."""
+) -> tuple[torch.Tensor, ...]:
+    """Fill dq, dk and dv; all are views [batch, heads, rows, width], and packed ones have one batch. Returns the
+    gradient of the sinks, if there are any."""
     many = requests.count > MOST_TOGETHER  # no launch has all: what belongs to none is not written by any
     anything = q.numel() and k.numel() and requests.count and requests.q_len and requests.kv_len
     if many or not anything:
         for grad in (dq, dk, dv):
             grad.zero_()
-    if not anything:
-        return
+    if not anything and (sinks is None or not q.numel()):
+        return () if sinks is None else (torch.zeros_like(sinks),)
     if not q.is_cuda and q.dtype == torch.bfloat16:  # Triton's interpreter multiplies bfloat16 wrongly
         wide = [torch.empty_like(x, dtype=torch.float32) for x in (dq, dk, dv)]
         tensors = [x.float() for x in (q, k, v, out)]
-        _backward(*tensors, lse, dout.float(), dlse, *wide, requests, layer, scale, head_offset, config)
+        of_lse = lse, dout.float(), dlse, sinks
+        more = _backward(*tensors, *of_lse, *wide, requests, layer, scale, head_offset, config)
         for grad, x in zip((dq, dk, dv), wide, strict=True):
             grad.copy_(x)
-        return
+        return more
     dout = dout if dout.stride(-1) == 1 else dout.contiguous()
     dlse = dlse if dlse is None or dlse.stride(-1) == 1 else dlse.contiguous()  # that of a sum has strides of 0
     log_sum, delta = prepare(out, lse, dout, dlse)
+    more = () if sinks is None else (gradient(log_sum, delta, sinks),)
+    if not anything:
+        return more
     heads = layer, head_offset, q.shape[1]
     about = q, k, v, dout, log_sum, delta, requests, heads, scale
     is_open = config is None and not tuned.tried  # else it is a plain kernel that is asked for
@@ -128,6 +138,7 @@ def _backward(
     only_meanwhile(log_sum, delta)
     if not many:
         that_was_all()
+    return more
 
 
 def _fill_dq(

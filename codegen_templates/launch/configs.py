@@ -14,6 +14,7 @@ KERNEL_FILES = (  # in the folder kernels
     "tiles",
     "forward",
     "combine",
+    "sinks",
     "row_map",
     "rounds",
     "backward_prepare",

@@ -103,7 +103,7 @@ def forward_varlen(
     q, scale = upright(q, scale)
     strides = [*packed_strides(q), *packed_strides(k), *packed_strides(v)]
     _forward(q, k, v, out, lse, strides, requests, layer, scale, head_offset, config)
-    if count <= MOST_TOGETHER:  # else rows were filled before
+    if max_seqlen_q and count <= MOST_TOGETHER:  # else rows were filled before
         that_was_all()
     return out, lse
 

@@ -132,6 +132,10 @@ def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
         yield call("attn_fwd", purpose, config, pointers, **shape, **flags)
     small = configs.Config(1, 1, 4, 1)
     yield call("attn_combine", "", small, {}, SPLITS=16)
+    if pattern.NEEDS_SINKS:
+        for purpose, starts in (("", None), ("varlen", "i32")):
+            yield call("attn_sinks", purpose, small, {"sinks": dtype, "starts": starts}, ROWS=16)
+        yield call("attn_bwd_sinks", "", small, {"sinks": dtype, "dsinks": dtype}, ROWS=1024)
     yield call("attn_bwd_prepare", "", small, {}, BLOCK_M=16)
     for purpose, pointers in (("", {}), ("varlen", packed)):
         flags = {"IS_PACKED": bool(purpose), "IS_LOOKED_UP": table}

@@ -40,13 +40,18 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
     lse = empty(1, share, LENGTH, dtype=torch.float32)
     packed = [x[0].transpose(0, 1).contiguous() for x in (q, k, v, out)]
     ends, requests = ints(0, LENGTH), ints(LENGTH)
-    lengths = ends, ends, LENGTH, LENGTH
+    lengths = {"max_seqlen_q": LENGTH, "max_seqlen_k": LENGTH}
     sizes = [1, HIP_RANGE] if arch.startswith("gfx") else [1]
+    if package.pattern.NEEDS_SINKS:
+        sinks, of_sinks = empty(share), package.launch.sinks
+        yield "", partial(of_sinks.put, out, lse, sinks)
+        yield "varlen", partial(of_sinks.put, packed[3], lse[0], sinks, ends)
+        yield "", partial(of_sinks.gradient, lse, lse, sinks)
     for layer, head_offset in distinct_heads(package):
         place = {"layer": layer, "scale": 1.0, "head_offset": head_offset}
         start = {"q_start": 0, "kv_start": 0}
         yield "", partial(forward.forward, q, k, v, **place, **start)
-        yield "varlen", partial(forward.forward_varlen, *packed[:3], *lengths, **place)
+        yield "varlen", partial(forward.forward_varlen, *packed[:3], ends, ends, **lengths, **place)
         for n in (1, 2):
             words = "one query" + f", {n} parts" * (n > 1)
             yield words, partial(forward.forward, q[:, :, :1], k, v, **place, **start, splits=n)
@@ -54,7 +59,7 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
             yield more, partial(backward.backward, q, k, v, out, lse, out, dlse, **place, **start)
             rows = lse[0], packed[3], None if dlse is None else lse[0]
             words = f"varlen, {more}" if more else "varlen"
-            yield words, partial(backward.backward_varlen, *packed, *rows, *lengths, **place)
+            yield words, partial(backward.backward_varlen, *packed, *rows, ends, ends, **lengths, **place)
         for page, size in product(PAGES, sizes):
             caches = [empty(1 + size // (page * width * kind.itemsize), page, 1, width) for width in (dim, v_dim)]
             table = torch.zeros(1, LENGTH // page, dtype=torch.int32)

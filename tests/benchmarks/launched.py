@@ -17,7 +17,7 @@ import torch
 import triton
 from triton.backends.nvidia.driver import CudaLauncher
 
-from tests.benchmarks.launched_packed import packed
+from tests.benchmarks.launched_packed import packed, sunk
 from tests.benchmarks.seen import GIVEN, addressed, are_alike, are_tritons, calls_of, is_tritons, launches, watched
 
 NAME = "bench_toy"
@@ -99,7 +99,7 @@ def again(package: ModuleType) -> dict[str, bool]:
     backward[0]()
     torch.cuda.is_current_stream_capturing = lambda: False
     found["pinned in a graph"] = len(pinned) == 1 and next(iter(pinned.values())) in recipes.values()
-    return found | packed(package, recipes)
+    return found | packed(package, recipes) | sunk(package, recipes)
 
 
 def boxed(name: str, trains: bool) -> dict[str, bool]:
@@ -212,7 +212,9 @@ def counts(package: ModuleType) -> dict[str, int]:
         }
     found["forward for training"] = calls_of(lambda: package.attention(*leaves))
     backward = importlib.import_module(f"{NAME}.api.ops")._differentiate
-    context = SimpleNamespace(place=(0, 1.0, 0, 0, 0), saved_tensors=(q, k, v, out.detach(), torch.zeros(1, 4, 64)))
+    context = SimpleNamespace(
+        place=(0, 1.0, 0, 0, 0), saved_tensors=(q, k, v, out.detach(), torch.zeros(1, 4, 64), None)
+    )
     gradient = torch.zeros_like(q)
     with torch.no_grad():  # as autograd's thread, which no profile sees, calls it
         found["backward"] = calls_of(lambda: backward(context, gradient, None))

@@ -55,3 +55,43 @@ def packed(package: ModuleType, recipes: dict[Any, Any]) -> dict[str, bool]:
     rounded = [partial(torch.autograd.grad, out, half, x.half(), retain_graph=True) for x in of_out]
     found["varlen backward, rounded"] = alike(*rounded) and len(GIVEN) > 4
     return found
+
+
+def sunk(package: ModuleType, recipes: dict[Any, Any]) -> dict[str, bool]:
+    """The same with sinks, whatever they are; wrong ones are refused as ever."""
+    q, k, v = torch.randn(2, 4, 48, 16), *torch.randn(2, 2, 2, 48, 16)
+    leaves, sinks = [x.clone().requires_grad_() for x in (q, k, v)], [torch.randn(4).requires_grad_() for _ in range(2)]
+    token, caches = torch.zeros(2, 1, 4, 16), torch.zeros(2, 600, 16, 2, 16)
+    table, lengths = torch.arange(600, dtype=torch.int32).view(2, 300), torch.tensor([4000, 3], dtype=torch.int32)
+    rows, starts = [torch.randn(40, n, 16) for n in (4, 2, 2)], torch.tensor([0, 7, 33], dtype=torch.int32)
+    recipes.clear()
+    call, alike, found = package.attention, partial(are_alike, recipes), dict[str, bool]()
+    with torch.no_grad():
+        found["sinks"] = alike(*(partial(call, q, k, v, sinks=s) for s in sinks))
+        found["they are launched"] = [sum(s.data_ptr() in x for x in GIVEN) for s in sinks] == [0, 1]
+        wrong = torch.zeros(2), torch.zeros(4, 1), torch.zeros(4, dtype=torch.int32), [0.0] * 4
+        found["wrong sinks are refused"] = all(is_refused(partial(call, sinks=s), q, k, v) for s in wrong)
+        before = len(recipes)
+        call(q, k, v)
+        call(q, k, v, sinks=sinks[0].double())
+        found["none, or of another type"] = len(recipes) == before + 2
+        paged = partial(package.attention_paged, rows[0], *caches, table, lengths, starts)
+        found["decode"] = alike(*(partial(package.decode, token, *caches, table, lengths, sinks=s) for s in sinks))
+        found["paged"] = alike(*(partial(paged, sinks=s) for s in sinks))
+        found["varlen"] = alike(
+            *(partial(package.attention_varlen, *rows, starts, starts, 26, 26, sinks=s) for s in sinks)
+        )
+    recipes.clear()
+    found["training"] = alike(*(partial(call, *leaves, sinks=s) for s in sinks))
+    out = call(q, k, v, sinks=sinks[0])
+    found["only the sinks have a gradient"] = out.requires_grad and len(recipes) == 1
+    out, gradients = call(*leaves, sinks=sinks[1]), torch.randn(2, *out.shape)
+    two = [partial(torch.autograd.grad, out, [*leaves, sinks[1]], x, retain_graph=True) for x in gradients]
+    found["backward"] = alike(*two)
+    leaves = [x.requires_grad_() for x in rows]
+    out = package.attention_varlen(*leaves, starts, starts, 26, 26, sinks=sinks[0])
+    two = [
+        partial(torch.autograd.grad, out, [*leaves, sinks[0]], x, retain_graph=True) for x in torch.randn(2, 40, 4, 16)
+    ]
+    found["varlen backward"] = alike(*two)
+    return {f"sinks, {what}": ok for what, ok in found.items()}

@@ -57,5 +57,5 @@ def test_everything_around_the_kernels(prepared: Path, tmp_path: Path) -> None:
     assert any("graph_ms" in row for row in document["serving"])
     assert all(row["host_us"] >= row["least_us"] > 0 for row in document["host"])
     launched = set(launches.read_text().split())
-    kernels = ("fwd", "combine", "bwd_prepare", "bwd_dq", "bwd_dkdv", "bwd_sum")
+    kernels = ("fwd", "combine", "bwd_prepare", "bwd_dq", "bwd_dkdv", "bwd_sum", "bwd_round")
     assert launched == {f"attn_{name}_bench_toy" for name in kernels}

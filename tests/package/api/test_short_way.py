@@ -115,6 +115,28 @@ def test_packed_training_enters_no_operator_and_gives_the_same(calls: list[str])
     assert all(torch.equal(x, y) for x, y in zip(grads, wanted, strict=True))
 
 
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_training_with_sinks_enters_no_operator_and_gives_the_same(is_packed: bool, calls: list[str]) -> None:
+    pattern, package = compiled("strided")
+    inputs = [*tensors(pattern, 37, dtype=torch.float32), torch.randn(pattern.heads)]
+    if is_packed:
+        inputs[:3] = (x[0].transpose(0, 1).contiguous() for x in inputs[:3])
+    leaves, starts = [x.requires_grad_() for x in inputs], torch.tensor([0, 7, 37], dtype=torch.int32)
+
+    def loss() -> Tensor:
+        *given, sinks = leaves
+        if is_packed:
+            return package.attention_varlen(*given, starts, starts, 30, 30, sinks=sinks).square().sum()
+        return package.attention(*given, sinks=sinks).square().sum()
+
+    grads = torch.autograd.grad(loss(), leaves)
+    assert calls == []
+    with Seen():
+        wanted = torch.autograd.grad(loss(), leaves)
+    assert len(calls) == 2
+    assert all(torch.equal(x, y) and x.abs().sum() > 0 for x, y in zip(grads, wanted, strict=True))
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_what_is_saved_for_a_short_derivative_may_lie_elsewhere(kept: bool) -> None:
     """Tensors come back from hooks as copies, and a graph is differentiated twice or once."""

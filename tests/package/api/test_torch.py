@@ -44,6 +44,10 @@ def test_opcheck_of_attention(name: str, dtype: torch.dtype, strided: bool) -> N
     for dlse in (None, torch.randn_like(lse)):
         arguments = (torch.randn_like(out), dlse, q, k, v, out, lse, *place)
         torch.library.opcheck(ops.attention_backward.default, arguments)
+    sinks = torch.randn(pattern.heads)
+    leaves = [x.clone().requires_grad_() for x in (q, k, v, sinks)]
+    torch.library.opcheck(ops.attention.default, (*leaves[:3], *place, leaves[3]))
+    torch.library.opcheck(ops.attention_backward.default, (*arguments, sinks))
 
 
 @pytest.mark.parametrize("name", ["tokens", "values"])
@@ -60,9 +64,14 @@ def test_opcheck_of_varlen_and_paged(name: str) -> None:
     for dlse in (None, torch.randn_like(lse)):
         arguments = (torch.randn_like(out), dlse, q, k, v, out, lse, *rest, 0, 0.25, 0)
         torch.library.opcheck(ops.attention_varlen_backward.default, arguments)
+    sinks = torch.randn(4)
+    leaves = [x.clone().requires_grad_() for x in (q, k, v, sinks)]
+    torch.library.opcheck(ops.attention_varlen.default, (*leaves[:3], *rest, 0, 0.25, 0, leaves[3]))
+    torch.library.opcheck(ops.attention_varlen_backward.default, (*arguments, sinks))
     caches = torch.randn(4, 16, 2, dim), torch.randn(4, 16, 2, v_dim)
     where = torch.arange(4, dtype=torch.int32)[None], torch.tensor([61]).int(), torch.tensor([0, 46]).int()
     torch.library.opcheck(ops.attention_paged.default, (q, *caches, *where, 46, 0, 0.25, 0))
+    torch.library.opcheck(ops.attention_paged.default, (q, *caches, *where, 46, 0, 0.25, 0, sinks))
 
 
 @pytest.mark.parametrize("name", ["strided", "both_ways", "values", "scaled"])
