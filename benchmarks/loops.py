@@ -66,7 +66,8 @@ def _measure(folder: str, arch: str) -> dict[str, object]:
     """Compile the forward kernel for `arch` and read its loops. Runs in a process of its own."""
     import triton
 
-    from patterncc.codegen.resources import calls, compile_call, cubin_usage, find_kernel, load_kernels
+    from patterncc.codegen.kernel_calls import calls
+    from patterncc.codegen.resources import compile_call, cubin_usage, find_kernel, load_kernels
 
     package = load_kernels(Path(folder))
     call = next(call for call in calls(package, arch, "bf16") if (call.kernel, call.purpose) == ("attn_fwd", ""))

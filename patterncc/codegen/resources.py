@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -21,15 +21,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from patterncc.codegen.kernel_calls import Call, calls
 from patterncc.codegen.manifest import folders
 from patterncc.codegen.targets import backend, check_arch
 from patterncc.errors import counted
 
-DTYPES = {"bf16": "bf16", "fp16": "fp16", "fp32": "fp32"}
-ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}
-PAGE, FULL = 64, 1 << 20  # of the caches that the report is about; enough rows for any tile
 MATRIX_OPS = {"wgmma": r"wgmma\.mma_async", "tcgen05": r"tcgen05\.mma", "mma": r"mma\.sync", "mfma": r"v_mfma"}
-MERGING = "decode, several programs"
 SWITCHES = ("TRITON_", "PTXAS_", "DISABLE_", "NVPTX_", "AMDGCN_", "LLVM_", "MLIR_")  # of Triton, in the environment
 ASYNC_COPIES = r"cp\.async\.c[ag]|cp\.async\.bulk\.tensor|(?:buffer|global)_load\w* .*\blds\b|global_load_lds"
 
@@ -75,86 +72,6 @@ def quiet_environment() -> dict[str, str]:
     switches = [n for n in os.environ if n.startswith(SWITCHES) and not n.endswith(("_PATH", "_DIR", "_HOME"))]
     environment = {name: value for name, value in os.environ.items() if name not in switches}
     return environment | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path])}
-
-
-@dataclass(frozen=True)
-class Call:
-    """A kernel as a launcher calls it: what for, constexpr arguments, and the types of pointers (None: not given)."""
-
-    kernel: str
-    purpose: str
-    warps: int
-    stages: int
-    constants: dict[str, Any]
-    pointers: dict[str, str | None]
-
-
-def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
-    """How the launchers of a package call its kernels on `arch`, for full tiles and aligned tensors."""
-    pattern, configs = package.pattern, package.launch.configs
-    table, item, dim = pattern.FORM == "table", ITEM[dtype], max(pattern.HEAD_DIM, pattern.V_HEAD_DIM)
-    share = 1 << (pattern.HEADS // pattern.KV_HEADS - 1).bit_length()
-    known: dict[str, str | None] = dict.fromkeys(("q", "k", "v", "out", "dout", "dq", "dk", "dv"), dtype)
-    known |= dict.fromkeys(("lse", "dlse", "log_sum", "delta", "parts", "lses"), "fp32")
-    known |= {
-        "groups": "i32",
-        "items": "i32",
-        "members": "i32",
-        "summed": "i32",
-        "counts": "i32",
-        "q_starts": None,
-        "kv_starts": None,
-        "pages": None,
-    }
-    known |= {
-        "pattern": "i64" if table else "i32",
-        "columns": "i32" if table else None,
-        "rows": "i32" if table else None,
-    }
-
-    def call(kernel: str, purpose: str, config: Any, pointers: Mapping[str, str | None], **constants: Any) -> Call:
-        constants |= {"ALIGN": 16 // item, "STAGES": config.stages, "PRECISION": "ieee"}
-        return Call(kernel, purpose, config.warps, config.stages, constants, known | dict(pointers))
-
-    def tile(config: Any, positions: int) -> dict[str, Any]:
-        block_q = positions if pattern.ROWS_PER_TILE_FREE else min(positions, pattern.BLOCK)
-        block_h = max(min(config.rows // block_q, share), 16 // block_q)
-        return {"BLOCK_Q": block_q, "BLOCK_H": block_h, "BLOCK_N": config.keys}
-
-    packed, alone = {"q_starts": "i32", "kv_starts": "i32"}, dict.fromkeys(("parts", "lses", "counts"))
-    merged = [MERGING] if configs.merges(arch, share * pattern.V_HEAD_DIM) else []
-    for purpose, page in (("", 0), ("varlen", 0), ("paged", PAGE), *((name, PAGE) for name in ("decode", *merged))):
-        is_step, rows = page > 0 and purpose != "paged", share if purpose == MERGING else 0
-        config = configs.forward(arch, dim, item, 16 if is_step else FULL)
-        pointers = (packed if purpose else {}) | ({"pages": "i32"} if page else {}) | ({} if rows else alone)
-        shape = tile(config, 1 if is_step else config.rows)
-        flags = {"PAGE": page, "IS_PACKED": bool(purpose), "IS_LOOKED_UP": table or page > 0, "MERGED": rows}
-        yield call("attn_fwd", purpose, config, pointers, **shape, **flags)
-    small = configs.Config(1, 1, 4, 1)
-    yield call("attn_combine", "", small, {}, SPLITS=16)
-    if pattern.NEEDS_SINKS:
-        for purpose, starts in (("", None), ("varlen", "i32")):
-            yield call("attn_sinks", purpose, small, {"sinks": dtype, "starts": starts}, ROWS=16)
-        yield call("attn_bwd_sinks", "", small, {"sinks": dtype, "dsinks": dtype}, ROWS=1024)
-    yield call("attn_bwd_prepare", "", small, {}, BLOCK_M=16)
-    for purpose, pointers in (("", {}), ("varlen", packed)):
-        flags = {"IS_PACKED": bool(purpose), "IS_LOOKED_UP": table}
-        dense = {configs.keeps_all([pattern.CLASSES[klass] for klass in layer]) for layer in pattern.CLASS_OF if layer}
-        for config in sorted({configs.dq(arch, dim, item, FULL, is_dense) for is_dense in dense}, key=repr):
-            yield call("attn_bwd_dq", purpose, config, pointers, **tile(config, config.rows), **flags)
-        config = configs.dkdv(arch, dim, item, bool(purpose))
-        keys = config.keys if pattern.ROWS_PER_TILE_FREE else min(config.keys, pattern.BLOCK)
-        shape = {"BLOCK_M": config.rows, "BLOCK_N": keys, "IS_PACKED": bool(purpose), "IS_LOOKED_UP": table}
-        strides = bool(package.kernels.row_map.STRIDES)
-        kinds = {"near": (True, False), "strides": (False, True)} if purpose and strides else {"": (True, strides)}
-        for kind, (near, strided) in kinds.items():
-            which, sums = f"{kind} {purpose}".strip(), dict.fromkeys(("dk", "dv"), "fp32" if kind else dtype)
-            rows = {**pointers, **sums}
-            yield call("attn_bwd_dkdv", which, config, rows, **shape, HAS_NEAR=near, HAS_STRIDES=strided)
-    yield call("attn_bwd_sum", "", small, {}, BLOCK_N=16)
-    if strides and dtype != "fp32":
-        for is_v in (True, False)[: 1 + (pattern.HEAD_DIM != pattern.V_HEAD_DIM)]:
-            yield call("attn_bwd_round", "", small, {"x": "fp32", "y": dtype}, IS_V=is_v, ROWS=16)
 
 
 def load_kernels(folder: Path) -> ModuleType:

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from patterncc.codegen.binaries import import_launchers
+from patterncc.codegen.kernel_calls import calls
 from patterncc.codegen.kinds import kinds
-from patterncc.codegen.resources import calls, load_kernels
+from patterncc.codegen.resources import load_kernels
 from patterncc.codegen.usual_calls import usual_calls
 
 

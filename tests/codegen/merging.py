@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from patterncc.codegen.resources import MERGING, calls, compile_call, find_kernel, load_kernels
+from patterncc.codegen.kernel_calls import MERGING, calls
+from patterncc.codegen.resources import compile_call, find_kernel, load_kernels
 
 
 def main(folder: str, arch: str) -> None:
