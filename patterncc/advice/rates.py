@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rate:
+    """How fast both passes were, and what was measured."""
+
     forward: float  # FLOP/s over kept pairs, of two products each
     backward: float  # of five
     source: str

@@ -34,15 +34,15 @@ class Candidate:
     kv_bytes: int
     kv_bytes_paged: int
     density: float
-    balance: (
-        float  # the busiest rank's work over the mean, heads split over as many ranks as divide the KV heads, up to 8
-    )
+    # The busiest rank's work over the mean, heads split over as many ranks as divide the KV heads, up to 8.
+    balance: float
     exchange_bytes: int  # sent in all when the context is split over 8 devices
     seconds: tuple[float, float] | None  # forward and backward, by measured rates; None where there are none
     recommended: bool = False
     why: str = ""
 
     def to_json(self) -> dict[str, Any]:
+        """What `suggest --json` prints of it."""
         return {
             "yaml": self.yaml,
             "kv_bytes": self.kv_bytes,

@@ -104,6 +104,7 @@ def of_binaries(done: Compiled) -> list[dict[str, Any]]:
 
 
 def described(done: Compiled, kernels: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `--json` prints of a package."""
     return {
         "name": done.name,
         "digest": done.digest,
@@ -116,6 +117,7 @@ def described(done: Compiled, kernels: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def tell(done: Compiled, kernels: list[dict[str, Any]]) -> None:
+    """Print a package for people: how it came to be, where it is, and a table of its kernels."""
     how = "arithmetic" if done.plan == "closed" else "tables"
     print(f"{output.paint(done.name, output.BOLD)}: index maps as {how}, promises proved{', cached' * done.cached}")
     print(f"  {done.path}")

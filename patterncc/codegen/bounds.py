@@ -20,6 +20,7 @@ class PieceBounds:
     written: dict[tuple[tuple[int, int, int], ...], tuple[str, str]] = field(default_factory=dict)
 
     def expressions(self, pieces: Sequence[Piece]) -> tuple[str, str, str, str]:
+        """(nearest distance, one past the farthest, every, residue)."""
         low = self.ints.expression("nearest", [p.low for p in pieces])
         high = self.ints.expression("farther", [p.high for p in pieces])
         unbounded = "0" if self.causal else str(-FAR)
@@ -58,6 +59,7 @@ class BandBounds:
     written: dict[tuple[Piece, ...], str] = field(default_factory=dict)
 
     def expressions(self, pieces: Sequence[Piece]) -> tuple[str, str, str, str]:
+        """(nearest distance, one past the farthest, every, residue)."""
         low = self.ints.expression("nearest", [p.low for p in pieces])
         high = self.ints.expression("farther", [p.high for p in pieces])
         every = self.ints.expression("every", [p.every for p in pieces])

@@ -20,6 +20,8 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
     import torch
 
     class OnGpu(torch.Tensor):
+        """A tensor in this process's memory that launchers take for one of a GPU."""
+
         is_cuda = True  # type: ignore[assignment]
 
     share = package.pattern.HEADS // package.pattern.KV_HEADS

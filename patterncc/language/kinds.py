@@ -51,6 +51,7 @@ class ListOf:
     single: bool = False
 
     def read(self, value: Any, inner: Callable[[Any], Any]) -> Any:
+        """What `inner`, which reads entries, gives for the list; a mistake where it is none."""
         if value is BAD:
             return BAD
         if self.single and not isinstance(value, (list, dict)):
@@ -94,6 +95,7 @@ class Keys:
     example: str
 
     def read(self, value: Any, inner: Callable[[Any], Any]) -> Any:
+        """What `inner`, which reads the model, gives for the keys and values; a mistake where there are none."""
         if value is BAD:
             return BAD
         if not isinstance(value, dict):

@@ -21,6 +21,8 @@ IndexList = Annotated[tuple[Annotated[q.Indices, q.INDEX], ...], ListOf("[0, 5-7
 
 
 class Model(BaseModel):
+    """What may stand below a key: these keys and no others, nothing coerced."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True, defer_build=True)
 
 

@@ -23,6 +23,8 @@ class Cells:
 
 @dataclass(frozen=True)
 class Rectangle:
+    """A filled rectangle; (x, y) is its upper left corner, `radius` rounds all four."""
+
     x: float
     y: float
     width: float
@@ -33,6 +35,8 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Line:
+    """A line through all points."""
+
     points: tuple[Point, ...]
     colour: str
     width: float = 1
@@ -41,6 +45,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Area:
+    """The filled area within a line that is closed."""
+
     points: tuple[Point, ...]
     colour: str
 

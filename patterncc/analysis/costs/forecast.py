@@ -53,6 +53,7 @@ class Forecast:
     model: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """What `forecast --json` prints."""
         return {
             "name": self.name,
             "length": self.length,

@@ -34,6 +34,7 @@ class PatternMetadataBuilder(AttentionMetadataBuilder[PatternMetadata]):
     def build(
         self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
     ) -> PatternMetadata:
+        """What layers need of a batch; raises UsageError for one that is not causal."""
         common = common_attn_metadata
         if common.causal is not True:
             raise UsageError("the batch is not causal; a decoder's pattern is")
