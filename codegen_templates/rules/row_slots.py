@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..pattern import BLOCK, CAUSAL, CLASSES
 from .masks import FAR, keeps_blocks
-from .tables import room
+from .tables import grown, room
 
 ROWS, KEYS = 64, 128  # of a slot and of a tile: those of hopper/load_items.py
 PIECE = min(BLOCK, ROWS)  # tokens that blocks keep alike
@@ -27,11 +27,8 @@ def row_slots(klass: int, first: int, stop: int, origin: int, tiles: int) -> Slo
     """For tiles 0..tiles-1 of keys from position `origin` on, the slots from first to stop-1 that keep any of them:
     pointers int64 [n + 1], slots int32 [entries], sorted in each tile, and words int32 [entries, 2]. Built when a
     length asks for it and kept for shorter ones: there may be further tiles, and slots behind."""
-    key = klass, first, origin
-    if key not in _kept or _kept[key][0] < stop or _kept[key][1] < tiles:
-        stop, tiles = max(room(stop), first), room(tiles)
-        _kept[key] = stop, tiles, build(klass, first, stop, origin, tiles)
-    return _kept[key][2]
+    stop, tiles = max(room(stop), first), room(tiles)
+    return grown(_kept, (klass, first, origin), stop, tiles, lambda: build(klass, first, stop, origin, tiles))
 
 
 def build(klass: int, first: int, stop: int, origin: int, tiles: int) -> Slots:

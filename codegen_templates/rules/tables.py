@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -41,16 +44,28 @@ def tile_table(
 def _table(
     of: str, klass: int, rows: int, columns: int, device: str, first: int, pieces: int = 0, piece: int = 0
 ) -> Table:
-    key = (of, klass, first, device, pieces, piece)
-    if key not in _kept or _kept[key][0] < rows or _kept[key][1] < columns:
-        rows, columns = room(rows), room(columns)
+    rows, columns = room(rows), room(columns)
+
+    def make() -> Table:
         i, j = torch.arange(first, rows, device="cpu"), torch.arange(columns, device="cpu")
         if of == "tiles":
             table = build_tiles(klass, i, j, pieces, piece)
         else:
             table = build(klass, i, j) if of == "rows" else build(klass, i, j, transposed=True)
-        _kept[key] = rows, columns, tuple(x.to(device) for x in table)  # type: ignore[assignment]
-    return _kept[key][2]
+        return tuple(x.to(device) for x in table)  # type: ignore[return-value]
+
+    return grown(_kept, (of, klass, first, device, pieces, piece), rows, columns, make)
+
+
+def grown(
+    kept: dict[Any, tuple[int, int, Table]], key: Any, rows: int, columns: int, make: Callable[[], Table]
+) -> Table:
+    """What is kept of a key where it has as many rows and columns, else what `make` makes, which is kept from then on.
+    Other threads may put a smaller one in its place at any moment."""
+    found = kept.get(key)
+    if found is None or found[0] < rows or found[1] < columns:
+        found = kept[key] = rows, columns, make()
+    return found[2]
 
 
 def build(klass: int, i: Tensor, j: Tensor, *, transposed: bool = False) -> Table:
