@@ -151,8 +151,7 @@ def tiles_of(
     if span is not None:
         j = torch.arange(*columns)[::across]
         each = torch.stack([slot_lists.weights(classes[head], span, columns) for head in group.heads])
-        most = each.sum(0).view(-1, slot_lists.TILES).amax(1)[: len(j)]
-        return j, most * slot_lists.ROWS / BLOCK
+        return j, each.sum(0)[: len(j)] * slot_lists.ROWS / BLOCK
     if group.stride is None:
         j = torch.arange(*columns)
         weight = sum((near_rows(classes[head], j, rows) for head in group.heads), torch.zeros(len(j)))

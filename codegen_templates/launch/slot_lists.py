@@ -14,7 +14,6 @@ from .graphs import tables
 from .requests import Requests
 
 Span = tuple[int, int, int, int]  # slots: the first, the first and the one behind the last that are whole, the end
-TILES = max(1, BLOCK // KEYS)  # of keys in a column
 MOST = 16  # lengths whose lists are remembered
 MOST_NUMBERS = 1 << 31  # of all lists: they are counted in 32 bits
 
@@ -73,7 +72,7 @@ def weights(klass: int, span: Span, columns: tuple[int, int]) -> Tensor:
 
 
 def _tiles(columns: tuple[int, int]) -> int:
-    """Those of the columns, and as many more as their number is rounded up by: whole columns of them."""
+    """Of the columns, their number rounded up as `room` does."""
     return room(-(-(columns[1] - columns[0]) * BLOCK // KEYS))
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -90,20 +90,22 @@ def test_backward(variant: tuple[str, int], short_items: Any) -> None:
         compare(launcher, kernels, inputs, attend, (kv_len - q_len, 0), seed=seed)
 
 
+def parts_of(of: Held) -> Iterator[tuple[Any, Any, tuple[int, int]]]:
+    """Some of the queries and keys, attention of them by the mask, and where they begin."""
+    q, k, v = tensors(of.pattern, 700)
+    for q_start, q_len, kv_start, kv_stop in ((300, 150, 128, 411), (0, 100, 192, 500), (601, 99, 64, 300)):
+        mask = reference.dense_mask(of.pattern, 0, 700)[:, q_start : q_start + q_len, kv_start:kv_stop]
+        own = q[:, :, q_start : q_start + q_len], k[:, :, kv_start:kv_stop], v[:, :, kv_start:kv_stop]
+        yield own, partial(dense, mask), (q_start, kv_start)
+
+
 @pytest.mark.parametrize("name", ["strided", "both_ways"])
 def test_queries_and_keys_stand_anywhere(name: str, short_items: Any) -> None:
     """A part of the keys, from a block on; queries before, among and behind them. Sums are added to in rounds."""
     of, launcher, kernels = made(name, 64)
     short_items(launcher, most_slots=0)
-    q, k, v = tensors(of.pattern, 700)
-    for q_start, q_len, kv_start, kv_stop in ((300, 150, 128, 411), (0, 100, 192, 500), (601, 99, 64, 300)):
-        mask = reference.dense_mask(of.pattern, 0, 700)[:, q_start : q_start + q_len, kv_start:kv_stop]
-        own = q[:, :, q_start : q_start + q_len], k[:, :, kv_start:kv_stop], v[:, :, kv_start:kv_stop]
-
-        def attend(*inputs: Tensor) -> Any:
-            return dense(mask, *inputs)  # noqa: B023 (called at once)
-
-        compare(launcher, kernels, own, attend, (q_start, kv_start), seed=q_start)
+    for own, attend, starts in parts_of(of):
+        compare(launcher, kernels, own, attend, starts, seed=starts[0])
 
 
 def test_what_no_query_keeps_may_be_anything(short_items: Any) -> None:

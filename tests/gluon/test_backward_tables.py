@@ -13,7 +13,7 @@ from torch import Tensor
 
 from patterncc import reference
 from tests.gluon import hopper, test_tables
-from tests.gluon.test_backward import ERROR, NAMES, sums_of
+from tests.gluon.test_backward import ERROR, NAMES, parts_of, sums_of
 from tests.gluon.test_backward_packed import check_packed
 from tests.gluon.test_forward import GROUPS, HEAD, dense
 from tests.kernels.held import Held, gradients, held, off, placed, quick, tensors, weights
@@ -89,15 +89,8 @@ def test_queries_and_keys_stand_anywhere(name: str, short_items: Any) -> None:
     """A part of the keys, from a block on; queries before, among and behind them."""
     of, launcher, (_, kernel) = made(name, 64)
     short_items(launcher)
-    q, k, v = tensors(of.pattern, 700)
-    for q_start, q_len, kv_start, kv_stop in ((300, 150, 128, 411), (0, 100, 192, 500), (601, 99, 64, 300)):
-        mask = reference.dense_mask(of.pattern, 0, 700)[:, q_start : q_start + q_len, kv_start:kv_stop]
-        own = q[:, :, q_start : q_start + q_len], k[:, :, kv_start:kv_stop], v[:, :, kv_start:kv_stop]
-
-        def attend(*inputs: Tensor) -> Any:
-            return dense(mask, *inputs)  # noqa: B023 (called at once)
-
-        compare(launcher, kernel, own, attend, (q_start, kv_start), seed=q_start)
+    for own, attend, starts in parts_of(of):
+        compare(launcher, kernel, own, attend, starts, seed=starts[0])
 
 
 @pytest.mark.interpret
