@@ -48,7 +48,7 @@ PAGES: dict[str, dict[str, tuple[str, ...]]] = {
         "serving": (
             "what", "case", "requests", "tokens", "direction", "ms", "host_ms", "graph_ms", "tb_per_s", "share_of_copy",
             "over_floor_us", "tflops", "share_of_dense", "splits", "one_graph_ms", "two_graph_ms",
-            "two_over_one", "error",
+            "two_over_one", "saved", "shared_graph_ms", "apart_graph_ms", "apart_over_shared", "error",
         ),
         "host": ("what", "case", "host_us", "least_us"),
         "peers": ("peer", "case", "batch", "tokens", "direction", "ms", "peer_ms", "over_peer", "peer_error"),

@@ -24,7 +24,7 @@ class Cell:
 
 
 PARTS = ("compiling", "ceilings", "attention", "serving", "host", "peers", "families", "first_call")
-STEPS = "decode", "launches"  # of one token, which that family is not for
+STEPS = "decode", "launches", "sharing"  # of one token, which that family is not for
 BY_GLUON = " by gluon"  # of what is compiled: large calls take that family unasked
 TIMED = ("attention", "serving", "host", "peers", "families")  # parts whose kernels are compiled before
 FAST = {  # the most telling ones, in a minute and a half
@@ -145,18 +145,20 @@ def _families(toy: bool) -> tuple[Cell, ...]:
 def _serving(toy: bool) -> tuple[Cell, ...]:
     """Decoding first; `lengths` are of requests, or of packed sequences."""
     if toy:
-        decode, shared = [("toy", 2, 70)], [("toy", 1, 70)]
+        decode, merged, shared = [("toy", 2, 70)], [("toy", 1, 70)], [("toy", 2, 70)]
         varlen = ("toy", (37, 1, 0, 18))
         paged = ("toy", (1, 5, 18), (64, 40, 18))
     else:
         sizes = ((64, 16384), (16, 32768), (1, 131072), (1, 4096), (1, 1 << 20))
         decode = [(case, *size) for case in ("grouped", "apart") for size in sizes]
-        shared = [("grouped", 1, 131072), ("grouped", 4, 16384)]
+        merged = [("grouped", 1, 131072), ("grouped", 4, 16384)]
+        shared = [("apart", *size) for size in ((16, 4096), (16, 16384), (1, 4096), (16, 32768))]
         varlen = ("ancestor", (16384, 8192, 4096, 2048, 1024, 1000))
         paged = ("grouped", (1,) * 32 + (2048, 8192), (16384,) * 33 + (8192,))
     return (
         *(_steps("decode", *given) for given in decode),
-        *(_steps("launches", *given) for given in shared),
+        *(_steps("launches", *given) for given in merged),
+        *(_steps("sharing", *given) for given in shared),
         Cell("varlen", 8, {"what": "varlen", "case": varlen[0], "lengths": varlen[1]}),
         Cell("paged", 8, {"what": "paged", "case": paged[0], "queries": paged[1], "lengths": paged[2]}),
     )
@@ -164,7 +166,7 @@ def _serving(toy: bool) -> tuple[Cell, ...]:
 
 def _steps(what: str, case: str, requests: int, tokens: int) -> Cell:
     given = {"what": what, "case": case, "requests": requests, "tokens": tokens}
-    return Cell(f"{what} {case}, {requests} x {tokens}", 4 if what == "decode" else 8, given)
+    return Cell(f"{what} {case}, {requests} x {tokens}", 8 if what == "launches" else 4, given)
 
 
 def _peers(toy: bool) -> tuple[Cell, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -27,7 +28,11 @@ def measure(device: Device, *, case: str, what: str = "", peer: str = "", **give
     if peer:
         _peer(device, facts, peer, **given)
     else:
-        ways = {"training": _training, "varlen": _packed, "paged": _paged, "decode": _decoding, "launches": _merging}
+        ways = {"training": _training, "varlen": _packed, "paged": _paged, "decode": _decoding}
+        ways |= {
+            "launches": partial(_steps, serving.ways_of_merging),
+            "sharing": partial(_steps, serving.ways_of_sharing),
+        }
         with families.chosen("gluon" if what.endswith(BY_GLUON) else "triton"):
             ways[what.removesuffix(BY_GLUON)](device, facts)
     device.wait()
@@ -56,8 +61,8 @@ def _decoding(device: Device, case: Case) -> None:
         _step(device, case, 1, length)
 
 
-def _merging(device: Device, case: Case) -> None:
-    for decode in serving.ways_of_merging(device, case, _package(case), 1, _tokens(device)).values():
+def _steps(ways: Callable[..., dict[Any, Callable[[], object]]], device: Device, case: Case) -> None:
+    for decode in ways(device, case, _package(case), 1, _tokens(device)).values():
         decode()
 
 

@@ -26,7 +26,7 @@ def measure(device: Device, *, what: str, case: str, folder: object = None, **gi
     """The rows of one cell."""
     facts = by_name(case)
     package = importlib.import_module(facts.module)
-    ways = {"decode": decode, "launches": launches, "varlen": varlen, "paged": paged}
+    ways = {"decode": decode, "launches": launches, "sharing": sharing, "varlen": varlen, "paged": paged}
     yield from ways[what](device, facts, package, **given)
 
 
@@ -106,16 +106,50 @@ def ways_of_merging(
     device: Device, case: Case, package: ModuleType, requests: int, tokens: int
 ) -> dict[tuple[int, int], Callable[[], tuple[Tensor, Tensor]]]:
     """A step by the programs that share a tile, 1 first and then as many as the package takes, and by launches."""
-    module = importlib.import_module(f"{package.__name__}.launch.forward")
-    cache = Cache.filled(device, case, (tokens,) * requests)
-    q = device.random(requests, 1, case.heads, case.head_dim)
-    how = {"layer": 0, "scale": case.head_dim**-0.5, "head_offset": 0}
-    decode = partial(module.decode, q, cache.k, cache.v, cache.table, cache.lengths, **how)
-    usual = module.splits_of((0, 0, case.heads), requests, 1, tokens, q.device)
+    decode, parts = stepping(device, case, package, requests, tokens)
+    usual = parts.whole_splits((0, 0, case.heads), requests, 1, tokens, torch.device(device.name))
     many = dict.fromkeys((usual, *(SPLITS[:1] if device.toy else SPLITS)))
     return {(1, 1): partial(decode, splits=1)} | {
         (splits, n): partial(decode, splits=splits, launches=n) for splits in many if splits > 1 for n in (1, 2)
     }
+
+
+def sharing(device: Device, case: Case, package: ModuleType, *, requests: int, tokens: int) -> Iterator[Row]:
+    """The same steps with near keys loaded once for all query heads of a KV head, and by each class of them. `saved` is
+    the share of the loads that this saves."""
+    calls = ways_of_sharing(device, case, package, requests, tokens)
+    shared, apart = (call()[0].double() for call in calls.values())
+    error = witness.within(
+        device.tolerance, "shared", torch.stack([(shared - apart).square().sum(), apart.square().sum()])
+    )
+    saved = importlib.import_module(f"{package.__name__}.launch.sharing").saved
+    times = device.alternate(calls if device.toy else {name: captured(call) for name, call in calls.items()})
+    row: Row = {"saved": round(saved((0, 0, case.heads), -(-tokens // case.block)), 3), "error": error}
+    row |= {f"{name}_graph_ms": round(times[name].median * 1e3, 5) for name in calls}
+    yield row | {"apart_over_shared": round(times["apart"].median / times["shared"].median, 3)}
+
+
+def ways_of_sharing(
+    device: Device, case: Case, package: ModuleType, requests: int, tokens: int
+) -> dict[str, Callable[[], tuple[Tensor, Tensor]]]:
+    """A step with near keys shared, and apart, each with as many programs as the package takes for it."""
+    decode, parts = stepping(device, case, package, requests, tokens)
+    sizes = (0, 0, case.heads), requests, 1, tokens, torch.device(device.name)
+    return {
+        "shared": partial(decode, splits=parts.shared_splits(*sizes)),
+        "apart": partial(decode, splits=parts.whole_splits(*sizes)),
+    }
+
+
+def stepping(
+    device: Device, case: Case, package: ModuleType, requests: int, tokens: int
+) -> tuple[Callable[..., tuple[Tensor, Tensor]], ModuleType]:
+    """The launcher of one step, without any choice of programs, and the module that makes that choice."""
+    forward, parts = (importlib.import_module(f"{package.__name__}.launch.{name}") for name in ("forward", "parts"))
+    cache = Cache.filled(device, case, (tokens,) * requests)
+    q = device.random(requests, 1, case.heads, case.head_dim)
+    how = {"layer": 0, "scale": case.head_dim**-0.5, "head_offset": 0}
+    return partial(forward.decode, q, cache.k, cache.v, cache.table, cache.lengths, **how), parts
 
 
 def captured(call: Callable[[], object]) -> Callable[[], object]:

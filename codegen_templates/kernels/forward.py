@@ -5,12 +5,16 @@ Positions are absolute, so a tile lies in the pattern where its tokens lie in th
 needs are numbered by slots: first the far ones, which every row keeps whole, then the edge. The index map says which
 column a slot holds. Tiles of BLOCK_N keys run through the slots: without any mask while they are far, then with the
 exact rule.
+
+Where query heads of a KV head keep different far columns and the same near ones, `shares` gives the near ones to
+programs of all these heads, and leaves the far ones to those of a class.
 """
 
 import triton
 import triton.language as tl
 
 from .combine import is_last, merge
+from .shares import merged, own_keys, share
 from .tiles import (
     BLOCK,
     BLOCK_D,
@@ -66,6 +70,7 @@ def attn_fwd(
     out,  # as q, of V_HEAD_DIM
     lse,  # [batch, heads, q_len], or [heads, total_q]
     groups,  # [groups, 2 + BLOCK_H]: KV head, the class's place in `pattern`, its query heads (-1: none)
+    shares,  # None, or [groups, SHARE]: what each program has of the keys of its KV head, see shares.py
     pattern,  # what index_map reads
     columns,
     q_starts,  # [batch + 1] where a packed request's queries begin
@@ -97,8 +102,8 @@ def attn_fwd(
     s_ls,
     s_pages,
     q_total,  # packed rows, of which some may belong to no sequence; 0: none does
-    splits,  # programs that share the keys of a tile; unless the last of them merges, the part of number n of `out`
-    # and `lse` lies n * s_os, n * s_ls further
+    splits,  # parts that a row has, each of one of the programs that share its keys; unless the last of them merges,
+    # the part of number n of `out` and `lse` lies n * s_os, n * s_ls further
     BLOCK_Q: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -118,11 +123,10 @@ def attn_fwd(
         q_start = kv_len - q_len
     q_stop = q_start + q_len
     kv_stop = kv_start + kv_len
-    i_split = tl.program_id(0) % splits
-    i_tile = tl.program_id(0) // splits
+    i_tile, tiles, i_split, sharers, i_part = share(shares, splits)
     if IS_PACKED:
-        p_out, p_lse = out + i_split.to(tl.int64) * (s_os // ALIGN) * ALIGN, lse + i_split.to(tl.int64) * s_ls
-        s_h, s_n, tiles = s_oh * ALIGN, s_on * ALIGN, tl.num_programs(0) // splits
+        p_out, p_lse = out + i_part.to(tl.int64) * (s_os // ALIGN) * ALIGN, lse + i_part.to(tl.int64) * s_ls
+        s_h, s_n = s_oh * ALIGN, s_on * ALIGN
         sums = p_lse, s_lh
         clear_queries(
             p_out, s_h, s_n, *sums, groups, q_starts, q_total, i_tile, tiles, BLOCK_Q, BLOCK_H, V_HEAD_DIM, BLOCK_V
@@ -137,12 +141,14 @@ def attn_fwd(
     # the columns that they keep
     t_first = tl.maximum(t_base, q_start)
     t_last = tl.minimum(t_base + BLOCK_Q, q_stop) - 1
+    if shares is not None:
+        kv_first, kv_start, kv_stop = own_keys(shares, t_last, kv_first, kv_start, kv_stop)
     pattern += i_class
     n_far, n_slots, places, rule = columns_of(pattern, columns, t_first, t_last, kv_start, kv_stop)
     far_tiles = n_far * BLOCK // BLOCK_N
     all_tiles = (n_slots * BLOCK + BLOCK_N - 1) // BLOCK_N
-    tile_from = all_tiles * i_split // splits
-    tile_to = all_tiles * (i_split + 1) // splits
+    tile_from = all_tiles * i_split // sharers
+    tile_to = all_tiles * (i_split + 1) // sharers
 
     # addresses: 64 bits to the tile's first row, 32 from there
     i_row = q_first + (t_base - q_start).to(tl.int64)
@@ -192,18 +198,17 @@ def attn_fwd(
     b_out = b_out / tl.where(b_sum == 0.0, 1.0, b_sum)[:, None]
     o_d = tl.arange(0, BLOCK_V)[None, :]
     if MERGED:
-        i_program = tl.program_id(0) + late  # see late_zero
-        i_shared = (tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)) * (tl.num_programs(0) // splits)
-        i_shared += i_program // splits
+        i_shared, i_part, programs, p_heads, m_part = merged(
+            groups, shares, splits, o_m, late, BLOCK_Q, BLOCK_H, MERGED
+        )
         i_first = i_shared.to(tl.int64) * splits
-        i_part = (i_first + i_program % splits) * MERGED + o_m  # its rows that are none of a request are not read
-        m_part = o_m < MERGED
+        i_part = (i_first + i_part) * MERGED + o_m  # its rows that are none of a request are not read
         tl.store(parts + i_part[:, None] * V_HEAD_DIM + o_d, b_out, mask=m_part[:, None] & (o_d < V_HEAD_DIM))
         tl.store(lses + i_part, b_lse, mask=m_part)
-        if is_last(counts + i_shared, splits):
+        if is_last(counts + i_shared, programs):
             row = out + (i_batch * s_ob + i_row * s_on) * ALIGN, s_oh * ALIGN, s_on * ALIGN
             lse_row = lse + i_batch * s_lb + i_row, s_lh
-            merge(parts, lses, i_first, splits, *row, *lse_row, p_group + 2, t_base, q_start, q_stop, BLOCK_Q, MERGED)
+            merge(parts, lses, i_first, splits, *row, *lse_row, p_heads, t_base, q_start, q_stop, BLOCK_Q, MERGED)
     else:
         o_row = o_m % BLOCK_Q + late  # the rows once more, see late_zero
         o_t = t_base + o_row
@@ -211,9 +216,9 @@ def attn_fwd(
         if BLOCK_H > 1:  # loaded again, not kept
             i_head = tl.load(p_group + 2 + o_m // BLOCK_Q + late).to(tl.int64)
             m_q &= i_head >= 0
-        i_split = i_split.to(tl.int64)
+        i_part = i_part.to(tl.int64)
         # a part is a number of whole rows: what is true of s_on is true of s_os, and stores of 16 bytes need to know
-        o_out = i_split * (s_os // ALIGN) + i_batch * s_ob + i_head * s_oh + i_row * s_on
+        o_out = i_part * (s_os // ALIGN) + i_batch * s_ob + i_head * s_oh + i_row * s_on
         p_out = out + o_out * ALIGN + o_row * (s_on * ALIGN)
         tl.store(p_out[:, None] + o_d, b_out.to(out.dtype.element_ty), mask=m_q[:, None] & (o_d < V_HEAD_DIM))
-        tl.store(lse + i_split * s_ls + i_batch * s_lb + i_head * s_lh + i_row + o_row, b_lse, mask=m_q)
+        tl.store(lse + i_part * s_ls + i_batch * s_lb + i_head * s_lh + i_row + o_row, b_lse, mask=m_q)

@@ -5,13 +5,14 @@ What `tuned.py` finds measured on the GPU that is here goes before what stands h
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 KERNEL_FILES = (  # in the folder kernels
     "index_map",
     "tiles",
+    "shares",
     "forward",
     "combine",
     "sinks",
@@ -26,6 +27,8 @@ KERNEL_FILES = (  # in the folder kernels
 MOST_SPLITS = 64  # programs that share the keys of a tile; kernels/combine.py has room for so many
 MOST_MERGED = 1 << 16  # numbers that the last of several programs merges by itself
 LEAST_SHARED = 64  # kept keys that are worth a program of their own
+FARTHEST = 1 << 24  # blocks: more than there are
+LEAST_SAVED = 1 / 8  # of the loads of a step, from which on heads share those of near keys; above 1 they never do
 USUAL_ROWS = 64  # of a tile, about
 FEW_ROWS = 16  # and fewer: what there is when decoding, and a configuration of its own
 SHARED_BYTES = {"sm_80": 166912, "sm_86": 101376, "sm_90": 232448, "sm_100": 232448, "gfx942": 65536, "gfx950": 163840}
@@ -59,6 +62,27 @@ def keeps_all(classes: Sequence[Mapping[str, Any]]) -> bool:
     False
     """
     return all(one["closed"] and (0, None, 1, (0,), "j") in one["closed"][1] for one in classes)
+
+
+def all_near(one: Mapping[str, Any], block: int) -> int:
+    """The distance in blocks below which a class (of `pattern.CLASSES`) keeps all columns behind a row.
+
+    >>> windows = [(None, 8, *[None] * 4, 1, 0, 1, "j"), (8, 16, *[None] * 4, 4, 0, 4, "j")]
+    >>> all_near({"terms": windows, "window": None}, 64), all_near({"terms": (), "window": (200, 1)}, 64)
+    (16, 3)
+    """
+    reach = one["window"][0] // block if one["window"] else 0
+    for low, high, *bounds, every, _, width, _ in sorted(one["terms"], key=lambda term: term[0] or 0):
+        if bounds == [None] * 4 and width >= every and (low or 0) <= reach:
+            reach = max(reach, FARTHEST if high is None else high)
+    return reach
+
+
+def near(groups: Iterable[Iterable[Mapping[str, Any]]], block: int) -> int:
+    """The distance in blocks below which the classes of each group keep all columns behind a row, of groups of several
+    classes; 0 where there are none, or some keep fewer."""
+    kinds = (list(group) for group in groups)
+    return min((all_near(one, block) for group in kinds if len(group) > 1 for one in group), default=0)
 
 
 def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
@@ -144,6 +168,20 @@ def splits(processors: int, tiles: int, kept: int) -> int:
     pieces = -(-kept // LEAST_SHARED)
     most = max(1, min(2 * processors // max(tiles, 1), pieces, MOST_SPLITS))
     return -(-pieces // max(-(-pieces // most), 1)) or 1
+
+
+def shared_splits(processors: int, tiles: tuple[int, int], kept: tuple[int, int]) -> tuple[int, int]:
+    """The same where near keys are shared: for so many tiles of far keys and of near ones, which keep so many, the
+    programs of each. The longest of all have about as many keys.
+
+    >>> [shared_splits(132, (32 * n, 8 * n), (far, 512)) for n, far in ((1, 256), (1, 8192), (4, 2048), (16, 1024))]
+    [(4, 8), (8, 1), (2, 1), (1, 1)]
+    """
+    pieces = [max(1, -(-n // LEAST_SHARED)) for n in kept]
+    longest = [-(-n // max(1, 2 * processors // max(m, 1))) for n, m in zip(pieces, tiles, strict=True)]
+    longest.append(-(-sum(pieces) // (MOST_SPLITS - 2)))  # rounded up twice
+    far, near = (-(-n // max(longest)) for n in pieces)
+    return far, near
 
 
 def merges(arch: str, numbers: int) -> bool:

@@ -13,11 +13,11 @@ from ..kernels.forward import (
     attn_fwd,
 )
 from ..pattern import V_HEAD_DIM
-from . import arrays, binaries, configs, hopper, told, tuned
+from . import arrays, binaries, configs, hopper, sharing, told, tuned
 from .configs import Config
 from .kept import only_meanwhile, that_was_all
 from .outputs import WIDEST, like_output
-from .parts import merges, room, room_to_merge, splits_of
+from .parts import Splits, merges, room, room_to_merge, splits_of
 from .requests import (
     LOG2_E,
     MOST_TOGETHER,
@@ -62,7 +62,7 @@ def forward(
     q_start: int,
     kv_start: int,
     config: Config | None = None,
-    splits: int | None = None,
+    splits: Splits | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output [batch, heads, q_len, v_head_dim] and LSE [batch, heads, q_len], fp32, natural logarithm.
 
@@ -122,7 +122,7 @@ def forward_paged(
     scale: float,
     head_offset: int,
     config: Config | None = None,
-    splits: int | None = None,
+    splits: Splits | None = None,
     launches: int | None = None,
     are_some_left: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -163,7 +163,7 @@ def decode(
     scale: float,
     head_offset: int,
     config: Config | None = None,
-    splits: int | None = None,
+    splits: Splits | None = None,
     launches: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output [requests, q_len, heads, v_head_dim] and LSE [requests, heads, q_len] of the newest q_len tokens."""
@@ -196,7 +196,7 @@ def _forward(
     config: Config | None,
     *,
     page: int = 0,
-    splits: int | None = None,
+    splits: Splits | None = None,
     launches: int | None = None,
 ) -> None:
     """Launch the kernel. strides: of batch or pages, heads and rows of q, k and v. splits: programs that share the keys
@@ -207,17 +207,19 @@ def _forward(
     is_open = config is None and not tuned.tried and splits in (None, 1)  # else it is a plain kernel that is asked for
     if is_open and hopper.takes(q, k, v, out, requests):
         return hopper.forward(q, k, v, out, lse, requests, heads, scale)
-    shared = arrays.shared(heads)
-    rows = requests.q_len * shared
-    is_few = rows <= configs.FEW_ROWS
+    rows = requests.q_len * arrays.shared(heads)
     config = config or tuned.forward(q, rows) or configs.forward(arch(device), WIDEST, q.element_size(), rows)
-    block_q, block_h, tiles = requests.tiling(config, shared)
-    pattern, entries, groups = arrays.row_groups(heads, requests.rows, requests.columns, block_h, device)
-    rows = block_q * min(block_h, shared)  # of a tile that are any head's
+    is_chosen = splits is None
     if splits is None:
         sizes = requests.count, requests.q_len, requests.kv_len
-        splits = splits_of(heads, *sizes, device) if is_few or page else 1
-        splits = splits if splits == 1 or page or merges(device, rows, splits) else 1
+        splits = splits_of(heads, *sizes, device) if rows <= configs.FEW_ROWS or page else 1
+    together = sharing.most(heads) if isinstance(splits, tuple) else arrays.shared(heads)
+    block_q, block_h, tiles = requests.tiling(config, together)
+    rows = block_q * min(block_h, together)  # of a tile that are any head's
+    if is_chosen and not page and splits != 1 and isinstance(splits, int) and not merges(device, rows, splits):
+        splits = 1
+    spans = requests.rows, requests.columns, block_h, tiles
+    (groups, shares, *columns), splits, width, merged = sharing.programs(heads, *spans, splits, device)
     if launches is None:
         launches = 1 if splits == 1 or merges(device, rows, splits) else 2
     parts, part_strides = (None, None, None), (0, 0)
@@ -226,20 +228,20 @@ def _forward(
         found, sums = room(q, requests.count, requests.q_len, splits)
         part_strides = found.stride(0), sums.stride(0)
     elif splits > 1:
-        parts = room_to_merge(tiles * len(groups) * min(requests.count, MOST_TOGETHER), splits, rows, device)
+        parts = room_to_merge(merged * min(requests.count, MOST_TOGETHER), splits, rows, device)
     of_found = packed_strides(found) if requests.are_packed else found.stride()[:3]
     align, strides = in_units(q.element_size(), [*strides, *of_found])
     lists = (requests.q_starts, requests.kv_starts, requests.pages) if requests.are_packed else ()
-    kinds = [x if x is None else x.dtype for x in lists]
     tile = block_q, block_h, config.keys, config.warps, config.stages, rows if parts[0] is not None else 0
-    launch = told.forward_launch(device, (q.dtype, found.dtype, *kinds), tile, page, align, precision(q))
+    dtypes = q.dtype, found.dtype, *(x if x is None else x.dtype for x in lists)
+    launch = told.forward_launch(device, dtypes, tile, page, align, precision(q), shares is not None)
     rest = part_strides[0], 0 if requests.are_packed else sums.stride(0), sums.stride(-2), part_strides[1]
     pages = 0 if requests.pages is None else requests.pages.stride(0)
     lengths = requests.q_len, requests.kv_len, requests.q_start, requests.kv_start
     numbers = scale * LOG2_E, *lengths, *strides, *rest, pages
     for some, tensors in requests.launches(q, k, v, found, sums, dim=None if requests.are_packed else 0):
-        given = *tensors, groups, pattern, entries, some.q_starts, some.kv_starts, some.pages, *parts
-        grid = (tiles * splits, len(groups), some.count)
+        given = *tensors, groups, shares, *columns, some.q_starts, some.kv_starts, some.pages, *parts
+        grid = (width, groups.shape[0], some.count)
         launch(attn_fwd, grid, given, (*numbers, some.q_total, splits))
     if launches > 1:
         only_meanwhile(found, sums)

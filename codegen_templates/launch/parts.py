@@ -5,19 +5,42 @@ from __future__ import annotations
 import torch
 
 from ..pattern import BLOCK, V_HEAD_DIM
-from . import arrays, configs
+from . import arrays, configs, sharing
 from .kept import only_meanwhile, zeros
 from .outputs import like_output
 from .requests import MOST_TOGETHER, arch, processors
+from .sharing import Splits
 
 
-def splits_of(heads: arrays.Heads, count: int, q_len: int, kv_len: int, device: torch.device) -> int:
-    """The programs that share the keys of a tile, for so many requests of at most these lengths. Tiles of a few
-    positions more or less count as one."""
+def splits_of(heads: arrays.Heads, count: int, q_len: int, kv_len: int, device: torch.device) -> Splits:
+    """The programs that share the keys of a tile, for so many requests of at most these lengths; two numbers where it
+    saves enough that the query heads of a KV head load near keys together."""
+    sizes = count, q_len, kv_len, device
+    saves = sharing.saved(heads, -(-kv_len // BLOCK)) >= configs.LEAST_SAVED
+    return (shared_splits(heads, *sizes) if saves else None) or whole_splits(heads, *sizes)
+
+
+def whole_splits(heads: arrays.Heads, count: int, q_len: int, kv_len: int, device: torch.device) -> int:
+    """The same where each class loads all of its keys. Tiles of a few positions more or less count as one."""
     shared = arrays.shared(heads)
     positions = (configs.FEW_ROWS if q_len * shared <= configs.FEW_ROWS else configs.USUAL_ROWS) // shared
     tiles = count * arrays.kinds(heads) * -(-q_len // max(positions, 1))
     return configs.splits(processors(device), tiles, arrays.kept(heads, -(-kv_len // BLOCK)) * BLOCK)
+
+
+def shared_splits(
+    heads: arrays.Heads, count: int, q_len: int, kv_len: int, device: torch.device
+) -> tuple[int, int] | None:
+    """The same where near keys are loaded together: the programs of far keys and of near ones. None where this cannot
+    be done in one tile and one launch."""
+    columns, near = -(-kv_len // BLOCK), sharing.near(heads)
+    rows = (1 << (q_len - 1).bit_length()) * sharing.most(heads)
+    if not near or rows > configs.FEW_ROWS:
+        return None
+    tiles = count * arrays.kinds(heads), count * len(sharing.members(heads))
+    kept = (arrays.kept(heads, columns) - near) * BLOCK, min(near, columns) * BLOCK
+    found = configs.shared_splits(processors(device), tiles, kept)
+    return found if merges(device, rows, sum(found)) else None
 
 
 def merges(device: torch.device, rows: int, splits: int) -> bool:

@@ -95,6 +95,7 @@ def forward_launch(
     page: int,
     align: int,
     precision: str,
+    is_shared: bool,  # a kernel of its own, by the type of `shares`
 ) -> Launch:
     block_q, block_h, block_n, warps, stages, merged = tile
     return Launch(

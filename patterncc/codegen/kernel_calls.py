@@ -10,7 +10,7 @@ from typing import Any
 
 ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}  # bytes of a number
 PAGE, FULL = 64, 1 << 20  # of the caches that the report is about; enough rows for any tile
-MERGING = "decode, several programs"
+MERGING, SHARING = "decode, several programs", "decode, near keys shared"
 PACKED = {"q_starts": "i32", "kv_starts": "i32"}
 
 
@@ -49,7 +49,7 @@ class _Launchers:
             **dict.fromkeys(("q", "k", "v", "out", "dout", "dq", "dk", "dv"), dtype),
             **dict.fromkeys(("lse", "dlse", "log_sum", "delta", "parts", "lses"), "fp32"),
             **dict.fromkeys(("groups", "items", "members", "summed", "counts"), "i32"),
-            **dict.fromkeys(("q_starts", "kv_starts", "pages")),
+            **dict.fromkeys(("shares", "q_starts", "kv_starts", "pages")),
             "pattern": "i64" if self.is_table else "i32",
             **dict.fromkeys(("columns", "rows"), "i32" if self.is_table else None),
         }
@@ -57,17 +57,26 @@ class _Launchers:
     def forward(self) -> Iterator[Call]:
         """Of attention in all its forms, and of merging parts."""
         alone = dict.fromkeys(("parts", "lses", "counts"))
-        merges = self.configs.merges(self.arch, self.share * self.pattern.V_HEAD_DIM)
-        for purpose, page in (
-            ("", 0), ("varlen", 0), ("paged", PAGE), ("decode", PAGE), *[(MERGING, PAGE)] * merges,
-        ):  # fmt: skip
-            is_step, rows = page > 0 and purpose != "paged", self.share if purpose == MERGING else 0
+        merged = [MERGING] if self.configs.merges(self.arch, self.share * self.pattern.V_HEAD_DIM) else []
+        merged += [SHARING] if merged and self._shares() else []
+        steps = (("decode", PAGE), *((purpose, PAGE) for purpose in merged))
+        for purpose, page in (("", 0), ("varlen", 0), ("paged", PAGE), *steps):
+            is_step, rows = page > 0 and purpose != "paged", self.share if purpose in merged else 0
             config = self.configs.forward(self.arch, self.dim, self.item, 16 if is_step else FULL)
             pointers = (PACKED if purpose else {}) | ({"pages": "i32"} if page else {}) | ({} if rows else alone)
+            pointers |= {"shares": "i32"} if purpose == SHARING else {}
             shape = self._tile(config, 1 if is_step else config.rows)
             flags = {"PAGE": page, "IS_PACKED": bool(purpose), "IS_LOOKED_UP": self.is_table or page > 0}
             yield self._call("attn_fwd", purpose, config, pointers, **shape, **flags, MERGED=rows)
         yield self._call("attn_combine", "", self.small, {}, SPLITS=16)
+
+    def _shares(self) -> bool:
+        """Whether query heads of some KV head load near keys together and far ones apart."""
+        pattern, configs = self.pattern, self.configs
+        share = pattern.HEADS // pattern.KV_HEADS
+        own = {layer[n : n + share] for layer in pattern.CLASS_OF for n in range(0, len(layer), share)}
+        near = (configs.near([[pattern.CLASSES[klass] for klass in set(kinds)]], pattern.BLOCK) for kinds in own)
+        return pattern.CAUSAL and share <= configs.FEW_ROWS and any(near)
 
     def sinks(self) -> Iterator[Call]:
         """Of what learned sinks add to the softmax's sums, and of their gradients."""

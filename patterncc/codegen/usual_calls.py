@@ -54,8 +54,9 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
         start = {"q_start": 0, "kv_start": 0}
         yield "", partial(forward.forward, q, k, v, **place, **start)
         yield "varlen", partial(forward.forward_varlen, *packed[:3], ends, ends, **lengths, **place)
-        for n in (1, 2):
-            words = "one query" + f", {n} parts" * (n > 1)
+        near = [(1, 1)] if shares(package, arch, layer, head_offset) else []
+        for n in (1, 2, *near):
+            words = "one query" + parts_text(n)
             yield words, partial(forward.forward, q[:, :, :1], k, v, **place, **start, splits=n)
         for dlse, more in ((None, ""), (lse, "LSE's gradient")):
             yield more, partial(backward.backward, q, k, v, out, lse, out, dlse, **place, **start)
@@ -69,18 +70,36 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
             paged = partial(forward.forward_paged, packed[0], *caches, table, requests, ends, **place)
             step = partial(forward.decode, packed[0][None, :1], *caches, table, requests, **place)
             for n in SPLITS:
-                parts = f", {n} parts" if n > 1 else ""
-                yield f"paged, {words}{parts}", partial(paged, max_q_len=LENGTH, splits=n)
-                yield f"decode, {words}{parts}", partial(step, splits=n)
+                yield f"paged, {words}{parts_text(n)}", partial(paged, max_q_len=LENGTH, splits=n)
+            for n in (*SPLITS, *near):
+                yield f"decode, {words}{parts_text(n)}", partial(step, splits=n)
+
+
+def parts_text(splits: int | tuple[int, int]) -> str:
+    """Words for programs that share keys.
+
+    >>> parts_text(1), parts_text(2), parts_text((1, 1))
+    ('', ', 2 parts', ', near keys shared')
+    """
+    if isinstance(splits, tuple):
+        return ", near keys shared"
+    return f", {splits} parts" if splits > 1 else ""
+
+
+def shares(package: ModuleType, arch: str, layer: int, head_offset: int) -> bool:
+    """Whether the query heads of this KV head may load near keys together."""
+    sharing, configs = package.launch.sharing, package.launch.configs
+    heads = layer, head_offset, package.pattern.HEADS // package.pattern.KV_HEADS
+    return configs.merges(arch, 1) and sharing.near(heads) > 0 and sharing.most(heads) <= configs.FEW_ROWS
 
 
 def distinct_heads(package: ModuleType) -> list[tuple[int, int]]:
     """One KV head of each kind that kernels treat differently, as (layer, first query head).
 
-    Kinds differ in how many query heads share a tile, which strides dK and dV have, and whether all columns are kept.
-    A KV head is never split over devices.
+    Kinds differ in how many query heads share a tile, which strides dK and dV have, whether all columns are kept, and
+    whether near ones are loaded together. A KV head is never split over devices.
     """
-    pattern, found = package.pattern, dict[tuple[int, tuple[bool, ...], bool], tuple[int, int]]()
+    pattern, found = package.pattern, dict[tuple[int, tuple[bool, ...], bool, bool], tuple[int, int]]()
     share = pattern.HEADS // pattern.KV_HEADS
     for layer in (n for n, row in enumerate(pattern.CLASS_OF) if row):  # those of other shapes have no heads here
         for head in range(0, pattern.HEADS, share):
@@ -90,6 +109,7 @@ def distinct_heads(package: ModuleType) -> list[tuple[int, int]]:
                 package.launch.arrays.group_size(classes, head),
                 tuple(strides),
                 package.launch.arrays.are_dense((layer, head, share)),
+                package.launch.sharing.near((layer, head, share)) > 0,
             )
             found.setdefault(kind, (layer, head))
     return list(found.values())

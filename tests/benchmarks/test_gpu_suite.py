@@ -79,7 +79,7 @@ def test_it_needs_torch_and_triton_only(prepared: Path, peers_folder: Path, tmp_
         assert [cell.name for cell in cells(part, toy=True)] == list(dict.fromkeys(r["cell"] for r in document[part]))
     figures = [row for part in parts for row in document[part] if "note" not in row]
     assert {row.get("direction") for row in document["attention"]} == {"forward", "backward"}
-    assert {row["what"] for row in document["serving"]} == {"decode", "launches", "varlen", "paged"}
+    assert {row["what"] for row in document["serving"]} == {"decode", "launches", "sharing", "varlen", "paged"}
     assert {(row["peer"], row["direction"]) for row in document["peers"] if "note" not in row} == {
         ("dkernel", "forward"),
         ("dkernel", "backward"),

@@ -1,17 +1,17 @@
-"""The PTX of the decoding kernel whose last program merges: `merging.py FOLDER ARCH` prints it."""
+"""The PTX of a decoding kernel whose last program merges: `merging.py FOLDER ARCH PURPOSE` prints it."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from patterncc.codegen.kernel_calls import MERGING, calls
+from patterncc.codegen.kernel_calls import calls
 from patterncc.codegen.resources import compile_call, find_kernel, load_kernels
 
 
-def main(folder: str, arch: str) -> None:
+def main(folder: str, arch: str, purpose: str) -> None:
     package = load_kernels(Path(folder))
-    [call] = [call for call in calls(package, arch, "bf16") if call.purpose == MERGING]
+    [call] = [call for call in calls(package, arch, "bf16") if call.purpose == purpose]
     print(compile_call(find_kernel(package, call.kernel), call, arch).asm["ptx"])
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import patterncc
+from patterncc.codegen.kernel_calls import MERGING, SHARING
 from patterncc.codegen.resources import Report, quiet_environment, report
 from patterncc.codegen.targets import check_arch
 from tests import tritons
@@ -173,10 +174,11 @@ def are_merged_after_all_are_stored(ptx: str) -> bool:
 
 @needs_triton
 @both_versions
+@pytest.mark.parametrize("purpose", [MERGING, pytest.param(SHARING, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("arch", ["sm_90", *(pytest.param(x, marks=pytest.mark.slow) for x in ("sm_80", "sm_100"))])
-def test_the_last_program_loads_what_all_have_stored(arch: str, triton: str, tmp_path: Path) -> None:
-    folder = package("phi3_small", tmp_path)
-    command = [sys.executable, "-m", "tests.codegen.merging", str(folder), arch]
+def test_the_last_program_loads_what_all_have_stored(arch: str, purpose: str, triton: str, tmp_path: Path) -> None:
+    folder = package("ranges", tmp_path)
+    command = [sys.executable, "-m", "tests.codegen.merging", str(folder), arch, purpose]
     done = subprocess.run(command, env=quiet_environment(), capture_output=True, text=True, check=True)
     assert are_merged_after_all_are_stored(done.stdout)
     before, counted, after = re.split(r"(atom\.global\.gpu\.acq_rel\.add)", done.stdout)
@@ -189,9 +191,13 @@ def test_the_last_program_loads_what_all_have_stored(arch: str, triton: str, tmp
 @both_versions
 @pytest.mark.parametrize("arch", ["sm_90", *(pytest.param(x, marks=pytest.mark.slow) for x in ("sm_80", "sm_100"))])
 def test_decoding_does_not_spill(arch: str, triton: str, tmp_path: Path) -> None:
+    """Query heads of a KV head that are alike, and those that share near keys."""
     reports = report(package("phi3_small", tmp_path), [arch], only="attn_fwd.* decode")
     check(reports, arch)
-    assert [(r.kernel.partition(" ")[2], r.spills) for r in reports] == [("decode", 0), ("decode, several programs", 0)]
+    assert [(r.kernel.partition(" ")[2], r.spills) for r in reports] == [("decode", 0), (MERGING, 0)]
+    reports = report(package("ranges", tmp_path), [arch], only=f"attn_fwd.* {SHARING}")
+    check(reports, arch)
+    assert [(r.kernel.partition(" ")[2], r.spills) for r in reports] == [(SHARING, 0)]
 
 
 def disagreeing(folder: Path) -> dict[str, list[str]]:
@@ -206,6 +212,8 @@ def disagreeing(folder: Path) -> dict[str, list[str]]:
 @needs_triton
 def test_reports_are_about_what_launchers_launch(tmp_path: Path) -> None:
     """Head dim 128, which the Hopper kernels would take: binaries and reports are of the plain ones."""
+    of_ranges = disagreeing(package("ranges", tmp_path))
+    assert f"attn_fwd {SHARING}" in of_ranges and not any(of_ranges.values()), of_ranges
     folder = package("s2_hybrid", tmp_path)
     found = disagreeing(folder)
     assert len(found) > 10 and not any(found.values()), found

@@ -60,8 +60,11 @@ def test_decoding_in_a_graph(kept: int, package: Import) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("splits", [3, (3, 2)], ids=["each class", "near keys shared"])
 @pytest.mark.parametrize("name", ["gpu_strided", "gpu_drawn"])
-def test_parts_of_a_tile_in_one_launch_and_in_two(name: str, package: Import, device: Device) -> None:
+def test_parts_of_a_tile_in_one_launch_and_in_two(
+    name: str, splits: int | tuple[int, int], package: Import, device: Device
+) -> None:
     """The last program that arrives merges them, or another launch does: equal but for the order of sums, which is
     always the same."""
     module, lengths = package(name), [17 * device.times, 1, 50 * device.times]
@@ -70,7 +73,7 @@ def test_parts_of_a_tile_in_one_launch_and_in_two(name: str, package: Import, de
     cache = [x.to(device.name) for x in dense.paged(k, v, lengths, 16, device.dtype)]
     rows = q.transpose(1, 2).to(device.name, device.dtype)
     place = *cache, torch.tensor(lengths, dtype=torch.int32, device=device.name)
-    how = {"layer": 0, "scale": module.pattern.HEAD_DIM**-0.5, "head_offset": 0, "splits": 3}
+    how = {"layer": 0, "scale": module.pattern.HEAD_DIM**-0.5, "head_offset": 0, "splits": splits}
     one, two, again = (forward.decode(rows, *place, launches=launches, **how) for launches in (1, 2, 1))
     assert all(torch.equal(x, y) for x, y in zip(one, again, strict=True))
     assert all(dense.error(x.float(), y.double().cpu()) < device.tolerance for x, y in zip(one, two, strict=True))
@@ -90,9 +93,13 @@ def test_the_last_program_merges_the_same_whenever_it_comes(package: Import) -> 
 
     k, v = torch.randn(2, 3, 2, kept, 32, device="cuda", dtype=torch.bfloat16)
 
+    forward = importlib.import_module("gpu_strided.launch.forward")
+    how = {"layer": 0, "scale": 0.2, "head_offset": 0, "splits": (5, 2)}
+
     def step() -> list[torch.Tensor]:
         one_piece = module.attention(q.transpose(1, 2), k, v, q_start=kept - 1)
-        return [*module.decode(q, *caches, table, lengths, return_lse=True), one_piece]
+        shared = forward.decode(q, *caches, table, lengths, **how)
+        return [*module.decode(q, *caches, table, lengths, return_lse=True), one_piece, *shared]
 
     wanted = [x.clone() for x in step()]
     assert all(x.isfinite().all() for x in wanted)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from patterncc import reference
+from tests.kernels.conftest import Order
 from tests.kernels.held import HEAD, TOLERANCE, Held, check_forward, check_lse, check_out, held, off, tensors
 from tests.kernels.test_serving import Batch, check, paged
 
@@ -21,30 +22,6 @@ pytestmark = [pytest.mark.interpret, pytest.mark.usefixtures("poisoned")]
 
 GROUPED = HEAD + "shards: [{heads: all, local: 20 tokens, stride: 4, offset: g}]"
 Results = tuple[Tensor, Tensor]
-Order = Callable[[list[tuple[int, int, int]]], list[tuple[int, int, int]]]
-
-
-@pytest.fixture
-def in_order(monkeypatch: pytest.MonkeyPatch) -> Callable[[Order], None]:
-    """Has the interpreter run the programs of each grid, one after the other, in another order than its own."""
-    from triton.runtime.interpreter import interpreter_builder as builder
-
-    own = builder.set_grid_idx
-
-    def use(order: Order) -> None:
-        orders: dict[tuple[int, int, int], list[tuple[int, int, int]]] = {}
-
-        def moved(x: int, y: int, z: int) -> None:
-            dims = builder.grid_dim
-            if dims not in orders:
-                usual = [(i, j, k) for i in range(dims[0]) for j in range(dims[1]) for k in range(dims[2])]
-                orders[dims] = order(usual)
-                assert sorted(orders[dims]) == usual
-            own(*orders[dims][(x * dims[1] + y) * dims[2] + z])
-
-        monkeypatch.setattr(builder, "set_grid_idx", moved)
-
-    return use
 
 
 @pytest.fixture
@@ -133,6 +110,7 @@ def test_few_queries_over_a_cache_that_is_one_piece(
 ) -> None:
     """`attention`, from a position on, and packed sequences of which one has no query; longer ones are not split."""
     of, asked = held(name), list[int]()
+    monkeypatch.setattr(of.part("launch.configs"), "LEAST_SAVED", 2)  # no heads share near keys
     monkeypatch.setattr(of.part("launch.configs"), "splits", lambda *_: asked.append(3) or 3)
     in_order(shuffled(3))
     check_forward(of, tensors(of.pattern, 2, 70, batch=2))
