@@ -45,7 +45,7 @@ def escape(text: str) -> str:
     >>> escape("a<b>&\\x00\\"")
     'a&lt;b&gt;&amp;\\ufffd&quot;'
     """
-    kept = (c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Cn") else "\N{REPLACEMENT CHARACTER}" for c in text)
+    kept = (c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Cn") else "\ufffd" for c in text)
     marks = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"}
     return "".join(marks.get(c, c) for c in kept)
 
