@@ -28,7 +28,10 @@ def _main(arguments: list[str]) -> int:
         if getattr(sys, name) is None:  # closed by the caller: `>&-`
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         stream = getattr(sys, name)
-        if getattr(stream, "errors", None) == "strict":  # a path or a word that this encoding has no letters for
+        lenient = (
+            ("strict",) if "utf" in str(getattr(stream, "encoding", "")).lower() else ("strict", "surrogateescape")
+        )
+        if getattr(stream, "errors", None) in lenient:  # a path or a word that this encoding has no letters for
             stream.reconfigure(errors="backslashreplace")
     try:
         if arguments in (["--help"], ["-h"]) and _is_wide():

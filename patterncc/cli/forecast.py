@@ -47,7 +47,7 @@ def run(
         raise UsageError(f"--devices is {devices}; it takes 1 to {MOST_DEVICES}")
     if not 1 <= batch <= MOST_BATCH:
         raise UsageError(f"--batch is {batch}; it takes 1 to {MOST_BATCH:,}")
-    card = memory(size, "--memory") if size else None
+    card = memory(size, "--memory") if size is not None else None
     pattern = load(find(name))
     shape = read_model(model) if model else None
     if shape is not None:

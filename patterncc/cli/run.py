@@ -35,6 +35,10 @@ def run(arguments: list[str]) -> int:
             return int(getattr(error, "exit_code", WRONG))
         except BrokenPipeError:
             raise
+        except MemoryError:
+            output.note("there is not enough memory for this")
+            output.note("  help: a shorter --length, or a pattern with fewer different heads, takes less")
+            return WRONG
         except Exception as error:
             if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is None:
                 raise  # of print: commands name the files that they cannot write

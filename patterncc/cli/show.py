@@ -33,6 +33,8 @@ def run(
         raise UsageError(f"show takes one pattern, or two to see side by side, not {len(names)}")
     if overview and (union or layer is not None or head is not None):
         raise UsageError("--overview shows every head of every layer: leave out --layer, --head and --union")
+    if union and head is not None:
+        raise UsageError("--union counts the heads that keep a block: leave out --head")
     patterns = [load(find(name)) for name in names]
     for pattern in patterns:
         check_place(pattern, layer, head)

@@ -9,9 +9,11 @@ from patterncc.advice.shapes import ModelShape, read_model
 from patterncc.advice.suggest import Candidate, Member, Wish, suggest
 from patterncc.analysis.costs.price import amount
 from patterncc.cli import output
+from patterncc.cli.compile import targets
 from patterncc.cli.table import tokens
 from patterncc.errors import UsageError, counted, quote
 from patterncc.files import replace
+from patterncc.language import limits
 from patterncc.pictures.front import Point, front_svg
 
 COVERAGE = ("layer", "model")
@@ -42,14 +44,16 @@ def run(
     if coverage is not None and coverage not in COVERAGE:
         raise UsageError(f"--coverage is {quote(coverage)}; one of {', '.join(COVERAGE)}")
     if not 1 <= batch <= 2**20:
-        raise UsageError(f"--batch is {batch}; it takes 1 or more")
+        raise UsageError(f"--batch is {batch}; it takes 1 to {2**20:,}")
     if dense_layers is not None and not 0 <= dense_layers < shape.layers:
         raise UsageError(
             f"--dense-layers is {dense_layers}; the model has {counted(shape.layers, 'layer')}, and one must be left"
         )
     if plot is not None and plot.suffix != ".svg":
         raise UsageError(f"--plot is {quote(str(plot))}; it writes .svg")
-    budget = memory(kv_budget, "--kv-budget") if kv_budget else None
+    if len(targets(arch)) > 1:
+        raise UsageError(f"--arch is {quote(arch or '', 60)}; seconds are told for one GPU at a time")
+    budget = memory(kv_budget, "--kv-budget") if kv_budget is not None else None
     wish = Wish(tokens(length), budget, batch, _share(density), coverage, dense_layers, arch)
     candidates, speed = suggest(shape, wish)
     chosen = next((one for one in candidates if one.recommended), None)
@@ -141,11 +145,14 @@ def _shape(
     for option, value in (("--heads", shape.heads), ("--kv-heads", shape.kv_heads), ("--layers", shape.layers)):
         if not 1 <= value <= MOST:
             raise UsageError(f"{option} is {value}; it takes 1 to {MOST:,}")
+    if shape.heads * shape.layers > limits.MOST_SHARDS:
+        many = f"{counted(shape.heads, 'head')} in {counted(shape.layers, 'layer')}"
+        raise UsageError(f"{many} are {shape.heads * shape.layers:,}; a pattern has {limits.MOST_SHARDS:,} at most")
     if shape.heads % shape.kv_heads:
         raise UsageError(f"{counted(shape.heads, 'head')} cannot share {counted(shape.kv_heads, 'KV head')} evenly")
     for option, value in (("--head-dim", shape.head_dim), ("--v-head-dim", shape.v_head_dim)):
-        if not 1 <= value <= 1024:
-            raise UsageError(f"{option} is {value}; it takes 1 to 1024")
+        if not 1 <= value <= limits.MOST_HEAD_DIM:
+            raise UsageError(f"{option} is {value}; it takes 1 to {limits.MOST_HEAD_DIM}")
     return shape
 
 

@@ -17,6 +17,7 @@ from patterncc.formats.places import WrongValue
 from patterncc.formats.read_scale import scale_of
 from patterncc.formats.read_sizes import sizes_of
 from patterncc.formats.rules import Rule, Shape, to_yaml
+from patterncc.language.limits import MOST_HEAD_DIM
 
 Config = dict[str, Any]
 DENSE = Rule(dense=True)
@@ -73,10 +74,12 @@ def widths(config: Config, heads: int, hidden: int) -> tuple[int, int]:
     attention), of both together."""
     parts = config.get("qk_nope_head_dim"), config.get("qk_rope_head_dim")
     if all(type(part) is int for part in parts):
-        head_dim = sum(whole(config, key, None, least=0, most=1024) for key in ("qk_nope_head_dim", "qk_rope_head_dim"))
+        head_dim = sum(
+            whole(config, key, None, least=0, most=MOST_HEAD_DIM) for key in ("qk_nope_head_dim", "qk_rope_head_dim")
+        )
     else:
-        head_dim = whole(config, "head_dim", max(1, hidden // heads), most=1024)
-    return head_dim, whole(config, "v_head_dim", head_dim, most=1024)
+        head_dim = whole(config, "head_dim", max(1, hidden // heads), most=MOST_HEAD_DIM)
+    return head_dim, whole(config, "v_head_dim", head_dim, most=MOST_HEAD_DIM)
 
 
 def _rule(config: Config, kind: str, layer: int, layers: int, notes: list[str]) -> Rule:

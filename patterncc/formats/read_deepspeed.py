@@ -16,6 +16,7 @@ from patterncc.errors import did_you_mean, quote
 from patterncc.formats.imported import Imported, numbers, whole
 from patterncc.formats.places import WrongValue
 from patterncc.formats.rules import Rule, Shape, Stride, to_yaml
+from patterncc.language.limits import MOST_HEAD_DIM
 
 MODES = ("dense", "fixed", "variable", "bigbird", "bslongformer")
 FROZEN_TOKENS = 4096  # length of a frozen random mask, where none is asked for
@@ -52,7 +53,7 @@ def read_deepspeed(document: dict[str, Any], name: str, heads: int | None, lengt
         rules = [replace(rule, mask=f"{name}_random.npy") for rule in rules]
         notes.append(f"random blocks are drawn once and frozen into {name}_random.npy, for {rows * block:,} tokens")
     about = f"DeepSpeed's sparse attention, mode {mode}."
-    shape = Shape(name, about, heads, heads, whole(section, "head_dim", 64, most=1024), 1, block, causal)
+    shape = Shape(name, about, heads, heads, whole(section, "head_dim", 64, most=MOST_HEAD_DIM), 1, block, causal)
     yaml = to_yaml(shape, [rules], [f"Source: DeepSpeed sparse_attention, mode {mode}.", *dict.fromkeys(notes)])
     return Imported(name, yaml, "deepspeed", not drawn and not notes, tuple(dict.fromkeys(notes)), masks)
 

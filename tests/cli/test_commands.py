@@ -16,6 +16,8 @@ from patterncc.cli import codes, run
 from patterncc.runtime.gallery import shipped
 from tests.cli.shell import ROOT, Shell
 
+SUGGEST = ("suggest", "-n", "99", "--heads", "8", "--layers", "8")
+
 
 def test_help_is_the_file_and_the_file_is_what_typer_says(
     patterncc: Shell, monkeypatch: pytest.MonkeyPatch, update_golden: bool
@@ -132,6 +134,14 @@ def test_mistakes(patterncc: Shell, mistaken: Path, broken: Path) -> None:
         (["forecast", "demo", "-n", "99", "--devices", "0"], "--devices is 0"),
         (["forecast", "demo", "-n", "99", "--json", "--csv"], "give one, not both"),
         (["verify", "rows", "demo", "--junit", "/nowhere/x.xml"], "cannot write"),
+        (["show", "demo", "--union", "--head", "1"], "--union counts the heads that keep a block: leave out --head"),
+        (["forecast", "demo", "-n", "99", "--memory", ""], "--memory is ``"),
+        ([*SUGGEST, "--kv-budget", ""], "--kv-budget is ``"),
+        ([*SUGGEST, "--batch", "0"], "it takes 1 to 1,048,576"),
+        ([*SUGGEST, "--arch", "sm90"], "did you mean sm_90?"),
+        ([*SUGGEST, "--arch", "sm_90,sm_80"], "one GPU at a time"),
+        ([*SUGGEST, "--head-dim", "1024"], "--head-dim is 1024; it takes 1 to 512"),
+        (["suggest", "-n", "99", "--heads", "4096", "--layers", "4096"], "16,777,216; a pattern has 65,536 at most"),
         (["cache", "lst"], "did you mean ls?"),
     ],
 )

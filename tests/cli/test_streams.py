@@ -89,6 +89,23 @@ def test_an_output_that_takes_nothing_is_no_fault(arguments: str, code: int, wor
     assert (done.returncode, done.stdout, done.stderr.strip()) == (code, "", words)
 
 
+@pytest.mark.parametrize("encoding", ["ascii:strict", "ascii:surrogateescape", "latin-1:surrogateescape"])
+def test_letters_that_an_encoding_does_not_have(encoding: str) -> None:
+    """A drawing has three dots in one sign; a POSIX locale gives stdout ASCII, with a rule of its own for no text."""
+    command = [sys.executable, "-m", "patterncc", "show", "gemma3"]
+    env = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "COLUMNS": "60"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"") and b"kept" in done.stdout
+
+
+def test_too_little_memory_is_no_fault(patterncc: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("patterncc.cli.list.shipped", refuse)
+    assert patterncc("list", code=2) == "" and "not enough memory" in patterncc.err and "help:" in patterncc.err
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from patterncc.runtime import lock
 from patterncc.runtime.lock import locked
 
 HOLDER = """
@@ -116,3 +118,23 @@ def test_a_disk_that_does_not_take_the_file(path: Path, number: int, monkeypatch
     with pytest.raises(OSError) as raised, locked(path):
         raise AssertionError("held")
     assert raised.value.errno == number
+
+
+def test_who_waits_long_says_so(path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(lock, "PATIENCE_S", 0.05)
+    with locked(path):
+        pass
+    assert capfd.readouterr().err == ""
+    held = threading.Event()
+
+    def hold() -> None:
+        with locked(path):
+            held.set()
+            time.sleep(0.3)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    with locked(path):
+        other.join()
+    assert capfd.readouterr().err == f"patterncc: waiting for another process, which holds {path}\n"
