@@ -210,3 +210,28 @@ def test_one_wrong_entry_is_found(mistake: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(launcher.arrays, "tile_groups", wrong)
     with pytest.raises(AssertionError):
         check(attend(of, launcher, kernel, *inputs), reference.attention(of.pattern, *inputs))
+
+
+def test_tables_are_taken_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unasked only closed forms are, which were measured; never what an entry has no bits for."""
+    launchers = {"table": made("drawn", 64)[1], "closed": test_forward.made("strided", 64)[1]}
+    taken = {}
+    for form, launcher in launchers.items():
+        monkeypatch.setattr(launcher, "is_hopper", lambda _device: True)
+        monkeypatch.setattr(launcher, "is_large", lambda _q: True)
+        q, k = (torch.zeros(1, heads, 128, 128, dtype=torch.bfloat16) for heads in (2, 1))
+        for family in launcher.FAMILIES:
+            monkeypatch.setenv(launcher.SWITCH, family)
+            taken[form, family] = launcher.takes(q, k, k, q, launcher.Requests(1, 128, 128))
+        keys = 64 * launcher.MOST_COLUMNS
+        assert launcher.can(q, k, k, q, launcher.Requests(1, 128, keys)) == (form == "closed")
+    assert taken.pop(("closed", "auto"))
+    assert taken == {(form, family): family == "gluon" for form, family in taken}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RULES)
+def test_long_sequences_of_tables(name: str) -> None:
+    of, launcher, kernel = made(name, 16 if "drawn" in name or "masked" in name else 64)
+    inputs = tensors(of.pattern, 3001)
+    check(attend(of, launcher, kernel, *inputs, seed=7, programs=5), reference.attention(of.pattern, *inputs))
