@@ -101,8 +101,11 @@ def _products(q: Tensor, k: Tensor) -> Tensor:
     """
     exact = torch.promote_types(q.dtype, torch.float32)
     if q.dtype != exact and _writes_sums(q.device):
-        lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2])
-        rows = [x.expand(*lead, *x.shape[-2:]).flatten(0, -3) for x in (q, k)]
+        lead = q.shape[:-2]
+        if lead != k.shape[:-2]:
+            lead = torch.broadcast_shapes(lead, k.shape[:-2])
+            q, k = (x.expand(*lead, *x.shape[-2:]) for x in (q, k))
+        rows = [x.flatten(0, -3) for x in (q, k)]
         return torch.bmm(rows[0], rows[1].mT, out_dtype=exact).unflatten(0, lead)
     if q.device.type == "cpu":
         q, k = q.to(exact), k.to(exact)

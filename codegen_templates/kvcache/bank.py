@@ -66,9 +66,12 @@ class Bank:
         """
         newest = newest[:, None]
         lives = last.amax(1) >= newest  # [rows, tokens]
-        free = self.until[..., :-1].amax(1) < newest  # [rows, places]
-        place = torch.searchsorted(free.cumsum(1), lives.cumsum(1))  # the first free place, the second, …
-        place.masked_fill_(~lives, self.places)
+        free = self.until.amax(1) < newest  # [rows, places + 1]: the spare one always is
+        if lives.shape[1] == 1:
+            place = free.to(torch.uint8).argmax(1, keepdim=True)  # the first free place: `Room` has seen to one
+        else:
+            place = torch.searchsorted(free[:, :-1].cumsum(1), lives.cumsum(1))  # the first free place, the second, …
+        place = torch.where(lives, place, self.places)
         for memory, new in zip(self.memory, (k, v), strict=True):
             memory.scatter_(1, place[..., None].expand_as(new), new)
         self.odd.scatter_(1, place, odd)

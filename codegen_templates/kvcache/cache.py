@@ -130,6 +130,8 @@ class KVCache:
         plain = torch.autocast(device, enabled=False) if casts else nullcontext()
         with torch.inference_mode(False), torch.no_grad(), plain:
             together = TOGETHER if any(self._ends) else max(n, 1)
+            if 0 < n <= together:
+                return self._step(q, k, v, default_scale(scale), counts, sinks)
             outs = [q.new_empty((*q.shape[:2], 0, V_HEAD_DIM))]
             for first in range(0, n, together):
                 some = (slice(None), slice(None), slice(first, first + together))
@@ -154,12 +156,12 @@ class KVCache:
     def _step(self, q: Tensor, k: Tensor, v: Tensor, scale: float, counts: list[int], sinks: Tensor | None) -> Tensor:
         """`step` for tokens that are attended together; counts [batch]: how many of them are real."""
         n, device, is_new = q.shape[2], q.device, not any(self._ends)
-        new = torch.arange(n, device=device)
-        tokens = self.lengths[:, None] + new  # [batch, n]
+        tokens = self.lengths[:, None]  # [batch, n]
+        tokens = tokens if n == 1 else tokens + torch.arange(n, device=device)
         last = self._lifetimes.of(tokens, self.length + n).permute(2, 0, 1, 3)  # [batch, kv heads, classes, n]
         if padded := min(counts, default=n) < n:
             real = torch.tensor(counts, device="cpu").to(device, non_blocking=True)
-            pads = (new >= real[:, None])[:, None, :, None]  # [batch, 1, n, 1]
+            pads = (torch.arange(n, device=device) >= real[:, None])[:, None, :, None]  # [batch, 1, n, 1]
             q, k, v = (x.masked_fill(pads, 0.0) for x in (q, k, v))
             last = last.masked_fill(pads.mT, NEVER)
             self.lengths = self.lengths + real
@@ -167,6 +169,8 @@ class KVCache:
             pads, self.lengths = None, self.lengths + n
         self._ends = [end + count for end, count in zip(self._ends, counts, strict=True)]
 
+        t = tokens.int().repeat_interleave(self.kv_heads, 0)  # [rows, n]
+        newest = (self.lengths - 1).clamp(min=0).repeat_interleave(self.kv_heads) if padded else t[:, -1]
         odd = (k * 0.0).sum(-1) + (v * 0.0).sum(-1)  # NaN where anything is not finite
         rows = (
             _select(q, self._taken).unflatten(1, (self.kv_heads, -1)).flatten(0, 1),  # [rows, query heads, n, dim]
@@ -174,13 +178,12 @@ class KVCache:
             v.nan_to_num(0.0, 0.0, 0.0).flatten(0, 1),
             odd.flatten(0, 1),
             last.flatten(0, 1),
-            tokens.int().repeat_interleave(self.kv_heads, 0),
+            t,
         )
         of_rows = None  # [rows, query heads, 1]
         if sinks is not None:
             of_rows = _select(sinks[None], self._taken).unflatten(1, (self.kv_heads, -1))
             of_rows = of_rows.expand(self.batch, -1, -1).flatten(0, 1)[..., None]
-        newest = (self.lengths - 1).clamp(min=0).repeat_interleave(self.kv_heads)
         if n > 1 and is_new:
             out = attention(q, k, v, layer=self.layer, scale=scale, head_offset=self.head_offset, sinks=sinks)
         elif n > 1:

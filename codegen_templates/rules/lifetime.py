@@ -88,14 +88,15 @@ class Lifetimes:
         LAST stands for all that lie beyond."""
         if end > self._of_blocks.shape[2] * BLOCK:
             self._grow(2 * -(-end // BLOCK))
-        u = tokens.flatten().to(torch.int32)
-        last = self._of_blocks[:, :, tokens.flatten() // BLOCK]
+        flat = tokens.flatten()
+        last = self._of_blocks[:, :, flat // BLOCK]
         if self._window is not None:
+            u = flat.to(torch.int32)
             last = torch.maximum(
                 last, torch.where(self._window > 0, u + (self._window - 1).clamp(max=LAST - end), NEVER)
             )
         if self._sink is not None:
-            last = torch.where(u < self._sink, LAST, last)
+            last = torch.where(flat < self._sink, LAST, last)
         return last.unflatten(-1, tokens.shape)
 
     def _grow(self, blocks: int) -> None:
