@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from patterncc.analysis.explain.diff import Diff, diff
+from patterncc.analysis.explain.report import SAID
 from patterncc.analysis.geometry.missing import runs
 from patterncc.cli import output
 from patterncc.errors import counted
@@ -10,7 +11,6 @@ from patterncc.language import load
 from patterncc.passes import lower
 from patterncc.runtime.gallery import find
 
-SAID = {True: "holds", False: "fails", None: "undecided"}
 MOST_LINES = 8
 
 

@@ -8,8 +8,7 @@ from patterncc.cli import output
 from patterncc.cli.table import tokens
 from patterncc.errors import UsageError
 from patterncc.formats.importing import import_pattern, write
-
-MOST_HEADS = 4096
+from patterncc.language.limits import MOST_HEADS
 
 
 def run(

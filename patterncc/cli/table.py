@@ -11,11 +11,11 @@ from patterncc.cli import output as out
 from patterncc.errors import UsageError, counted, numbered, quote
 from patterncc.files import replace
 from patterncc.language import load
+from patterncc.language.limits import MOST_TOKENS
 from patterncc.language.model import Pattern
 from patterncc.passes import lower
 from patterncc.runtime.gallery import find
 
-MOST_TOKENS = 2**31 - 1
 UNITS = {"": 1, "k": 1024, "m": 1024**2}
 
 

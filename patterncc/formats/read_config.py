@@ -16,11 +16,10 @@ from patterncc.formats.imported import Imported, numbers, whole
 from patterncc.formats.places import WrongValue
 from patterncc.formats.read_scale import scale_of
 from patterncc.formats.read_sizes import sizes_of
-from patterncc.formats.rules import Rule, Shape, to_yaml
+from patterncc.formats.rules import DENSE, Rule, Shape, to_yaml
 from patterncc.language.limits import MOST_HEAD_DIM
 
 Config = dict[str, Any]
-DENSE = Rule(dense=True)
 ENCODERS = {"bert", "roberta", "modernbert", "longformer", "big_bird", "electra", "deberta-v2"}
 SINKS = {"gpt_oss"}  # model types with a learned sink logit a head
 

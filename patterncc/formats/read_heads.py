@@ -8,9 +8,7 @@ from typing import Any
 from patterncc.errors import Span, UsageError, counted, quote
 from patterncc.formats.imported import Imported
 from patterncc.formats.places import WrongValue
-from patterncc.formats.rules import Rule, Shape, to_yaml
-
-DENSE = Rule(dense=True)
+from patterncc.formats.rules import DENSE, Rule, Shape, to_yaml
 
 
 def read_duo(text: str, name: str, threshold: float = 0.5, sink: int = 128, recent: int = 256) -> Imported:

@@ -80,6 +80,9 @@ class Rule:
         return lines
 
 
+DENSE = Rule(dense=True)
+
+
 @dataclass(frozen=True)
 class Shape:
     """The head of a pattern file."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from patterncc.analysis.costs.price import LENGTH
 from patterncc.analysis.costs.weights import token_pairs
 from patterncc.analysis.scopes import layer_classes
 from patterncc.analysis.verdict import Verdict
 from patterncc.ir.classes import Classes
-
-LENGTH = 131_072  # tokens
 
 
 def balance(classes: Classes, limit: float | None = None, length: int = LENGTH) -> tuple[Verdict, ...]:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from patterncc.analysis.costs.forecast import forecast
+from patterncc.analysis.costs.price import LENGTH
 from patterncc.analysis.geometry.budget import DEFAULT, Budget
 from patterncc.analysis.proofs.compare import Comparison, compare
 from patterncc.analysis.verdict import Verdict
 from patterncc.analysis.verify import SCOPES, prove
 from patterncc.ir.classes import Classes
 
-LENGTH = 131_072  # tokens
 SCORES = ("softcap", "scale")
 PROVED = ("coverage", "rows", "kv", "reach")
 

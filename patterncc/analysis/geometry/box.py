@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from patterncc.analysis.geometry.answer import INFINITY
 from patterncc.ir.layout import Term
-
-INFINITY = float("inf")
 
 
 @dataclass(frozen=True)

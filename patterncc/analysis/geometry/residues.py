@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
+from patterncc.analysis.geometry.answer import INFINITY
 from patterncc.analysis.geometry.budget import Budget, Undecided
 from patterncc.analysis.geometry.covering import Uncovered, uncovered
 from patterncc.lazy import np
 
 Arc = tuple[int, int, int]  # (every, offset, width)
 HeldRanges = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]  # (modulus, its held residues as [start, stop) ranges)
-INFINITY = float("inf")
 JUMPS = 64  # jumps before a sieve is cheaper
 FIRST = 1 << 12  # integers in the first sieve
 
