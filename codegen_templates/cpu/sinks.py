@@ -25,13 +25,15 @@ def with_sinks(out: Tensor, lse: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor]
     sinks = sinks.to(lse.dtype)
     is_empty = lse == float("-inf")
     kept = lse.masked_fill(is_empty, 0.0)
-    out = (out * torch.sigmoid(kept - sinks)[..., None]).to(out.dtype)  # without keys it is 0 already
+    share = torch.sigmoid(kept - sinks).masked_fill(is_empty, 1.0)  # without keys the output is 0 already
+    out = (out * share[..., None]).to(out.dtype)
     return out, torch.where(is_empty, sinks, torch.logaddexp(kept, sinks))
 
 
 def gradient(out: Tensor, lse: Tensor, dout: Tensor, dlse: Tensor | None, sinks: Tensor) -> Tensor:
     """The gradient of sinks [heads], from those of output and LSE, which have them: [batch, heads, rows, dim] and
-    [batch, heads, rows]."""
-    weight = torch.exp(sinks.to(lse.dtype)[:, None] - lse).masked_fill(lse == float("-inf"), 0.0)
+    [batch, heads, rows]. Rows of no sequence count for nothing, whatever stands in the gradients of theirs."""
+    weight = torch.exp(sinks.to(lse.dtype)[:, None] - lse)
     of_sum = -(out.to(lse.dtype) * dout).sum(-1)
-    return (weight * (of_sum if dlse is None else of_sum + dlse)).sum((0, 2)).to(sinks.dtype)
+    of_rows = weight * (of_sum if dlse is None else of_sum + dlse)
+    return of_rows.masked_fill(lse == float("-inf"), 0.0).sum((0, 2)).to(sinks.dtype)

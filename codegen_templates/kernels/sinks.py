@@ -38,8 +38,9 @@ def attn_sinks(
     b_lse = tl.load(p_lse, mask=m_m, other=0.0)
     b_most = tl.maximum(b_lse, b_sink)
     b_more = tl.log(1.0 + tl.exp(-tl.abs(b_lse - b_sink)))
-    b_total = tl.where(b_most == float("-inf"), b_most, b_most + b_more)
-    b_share = tl.where(b_lse == float("-inf"), 1.0, tl.exp(b_lse - b_total))  # without keys the output is 0 already
+    m_empty = b_lse == float("-inf")
+    b_total = tl.where(m_empty, b_sink, b_most + b_more)
+    b_share = tl.where(m_empty, 1.0, tl.exp(b_lse - b_total))  # without keys the output is 0 already
     o_out = (i_batch * s_ob + i_head * s_oh + o_m.to(tl.int64) * s_on) * ALIGN
     b_out = load_rows(out, o_out[:, None], m_m, V_HEAD_DIM, BLOCK_V).to(tl.float32)  # [ROWS, BLOCK_V]
     o_d = tl.arange(0, BLOCK_V)[None, :]

@@ -100,6 +100,28 @@ def test_packed_sequences_and_rows_of_none() -> None:
     assert (lse[:, :2] == -INF).all() and (lse[:, 55:] == -INF).all() and lse[:, 2:55].isfinite().all()
 
 
+def test_rows_of_no_sequence_may_be_anything() -> None:
+    """Whatever the gradients of output and LSE are there, and whatever the sinks are."""
+    pattern, package = held("starved")
+    starts = torch.tensor([2, 39, 39, 90], dtype=torch.int32)
+    leaves = [x[0].transpose(0, 1).contiguous().requires_grad_() for x in tensors(pattern, 95)]
+    sinks = torch.tensor([0.7, -1.3], requires_grad=True)
+
+    def attend(sinks: Tensor) -> tuple[Tensor, Tensor]:
+        return package.attention_varlen(*leaves, starts, starts, 51, 51, sinks=sinks, return_lse=True)
+
+    out, lse = results = attend(sinks)
+    clean = [torch.randn(x.shape) for x in results]
+    spoilt = [x.clone() for x in clean]
+    for own in (slice(0, 2), slice(90, 95)):
+        spoilt[0][own], spoilt[1][:, own] = float("nan"), float("nan")
+    graded = [torch.autograd.grad(results, (*leaves, sinks), x, retain_graph=True) for x in (clean, spoilt)]
+    assert all(torch.equal(x, y) and x.isfinite().all() for x, y in zip(*graded, strict=True))
+    out, lse = attend(torch.full_like(sinks, float("nan")))
+    assert (out[:2] == 0).all() and (out[90:] == 0).all() and lse[:, [0, 1, 90, 94]].isneginf().all()
+    assert lse[:, 2:90].isnan().all()  # negative control
+
+
 def test_pages_and_decoding() -> None:
     of = held("strided")
     batch, sinks = paged(of, [(3, 40), (1, 21)]), torch.tensor([0.7, -1.3])
