@@ -8,11 +8,10 @@ from typing import Any
 
 from patterncc.errors import UsageError
 from patterncc.formats.config_defaults import text_config
-from patterncc.formats.imported import read_json, whole
+from patterncc.formats.imported import meant, read_json, whole
 from patterncc.formats.places import located
 from patterncc.formats.read_config import read_config, widths
 from patterncc.formats.read_sizes import BY_KIND
-from patterncc.language import loads
 from patterncc.language.shape import Shape as LayerShape
 
 
@@ -64,7 +63,7 @@ def _by_layer(document: dict[str, Any]) -> tuple[LayerShape, ...]:
     """The shape of every layer, for models whose layers may differ in theirs; none for others."""
     if document.get("model_type") not in BY_KIND:
         return ()
-    shapes = loads(read_config(document, "model").yaml).shapes
+    shapes = meant(read_config(document, "model").yaml).shapes
     return shapes if len(set(shapes)) > 1 else ()
 
 

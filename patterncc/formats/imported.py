@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patterncc.errors import Span, UsageError, quote
+from patterncc.errors import PatternError, Span, UsageError, quote
 from patterncc.formats.places import WrongValue
+from patterncc.language import loads
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from patterncc.language import Pattern
 
 LARGEST_FILE = 64 * 2**20  # bytes of a JSON or TSV file that is read
 
@@ -27,6 +30,16 @@ class Imported:
     exact: bool  # whether the pattern equals its source at every length, as far as the source says
     notes: tuple[str, ...] = ()
     masks: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def meant(yaml: str, file: str = "<text>", folder: str | None = None) -> Pattern:
+    """The pattern of a text that a reader made. Raises UsageError where the source is inconsistent (17 heads on 4 KV
+    heads)."""
+    try:
+        return loads(yaml, file, folder)
+    except PatternError as error:
+        first = error.diagnostics[0]
+        raise UsageError(f"the source means a pattern that cannot be said: {first.message}", first.help) from None
 
 
 def read_json(path: Path) -> Any:

@@ -10,15 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from patterncc.errors import PatternError, UsageError, quote
+from patterncc.errors import UsageError, quote
 from patterncc.files import replace
-from patterncc.formats.imported import LARGEST_FILE, Imported, read_json
+from patterncc.formats.imported import LARGEST_FILE, Imported, meant, read_json
 from patterncc.formats.places import WrongValue, located
 from patterncc.formats.read_config import read_config
 from patterncc.formats.read_deepspeed import read_deepspeed
 from patterncc.formats.read_heads import read_duo, read_minference
 from patterncc.formats.read_mask import LEVELS, read_mask, read_mask_mod
-from patterncc.language import loads
 
 KINDS = (
     "config.json of transformers, DeepSpeed's sparse_attention JSON, head files (.tsv, .json), "
@@ -107,11 +106,7 @@ def _check(imported: Imported) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{imported.name}.yaml"
         write(imported, path)
-        try:
-            loads(imported.yaml, path.name, folder).shard(0, 0)
-        except PatternError as error:
-            first = error.diagnostics[0]
-            raise UsageError(f"the source means a pattern that cannot be said: {first.message}", first.help) from None
+        meant(imported.yaml, path.name, folder).shard(0, 0)
 
 
 def write(imported: Imported, path: Path) -> None:

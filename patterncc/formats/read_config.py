@@ -153,6 +153,10 @@ def _llama4(config: Config, layer: int) -> Rule:
     if isinstance(types, list) and len(types) > layer:
         return _typed(config, str(types[layer]), layer)
     rotary = config.get("no_rope_layers") or []
+    if not isinstance(rotary, list):
+        raise WrongValue(
+            "no_rope_layers", f"`no_rope_layers` is {quote(str(rotary), 40)}; expected a list, one a layer"
+        )
     interval = whole(config, "no_rope_layer_interval", 4)
     chunked = bool(rotary[layer]) if len(rotary) > layer else (layer + 1) % interval != 0
     size = config.get("attention_chunk_size", 8192)

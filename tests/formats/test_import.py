@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from patterncc.advice.shapes import read_model
 from patterncc.cli.run import run
 from patterncc.errors import UsageError
 from patterncc.formats.importing import import_pattern, write
@@ -375,6 +377,22 @@ def test_every_command_names_the_file(
     Path("config.json").write_text(text)
     assert run(command.split()) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("read", [lambda path: import_pattern(str(path)), read_model])
+def test_both_readers_of_a_configuration_name_the_file(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"model_type": "mimo_v2_flash", "num_attention_heads": 4, "num_hidden_layers": 2}')
+    with pytest.raises(UsageError, match="cannot be said: kv_heads 8 must divide heads, 4") as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_layers_without_rotation_are_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"model_type": "llama4_text", "num_hidden_layers": 2,\n"no_rope_layers": -1}')
+    with pytest.raises(UsageError, match=r"config\.json:2:19: `no_rope_layers` is `-1`; expected a list"):
+        import_pattern(str(path))
 
 
 def test_what_a_file_means_and_cannot_be_names_the_file(tmp_path: Path) -> None:
