@@ -8,5 +8,5 @@ imported     the result of every reader: YAML text, mask files, notes
 importing    SOURCE → the reader for it → a checked pattern file
 blocks       a pattern at one length as blocks that are kept whole, in part, or not at all
 exporting    these as arrays for FlexAttention, FlashInfer, FlashMask, FlashAttention-4 or torch
-             (loaders: the code beside the arrays; files: how they are written)
+             (loaders: the code beside the arrays)
 """
