@@ -74,11 +74,11 @@ def attn_bwd_sum(
     add(dv + (o_row * (ALIGN if SAME_DIMS else V_HEAD_DIM) + o_dv), b_dv, m_v, False)
 
 
-@triton.jit(do_not_specialize=["rows", "tiles", "s_xb", "s_xh", "s_xn", "s_yb", "s_yh", "s_yn"])
+@triton.jit(do_not_specialize=["kv_len", "tiles", "s_xb", "s_xh", "s_xn", "s_yb", "s_yh", "s_yn"])
 def attn_bwd_round(
     x,  # [batch, heads, rows, V_HEAD_DIM if IS_V else HEAD_DIM] float32
     y,  # written: the same numbers in its own type
-    rows,
+    kv_len,
     tiles,  # of rows
     s_xb,
     s_xh,
@@ -94,7 +94,7 @@ def attn_bwd_round(
     i_batch = (tl.program_id(0) // tiles).to(tl.int64)
     i_head = tl.program_id(1).to(tl.int64)
     o_m = (tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)  # [ROWS]
-    m_m = o_m < rows
+    m_m = o_m < kv_len
     b_x = load_rows(x + i_batch * s_xb + i_head * s_xh, (o_m * s_xn)[:, None], m_m, DIM, WIDTH)  # [ROWS, WIDTH]
     o_d = tl.arange(0, WIDTH)[None, :]
     p_y = y + i_batch * s_yb + i_head * s_yh + (o_m * s_yn)[:, None] + o_d

@@ -6,7 +6,7 @@ import triton.language as tl
 from .tiles import BLOCK_V, LOG2_E, V_HEAD_DIM, load_rows
 
 # fmt: off
-SINK_INTS = ["requests", "rows", "tiles", "s_ob", "s_oh", "s_on", "s_lb", "s_lh"]
+SINK_INTS = ["requests", "q_len", "tiles", "s_ob", "s_oh", "s_on", "s_lb", "s_lh"]
 # fmt: on
 
 
@@ -17,7 +17,7 @@ def attn_sinks(
     sinks,  # [heads]
     starts,  # [requests + 1] where packed requests begin: rows outside have no softmax; None: there are none
     requests,
-    rows,
+    q_len,
     tiles,  # of rows
     s_ob,  # strides of out, in units of ALIGN numbers
     s_oh,
@@ -30,7 +30,7 @@ def attn_sinks(
     i_batch = (tl.program_id(0) // tiles).to(tl.int64)
     i_head = tl.program_id(1).to(tl.int64)
     o_m = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)  # [ROWS]
-    m_m = o_m < rows
+    m_m = o_m < q_len
     if starts is not None:
         m_m &= (o_m >= tl.load(starts)) & (o_m < tl.load(starts + requests))
     b_sink = tl.load(sinks + i_head).to(tl.float32)
@@ -49,24 +49,24 @@ def attn_sinks(
     tl.store(p_lse, b_total, mask=m_m)
 
 
-@triton.jit(do_not_specialize=["batch", "rows"])
+@triton.jit(do_not_specialize=["batch", "q_len"])
 def attn_bwd_sinks(
     log_sum,  # [batch, heads, rows], of `attn_bwd_prepare`: LSE with sinks, in powers of 2
     delta,
     sinks,  # [heads]
     dsinks,  # written
     batch,
-    rows,
+    q_len,
     ROWS: tl.constexpr,
 ):
     i_head = tl.program_id(0)
     b_sink = tl.load(sinks + i_head).to(tl.float32) * LOG2_E
     b_sum = tl.zeros([ROWS], tl.float32)
     for i_batch in range(batch):
-        i_first = (tl.cast(i_batch, tl.int64) * tl.num_programs(0) + i_head) * rows
-        for first in range(0, rows, ROWS):
+        i_first = (tl.cast(i_batch, tl.int64) * tl.num_programs(0) + i_head) * q_len
+        for first in range(0, q_len, ROWS):
             o_m = first + tl.arange(0, ROWS)  # [ROWS]
-            m_m = o_m < rows
+            m_m = o_m < q_len
             b_log_sum = tl.load(log_sum + i_first + o_m, mask=m_m, other=float("inf"))
             b_delta = tl.load(delta + i_first + o_m, mask=m_m, other=0.0)
             b_weight = tl.where(b_log_sum == float("inf"), 0.0, tl.exp2(b_sink - b_log_sum))

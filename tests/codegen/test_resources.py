@@ -226,6 +226,18 @@ def test_reports_are_about_what_launchers_launch(tmp_path: Path) -> None:
     }
 
 
+@needs_triton
+def test_what_stands_around_the_products_is_reported(tmp_path: Path) -> None:
+    """Kernels of sinks and of sums: what they take beside tensors are numbers."""
+    text = "pattern: 1\nname: sunk\nheads: 4\nkv_heads: 2\nhead_dim: 64\nblock: 16\nsinks: learned\n"
+    patterncc.compile(text + "shards: [{heads: all, local: 2, stride: 4}]", output=tmp_path)
+    found = report(tmp_path / "sunk", ["sm_90"], only="sinks|round|bwd_sum|prepare")
+    assert {r.kernel.replace("_sunk", "") for r in found} == {
+        "attn_sinks", "attn_sinks varlen", "attn_bwd_sinks", "attn_bwd_prepare", "attn_bwd_sum", "attn_bwd_round",
+    }  # fmt: skip
+    assert not [r for r in found if r.spills]
+
+
 def test_an_unknown_architecture_is_named() -> None:
     with pytest.raises(ValueError, match="did you mean sm_90"):
         check_arch("sm90")
