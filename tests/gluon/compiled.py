@@ -39,7 +39,8 @@ def constants(file: str, block: int, head_dim: int, changed: dict[str, Any]) -> 
     usual = {"ALIGN": 8, "IS_PACKED": bool(page)}
     if file == "backward_dkdv":
         usual |= {"HAS_NEAR": True, "HAS_STRIDES": True, "STAGES": {64: 8, 128: 4}[head_dim]}
-        consumer, producer = {64: (208, 88), 128: (232, 40) if changed.get("IS_PACKED") else (240, 24)}[head_dim]
+        are_fewer = changed.get("IS_PACKED") or block < 64
+        consumer, producer = {64: (208, 88), 128: (232, 40) if are_fewer else (240, 24)}[head_dim]
         return usual | {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer} | changed
     forward = {64: (144, 80), 128: (224, 56), 256: (232, 40)}
     consumer, producer = (216, 72) if file == "backward_dq" else forward[head_dim]
@@ -118,7 +119,8 @@ def report(binary: Any) -> dict[str, Any]:
         "shared": binary.metadata.shared,
         "stack": int(re.findall(r"STACK:(\d+)", usage)[0]),
         "spills": {role: len(SPILL.findall(part)) for role, part in parts_of(text)},
-        "spills in the far loop": spills_in_loop(text),
+        "spills in the far loop": sum(bool(SPILL.search(line)) for loop in far_loops(text) for line in loop),
+        "far loops": [{"instructions": len(loop), "scores ahead": scores_ahead(loop)} for loop in far_loops(text)],
         "loads by consumers": sum(len(re.findall(r"\bLDG\b", x)) for role, x in parts_of(text) if role == "consumer"),
         "warnings": re.findall(r"\(C75\d\d\)[^\n]*", said),
         "instructions": len(lines),
@@ -132,17 +134,24 @@ def parts_of(text: str) -> list[tuple[str, str]]:
     return [("consumer" if "HGMMA" in part else "producer", part) for part in parts]
 
 
-def spills_in_loop(text: str) -> int:
-    """Loads and stores of spilled registers in the loop over far slots of each consumer: the shortest with products."""
+def far_loops(text: str) -> list[list[str]]:
+    """The instructions of the loop over far slots of each consumer: the shortest loops with products."""
     found = re.findall(r"\n\s+/\*([0-9a-f]{4,5})\*/\s+(.*?);", text)
     lines = [(int(address, 16), line) for address, line in found]
     products = [address for address, line in lines if "HGMMA" in line]
     jumps = [(int(to[1], 16), at) for at, line in lines if (to := re.search(r"\bBRA\b.*?0x([0-9a-f]+)", line))]
-    loops = [(to, at) for to, at in jumps if to < at and any(to <= product <= at for product in products)]
+    loops = {(to, at) for to, at in jumps if to < at and any(to <= product <= at for product in products)}
     least = min(at - to for to, at in loops)
-    far = [(to, at) for to, at in loops if at - to < 1.25 * least]
-    spills = [address for address, line in lines if re.search(r"\b(STL|LDL)\b", line)]
-    return sum(any(to <= place <= at for to, at in far) for place in spills)
+    far = sorted((to, at) for to, at in loops if at - to < 1.25 * least)
+    return [[line for place, line in lines if to <= place <= at] for to, at in far]
+
+
+def scores_ahead(loop: list[str]) -> bool:
+    """Whether a loop of dK and dV begins the next slot's scores behind its last product of gradients, which alone reads
+    what it multiplies with across rows, and does not wait for all products in between."""
+    last = max((n for n, line in enumerate(loop) if "tnspB" in line), default=0)
+    behind = [line for line in loop[last + 1 :] if "HGMMA" in line or "DEPBAR.LE gsb0" in line]
+    return next(("HGMMA" in line for line in behind if "gsb0, 0x1" not in line), False)
 
 
 if __name__ == "__main__":

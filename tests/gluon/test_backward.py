@@ -165,6 +165,7 @@ def test_the_whole_pass(short_items: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
 # Changes to the kernels' text that break them: each must be found.
 FREE = "    arrive(empty.index(place), count=1)\n    return b_dk"
+FAR_FREE = "    arrive(empty.index(place), count=1)\n"
 HELD = "        arrive(empty.index(held), count=1)\n    return b_dq"
 BROKEN = {
     "a slot of dK and dV is not freed": (1, "backward_steps", FREE, "    return b_dk"),
@@ -188,10 +189,25 @@ BROKEN = {
     ),
     "the next slot of dK and dV is not waited for": (
         1,
-        "backward_steps",
-        "    wait(full.index(next_place), next_phase, pred=more)\n    b_dp = warpgroup_mma_wait(0, deps",
+        "backward_far",
+        "    wait(full.index(next_place), next_phase)\n    b_dp = warpgroup_mma_wait(0, deps",
         "    b_dp = warpgroup_mma_wait(0, deps",
     ),
+    "a far slot of dK and dV is not freed": (1, "backward_far", FAR_FREE + "    b_dp =", "    b_dp ="),
+    "a far slot of dK and dV is freed before its product ends": (
+        1,
+        "backward_far",
+        "    b_dk = warpgroup_mma_wait(1, deps=(b_dk,))\n" + FAR_FREE,
+        FAR_FREE + "    b_dk = warpgroup_mma_wait(1, deps=(b_dk,))\n",
+    ),
+    "keys are freed while a far slot's products read them": (
+        1,
+        "backward_far",
+        "    b_dp = warpgroup_mma_wait(0, deps=(b_dp,))\n    arrive(kv_empty, count=1)\n",
+        "    arrive(kv_empty, count=1)\n    b_dp = warpgroup_mma_wait(0, deps=(b_dp,))\n",
+    ),
+    "keys are not freed behind far slots": (1, "backward_far", "    arrive(kv_empty, count=1)\n", ""),
+    "the last far slot is not freed": (1, "backward_far", FAR_FREE + "    next_place", "    next_place"),
     "keys are taken before they are there": (1, "backward_dkdv", "        wait(kv_full, r & 1)\n", ""),
     "a slot of dQ is not freed": (0, "backward_steps", HELD, "    return b_dq"),
     "a slot of dQ is freed before its product ends": (

@@ -7,6 +7,7 @@ them with every slot whose rows keep some, and stores their sums: in dk and dv, 
 """
 
 from ..tiles import BLOCK, HEAD_DIM, LN_2
+from .backward_far import add_far, begin_far, end_far
 from .backward_steps import add_rows
 from .box import told
 from .frame import PLAIN, barriers, numbers, rooms
@@ -98,24 +99,27 @@ def consume_rows(W: gl.constexpr, dk, dv, parts, pattern, rows, scale, kview, vv
         for n in range(n_edge):
             wait(full.index(place), phase)
             kept = told(words, place * WORDS + W)
-            more = n + 1 < n_edge + n_far
             if kept == 0:
                 arrive(kv_empty, count=1, pred=n + 1 == n_edge + n_far)
                 arrive(empty.index(place), count=1)
-                place, phase = after(place, phase, STAGES)
             else:
-                b_dk, b_dv, place, phase = add_rows(
-                    W, keys_of, b_dk, b_dv, ring, lines, place, phase, more, n + 1 == n_edge + n_far, kv_empty, kept,
-                    item, scale, s_layout, o_layout, STAGES, False
+                b_dk, b_dv = add_rows(
+                    W, keys_of, b_dk, b_dv, ring, lines, place, n + 1 == n_edge + n_far, kv_empty, kept, item, scale,
+                    s_layout, o_layout
                 )  # fmt: skip
+            place, phase = after(place, phase, STAGES)
 
         # far slots: every row keeps every key
-        wait(full.index(place), phase, pred=n_far > 0)
-        for n in range(n_far):
-            b_dk, b_dv, place, phase = add_rows(
-                W, keys_of, b_dk, b_dv, ring, lines, place, phase, n + 1 < n_far, n + 1 == n_far, kv_empty, 0, item,
-                scale, s_layout, o_layout, STAGES, True
-            )  # fmt: skip
+        if n_far > 0:
+            wait(full.index(place), phase)
+            b_s, b_dp = begin_far(W, keys_of, ring, place, s_layout)
+            for _ in range(n_far - 1):
+                b_dk, b_dv, b_s, b_dp, place, phase = add_far(
+                    W, keys_of, b_dk, b_dv, b_s, b_dp, ring, lines, place, phase, scale, s_layout, o_layout, STAGES
+                )
+            b_dk, b_dv, place, phase = end_far(
+                b_dk, b_dv, b_s, b_dp, ring, lines, place, phase, kv_empty, scale, s_layout, o_layout, STAGES
+            )
 
         store_sum(W, b_dv, dv, parts + BLOCK * HEAD_DIM, box, (r & 1) * BOX, s_out, o_layout, ALIGN, IS_MORE)
         store_sum(W, b_dk * (scale * LN_2), dk, parts, box, (r & 1) * BOX, s_out, o_layout, ALIGN, IS_MORE)

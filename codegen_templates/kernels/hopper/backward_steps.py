@@ -46,31 +46,43 @@ def step_dq(q, dout, b_dq, b_ds, b_log_sum, b_delta, ring, place, phase, held, m
 
 
 @gluon.jit
-def add_rows(W: gl.constexpr, keys_of, b_dk, b_dv, ring, lines, place, phase, more, is_last, kv_empty, kept, item,
-             scale, s_layout: gl.constexpr, o_layout: gl.constexpr, STAGES: gl.constexpr,
-             IS_FAR: gl.constexpr):  # fmt: skip
-    """Add the rows of a slot to dK and dV. It has been waited for; if there are `more`, the next one is here. If it is
-    the last of an item, keys and values are free for the next item."""
-    qview, gview, full, empty = ring
+def weights(b_s, log_sums, place, scale, s_layout: gl.constexpr):
+    """The weights of a slot's scores. [keys, rows]"""
+    b_log_sum = gl.expand_dims(log_sums.index(place).load(gl.SliceLayout(0, s_layout)), 0)
+    return gl.exp2(b_s * scale - b_log_sum)
+
+
+@gluon.jit
+def add_products(b_dk, b_dv, b_p, b_weights, b_dp, ring, deltas, place, s_layout: gl.constexpr, o_layout: gl.constexpr,
+                 IS_FAR: gl.constexpr):  # fmt: skip
+    """Add a slot's products to dK and dV, not waited for: that of dV begins before scores have gradients."""
+    qview, gview, _full, _empty = ring
+    b_dv = warpgroup_mma(b_weights, gview.index(place), b_dv, is_async=True)
+    b_delta = gl.expand_dims(deltas.index(place).load(gl.SliceLayout(0, s_layout)), 0)
+    b_ds = as_weights(gradient(b_p, b_dp, b_delta, IS_FAR), qview.dtype, o_layout)
+    b_dk = warpgroup_mma(b_ds, qview.index(place), b_dk, is_async=True)
+    return b_dk, b_dv
+
+
+@gluon.jit
+def add_rows(W: gl.constexpr, keys_of, b_dk, b_dv, ring, lines, place, is_last, kv_empty, kept, item, scale,
+             s_layout: gl.constexpr, o_layout: gl.constexpr):  # fmt: skip
+    """Add the rows of an edge slot, which has been waited for, to dK and dV. If it is the last of an item, keys and
+    values are free for the next item."""
+    qview, gview, _full, empty = ring
     kview, vview = keys_of
     log_sums, deltas = lines
-    columns: gl.constexpr = gl.SliceLayout(0, s_layout)
     w = W + late_zero(place)  # so that addresses of keys and values hold no registers from slot to slot
     b_s = scores(kview.index(w), qview.index(place), s_layout)  # [keys, rows]
     b_dp = scores(vview.index(w), gview.index(place), s_layout)
-    b_log_sum = gl.expand_dims(log_sums.index(place).load(columns), 0)
     b_s = warpgroup_mma_wait(1, deps=(b_s,))
-    b_p = gl.exp2(b_s * scale - b_log_sum)
-    if not IS_FAR and kept != WHOLE:
+    b_p = weights(b_s, log_sums, place, scale, s_layout)
+    if kept != WHOLE:
         b_p = masked_rows(W, b_p, place, kept, item, s_layout)
     b_weights = as_weights(b_p, qview.dtype, o_layout)
-    next_place, next_phase = after(place, phase, STAGES)
-    wait(full.index(next_place), next_phase, pred=more)
     b_dp = warpgroup_mma_wait(0, deps=(b_dp,))
     arrive(kv_empty, count=1, pred=is_last)
-    b_dv = warpgroup_mma(b_weights, gview.index(place), b_dv, is_async=True)
-    b_ds = gradient(b_p, b_dp, gl.expand_dims(deltas.index(place).load(columns), 0), IS_FAR)
-    b_dk = warpgroup_mma(as_weights(b_ds, qview.dtype, o_layout), qview.index(place), b_dk, is_async=True)
+    b_dk, b_dv = add_products(b_dk, b_dv, b_p, b_weights, b_dp, ring, deltas, place, s_layout, o_layout, False)
     b_dv, b_dk = warpgroup_mma_wait(0, deps=(b_dv, b_dk))
     arrive(empty.index(place), count=1)
-    return b_dk, b_dv, next_place, next_phase
+    return b_dk, b_dv
