@@ -183,7 +183,7 @@ def test_the_jit_would_be_seen(seen: dict[str, dict[str, Any]]) -> None:
         ("few", {"attn_fwd_small"}, ["BLOCK_Q 8 (not 1)"]),
         (
             "other dtype",
-            KERNELS,
+            KERNELS - {"attn_bwd_round_small"},  # sums of float32 are results as they are
             [f"{x} *fp32 divisible by 16 (not *fp16 divi" for x in ("q", "out", "q", "q", "dk")],
         ),
         ("damaged binary", {"attn_fwd_small"}, ["sm_90_attn_fwd_00.cubin: not as written"]),
@@ -292,11 +292,11 @@ def test_the_words_for_calls() -> None:
 
 
 def test_the_files_of_kernels() -> None:
-    """Binaries are not loaded for kernels that were edited: each file with a function of theirs is named."""
+    """Binaries are not loaded for kernels that were edited: each file with a function of theirs is named. The Hopper
+    family's are not shipped."""
     known = importlib.import_module("codegen_templates.launch.configs").KERNEL_FILES
-    assert sorted(f"kernels/{name}.py" for name in known) == [
-        f for f, t in templates().items() if "\n@triton.jit" in t.text
-    ]
+    files = [file for file, template in templates().items() if "\n@triton.jit" in template.text]
+    assert sorted(f"kernels/{name}.py" for name in known) == [f for f in files if not f.startswith("kernels/hopper/")]
 
 
 @pytest.mark.slow
