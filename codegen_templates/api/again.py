@@ -14,30 +14,31 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ..pattern import FORM
+from ..pattern import CLASS_OF, FORM
 from . import paths
 from .dispatch import is_eager, wants_gradient
 from .recipe import Recipe
 
 MOST = 512 if FORM == "closed" else 16  # kinds of calls that are kept: a recipe holds its tables
 _recipes: dict[Any, Recipe] = {}
+ALIKE = {layer: CLASS_OF.index(classes) for layer, classes in enumerate(CLASS_OF)}  # the first layer with these classes
 
 
-def key_of(call: str, given: tuple[Any, ...], scale: Any, *wholes: Any) -> Any:
+def key_of(call: str, given: tuple[Any, ...], scale: Any, layer: Any, *wholes: Any) -> Any:
     """A key that tells this call from others; None where nothing is kept of it. `given`: tensors, and None in the place
-    of those that are not there."""
+    of those that are not there. Layers whose heads have the same classes launch the same: their calls have one key."""
     first = given[0]
     if not is_eager(*given) or not first.is_cuda or forward_ad._current_level >= 0:
         return None
     if scale is not None and type(scale) is not float:
         return None
-    for x in wholes:
+    for x in (layer, *wholes):
         if x is not None and type(x) is not int:
             return None
     tuned = paths.launch_tuned(first.device.type)
     if tuned.tried:
         return None
-    facts = [call, scale, wholes, tuned.generation(), os.environ.get("PATTERNCC_KERNELS")]
+    facts = [call, scale, ALIKE.get(layer, layer), wholes, tuned.generation(), os.environ.get("PATTERNCC_KERNELS")]
     try:
         for x in given:
             if x is None:
@@ -75,7 +76,8 @@ def gradients(
     `opened` does."""
     if wants_gradient(*given):
         return opened()
-    key = key_of(call, given, place["scale"], *(x for name, x in place.items() if name != "scale"))
+    wholes = (x for name, x in place.items() if name not in ("scale", "layer"))
+    key = key_of(call, given, place["scale"], place["layer"], *wholes)
     if (recipe := found(key)) is not None:
         return recipe(*given)
     return recorded(key, compute(), place, *given) if is_eager(*given) else opened()

@@ -120,6 +120,11 @@ def boxed(name: str, trains: bool) -> dict[str, bool]:
         two = partial(package.attention, q, k, v), partial(package.attention, q, k.clone(), v.clone())
         found["other keys and values"] = are_alike(recipes, *two)
         recipes.clear()
+        two = [partial(package.attention, q, k, v, layer=layer) for layer in (0, 2)]
+        found["a layer alike"] = are_alike(recipes, *two)
+        package.attention(q, k, v, layer=1)
+        found["a dense layer apart"] = len(recipes) == 2
+        recipes.clear()
         starts = torch.tensor([3, 3000, 5100], dtype=torch.int32)  # rows before and behind are cleared
         rows, keys, values = (x[0].transpose(0, 1).contiguous() for x in (q, k, v))
         two = [partial(package.attention_varlen, rows, x, values, starts, starts, 2997, 2997) for x in (keys, keys + 1)]

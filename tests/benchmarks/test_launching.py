@@ -24,7 +24,9 @@ heads: 2
 kv_heads: 1
 head_dim: 64
 block: 16
+layers: 3
 shards: [{heads: all, local: 4, stride: 16}]
+dense_layers: 1
 """
 # Functions entered in a call: a quarter more than were counted when it was made fast. Triton's own launch costs more,
 # and so does an operator of torch.
