@@ -37,7 +37,8 @@ def put(
     starts = None if starts is None else in_line(starts)
     launch = _launch(x.device, (x.dtype, sinks.dtype, None if starts is None else starts.dtype), align)
     numbers = 0 if starts is None else len(starts) - 1, rows, tiles, *strides, *sums.stride()[:2]
-    launch(attn_sinks, (tiles * batch, heads, 1), (x, sums, sinks, starts), numbers)
+    grid, tensors = (tiles * batch, heads, 1), (x, sums, sinks, starts)
+    launch(attn_sinks, grid, tensors, numbers)
     return out, lse
 
 
@@ -46,7 +47,8 @@ def gradient(log_sum: torch.Tensor, delta: torch.Tensor, sinks: torch.Tensor) ->
     batch, heads, rows = log_sum.shape
     made = torch.empty(sinks.shape, dtype=sinks.dtype, device=sinks.device)
     launch = _summing(sinks.device, sinks.dtype)
-    launch(attn_bwd_sinks, (heads, 1, 1), (log_sum, delta, in_line(sinks), made), (batch, rows))
+    grid, tensors = (heads, 1, 1), (log_sum, delta, in_line(sinks), made)
+    launch(attn_bwd_sinks, grid, tensors, (batch, rows))
     return made
 
 

@@ -17,7 +17,7 @@ def test_all_is_compiled_before_anything_is_timed() -> None:
     for fast in (False, True):
         chosen = {part: cells(part, fast=fast) for part in PARTS}
         assert PARTS[0] == "compiling" and all(chosen[part] or fast for part in PARTS)
-        later = [cell for part in ("attention", "serving", "host", "peers") for cell in chosen[part]]
+        later = [cell for part in ("attention", "serving", "host", "families", "peers") for cell in chosen[part]]
         compiled = chosen["compiling"]
         packages = {cell.given["case"] for cell in compiled if cell.given.get("what") == "training"}
         assert packages == {cell.given["case"] for cell in later}

@@ -118,7 +118,9 @@ def test_constants_are_part_of_what_a_binary_is_looked_up_by() -> None:
     (_, first), (_, second) = (launched(held(text)) for text in texts)
     assert set(first) == set(second)
     assert first
-    assert not set(first.values()) & set(second.values())
+    alike = {name for name in first if first[name] == second[name]}
+    assert alike == {"attn_bwd_sinks_held"}  # it sums a number of each row, and reads no constant
+    assert len(set(first.values()) & set(second.values())) == 1
 
 
 @pytest.mark.interpret

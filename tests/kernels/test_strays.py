@@ -135,7 +135,7 @@ def use_splits(of: Held, splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def few_together(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Launches of three requests at most; the numbers of requests that there were."""
     of, counts = held(TEXTS["closed"]), list[int]()
-    for part in ("requests", "forward", "backward"):
+    for part in ("requests", "parts", "forward", "backward"):
         monkeypatch.setattr(of.part(f"launch.{part}"), "MOST_TOGETHER", 3)
     launches = of.part("launch.requests").Requests.launches
 
