@@ -14,16 +14,11 @@ from torch import Tensor
 from patterncc import reference
 from tests.gluon import hopper
 from tests.gluon.machine import Deadlock, Fault
-from tests.gluon.test_forward import BOTH_WAYS, HEAD, dense
-from tests.gluon.test_forward import RULES as FORWARD
+from tests.gluon.test_forward import RULES, dense
 from tests.kernels.held import Held, gradients, held, never_read, off, placed, quick, tensors, weights
 
 ERROR = 3e-6  # by norm, relative: float32 sums of up to 1,000 products, in another order than the reference's
 LOG2_E = 1.4426950408889634
-RULES = FORWARD | {
-    "chunks": HEAD + "shards: [{heads: 0, chunk: 3}, {heads: rest, local: 1, sink: 1}]",
-    "both_ways_dense": BOTH_WAYS + "shards: [{heads: all, dense: true}]",
-}
 VARIANTS = [(name, block) for name in RULES for block in (16, 32, 64, 128)]
 CHOSEN = [("strided", 64), ("wide", 16), ("tokens", 64), ("bands_strided", 16), ("both_ways_tokens", 32)]
 NAMES = "attn_bwd_dq_hopper", "attn_bwd_dkdv_hopper"

@@ -37,6 +37,8 @@ RULES = {
     "both_ways": BOTH_WAYS + "shards: [{heads: all, local: {before: 2, after: 3}, stride: 5, offset: h}]",
     "both_ways_tokens": BOTH_WAYS
     + "shards: [{heads: all, local: {before: 20 tokens, after: 9 tokens}, sink: 3 tokens}]",
+    "chunks": HEAD + "shards: [{heads: 0, chunk: 3}, {heads: rest, local: 1, sink: 1}]",
+    "both_ways_dense": BOTH_WAYS + "shards: [{heads: all, dense: true}]",
 }
 WIDTHS = {16: 64, 32: 128, 64: 128, 128: 64}  # head_dim by block: at 64 a program has three consumers, at 128 two
 VARIANTS = [(name, block) for name in RULES for block in WIDTHS]
