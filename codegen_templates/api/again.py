@@ -72,8 +72,8 @@ def gradients(
     compute: Callable[[], Callable[..., tuple[Tensor, ...]]],
     opened: Callable[[], tuple[Tensor, ...]],
 ) -> tuple[Tensor, ...]:
-    """What `compute()(*given, **place)` returns, a backward pass; where somebody would have to see an operator, what
-    `opened` does."""
+    """The gradients of a call, from its recipe or from the function that `compute` returns. From `opened`, through an
+    operator of torch, where a mode, a transformation or a second derivative would have to see one."""
     if wants_gradient(*given):
         return opened()
     wholes = (x for name, x in place.items() if name not in ("scale", "layer"))

@@ -1,4 +1,4 @@
-"""What each program has of the keys of a tile of queries.
+"""The part of a tile's keys that each program of the forward kernel reads.
 
 Usually several programs share out what one class keeps. Where the query heads of a KV head keep the same near columns
 and different far ones, a tile has programs of all these heads for the near columns, and some of each class for the far

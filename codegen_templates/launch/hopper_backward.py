@@ -62,7 +62,7 @@ def counts_dq(requests: Requests) -> bool:
 
 
 def counts_dkdv(requests: Requests, heads: arrays.Heads) -> bool:
-    """Likewise of dK and dV, whose table is another one."""
+    """Whether the lists that dK and dV read, if they read any, have no number of more than 32 bits."""
     if not hopper.IS_TABLE:
         return True
     columns = requests.kv_start // BLOCK, requests.columns

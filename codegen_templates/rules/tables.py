@@ -12,6 +12,7 @@ from ..pattern import BLOCK, CAUSAL
 from .masks import CHUNK, keeps_blocks, touches_blocks
 
 Table = tuple[Tensor, Tensor, Tensor]
+MOST = 256  # tables that are kept: their first rows and keys may be other ones in each call
 _kept: dict[tuple[str, int, int, str, int, int], tuple[int, int, Table]] = {}
 BITS = 12  # of an entry of a tile's table below its column: BITS of kernels/hopper/tiles.py
 
@@ -60,10 +61,12 @@ def _table(
 def grown(
     kept: dict[Any, tuple[int, int, Table]], key: Any, rows: int, columns: int, make: Callable[[], Table]
 ) -> Table:
-    """What is kept of a key where it has as many rows and columns, else what `make` makes, which is kept from then on.
-    Other threads may put a smaller one in its place at any moment."""
+    """What is kept of a key where it has as many rows and columns, else what `make` makes, which is kept from then on;
+    of MOST keys at most. Other threads may put a smaller one in its place, or clear all, at any moment."""
     found = kept.get(key)
     if found is None or found[0] < rows or found[1] < columns:
+        if len(kept) >= MOST:
+            kept.clear()
         found = kept[key] = rows, columns, make()
     return found[2]
 

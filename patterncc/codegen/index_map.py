@@ -114,7 +114,7 @@ def keeps(slot, i_first, i_last, j, t_first, t_last, u, rule):
 
 @triton.jit
 def rule_of(pattern, columns, n):
-    """What `keeps` needs of a class, where nothing else of the index map is asked. n: any whole number."""
+    """The numbers of a class that `keeps` reads. n: any whole number."""
     _, _, _, rule = index_map(pattern, columns, n, n, n, n, n)
     return rule
 
@@ -167,7 +167,7 @@ def keeps(slot, i_first, i_last, j, t_first, t_last, u, rule):
 
 @triton.jit
 def rule_of(pattern, columns, n):
-    """What `keeps` needs of a class, for columns of which it is told otherwise whether a row keeps them whole."""
+    """The numbers of a class that `keeps` reads, for parts in tokens only: no slot counts as kept whole."""
     return {class_values}
 
 '''

@@ -154,7 +154,7 @@ def keeps_near(slot, i, j, t, u, rule):
 
 @triton.jit
 def rule_of(pattern, rows, n):
-    """What `keeps_near` needs of a class, where nothing else of the row map is asked. n: any whole number."""
+    """The numbers of a class that `keeps_near` reads. n: any whole number."""
     _, _, _, rule = row_map(pattern, rows, n, n, n, n, n, n)
     return rule
 
@@ -195,7 +195,7 @@ def keeps_near(slot, i, j, t, u, rule):
 
 @triton.jit
 def rule_of(pattern, rows, n):
-    """What `keeps_near` needs of a class to say what parts in tokens keep: for no slot that what is whole is kept."""
+    """The numbers of a class that `keeps_near` reads, for parts in tokens only: no slot counts as kept whole."""
     return {class_values}
 
 '''

@@ -57,8 +57,8 @@ def tile_place(tile, tiles, heads, groups, starts, ends, CONSUMERS: gl.constexpr
 
 @gluon.jit
 def request_of(i_batch, kv_first, kv_start, pages, s_pages, PAGE: gl.constexpr, IS_PACKED: gl.constexpr):
-    """What a producer needs to know of a request: (its number in descriptors, its first row of keys and their
-    position), its pages."""
+    """(i_request, kv_first, kv_start), pages: the request's number in descriptors, the row and the position of its
+    first key, and where its pages are listed."""
     i_request = i_batch
     if IS_PACKED:
         i_request = 0 * i_batch

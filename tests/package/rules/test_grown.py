@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from tests.harness import made
 from tests.kernels.held import TABLE
@@ -54,3 +55,17 @@ def test_another_thread_makes_a_shorter_one(of: str, monkeypatch: pytest.MonkeyP
     build(64)
     [longer] = kept.values()
     assert longer[:2] == (64, 64) and build(16) is longer[2]  # it serves shorter lengths
+
+
+def test_what_is_kept_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that begin at other positions in each call have lists of their own."""
+    part = made(TABLE["drawn"]).part
+    module, kept = part("rules.row_slots"), dict[Any, Any]()
+    monkeypatch.setattr(module, "_kept", kept)
+    monkeypatch.setattr(part("rules.tables"), "MOST", 3)
+    first = module.row_slots(0, 0, 4, 0, 4)
+    for n in range(1, 8):
+        module.row_slots(0, 0, 4, 128 * n, 4)
+        assert len(kept) <= 3
+    again = module.row_slots(0, 0, 4, 0, 4)
+    assert all(map(torch.equal, again, first))
