@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from ..api.dispatch import autocast
 from ..api.ops import attention
-from ..checks.shapes import DTYPES, check_layer, check_length
+from ..checks.shapes import DTYPES, check_alike, check_layer, check_length
 from ..checks.values import MOST_ENTRIES, check_dtype, check_tensors, counted, described, numbered, whole
 from ..pattern import BLOCK, CLASS_OF, HEAD_DIM, HEADS, NAME, V_HEAD_DIM
 from ..rules.heads import kv_head
@@ -107,9 +108,10 @@ def exchange_plan(
 def sparse_all_gather(plan: ExchangePlan, k: Tensor, v: Tensor, *, group: Any = None) -> tuple[Tensor, Tensor]:
     """K and V of tokens plan.keys(rank), from what each rank of a process group holds: a sparse all-gather.
 
-    k, v: this rank's own tokens [batch, kv_heads, tokens, head_dim]. What no row of this rank reads is 0. The gradient
-    is the sparse reduce-scatter of dK and dV: parts of other ranks are added in their order, in fp32. Where a rank
-    fails, those that wait for it raise its message (on a GPU, at the process group's own timeout).
+    k, v: this rank's own tokens [batch, kv_heads, tokens, head_dim], of one dtype; under autocast they are cast before
+    they are sent. What no row of this rank reads is 0. The gradient is the sparse reduce-scatter of dK and dV: parts of
+    other ranks are added in their order, in fp32. Where a rank fails, those that wait for it raise its message (on a
+    GPU, at the process group's own timeout).
     """
     with told(group):
         return _gathered(plan, k, v, group)
@@ -132,6 +134,8 @@ def _gathered(plan: ExchangePlan, k: Tensor, v: Tensor, group: Any) -> tuple[Ten
             f"rank {rank} of the plan holds k and v [batch, {wanted[0]}, {wanted[1]}, {HEAD_DIM}]{of_v}; "
             f"got {list(k.shape)} and {list(v.shape)}"
         )
+    k, v = autocast(k, v)
+    check_alike(k=k, v=v)
     return _Exchange.apply(k, v, plan, group, rank)  # type: ignore[return-value]
 
 

@@ -76,7 +76,6 @@ def _bounded(
     """Attention of padded sequences: those with equal bounds together. The outputs of padding are 0."""
     rows = bounds[:, 0, 0].tolist()
     _check_unpacked(positions, rows, q.shape[2])
-    out = q.new_zeros(*q.shape[:3], v.shape[3])
     groups: dict[tuple[int, ...], list[int]] = {}
     for n, row in enumerate(rows):
         groups.setdefault(tuple(row), []).append(n)
@@ -92,6 +91,8 @@ def _bounded(
         keys, values = (x[chosen][:, :, low:high] for x in (k, v))
         part = _placed(package, queries, keys, values, query + top - first, key + low - first, call)
         pieces.append((chosen, top, bottom, part))
+    own = pieces[0][3] if pieces else q  # under autocast the pieces have its dtype, whatever q has
+    out = own.new_zeros(*q.shape[:3], v.shape[3])
     for chosen, top, bottom, part in pieces:
         out[chosen, :, top:bottom] = part
     return out

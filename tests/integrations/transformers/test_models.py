@@ -133,6 +133,27 @@ def test_autocast_and_compile(build: Any, compiled: Any, tokens: torch.Tensor) -
     assert (half.float() - plain).norm() < 0.05 * plain.norm()  # bfloat16 has 8 bits
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_with_padding(build: Any, compiled: Any, tokens: torch.Tensor, dtype: torch.dtype) -> None:
+    """In training, in generation, and where a row is all padding; queries come in float32 and values do not."""
+    from patterncc.integrations.transformers import PatternCache, register
+
+    package, _ = compiled()
+    model = build("Llama")
+    model.set_attn_implementation(register(package))
+    mask = torch.ones_like(tokens)
+    mask[1, :19] = 0
+    plain = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[mask.bool()]
+    with torch.autocast("cpu", dtype):
+        half = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+        for options in ({}, {"past_key_values": PatternCache(model)}):
+            model.generate(tokens, attention_mask=mask, max_new_tokens=3, do_sample=False, **options)
+        assert model(input_ids=tokens, attention_mask=torch.zeros_like(mask), use_cache=False).logits.isfinite().all()
+    assert (half[mask.bool()].float() - plain).norm() < 0.05 * plain.norm()  # bfloat16 has 8 bits
+    half.float().square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

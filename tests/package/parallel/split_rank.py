@@ -41,12 +41,14 @@ def run(task: dict[str, Any], rank: int, ranks: int, sent: list[int]) -> dict[st
     *leaves, dout, dlse = (x.float() for x in drawn(length, package.PATTERN["v_head_dim"]))
     q, k, v = (x[:, :, own].clone().requires_grad_() for x in leaves)
     sent.clear()
-    out, lse = package.attention_split(q, k, v, plan, return_lse=True)
-    torch.autograd.backward((out, lse), (dout[:, :, own], dlse[:, :, own]))
+    dtype = torch.bfloat16 if task.get("autocast") else torch.float32
+    with torch.autocast("cpu", dtype, enabled="autocast" in task):
+        out, lse = package.attention_split(q, k, v.to(dtype), plan, return_lse=True)
+    torch.autograd.backward((out, lse), (dout[:, :, own].to(dtype), dlse[:, :, own]))
     found = {"out": out.detach(), "lse": lse.detach(), "dq": q.grad, "dk": k.grad, "dv": v.grad}
     found |= dict(zip(("sent_forward", "sent_backward"), sent, strict=True))
-    found["planned_forward"] = 2 * sum(plan.bytes(rank, other, q.dtype) for other in range(ranks))  # a batch of two
-    found["planned_backward"] = 2 * sum(plan.bytes(other, rank, q.dtype) for other in range(ranks))
+    found["planned_forward"] = 2 * sum(plan.bytes(rank, other, dtype) for other in range(ranks))  # a batch of two
+    found["planned_backward"] = 2 * sum(plan.bytes(other, rank, dtype) for other in range(ranks))
     return found
 
 
