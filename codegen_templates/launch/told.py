@@ -44,20 +44,8 @@ def strides(requests: Requests, *tensors: torch.Tensor) -> list[int]:
 @cache
 def dq_launch(device: torch.device, kind: tuple[Any, ...], tile: tuple[int, int, int, int, int], align: int) -> Launch:
     block_q, block_h, block_n, warps, stages = tile
-    return Launch(
-        device,
-        BLOCK_Q=block_q,
-        BLOCK_H=block_h,
-        BLOCK_N=block_n,
-        ALIGN=align,
-        IS_PACKED=kind[1][0] is not None,
-        IS_LOOKED_UP=FORM == "table",
-        STAGES=stages,
-        PRECISION=kind[2],
-        num_warps=warps,
-        num_stages=stages,
-        enable_fp_fusion=True,
-    )
+    own = {"BLOCK_Q": block_q, "BLOCK_H": block_h, "BLOCK_N": block_n}
+    return _launch(device, warps, stages, kind[2], ALIGN=align, IS_PACKED=kind[1][0] is not None, **own)
 
 
 @cache
@@ -70,21 +58,8 @@ def dkdv_launch(
     has_strides: bool,
 ) -> Launch:
     block_m, block_n, warps, stages = tile
-    return Launch(
-        device,
-        HAS_NEAR=has_near,
-        HAS_STRIDES=has_strides,
-        BLOCK_M=block_m,
-        BLOCK_N=block_n,
-        ALIGN=align,
-        IS_PACKED=kind[1][0] is not None,
-        IS_LOOKED_UP=FORM == "table",
-        STAGES=stages,
-        PRECISION=kind[2],
-        num_warps=warps,
-        num_stages=stages,
-        enable_fp_fusion=True,
-    )
+    own = {"BLOCK_M": block_m, "BLOCK_N": block_n, "HAS_NEAR": has_near, "HAS_STRIDES": has_strides}
+    return _launch(device, warps, stages, kind[2], ALIGN=align, IS_PACKED=kind[1][0] is not None, **own)
 
 
 @cache
@@ -98,22 +73,15 @@ def forward_launch(
     is_shared: bool,  # a kernel of its own, by the type of `shares`
 ) -> Launch:
     block_q, block_h, block_n, warps, stages, merged = tile
-    return Launch(
-        device,
-        BLOCK_Q=block_q,
-        BLOCK_H=block_h,
-        BLOCK_N=block_n,
-        PAGE=page,
-        ALIGN=align,
-        IS_PACKED=len(dtypes) > 2,
-        IS_LOOKED_UP=FORM == "table" or page > 0,
-        MERGED=merged,
-        STAGES=stages,
-        PRECISION=precision,
-        num_warps=warps,
-        num_stages=stages,
-        enable_fp_fusion=True,
-    )
+    own = {"BLOCK_Q": block_q, "BLOCK_H": block_h, "BLOCK_N": block_n, "PAGE": page, "MERGED": merged}
+    own["IS_LOOKED_UP"] = FORM == "table" or page > 0
+    return _launch(device, warps, stages, precision, ALIGN=align, IS_PACKED=len(dtypes) > 2, **own)
+
+
+def _launch(device: torch.device, warps: int, stages: int, precision: str, **constants: int) -> Launch:
+    """The launch of a kernel that reads keys and values in tiles."""
+    usual = {"IS_LOOKED_UP": FORM == "table", "STAGES": stages, "PRECISION": precision} | constants
+    return Launch(device, **usual, num_warps=warps, num_stages=stages, enable_fp_fusion=True)
 
 
 @cache
