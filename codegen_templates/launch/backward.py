@@ -124,36 +124,25 @@ def _backward(
     if not anything:
         return more
     heads = layer, head_offset, q.shape[1]
-    about = q, k, v, dout, log_sum, delta, requests, heads, scale
+    given = told.Backward(q, k, v, dout, log_sum, delta, requests, heads, scale)
     is_open = config is None and not tuned.tried  # else it is a plain kernel that is asked for
     is_gluon = is_open and hopper_backward.takes(q, k, v, dout, (dq, dk, dv))
     if is_gluon and hopper_backward.counts_dq(requests):
-        hopper_backward.fill_dq(dq, *about)
+        hopper_backward.fill_dq(dq, *given)
     else:
-        _fill_dq(dq, *about, config)
+        _fill_dq(dq, given, config)
     if is_gluon and hopper_backward.counts_dkdv(requests, heads):
-        hopper_backward.fill_dkdv(dk, dv, *about, add_parts)
+        hopper_backward.fill_dkdv(dk, dv, *given, add_parts)
     else:
-        _fill_dkdv(dk, dv, *about, config)
+        _fill_dkdv(dk, dv, given, config)
     only_meanwhile(log_sum, delta)
     if not many:
         that_was_all()
     return more
 
 
-def _fill_dq(
-    dq: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    dout: torch.Tensor,
-    log_sum: torch.Tensor,
-    delta: torch.Tensor,
-    requests: Requests,
-    heads: arrays.Heads,
-    scale: float,
-    config: configs.Config | None,
-) -> None:
+def _fill_dq(dq: torch.Tensor, given: told.Backward, config: configs.Config | None) -> None:
+    q, k, v, dout, log_sum, delta, requests, heads, scale = given
     device, shared = q.device, arrays.shared(heads)
     rows = requests.q_len * shared
     own = config or tuned.dq(q)
@@ -164,26 +153,14 @@ def _fill_dq(
     launch = told.dq_launch(device, told.kind(q, requests), (block_q, block_h, own.keys, own.warps, own.stages), align)
     of_batch = None if requests.are_packed else 0
     for some, tensors in requests.launches(q, k, v, dout, dq, log_sum, delta, dim=of_batch):
-        given = *tensors, groups, pattern, entries, some.q_starts, some.kv_starts
+        pointers = *tensors, groups, pattern, entries, some.q_starts, some.kv_starts
         numbers = *told.lengths(requests, scale), *strides, *told.row_strides(requests, log_sum), some.q_total
         grid = (tiles, len(groups), some.count)
-        launch(attn_bwd_dq, grid, given, numbers)
+        launch(attn_bwd_dq, grid, pointers, numbers)
 
 
-def _fill_dkdv(
-    dk: torch.Tensor,
-    dv: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    dout: torch.Tensor,
-    log_sum: torch.Tensor,
-    delta: torch.Tensor,
-    requests: Requests,
-    heads: arrays.Heads,
-    scale: float,
-    config: configs.Config | None,
-) -> None:
+def _fill_dkdv(dk: torch.Tensor, dv: torch.Tensor, given: told.Backward, config: configs.Config | None) -> None:
+    q, k, v, dout, log_sum, delta, requests, heads, scale = given
     device, many = q.device, requests.count > MOST_TOGETHER
     own = config or tuned.dkdv(q)
     own = own or configs.dkdv(arch(device), WIDEST, q.element_size(), requests.are_packed)
@@ -211,11 +188,11 @@ def _fill_dkdv(
     for table, *rows_of in work.launches:
         launch = told.dkdv_launch(device, (*told.kind(q, requests), sums[0].dtype), tile, align, *rows_of)
         for some, tensors in requests.launches(q, k, v, dout, *sums, log_sum, delta, parts, dim=of_batch):
-            given = *tensors, table, work.members, pattern, entries, some.q_starts, some.kv_starts
+            pointers = *tensors, table, work.members, pattern, entries, some.q_starts, some.kv_starts
             sizes = table.stride(0), work.members.stride(0), work.slots, some.kv_total
             grid = (len(table), 1, some.count)
             numbers = *told.lengths(requests, scale), *strides, *told.row_strides(requests, log_sum), *sizes
-            launch(attn_bwd_dkdv, grid, given, numbers)
+            launch(attn_bwd_dkdv, grid, pointers, numbers)
     if work.slots:
         add_parts(parts, work, sums, requests)
     only_meanwhile(parts)

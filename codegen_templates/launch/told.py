@@ -1,15 +1,30 @@
-"""What kernels are told beside tensors: numbers, and the constants that they are compiled for."""
+"""What launches are told: what a backward pass reads, numbers beside tensors, and constants of the kernels."""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ..pattern import FORM, HEAD_DIM, V_HEAD_DIM
+from . import arrays
 from .kept import Launch
 from .requests import LOG2_E, Requests, precision
+
+
+class Backward(NamedTuple):
+    """What a backward pass reads; tensors are [batch, heads, rows, width] or [batch, heads, rows]."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    dout: torch.Tensor
+    log_sum: torch.Tensor  # of the rows' scores, in base 2
+    delta: torch.Tensor  # what the softmax of a row subtracts from the gradient of its weights
+    requests: Requests
+    heads: arrays.Heads
+    scale: float
 
 
 def kind(q: torch.Tensor, requests: Requests) -> tuple[Any, ...]:
