@@ -175,7 +175,7 @@ def attention(
         scores = pattern.softcap * torch.tanh(scores / pattern.softcap)
     if sinks is not None:
         scores = torch.cat([scores, sinks.double()[:, None, None].expand(*scores.shape[:3], 1)], -1)
-        is_one = (sinks > -math.inf)[:, None, None].expand(*kept.shape[:2], 1)
+        is_one = (sinks != -math.inf)[:, None, None].expand(*kept.shape[:2], 1)
         kept = torch.cat([kept, is_one.to(kept.device)], -1)
         empty = ~kept.any(-1, keepdim=True)
         v = torch.cat([v, torch.zeros_like(v[:, :, :1])], 2)

@@ -14,18 +14,21 @@ def put(out: Tensor, lse: Tensor, sinks: Tensor, starts: Tensor | None = None) -
     found, total = with_sinks(rows_of, lse, sinks[:, None])
     if starts is not None:
         row = torch.arange(len(out), device=out.device)
-        total = total.masked_fill((row < starts[0]) | (row >= starts[-1]), float("-inf"))
+        is_left = (row < starts[0]) | (row >= starts[-1])
+        found, total = found.masked_fill(is_left[:, None], 0.0), total.masked_fill(is_left, float("-inf"))
     rows_of.copy_(found)
     return out, lse.copy_(total)
 
 
 def with_sinks(out: Tensor, lse: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor]:
     """Output [..., dim] and LSE [...] of a softmax in whose sum exp(sinks) stands too; sinks broadcast against lse. The
-    new LSE is of the whole sum, so that parts of which one has the sinks are combined like any others."""
+    new LSE is of the whole sum, so that parts of which one has the sinks are combined like any others. Where a sink is
+    NaN or +inf the output is NaN, as torch's softmax is."""
     sinks = sinks.to(lse.dtype)
     is_empty = lse == float("-inf")
     kept = lse.masked_fill(is_empty, 0.0)
     share = torch.sigmoid(kept - sinks).masked_fill(is_empty, 1.0)  # without keys the output is 0 already
+    share = torch.where(sinks < float("inf"), share, float("nan"))
     out = (out * share[..., None]).to(out.dtype)
     return out, torch.where(is_empty, sinks, torch.logaddexp(kept, sinks))
 

@@ -41,6 +41,7 @@ def attn_sinks(
     m_empty = b_lse == float("-inf")
     b_total = tl.where(m_empty, b_sink, b_most + b_more)
     b_share = tl.where(m_empty, 1.0, tl.exp(b_lse - b_total))  # without keys the output is 0 already
+    b_share = tl.where(b_sink < float("inf"), b_share, float("nan"))  # +inf and NaN, as of torch's softmax
     o_out = (i_batch * s_ob + i_head * s_oh + o_m.to(tl.int64) * s_on) * ALIGN
     b_out = load_rows(out, o_out[:, None], m_m, V_HEAD_DIM, BLOCK_V).to(tl.float32)  # [ROWS, BLOCK_V]
     o_d = tl.arange(0, BLOCK_V)[None, :]
