@@ -8,6 +8,7 @@ own, since its columns are gathered into full tiles; the launcher makes them fro
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from patterncc.codegen.bounds import BandBounds
 from patterncc.codegen.statements import any_of, assigned, comment, indented, less, packed, unpacked, written
@@ -27,15 +28,46 @@ def closed_map(plan: Plan) -> str:
     ints, writer = Integers(), ZoneWriter()
     band_bounds = BandBounds(ints, writer.lines, causal)
 
-    writer.lines.append("# far: whole rows, past all of the columns, that keep each of them")
     sink, sink_edge = (ints.expression(n, [getattr(z, n) for z in classes]) for n in ("sink", "sink_edge"))
+    chunk, chunkless = chunk_of(classes, ints)
+    far_zones(writer, band_bounds, classes, sink, sink_edge, chunk)
+    far = len(writer.every)
+    edge_zones(writer, ints, classes, sink, sink_edge, chunk)
+
+    strides = padded([tuple(filter(is_stride, z.rule)) for z in classes], Piece(FAR, FAR))
+    texts = tuple(tuple(stride(*pair) for pair in zip(pieces, classes, strict=True)) for pieces in strides)
+    rule = [f"j < {sink}"] if sink != "0" else []
+    rule += [f"i < (j // {chunk} + 1) * {chunk}" + f" - {chunkless}" * bool(chunkless)] if chunk else []
+    runs = padded([tuple(piece for piece in z.rule if not is_stride(piece)) for z in classes], NO_PIECE)
+    rule += [band_bounds.rule(pieces) for pieces in runs]
+    tokens = token_rule(plan.classes.layouts, ints, block=block, causal=causal, first="t", last="t")
+    others = [band_bounds.rule(pieces) + f" & (j >= {sink})" * (sink != "0") for pieces in strides if tokens]
+    lines = near_rule(rule, tokens, others) if others else any_of(rule + tokens)
+    used = used_in(lines, ints, writer)
+    body = [*writer.lines, *packed("places", writer.places), *packed("rule", used)]
+    return CLOSED.format(
+        comment=comment(plan),
+        classes="\n".join(ints.table(len(classes))),
+        strides="\n".join(assigned("STRIDES", texts)),
+        zones=indented([*needed(ints.loads(), body), *body]),
+        far=far - 1,
+        last=len(writer.every) - 1,
+        row=indented([*unpacked(writer.places, "places"), *writer.choices(far, "i")]),
+        rule=indented([*(unpacked(used, "rule") if used else []), *lines]),
+    )
+
+
+def far_zones(
+    writer: ZoneWriter, bounds: BandBounds, classes: Sequence[Zones], sink: str, sink_edge: str, chunk: str
+) -> None:
+    """Write the zones of rows that are whole, past all of the columns, and keep each of them."""
+    writer.lines.append("# far: whole rows, past all of the columns, that keep each of them")
     start = "i_whole"
     if sink != "0":
         writer.far("i_whole", f"tl.where(j_last < {sink}, i_full, i_whole)")
     if sink_edge != "0":
         writer.lines.append(f"i_next = tl.where(j_first < {sink_edge}, tl.maximum(i_whole, i_full), i_whole)")
         start = "i_next"
-    chunk, chunkless = chunk_of(classes, ints)
     if chunk:
         writer.lines += [f"chunk_{column} = (j_{column} // {chunk} + 1) * {chunk}" for column in ("first", "last")]
         writer.far(start, "tl.minimum(i_full, chunk_first)")
@@ -43,15 +75,19 @@ def closed_map(plan: Plan) -> str:
         start = "i_beyond"
     near = [tuple(piece for piece in z.pieces if not is_stride(piece)) for z in classes]
     for pieces in padded(near, NO_PIECE) or [(NO_PIECE,) * len(classes)]:
-        low, high, every, residue = band_bounds.expressions(pieces)
+        low, high, every, residue = bounds.expressions(pieces)
         writer.far(
-            f"tl.maximum({start}, {less('j_last', low, sign=1)})" if low not in ("", "1"[:causal]) else start,
+            f"tl.maximum({start}, {less('j_last', low, sign=1)})" if low not in ("", "1"[: bounds.causal]) else start,
             f"tl.minimum(i_full, {less('j_first', high, sign=1)})" if high else "i_full",
             every,
             residue,
         )
-    far = len(writer.every)
 
+
+def edge_zones(
+    writer: ZoneWriter, ints: Integers, classes: Sequence[Zones], sink: str, sink_edge: str, chunk: str
+) -> None:
+    """Write the zones of all other rows that may keep a column."""
     writer.lines.append(
         "# edge: rows before i_whole, around the distances at which the rule changes, and from i_full on"
     )
@@ -68,32 +104,6 @@ def closed_map(plan: Plan) -> str:
             f"tl.minimum(i_full, {less('j_last', high, sign=1)})",
         )
     writer.edge("tl.maximum(high, i_full)", "i_stop")
-
-    strides = padded([tuple(filter(is_stride, z.rule)) for z in classes], Piece(FAR, FAR))
-    texts = tuple(tuple(stride(*pair) for pair in zip(pieces, classes, strict=True)) for pieces in strides)
-    runs = [tuple(piece for piece in z.rule if not is_stride(piece)) for z in classes]
-    rule = [f"j < {sink}"] if sink != "0" else []
-    rule += [f"i < (j // {chunk} + 1) * {chunk}" + f" - {chunkless}" * bool(chunkless)] if chunk else []
-    rule += [band_bounds.rule(pieces) for pieces in padded(runs, NO_PIECE)]
-    tokens = token_rule(plan.classes.layouts, ints, block=block, causal=causal, first="t", last="t")
-    lines = any_of(rule)
-    if tokens and strides:
-        others = [band_bounds.rule(pieces) + f" & (j >= {sink})" * (sink != "0") for pieces in strides]
-        lines = near_rule(rule, tokens, others)
-    elif tokens:
-        lines = any_of(rule + tokens)
-    used = used_in(lines, ints, writer)
-    body = [*writer.lines, *packed("places", writer.places), *packed("rule", used)]
-    return CLOSED.format(
-        comment=comment(plan),
-        classes="\n".join(ints.table(len(classes))),
-        strides="\n".join(assigned("STRIDES", texts)),
-        zones=indented([*needed(ints.loads(), body), *body]),
-        far=far - 1,
-        last=len(writer.every) - 1,
-        row=indented([*unpacked(writer.places, "places"), *writer.choices(far, "i")]),
-        rule=indented([*(unpacked(used, "rule") if used else []), *lines]),
-    )
 
 
 def is_stride(piece: Piece) -> bool:

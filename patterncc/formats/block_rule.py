@@ -33,75 +33,110 @@ def block_rule(kept: Mask, known_before: Mask | None, causal: bool) -> tuple[Rul
 
 def _with_chunk(kept: Mask, known_before: Mask | None, causal: bool, chunk: int) -> tuple[Rule, Mask | None, float]:
     """`block_rule` with chunks of so many blocks; with none, 0."""
-    count = len(kept)
-    i = np.arange(count)
-    distance = i[:, None] - i
-    possible = distance >= 0 if causal else np.ones_like(kept)
-    in_tokens = known_before is not None
-    if (kept == possible).all() and not in_tokens:
+    found = _Explained(kept, known_before, causal, chunk)
+    if (kept == found.possible).all() and known_before is None:
         return Rule(dense=True), None, np.inf
-
-    def missing() -> bool:
-        return bool((kept & ~known).any())
-
-    known = np.zeros_like(kept) if known_before is None else known_before.copy()
-    before = after = sink = 0
-    strides: list[Stride] = []
-    if chunk:
-        known |= (i[:, None] // chunk == i // chunk) & possible
-    if missing() and not in_tokens:
-        before, after = band(kept, causal)
-        known |= (distance < before) & (-distance < after) & possible
-    if missing() and in_tokens and (near := min(band(kept, causal)[: 1 if causal else 2])):
-        strides.append(Stride(1, stop=near))
-        known |= (abs(distance) < near) & possible
-    rows = [] if causal else [row for row in range(count) if kept[row].all()] if missing() else []
-    known[rows] = True
-    columns = [j for j in range(count) if kept[possible[:, j], j].all()]
-    periods = count / chunk if chunk else np.inf
-    if missing() and not in_tokens and (sink := prefix(kept, causal)):
-        known_with_sink = known | (i < sink) & possible
-        if not (kept & ~known_with_sink).any():
-            known = known_with_sink
-        else:
-            sink = 0
-    if missing():
-        seen = [j for j in range(count) if (possible & ~known)[:, j].any()]
-        for skipped in (0, prefix(kept, causal)):  # a sink hides where a stride begins
-            rest = [j for j in seen if j >= skipped]
-            found = _periodic([j for j in columns if j in rest], rest)
-            if found:
-                strides, periods = [*strides, found], min(periods, len(rest) / found.every)
-                known |= _on(found, distance, i) & possible
-                break
-    if missing() and not in_tokens and (sink := prefix(kept, causal)):
-        known |= (i < sink) & possible
-    single = [j for j in columns if (kept & ~known)[:, j].any()]
-    if len(single) > MOST_COLUMNS:
-        single = []
-    known[:, single] |= possible[:, single]
-    if missing():
-        whole = [d for d in range(1 - count, count) if np.diagonal(kept, -d).all()]
-        for stride, shown in _by_distance(whole, count, before, causal):
-            strides.append(stride)
-            periods = min(periods, shown)
-            known |= _on(stride, distance, i) & possible
-    if missing() or (known & ~kept).any():
+    local = None
+    if known_before is None:
+        local = found.local()
+    else:
+        found.near()
+    rows = found.rows()
+    sink = 0 if known_before is not None else found.sink(of_all=True)
+    found.columns_in_step()
+    if known_before is None:
+        sink = found.sink() or sink
+    columns = found.columns()
+    found.diagonals()
+    if found.misses() or (found.known & ~kept).any():
         return Rule(), kept, np.inf
-    local = None if not before else before if causal or before == after else (before, after)
-    rule = Rule(
-        local=local,
-        chunk=chunk or None,
-        sink=sink or None,
-        strides=tuple(strides),
-        rows=_plain(rows),
-        columns=_plain(single),
-    )
-    return rule, None, periods
+    parts = {"sink": sink or None, "strides": tuple(found.strides), "rows": rows, "columns": columns}
+    return Rule(local=local, chunk=chunk or None, **parts), None, found.periods
 
 
-def _plain(numbers: Sequence[int]) -> tuple[int, ...]:
-    return tuple(int(number) for number in numbers)
+class _Explained:
+    """What is known of a mask. Each method finds the parts of one kind, where blocks are missing, and knows theirs."""
+
+    def __init__(self, kept: Mask, known_before: Mask | None, causal: bool, chunk: int) -> None:
+        self.kept, self.causal, self.count = kept, causal, len(kept)
+        self.i = i = np.arange(self.count)
+        self.distance = i[:, None] - i
+        self.possible = self.distance >= 0 if causal else np.ones_like(kept)
+        self.known = np.zeros_like(kept) if known_before is None else known_before.copy()
+        if chunk:
+            self.know(i[:, None] // chunk == i // chunk)
+        self.strides: list[Stride] = []
+        self.periods = self.count / chunk if chunk else np.inf  # that the mask shows
+        self.before = 0  # blocks of a band around the diagonal
+
+    def misses(self) -> bool:
+        return bool((self.kept & ~self.known).any())
+
+    def know(self, blocks: Mask) -> None:
+        self.known |= blocks & self.possible
+
+    def local(self) -> int | tuple[int, int] | None:
+        """A band around the diagonal."""
+        if not self.misses():
+            return None
+        self.before, after = before, after = band(self.kept, self.causal)
+        self.know((self.distance < before) & (-self.distance < after))
+        return None if not before else before if self.causal or before == after else (before, after)
+
+    def near(self) -> None:
+        """Whole blocks around the diagonal, beside windows in tokens: the same band, written as a stride of 1."""
+        if self.misses() and (near := min(band(self.kept, self.causal)[: 1 if self.causal else 2])):
+            self.strides.append(Stride(1, stop=near))
+            self.know(abs(self.distance) < near)
+
+    def rows(self) -> tuple[int, ...]:
+        """Rows that keep all columns."""
+        rows = [row for row in range(self.count) if self.kept[row].all()] if self.misses() and not self.causal else []
+        self.known[rows] = True
+        return tuple(rows)
+
+    def sink(self, *, of_all: bool = False) -> int:
+        """The first columns, if any are missing; with `of_all`, only where nothing is missing then."""
+        sink = prefix(self.kept, self.causal) if self.misses() else 0
+        with_sink = self.known | (self.i < sink) & self.possible
+        if of_all and (self.kept & ~with_sink).any():
+            return 0
+        self.known = with_sink
+        return sink
+
+    def columns_in_step(self) -> None:
+        """A stride over whole columns."""
+        if not self.misses():
+            return
+        seen = [j for j in range(self.count) if (self.possible & ~self.known)[:, j].any()]
+        for skipped in (0, prefix(self.kept, self.causal)):  # a sink hides where a stride begins
+            rest = [j for j in seen if j >= skipped]
+            found = _periodic([j for j in rest if self.is_whole(j)], rest)
+            if found:
+                self.strides.append(found)
+                self.periods = min(self.periods, len(rest) / found.every)
+                return self.know(_on(found, self.distance, self.i))
+
+    def columns(self) -> tuple[int, ...]:
+        """Single columns that are kept whole."""
+        single = [j for j in range(self.count) if self.is_whole(j) and (self.kept & ~self.known)[:, j].any()]
+        if len(single) > MOST_COLUMNS:
+            return ()
+        self.known[:, single] |= self.possible[:, single]
+        return tuple(single)
+
+    def is_whole(self, j: int) -> bool:
+        return bool(self.kept[self.possible[:, j], j].all())
+
+    def diagonals(self) -> None:
+        """Strides over whole diagonals."""
+        if not self.misses():
+            return
+        whole = [d for d in range(1 - self.count, self.count) if np.diagonal(self.kept, -d).all()]
+        for stride, shown in _by_distance(whole, self.count, self.before, self.causal):
+            self.strides.append(stride)
+            self.periods = min(self.periods, shown)
+            self.know(_on(stride, self.distance, self.i))
 
 
 def _on(stride: Stride, distance: NDArray[np.int64], i: NDArray[np.int64]) -> Mask:
