@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import sys
@@ -10,12 +9,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from PIL import Image
 
 from patterncc.errors import UsageError
 from patterncc.ir.classes import Classes
@@ -23,15 +19,15 @@ from patterncc.ir.layout import Layout
 from patterncc.pictures import write
 from patterncc.pictures.figure import figure, part_cells
 from patterncc.pictures.html import html
-from patterncc.pictures.palette import COUNTS, FIELD, HEADS, PARTS, part_colour
+from patterncc.pictures.palette import COUNTS, FIELD
 from patterncc.pictures.png import png, rgb
-from patterncc.pictures.scene import Cells, Label, Line, Scene, merged
+from patterncc.pictures.scene import Cells, Scene, merged
 from patterncc.pictures.svg import svg
 from tests.pictures.made import everything, one_layer
+from tests.pictures.sight import SVG, pixels
 from tests.strategies import layouts
 
 NASTY = "</script><script>alert(1)</script> ]]> <img src=x onerror=alert(2)> & \" ' \u2028 \u202e \x00 é ∪"
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 def painted(group: ElementTree.Element, rows: int) -> list[list[str | None]]:
@@ -71,13 +67,6 @@ def fill(grid: list[list[str | None]], corners: list[tuple[float, float]], colou
         for left, right in zip(crossed[::2], crossed[1::2], strict=True):
             for column in range(int(left), int(right)):
                 grid[row][column] = colour
-
-
-def pixels(data: bytes) -> NDArray[np.uint8]:
-    """[height, width, 3] of a PNG."""
-    image = Image.open(io.BytesIO(data))
-    assert image.format == "PNG" and image.mode == "RGB"
-    return np.asarray(image)
 
 
 def scene_of(cells: Cells, size: float) -> Scene:
@@ -196,82 +185,9 @@ def test_many_classes_are_counted_not_crammed(tmp_path: Path) -> None:
     assert len(text) < 120_000
 
 
-def written(text: str) -> NDArray[np.uint8]:
-    scene = Scene(400, 40, "t", "a")
-    scene.add(Label(4, 30, text, 20, "#000000"))
-    return pixels(png(scene))
-
-
-def test_every_letter_of_a_name_and_of_our_words_is_drawn() -> None:
-    """All of printable ASCII, and the signs of titles, each unlike what stands for a letter that the font lacks."""
-    lacking = written("\ue000")
-    for character in [*map(chr, range(33, 127)), *"×·…≤≥→–—"]:
-        drawn = written(character)
-        assert (drawn != 255).any() and (drawn != lacking).any(), character
-
-
-def test_labels_stand_where_their_anchor_says() -> None:
-    """Ink to the right of the place, around it, or to its left; bold letters have more of it."""
-    ink = {}
-    for anchor in ("start", "middle", "end"):
-        for bold in (False, True):
-            scene = Scene(200, 40, "t", "a")
-            scene.add(Label(100, 30, "word", 12, "#000000", bold, anchor))
-            dark = 255.0 - pixels(png(scene))[:, :, 0]
-            ink[anchor, bold] = dark[:, :200].sum(), dark[:, 200:].sum()
-    for bold in (False, True):
-        assert ink["start", bold][0] < 0.02 * ink["start", bold][1] and ink["end", bold][1] < 0.02 * ink["end", bold][0]
-        assert 0.7 < ink["middle", bold][0] / ink["middle", bold][1] < 1.4
-    assert sum(ink["start", True]) > 1.1 * sum(ink["start", False])
-
-
-def test_a_dashed_line_is_broken_and_ends_where_it_should() -> None:
-    scene = Scene(100, 20, "t", "a")
-    scene.add(Line(((5, 10), (50, 10), (95, 10)), "#000000", 2, dashed=True))
-    scene.add(Line(((5, 4), (95, 4)), "#000000", 2))
-    rows = pixels(png(scene))[:, :, 0] < 128
-    dashes, whole = rows[20], rows[8]
-    assert whole[12:188].all() and not whole[:8].any() and not whole[192:].any()
-    changes = np.flatnonzero(np.diff(dashes.astype(int)))
-    assert 20 <= len(changes) <= 30 and 0.5 < dashes[10:190].mean() < 0.7 and not dashes[:8].any()
-
-
 def test_without_pillow_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(UsageError, match="needs Pillow") as error:
         write(everything(), tmp_path / "a.png")
     assert "pip install 'patterncc[png]'" in error.value.render()
     assert not list(tmp_path.iterdir()) and write(everything(), tmp_path / "a.svg").exists()
-
-
-def linear(colour: str) -> NDArray[np.float64]:
-    share = np.array(rgb(colour)) / 255
-    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-
-
-def lab(light: NDArray[np.float64]) -> NDArray[np.float64]:
-    """CIE L*a*b* (D65) of linear RGB: distances there are about what the eye sees."""
-    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ light
-    f = np.cbrt(np.maximum(xyz / [0.9505, 1, 1.089], 0.008856))
-    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
-
-
-# Machado, Oliveira, Fernandes 2009: what is left of linear RGB without red, or without green, cones.
-BLINDNESS = {
-    "none": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
-    "protan": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.052]],
-    "deutan": [[0.3673, 0.8606, -0.228], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
-}
-
-
-@pytest.mark.parametrize("blindness", BLINDNESS)
-def test_colours_stay_apart(blindness: str) -> None:
-    """Any two parts, and every part and the empty field, differ by at least 13 in L*a*b* (2 to 3 is just visible)."""
-    colours = [*PARTS.values(), FIELD, *(part_colour(kind, False) for kind in ("local", "sink"))]
-    seen = [lab(np.clip(np.array(BLINDNESS[blindness]) @ linear(colour), 0, 1)) for colour in colours]
-    distances = {
-        (colours[a], colours[b]): round(float(np.linalg.norm(seen[a] - seen[b])), 1)
-        for a in range(len(seen)) for b in range(a)
-    }  # fmt: skip
-    assert not {pair: distance for pair, distance in distances.items() if distance < 13}
-    assert len(set(HEADS)) == len(HEADS)

@@ -24,7 +24,7 @@ from patterncc.pictures.pair import pair_figure
 from patterncc.pictures.palette import FIELD, NIGHT_FIELD
 from patterncc.pictures.svg import svg
 from tests.pictures.made import everything, one_layer
-from tests.pictures.test_files import BLINDNESS, SVG, lab, linear
+from tests.pictures.sight import BLINDNESS, SVG, lab, linear
 from tests.witness import kept_tokens
 
 NEAR, FAR, OTHER, ALL = map(Layout.parse, ("d<2", "d<2 | j%4==0", "d<2 | j%4==3", "all"))

@@ -15,6 +15,7 @@ pytest.importorskip("transformers")
 from patterncc.language import Pattern, loads
 from patterncc.reference import keeps
 
+TOLERANCE = 2e-5  # largest difference of logits near 1 in float32, through three layers
 LAYERS, HEADS, KV_HEADS, HEAD_DIM = 3, 4, 2, 16
 TEXT = f"""pattern: 1
 name: tiny
@@ -26,6 +27,7 @@ block: 16
 shards: [{{heads: all, local: 2, stride: 4, offset: h}}]
 dense_layers: 0
 """
+HEAD = TEXT.split("shards:")[0]
 LOCAL_AND_GLOBAL = """layouts:
   - layers: [0, 2]
     shards: [{heads: all, local: 20 tokens}]
