@@ -23,7 +23,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-from tests import tritons
+from tests import interpreted, tritons
 from tests.room import take_room
 
 # Tensors here are small, and test workers share the cores: a second thread would only wait for the first.
@@ -84,6 +84,7 @@ def interpret_triton() -> None:
 
     knobs.runtime.interpret = True  # holds whatever the environment says later
     del os.environ["TRITON_INTERPRET"]
+    interpreted.patch_once()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
