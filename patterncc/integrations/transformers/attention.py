@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from patterncc.errors import UsageError
-from patterncc.integrations.transformers.bounds import FIRST, KEY, QUERY, STOP, stop_unless, untraced
+from patterncc.errors import UsageError, counted
+from patterncc.integrations.transformers.bounds import FIRST, KEY, KEYS, QUERY, STOP, stop_unless, untraced
 from patterncc.integrations.transformers.fitting import check_call, check_layer
 from patterncc.runtime.parts import part_of
 
 _STARTS: WeakIdKeyDictionary = WeakIdKeyDictionary()  # position_ids → where its sequences start: once for all layers
+_BEGIN: WeakIdKeyDictionary = WeakIdKeyDictionary()  # position_ids → whether all rows begin at 0
 _JUMPS: WeakIdKeyDictionary = WeakIdKeyDictionary()  # position_ids → where it does not count up by one, or None
 
 
@@ -55,7 +56,7 @@ def attention(
             _check_unpacked(options.get("position_ids"), attention_mask[:, 0, 0].tolist(), query.shape[2])
         out = held.attend(query, key, value, attention_mask, **call)
     elif attention_mask is not None:
-        if attention_mask.shape[1:] != (1, query.shape[2], 4) or attention_mask.dtype != torch.int64:
+        if attention_mask.shape[1:] != (1, query.shape[2], KEYS + 1) or attention_mask.dtype != torch.int64:
             raise UsageError(
                 f"patterncc got a mask of shape {list(attention_mask.shape)}: the pattern itself says what is attended",
                 "give a padding mask [batch, tokens], or none",
@@ -76,6 +77,11 @@ def _bounded(
     """Attention of padded sequences: those with equal bounds together. The outputs of padding are 0."""
     rows = bounds[:, 0, 0].tolist()
     _check_unpacked(positions, rows, q.shape[2])
+    if rows and k.shape[2] not in (rows[0][KEYS], rows[0][QUERY] + q.shape[2] - rows[0][KEY]):
+        raise UsageError(
+            f"layer {call['layer']} has {counted(k.shape[2], 'key')} where the model's mask is for {rows[0][KEYS]}",
+            "of a model whose cache does not tell its length give unpadded batches, or use_cache=False",
+        )
     groups: dict[tuple[int, ...], list[int]] = {}
     for n, row in enumerate(rows):
         groups.setdefault(tuple(row), []).append(n)
@@ -164,7 +170,10 @@ def _starts(q: Tensor, k: Tensor, options: dict[str, Any]) -> Tensor | None:
             raise UsageError("cu_seq_lens_q comes with several rows, or a cache: packed sequences lie in one row")
         return starts.to(torch.int32)
     positions = options.get("position_ids")
-    if positions is None or k.shape[2] not in (q.shape[2], positions.shape[-1]) or positions.dim() != 2:
+    if positions is None or positions.dim() != 2:
+        return None
+    if k.shape[2] not in (q.shape[2], positions.shape[-1]):
+        _check_keys(q, k, positions)
         return None
     if torch.compiler.is_compiling():
         counted = positions[:, 1:] == positions[:, :-1] + 1
@@ -186,6 +195,20 @@ def _starts(q: Tensor, k: Tensor, options: dict[str, Any]) -> Tensor | None:
             [known[:-1] + row * length for row in range(q.shape[0])] + [known[-1:] + (q.shape[0] - 1) * length]
         )
     return known.to(q.device)
+
+
+def _check_keys(q: Tensor, k: Tensor, positions: Tensor) -> None:
+    """Raise UsageError for more keys than queries where the queries are the first tokens: no cache had them."""
+    if torch.compiler.is_compiling() or not 1 < q.shape[2] == positions.shape[-1] < k.shape[2]:
+        return
+    begin = _BEGIN.get(positions)
+    if begin is None:
+        begin = _BEGIN[positions] = not bool(positions[:, 0].any())
+    if begin:
+        raise UsageError(
+            f"the tokens begin at position 0, and there are {counted(k.shape[2], 'key')} for "
+            f"{counted(q.shape[2], 'query', 'queries')}: the model adds keys of its own, which no pattern describes"
+        )
 
 
 def _anew(positions: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""What transformers says of padding, offsets and caches, as four whole numbers a sequence.
+"""What transformers says of padding, offsets and caches, as five whole numbers a sequence.
 
 Slots are the places of the model's key tensor before any cache dropped some: slot s holds token s - first of a sequence
 whose padding ends before `first`. The mask function gives the numbers to every layer in place of a mask.
@@ -21,7 +21,13 @@ GRAPH = (
     "patterncc cannot trace padding masks and static caches (fullgraph=True): leave attention_mask away where nothing "
     "is padded, or call generate(..., disable_compile=True)"
 )
-FIRST, STOP, QUERY, KEY = range(4)  # first and end of the valid slots; the slots of the query and of the first key
+# first and end of the valid slots; the slots of the query and of the first key; how many keys there are
+FIRST, STOP, QUERY, KEY, KEYS = range(5)
+CHOSEN = (
+    "indexed",
+    "sparse",
+    "compressed",
+)  # in the name of a kind of layers: their keys are chosen, or made, by the data
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -45,15 +51,21 @@ def bounds(
     allow_is_causal_skip: bool = True,
     causal: bool = True,
     device: torch.device | str | None = None,
+    config: Any = None,
     **_: Any,
 ) -> Tensor | None:
-    """int64 [batch, 1, queries, 4] on the CPU: FIRST, STOP, QUERY, KEY of each query; None where nothing is padded and
-    queries and keys end together. Four dimensions, because transformers hands on a mask of four as it is, and a row a
-    query, because models that compute some queries only (Gemma 4) take their rows.
+    """int64 [batch, 1, queries, 5] on the CPU: FIRST, STOP, QUERY, KEY, KEYS of each query; None where nothing is
+    padded and queries and keys end together. Four dimensions, because transformers hands on a mask of four as it is,
+    and a row a query, because models that compute some queries only (Gemma 4) take their rows.
 
     transformers 5 gives q_length and q_offset, 4.57 gives cache_position in their place. Raises ValueError for a mask
-    with holes, and for a model that adds pairs to the mask.
+    with holes, for a model that adds pairs to the mask, and for one whose layers choose keys, which would read a mask.
     """
+    if chosen := [kind for kind in getattr(config, "layer_types", None) or () if any(x in kind for x in CHOSEN)]:
+        raise ValueError(
+            f"the model has layers of {chosen[0]}, which choose their keys by the data, or make them: a pattern takes "
+            "the place of full attention, windows and chunks"
+        )
     if cache_position is None and isinstance(q_length, Tensor):  # 4.57 by position
         cache_position = q_length
     if cache_position is not None:
@@ -91,7 +103,9 @@ def _measured(
     if kv_offset == 0 and kv_length == end and not first.any() and bool((stop == end).all()):
         return None
     ends = torch.stack([first, stop], 1)[:, None, None].expand(-1, 1, q_length, -1)
-    slots = torch.stack([torch.arange(query, end), torch.full((q_length,), kv_offset)], 1)
+    slots = torch.stack(
+        [torch.arange(query, end), torch.full((q_length,), kv_offset), torch.full((q_length,), kv_length)], 1
+    )
     return torch.cat([ends, slots.expand(batch_size, 1, -1, -1)], 3)
 
 

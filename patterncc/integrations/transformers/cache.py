@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from patterncc.errors import UsageError
 from patterncc.integrations.sizes import sizes
@@ -22,7 +22,8 @@ class PatternCache(Cache):
     """The cache to pass as `past_key_values`, for a model whose attn_implementation is a registered pattern.
 
     `length`: the context for which it is decided which layers keep little enough to be worth it (default: the model's
-    max_position_embeddings); other layers are plain DynamicLayers. `bytes` and `allocated_bytes` say what is held.
+    max_position_embeddings); other layers are plain DynamicLayers, and those that hold no keys of tokens, or a state
+    beside them (linear attention, convolutions), the library's own. `bytes` and `allocated_bytes` say what is held.
     """
 
     def __init__(self, model: nn.Module, *, length: int | None = None) -> None:
@@ -35,9 +36,12 @@ class PatternCache(Cache):
                 f"the model's attn_implementation is {name!r}, which is no registered pattern",
                 "model.set_attn_implementation(register(PATTERN)) first",
             )
+        theirs = _library_layers(config)
         most = length or int(getattr(config, "max_position_embeddings", None) or 4096)
         layers: list[Any] = [  # CacheLayerMixin, in a list whose type differs from version to version
-            PatternLayer(package, layer, lambda: config._attn_implementation == name)
+            theirs[layer]
+            if layer in theirs
+            else PatternLayer(package, layer, lambda: config._attn_implementation == name)
             if pays(package, layer, most)
             else DynamicLayer()
             for layer in range(package.PATTERN["layers"])
@@ -55,10 +59,29 @@ class PatternCache(Cache):
         return sum(_held(layer, "allocated_bytes") for layer in self.layers)
 
 
+STATES = ("linear_attention", "mamba", "conv", "hybrid", "hybrid_sliding")  # kinds of layers that keep a state
+
+
+def _library_layers(config: Any) -> dict[int, Any]:
+    """The layers of the library's own cache, by number, that hold something else than keys and values of tokens. Raises
+    UsageError for a version whose caches of such models are classes of the models."""
+    made = dict(enumerate(DynamicCache(config=config).layers))
+    theirs = {n: layer for n, layer in made.items() if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
+    for layer, kind in enumerate(getattr(config, "layer_types", None) or ()):
+        if kind in STATES and layer not in theirs:
+            raise UsageError(
+                f"layer {layer} of the model is {kind}, whose state this version of transformers keeps in a cache of "
+                "the model's own: a PatternCache does not hold it",
+                "leave out past_key_values",
+            )
+    return theirs
+
+
 def _held(layer: Any, what: str) -> int:
     if isinstance(layer, PatternLayer):
         return getattr(layer.cache, what) if layer.cache is not None else 0
-    return sum(x.numel() * x.element_size() for x in (layer.keys, layer.values) if x is not None)
+    held = (getattr(layer, "keys", None), getattr(layer, "values", None))  # a layer may have only a state
+    return sum(x.numel() * x.element_size() for x in held if x is not None)
 
 
 def pays(package: ModuleType, layer: int, length: int) -> bool:
@@ -130,10 +153,22 @@ class PatternLayer(CacheLayerMixin):
     ) -> Tensor:  # fmt: skip
         """Attention of the newest tokens over what is held and themselves, like q; they are stored. A backward pass
         through it raises UsageError: what is stored has no gradients."""
+        if not self.waiting:
+            raise UsageError(
+                f"layer {layer} attends more than once to keys that it caches once: a PatternCache takes them and "
+                "answers in one step",
+                "pass past_key_values=DynamicCache()",
+            )
+        return self._attended(q, k, v, bounds, layer=layer, scale=scale, head_offset=head_offset, **options)
+
+    def _attended(
+        self, q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None, *, layer: int, scale: float | None,
+        head_offset: int, **options: Any,
+    ) -> Tensor:  # fmt: skip
         self.waiting = False
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
             with torch.no_grad():
-                out = self.attend(q, k, v, bounds, layer=layer, scale=scale, head_offset=head_offset, **options)
+                out = self._attended(q, k, v, bounds, layer=layer, scale=scale, head_offset=head_offset, **options)
             return _NoGradient.apply(out, q)
         if self.cache is None:
             self.cache = self.package.KVCache(

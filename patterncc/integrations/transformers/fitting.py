@@ -12,11 +12,16 @@ from patterncc.integrations.place import place
 from patterncc.integrations.scale import check_scale
 from patterncc.integrations.sizes import has_sinks, sizes
 
+PLAIN = (  # kinds of layers whose keys are the tokens before the query: what a pattern takes the place of
+    "full_attention", "attention", "sliding_attention", "chunked_attention", "hybrid", "hybrid_sliding",
+)  # fmt: skip
 CHANGES = {  # arguments of attention functions in transformers that would change the result
     "position_bias": "a bias on the scores",
     "indices": "keys chosen by the data",
     "block_indices": "blocks of keys chosen by the data",
     "sinks": "sinks that are keys",
+    "read_index": "pages of continuous batching",
+    "block_table": "pages of continuous batching",
     "head_mask": "a factor for each head",
     "layer_head_mask": "a factor for each head",
 }
@@ -52,6 +57,12 @@ def check_layer(
     if layer >= pattern["layers"]:
         where = place(package, "layers")
         raise UsageError(f"the model's layer {layer} is not among the pattern's {pattern['layers']}{where}")
+    kinds = getattr(config, "layer_types", None) or ()
+    if layer < len(kinds) and kinds[layer] not in PLAIN:
+        raise UsageError(
+            f"layer {layer} of the model is {kinds[layer]}: a pattern takes the place of full attention, windows and "
+            "chunks, whose keys are the tokens before a query"
+        )
     size = sizes(package, layer)
     rank, ranks = _rank(module)
     facts = [
