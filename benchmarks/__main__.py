@@ -3,6 +3,8 @@
 python -m benchmarks cpu              everything that needs no GPU: seven minutes on two cores
 python -m benchmarks prepare [DIR]    what a machine with a GPU needs, packages and this suite, made on one without
 python -m benchmarks gpu [DIR]        there: torch, triton and DIR are all that it takes
+python -m benchmarks decide [FILE …]  what results of a GPU say: open constants, and goals met or missed
+python -m benchmarks profile [FILE …] counters of the kernels that miss their goals, by NVIDIA's profiler
 python -m benchmarks report           pages and pictures from what was measured, and the README's tables
 """
 
@@ -15,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, targets
+from benchmarks import counters, decide, report, targets
 from benchmarks.archive import pack
 from benchmarks.conduct_cpu import PARTS, measure
 from benchmarks.gpu.cells import PARTS as GPU_PARTS
@@ -30,7 +32,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="cpu | prepare | gpu | report")
+    names = "cpu | prepare | gpu | decide | profile | report"
+    commands = parser.add_subparsers(dest="command", required=True, metavar=names)
     cpu_only = commands.add_parser("cpu", help="the suite that needs no GPU")
     cpu_only.add_argument("--only", choices=PARTS, action="append", help="this alone; saved where --results says")
     cpu_only.add_argument("--minutes", type=float, default=7.75, help="what does not fit is left empty (default 7.75)")
@@ -41,10 +44,24 @@ def main() -> int:
     gpu_only = commands.add_parser("gpu", help="the suite of a machine with a GPU")
     gpu_only.add_argument("--only", choices=GPU_PARTS, action="append", help="this alone; saved where --results says")
     gpu_only.add_argument(
-        "--minutes", type=float, help="what does not fit is left empty (default 7.5, of the fast ones 1.5)"
+        "--minutes", type=float, help="what does not fit is left empty (default 7.5, of the fast ones 1.5, else 3)"
     )
-    gpu_only.add_argument("--fast", action="store_true", help="the most telling cells; saved where --results says")
+    gpu_only.add_argument("--seconds", type=float, help="the same in seconds")
+    few = gpu_only.add_mutually_exclusive_group()
+    few.add_argument("--fast", action="store_true", help="the most telling cells; saved where --results says")
+    few.add_argument("--deciding", action="store_true", help="what open constants wait for, likewise")
     gpu_only.add_argument("--archive", type=Path, metavar="FILE", help="pack what --results has into one .tar.gz")
+    decided = commands.add_parser("decide", help="what results say of open constants and of goals")
+    profiled = commands.add_parser("profile", help="counters of the kernels that miss their goals")
+    profiled.add_argument("--cell", help="of this cell, whatever its goal")
+    profiled.add_argument("--direction", choices=targets.DIRECTIONS, default="forward", help="of it (default forward)")
+    profiled.add_argument("--seconds", type=float, default=120, help="what does not fit is left out (default 120)")
+    profiled.add_argument("--toy", action="store_true", help="in Triton's interpreter, without counters")
+    for command in (decided, profiled):
+        what = "results, or their folder (default: benchmarks/results)"
+        command.add_argument("files", nargs="*", type=Path, metavar="FILE", help=what)
+    for command in (gpu_only, profiled):
+        command.add_argument("--caches", type=Path, metavar="DIR", help="where compiled kernels are kept and found")
     for command in (prepared, gpu_only):
         command.add_argument("folder", nargs="?", type=Path, default=PREPARED, metavar="DIR", help="default: build/gpu")
         command.add_argument("--toy", action="store_true", help="tiny, in Triton's interpreter: its times mean nothing")
@@ -63,16 +80,26 @@ def main() -> int:
 
         prepare(options.folder, arch=options.arch, toy=options.toy)
     elif options.command == "gpu":
-        whole = not options.toy and not options.only and not options.fast
+        select = "fast" if options.fast else "deciding" if options.deciding else ""
+        whole = not options.toy and not options.only and not select
         results = options.results or (report.RESULTS if whole else None)
         if options.archive and results is None:
             parser.error("--archive packs what is saved: --results says where")
-        minutes = options.minutes or (1.5 if options.fast else 7.5)
-        chosen = {"toy": options.toy, "only": options.only or (), "fast": options.fast}
+        minutes = options.minutes or (options.seconds or 0) / 60 or {"fast": 1.5, "deciding": 3.0, "": 7.5}[select]
+        chosen = {"toy": options.toy, "only": options.only or (), "select": select, "caches": options.caches}
         code = gpu(options.folder, results, minutes=minutes, **chosen)
         if options.archive and results:
             print(pack(options.archive, results))
         return code
+    elif options.command == "decide":
+        print("\n".join(decide.lines(decide.read(options.files or [report.RESULTS]))))
+    elif options.command == "profile":
+        if options.cell:
+            wanted = [(counters.known(options.cell, toy=options.toy).name, options.direction)]
+        else:
+            wanted = counters.missing_their_goals(decide.read(options.files or [report.RESULTS]))
+        caches = options.caches and options.caches.resolve()
+        return counters.profile(PREPARED, wanted, options.seconds, caches, toy=options.toy)
     else:
         report.render(options.results or report.RESULTS)
     return 0
@@ -99,13 +126,19 @@ def cpu(chosen: tuple[str, ...], results: Path | None, *, minutes: float) -> int
 
 
 def gpu(
-    packages: Path, results: Path | None, *, toy: bool, minutes: float, only: Iterable[str], fast: bool = False
+    packages: Path,
+    results: Path | None,
+    *,
+    toy: bool,
+    minutes: float,
+    only: Iterable[str],
+    select: str = "",
+    caches: Path | None = None,
 ) -> int:
     """Every figure is saved as it comes; where only some parts are measured, the others' figures stay if they are of
     such a machine. 1 when a kernel was wrong; what was wrong has no time. Cells not come to count as empty."""
     from benchmarks.gpu import conduct
     from benchmarks.gpu.cells import completed, in_order
-    from benchmarks.gpu.choices import choices
     from benchmarks.gpu.shares import with_shares
 
     if not any(packages.glob("packages/bench_*")):
@@ -119,7 +152,11 @@ def gpu(
     begin = time.perf_counter()
     stopped, shown = False, ""
     try:
-        for part, row in conduct.run(packages, toy=toy, seconds=60 * minutes, only=tuple(only), fast=fast):
+        how = {"toy": toy, "seconds": 60 * minutes, "only": tuple(only), "select": select}
+        for part, row in conduct.run(packages, **how, caches=caches and caches.resolve()):
+            if part == "plan":
+                print(row["plan"], file=sys.stderr, flush=True)
+                continue
             if part == "machine":
                 described = row
                 if all(
@@ -139,11 +176,10 @@ def gpu(
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         stopped = True
-    judge([] if toy else targets.gpu(completed(with_shares(kept | rows))))
-    for line in choices(rows.get("families", ())):
-        print(line)
     if results:
         report.render(results)
+    if not toy:
+        print("\n".join(decide.lines(kept | rows)))
     wrong = [row for found in rows.values() for row in found if row.get("wrong")]
     for row in wrong:
         print(f"WRONG  {row['cell']}: {row['note']}")

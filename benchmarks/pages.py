@@ -43,7 +43,11 @@ PAGES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "families": (
             "case", "batch", "tokens", "direction", "triton_ms", "gluon_ms", "triton_tflops", "gluon_tflops",
-            "gluon_over_triton", "is_hopper", "unasked", "sm_mhz", "error",
+            "gluon_over_triton", "is_hopper", "unasked", "is_large", "sm_mhz", "error",
+        ),
+        "variants": (
+            "case", "base", "batch", "tokens", "direction", "now_ms", "changed_ms", "changed_over_now", "now_spread",
+            "changed_spread", "sm_mhz", "error",
         ),
         "serving": (
             "what", "case", "requests", "tokens", "direction", "ms", "host_ms", "graph_ms", "tb_per_s", "share_of_copy",

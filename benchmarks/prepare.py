@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.gpu.cases import ANCESTOR, CASES, TOY
+from benchmarks.gpu.cases import ANCESTOR, CASES, CHANGED, TOY
+from benchmarks.gpu.changes import VARIANTS
 from benchmarks.patterns import written
 
 
@@ -22,8 +23,10 @@ def prepare(folder: Path, *, arch: str, toy: bool = False) -> None:
     packages = folder / "packages"
     packages.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        for case in (TOY,) if toy else (*CASES.values(), TOY):
+        for case in (TOY,) if toy else (*CASES.values(), *CHANGED.values(), TOY):
             patterncc.compile(written(case.text, Path(name)), output=packages, plan=case.plan, force=True)
+            if case.name in VARIANTS:
+                VARIANTS[case.name].change(packages / case.module)
             print(case.module, file=sys.stderr)
         if not toy:
             print(f"{ANCESTOR.module}, with binaries for {arch}", file=sys.stderr)
@@ -34,5 +37,5 @@ def prepare(folder: Path, *, arch: str, toy: bool = False) -> None:
         suite = shutil.ignore_patterns("__pycache__", "results")
         shutil.copytree(here, folder / here.name, ignore=suite, dirs_exist_ok=True)
         (folder / here.name / machine.WRITTEN.name).write_text(f"{machine.describe()['commit']}\n")
-    print(f"{len(CASES) + 1 if not toy else 1} packages and the suite are in {folder}.")
+    print(f"{len(CASES) + len(CHANGED) + 1 if not toy else 1} packages and the suite are in {folder}.")
     print(f"On the GPU's machine: cd {folder.name} && python -m benchmarks gpu")

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.choices import choices
+from benchmarks import decide
+from benchmarks.gpu.choices import decisions
 from benchmarks.pages import ABOUT, PAGES
 
 RESULTS = Path(__file__).parent / "results"
@@ -76,8 +77,11 @@ def page(suite: str, document: Mapping[str, Any], picture: Path | None) -> str:
         if used:
             about = [ABOUT[part], ""] if suite == "cpu" and part in ABOUT else []
             lines += [f"## {part.replace('_', ' ').capitalize()}", "", *about, *markdown(used, rows), ""]
-    if suite == "gpu" and (chosen := choices(document.get("families", ()))):
-        lines += ["## Which family", "", *(f"* {line}" for line in chosen), ""]
+    if suite == "gpu":
+        parts = {part: document[part] for part in PAGES[suite] if part in document}
+        measured = [each for each in decisions(parts, decide.present) if each.sure != "not measured"]
+        if measured:
+            lines += ["## Open constants", "", "```text", *map(str, measured), "```", ""]
     empty = [row for rows in document.values() if isinstance(rows, list) for row in rows if "note" in row]
     if empty:
         lines += ["## Empty cells", "", *(f"* {row.get('cell', row.get('what'))}: {row['note']}" for row in empty), ""]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Rows = Sequence[Mapping[str, Any]]
@@ -16,6 +17,11 @@ SHARES = {"fp32": 0.8, "bf16": 0.65}  # of the ideal, on the CPU
 
 def cpu(results: Mapping[str, Rows]) -> list[dict[str, object]]:
     """One row a target of the CPU suite."""
+    return [target.verdict() for target in of_cpu(results)]
+
+
+def of_cpu(results: Mapping[str, Rows]) -> list[Target]:
+    """The targets of the CPU suite, with the rows that they are about."""
     startup, lowering, loops = _part(results, "startup"), _part(results, "lowering"), _part(results, "loops")
     closed = _of(lowering, what="closed form", heads=32, tokens=1 << 20)
     forward = [row for row in _part(results, "attention") if row.get("direction") != "backward"]
@@ -56,8 +62,14 @@ def cpu(results: Mapping[str, Rows]) -> list[dict[str, object]]:
 
 
 def gpu(results: Mapping[str, Rows]) -> list[dict[str, object]]:
-    """One row a target of the GPU suite. Below 16k tokens no dense kernel reaches its own ceiling, so shares of it are
-    asked of longer sequences; below 100 MB of kept keys and values a step is no longer than its launches."""
+    """One row a target of the GPU suite."""
+    return [target.verdict() for target in of_gpu(results)]
+
+
+def of_gpu(results: Mapping[str, Rows]) -> list[Target]:
+    """The targets of the GPU suite, with the rows that they are about. Below 16k tokens no dense kernel reaches its own
+    ceiling, so shares of it are asked of longer sequences; below 100 MB of kept keys and values a step is no longer
+    than its launches."""
     rows, peers = results.get("attention", ()), results.get("peers", ())
     far = [row for row in rows if row.get("tokens", 0) >= 16384]
     thin = [row for row in rows if row.get("tokens") == 131072 and row.get("density", 1) <= 1 / 32]
@@ -126,27 +138,41 @@ def _either(rows: Rows, direction: str) -> Rows:
     return [row for row in rows if row.get("direction", direction) == direction]
 
 
-def _most(what: str, rows: Rows, field: str, goal: float) -> dict[str, object]:
+@dataclass(frozen=True)
+class Target:
+    """A figure of some rows, the greatest or the least of which has to reach a goal."""
+
+    what: str
+    rows: Rows
+    field: str
+    goal: float
+    sign: str  # of the goal: <, > or >=
+
+    def holds(self, value: float) -> bool:
+        """Whether a figure is as it has to be."""
+        if self.sign == "<":
+            return value < self.goal
+        return value > self.goal if self.sign == ">" else value >= self.goal
+
+    def measured(self) -> Rows:
+        """The rows that have the figure, the worst first."""
+        found = [row for row in self.rows if row.get(self.field) is not None]
+        return sorted(found, key=lambda row: row[self.field], reverse=self.sign == "<")
+
+    def verdict(self) -> dict[str, object]:
+        """A target is met when every cell was measured, and missed when one of those measured misses it."""
+        measured = self.measured()
+        value = measured[0][self.field] if measured else None
+        met = None if value is None or (self.holds(value) and len(measured) < len(self.rows)) else self.holds(value)
+        goal, cells = f"{self.sign} {self.goal:g}", [len(measured), len(self.rows)]
+        return {"target": self.what, "goal": goal, "value": value, "met": met, "cells": cells}
+
+
+def _most(what: str, rows: Rows, field: str, goal: float) -> Target:
     """The greatest of a field against a goal that it must stay below."""
-    return _judged(what, rows, field, max, f"< {goal:g}", lambda value: value < goal)
+    return Target(what, rows, field, goal, "<")
 
 
-def _least(what: str, rows: Rows, field: str, goal: float, beyond: bool = False) -> dict[str, object]:
+def _least(what: str, rows: Rows, field: str, goal: float, beyond: bool = False) -> Target:
     """The least of a field against a goal that it must reach, or exceed."""
-    sign = ">" if beyond else ">="
-    return _judged(what, rows, field, min, f"{sign} {goal:g}", lambda value: value > goal if beyond else value >= goal)
-
-
-def _judged(
-    what: str,
-    rows: Rows,
-    field: str,
-    pick: Callable[[Sequence[float]], float],
-    goal: str,
-    holds: Callable[[float], bool],
-) -> dict[str, object]:
-    """A target is met when every cell was measured, and missed when one of those measured misses it."""
-    values = [row[field] for row in rows if row.get(field) is not None]
-    value = pick(values) if values else None
-    met = None if value is None or (holds(value) and len(values) < len(rows)) else holds(value)
-    return {"target": what, "goal": goal, "value": value, "met": met, "cells": [len(values), len(rows)]}
+    return Target(what, rows, field, goal, ">" if beyond else ">=")

@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import ceilings, witness
+from benchmarks.gpu import ceilings, steps, switch, witness
 from benchmarks.gpu.cases import Case, by_name
 from benchmarks.gpu.device import Device, rate
 from benchmarks.gpu.witness import Attention
@@ -26,7 +26,8 @@ def measure(
     witness.check_mask(facts, package, tokens)
     witness.check_short(facts, device, package.attention, min(tokens, SHORT))
     for direction, inputs in both_ways(device.sequences(facts, batch, tokens)):
-        error = witness.check_sequences(facts, device.tolerance, package.attention, *inputs)
+        with steps.risky(switch.named(facts, switch.unasked(facts, direction), direction)):
+            error = witness.check_sequences(facts, device.tolerance, package.attention, *inputs)
         calls = {"ours": call_of(package.attention, inputs)}
         note: dict[str, object] = {}
         if flash:

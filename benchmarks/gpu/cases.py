@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from benchmarks.gpu.changes import VARIANTS
 from benchmarks.patterns import kept_pairs, strided
 
 
@@ -94,6 +95,9 @@ CASES = {
 TOY = Case("toy", heads=4, kv_heads=2, head_dim=16, block=16, stride=4, window=32, dense_heads=1)
 
 
+CHANGED = {name: replace(CASES[each.base], name=name) for name, each in VARIANTS.items()}
+
+
 def by_name(name: str) -> Case:
     """The case that a cell names."""
-    return TOY if name == TOY.name else CASES[name]
+    return TOY if name == TOY.name else CHANGED[name] if name in CHANGED else CASES[name]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.gpu.cases import CASES, TOY
+from benchmarks.gpu.changes import TOY_VARIANT, VARIANTS
 
 BATCH = 4  # of the ancestor's benchmark
 LENGTHS = tuple(1 << n for n in range(10, 17))  # 1k to 64k, likewise
@@ -23,10 +24,10 @@ class Cell:
     given: Mapping[str, Any]
 
 
-PARTS = ("compiling", "ceilings", "attention", "serving", "host", "peers", "families", "first_call")
+PARTS = ("compiling", "ceilings", "attention", "serving", "host", "peers", "families", "variants", "first_call")
 STEPS = "decode", "launches", "sharing"  # of one token, which that family is not for
 BY_GLUON = " by gluon"  # of what is compiled: large calls take that family unasked
-TIMED = ("attention", "serving", "host", "peers", "families")  # parts whose kernels are compiled before
+TIMED = ("attention", "serving", "host", "peers", "families", "variants")  # parts whose kernels are compiled before
 FAST = {  # the most telling ones, in a minute and a half
     "ceilings": ("copy", "dense, head dim 128, cudnn"),
     "attention": ("ancestor, 4 x 16384", "block16, 1 x 16384", "grouped, 1 x 16384"),
@@ -35,29 +36,56 @@ FAST = {  # the most telling ones, in a minute and a half
     "host": ("host",),
     "peers": ("flex: ancestor, 4 x 16384",),
 }
+DECIDING = {  # what open constants wait for, in three minutes
+    "ceilings": (*(f"dense, head dim {dim}, cudnn" for dim in (128, 64)), "copy"),
+    "families": tuple(
+        f"families: {name}"
+        for name in ("ancestor, 4 x 16384", "dim64, 4 x 16384", "table, 4 x 16384", "block16, 4 x 16384",
+                     "grouped, 1 x 16384", "dim256, 4 x 16384", "ancestor, 1 x 2048")
+    ),
+    "variants": tuple(f"variants: {name}" for name in VARIANTS),
+    "serving": ("launches grouped, 1 x 131072", "sharing apart, 16 x 4096", "sharing apart, 16 x 16384",
+                "launches grouped, 4 x 16384", "sharing apart, 1 x 4096", "decode grouped, 1 x 4096"),
+    "host": ("host",),
+}  # fmt: skip
+SELECTIONS: dict[str, dict[str, tuple[str, ...]]] = {"fast": FAST, "deciding": DECIDING}
 
 
-def cells(part: str, *, toy: bool = False, fast: bool = False) -> tuple[Cell, ...]:
-    """The cells of a part, the most telling ones first: when time runs out, the last ones stay empty."""
+def cells(part: str, *, toy: bool = False, select: str = "") -> tuple[Cell, ...]:
+    """The cells of a part, the most telling ones first: when time runs out, the last ones stay empty. `select`: of
+    them those of a selection, in its order."""
     if part == "compiling":
-        return _compiling(toy, fast)
+        return _compiling(toy, select)
     found = {
         "ceilings": _ceilings,
         "attention": _attention,
         "families": _families,
+        "variants": _variants,
         "serving": _serving,
         "host": _host,
         "first_call": _first_call,
         "peers": _peers,
     }[part](toy)
-    return found if toy or not fast else tuple(cell for cell in found if cell.name in FAST.get(part, ()))
+    if toy or not select:
+        return found
+    named = {cell.name: cell for cell in found}
+    return tuple(named[name] for name in SELECTIONS[select].get(part, ()))
 
 
-def in_turn(chosen: Collection[str], *, toy: bool = False, fast: bool = False) -> list[tuple[str, Cell]]:
-    """The cells of the chosen parts that are timed, each with its part, in the order in which they are: the most
-    telling ones of all parts, then the others part by part. What time runs out for is then told by another cell."""
-    every = [(part, cell) for part in PARTS[1:] if part in chosen for cell in cells(part, toy=toy, fast=fast)]
-    return sorted(every, key=lambda known: known[1].name not in FAST.get(known[0], ()))  # as they were, else
+def in_turn(chosen: Collection[str], *, toy: bool = False, select: str = "") -> list[tuple[str, Cell]]:
+    """The cells of the chosen parts that are timed, each with its part, in the order in which they are: those of a
+    selection in its own; else the most telling ones of all parts, then those that constants wait for, then the others
+    part by part. What time runs out for is then told by another cell."""
+    order = [part for part in SELECTIONS.get(select, PARTS) if part in PARTS[1:]]
+    every = [(part, cell) for part in order if part in chosen for cell in cells(part, toy=toy, select=select)]
+    if select:
+        return every
+    groups = FAST, DECIDING
+
+    def group(known: tuple[str, Cell]) -> int:
+        return next((n for n, names in enumerate(groups) if known[1].name in names.get(known[0], ())), len(groups))
+
+    return sorted(every, key=group)  # as they were, else
 
 
 def in_order(
@@ -99,19 +127,20 @@ def _first_call(toy: bool) -> tuple[Cell, ...]:
     return tuple(Cell(what, needs, {"what": what, "case": case}) for what, needs in seconds.items())
 
 
-def _compiling(toy: bool, fast: bool) -> tuple[Cell, ...]:
+def _compiling(toy: bool, select: str) -> tuple[Cell, ...]:
     """Everything that later parts launch, apart, so that all cores have work: what takes longest first."""
-    later = [cell for part in TIMED for cell in cells(part, toy=toy, fast=fast)]
+    later = [cell for part in TIMED for cell in cells(part, toy=toy, select=select)]
     peers = [
         Cell(f"{cell.name}, blocks of {size}" if size else cell.name, 0, {**cell.given, "sizes": (size,)})
         for cell in later
         if "peer" in cell.given
         for size in cell.given.get("sizes", (0,))
     ]
+    changed = {cell.given["case"] for cell in later if cell.given.get("base", TOY.name) != TOY.name}  # by Gluon alone
     training = dict.fromkeys((cell.given["case"], "training") for cell in later)
     others = dict.fromkeys((cell.given["case"], cell.given["what"]) for cell in later if "what" in cell.given)
     gluon = {(case, f"{what}{BY_GLUON}"): None for case, what in training | others if what not in STEPS}
-    ours = gluon | training | others
+    ours = {key: None for key in gluon | training | others if key[0] not in changed or key[1].endswith(BY_GLUON)}
     return (*peers, *(Cell(f"{case}, {what}", 0, {"case": case, "what": what}) for case, what in ours))
 
 
@@ -137,9 +166,28 @@ def _families(toy: bool) -> tuple[Cell, ...]:
     """The backward in Gluon, and tables in it, are taken unasked, or not, by what these show."""
     sizes = [("ancestor", BATCH, USUAL), ("ancestor", 1, USUAL), ("ancestor", 1, 65536), ("grouped", 1, USUAL)]
     sizes += [("dense", 1, USUAL), ("block16", BATCH, USUAL), ("dim64", BATCH, USUAL), ("dim256", BATCH, USUAL)]
-    sizes += [("table", BATCH, USUAL), ("window", 1, 32768), ("ancestor", BATCH, 4096)]
+    sizes += [("table", BATCH, USUAL), ("window", 1, 32768), ("ancestor", BATCH, 4096), ("ancestor", 1, 2048)]
     found = [_sequence(*size, 6) for size in ([(TOY.name, 1, 60)] if toy else sizes)]
     return tuple(Cell(f"families: {cell.name}", cell.needs_s, cell.given) for cell in found)
+
+
+def _variants(toy: bool) -> tuple[Cell, ...]:
+    """A package against a copy of it in which one line is another: what constants and kernels might become."""
+    return tuple(
+        Cell(
+            f"variants: {name}",
+            4 * len(each.directions),
+            {
+                "case": name,
+                "base": each.base,
+                "batch": each.batch,
+                "tokens": each.tokens,
+                "directions": each.directions,
+                "constant": each.constant,
+            },
+        )
+        for name, each in ({TOY.name: TOY_VARIANT} if toy else VARIANTS).items()
+    )
 
 
 def _serving(toy: bool) -> tuple[Cell, ...]:

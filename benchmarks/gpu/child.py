@@ -2,6 +2,8 @@
 
     {"machine": {…}}             once, first
     {"begun": "thin, 1 x 131072"}
+    {"doing": "backward by gluon, head dim 128"}   a step that may hang, or "" when it is over
+    {"compiled": true}           Triton has compiled a kernel, or found it compiled: it does not hang
     {"row": {…}}                 as many as the cell has; one that could not be measured says why in `note`
     {"done": "thin, 1 x 131072"}
 
@@ -24,6 +26,7 @@ from typing import Any
 import torch
 
 from benchmarks import machine
+from benchmarks.gpu import steps
 from benchmarks.gpu.cells import Cell, cells
 from benchmarks.gpu.device import Device
 from benchmarks.gpu.witness import WrongError
@@ -31,7 +34,9 @@ from benchmarks.gpu.witness import WrongError
 LOST = 3  # exit code: the GPU's context is lost, and every later call of this process would fail
 
 
-def run(folder: Path, chosen: list[tuple[str, str]], until: float, *, toy: bool) -> Iterator[dict[str, Any]]:
+def run(
+    folder: Path, chosen: list[tuple[str, str]], until: float, *, toy: bool, **_: object
+) -> Iterator[dict[str, Any]]:
     """The events of the chosen cells, (part, name) each; none begins that needs more time than is left."""
     sys.path.insert(0, str(folder / "packages"))
     device = Device(toy)
@@ -45,8 +50,9 @@ def run(folder: Path, chosen: list[tuple[str, str]], until: float, *, toy: bool)
             yield {"row": {"cell": cell.name, **cell.given, "note": note}}
         else:
             yield {"begun": cell.name}
+            begin = time.perf_counter()
             for row in measured(device, _imported_late(part), cell, folder):
-                yield {"row": row}
+                yield {"row": row | {"cell_s": round(time.perf_counter() - begin, 2)}}
                 if row.get("lost"):
                     sys.exit(LOST)
         yield {"done": cell.name}
@@ -86,8 +92,15 @@ def main() -> None:
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     given = json.loads(sys.argv[1])
-    for event in run(Path(given.pop("folder")), **given):
+
+    def tell(**event: Any) -> None:
         print(json.dumps(event), file=events, flush=True)
+
+    steps.listen(lambda name: tell(doing=name), set(given.get("avoid", ())))
+    knobs = importlib.import_module("triton").knobs
+    knobs.compilation.listener = lambda **_: tell(compiled=True)
+    for event in run(Path(given.pop("folder")), **given):
+        tell(**event)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ once. Later processes find it in the caches of Triton and of torch."""
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import families, peers, serving
+from benchmarks.gpu import peers, serving, steps, switch
 from benchmarks.gpu.attention import both_ways
 from benchmarks.gpu.cases import Case, by_name
 from benchmarks.gpu.cells import BY_GLUON
@@ -33,15 +34,23 @@ def measure(device: Device, *, case: str, what: str = "", peer: str = "", **give
             "launches": partial(_steps, serving.ways_of_merging),
             "sharing": partial(_steps, serving.ways_of_sharing),
         }
-        with families.chosen("gluon" if what.endswith(BY_GLUON) else "triton"):
+        family = "gluon" if what.endswith(BY_GLUON) else "triton"
+        with switch.chosen(family):
             ways[what.removesuffix(BY_GLUON)](device, facts)
     device.wait()
     yield {"seconds": round(time.perf_counter() - begin, 2)}
 
 
 def _training(device: Device, case: Case) -> None:
+    """Direction by direction, each waited for: a kernel that hangs is named."""
     inputs = [x.requires_grad_() for x in device.sequences(case, 1, _tokens(device))]
-    torch.autograd.grad(_package(case).attention(*inputs).sum(), inputs)
+    family = os.environ[switch.SWITCH]
+    with steps.risky(switch.named(case, family, "forward")):
+        out = _package(case).attention(*inputs)
+        device.wait()
+    with steps.risky(switch.named(case, family, "backward")):
+        torch.autograd.grad(out.sum(), inputs)
+        device.wait()
 
 
 def _packed(device: Device, case: Case) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,21 +22,40 @@ def rate(amount: float, seconds: float) -> float:
     return float(f"{amount / seconds / 1e12:.5g}")
 
 
+def spread(runs: Sequence[float]) -> float:
+    """Half of what the middle half of the runs spans, as a share of the median.
+
+    >>> spread([1.0, 2.0, 2.0, 2.2, 9.0]), spread([1.0])
+    (0.05, 0.0)
+    """
+    if len(runs) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(runs, n=4, method="inclusive")
+    return round((high - low) / 2 / middle, 6)
+
+
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one call: the median of several runs, their least and greatest; and what Python takes to launch it."""
+    """Seconds of one call: the median of several runs, their least and greatest, and half of what the middle half of
+    them spans, as a share of the median; and what Python takes to launch it."""
 
     runs: int
     median: float
     least: float
     most: float
     host: float
+    spread: float = 0.0
 
     def row(self, prefix: str = "") -> dict[str, float]:
         """As cells, in milliseconds."""
         seconds = {"ms": self.median, "ms_min": self.least, "ms_max": self.most, "host_ms": self.host}
         cells = {name: round(took * 1e3, 5) for name, took in seconds.items()} | {"runs": self.runs}
+        cells["spread"] = round(self.spread, 5)
         return {prefix + name: value for name, value in cells.items()}
+
+    def graph(self, name: str) -> dict[str, float]:
+        """The median and its spread, of a replayed graph."""
+        return {f"{name}_graph_ms": round(self.median * 1e3, 5), f"{name}_graph_spread": self.spread}
 
 
 @dataclass(frozen=True)
@@ -84,7 +103,7 @@ class Device:
             turns += 1
         columns = {name: tuple(zip(*runs, strict=True)) for name, runs in taken.items()}
         return {
-            name: Times(turns, statistics.median(runs), min(runs), max(runs), statistics.median(host))
+            name: Times(turns, statistics.median(runs), min(runs), max(runs), statistics.median(host), spread(runs))
             for name, (runs, host) in columns.items()
         }
 

@@ -98,7 +98,7 @@ def launches(device: Device, case: Case, package: ModuleType, *, requests: int, 
         off = [torch.stack([(call()[0] - whole).square().sum(), whole.square().sum()]) for call in calls.values()]
         row: Row = {"splits": splits, "error": witness.within(device.tolerance, f"{splits} programs", *off)}
         times = device.alternate(calls if device.toy else {name: captured(call) for name, call in calls.items()})
-        row |= {f"{name}_graph_ms": round(times[name].median * 1e3, 5) for name in calls}
+        row |= {key: value for name in calls for key, value in times[name].graph(name).items()}
         yield row | {"two_over_one": round(times["two"].median / times["one"].median, 3)}
 
 
@@ -125,7 +125,7 @@ def sharing(device: Device, case: Case, package: ModuleType, *, requests: int, t
     saved = importlib.import_module(f"{package.__name__}.launch.sharing").saved
     times = device.alternate(calls if device.toy else {name: captured(call) for name, call in calls.items()})
     row: Row = {"saved": round(saved((0, 0, case.heads), -(-tokens // case.block)), 3), "error": error}
-    row |= {f"{name}_graph_ms": round(times[name].median * 1e3, 5) for name in calls}
+    row |= {key: value for name in calls for key, value in times[name].graph(name).items()}
     yield row | {"apart_over_shared": round(times["apart"].median / times["shared"].median, 3)}
 
 

@@ -3,7 +3,6 @@
 import pytest
 
 from benchmarks import figures, report, targets
-from benchmarks.gpu.choices import choices
 from benchmarks.gpu.shares import with_shares
 from tests.benchmarks.test_suites import MACHINE
 
@@ -96,39 +95,6 @@ def test_a_page_shows_figures_and_names_empty_cells(tmp_path):
     assert "| decoding, 100 MB and more: share of the copy's bandwidth, least | >= 0.85 | 0.8 | not met |" in page
     assert "| thin | 1 | 131072 | backward |" in page and "0.88" in page
     assert "out of memory: 90 GiB" in page and "DKernel cannot be imported" in page
-
-
-def test_the_family_to_be_taken_unasked_is_named():
-    """By head dim and direction; of cells that compare a family with itself nothing is said."""
-    cell = {"batch": 4, "tokens": 16384, "is_hopper": True}
-    forward, backward = ({**cell, "direction": way, "unasked": way == "forward"} for way in ("forward", "backward"))
-    rows = [
-        {**forward, "case": "ancestor", "gluon_over_triton": 1.3},
-        {**forward, "case": "block16", "gluon_over_triton": 1.1},
-        {**forward, "case": "dim64", "gluon_over_triton": 0.8, "unasked": False},
-        {**forward, "case": "dim256", "gluon_over_triton": 1.01, "unasked": False},
-        {**forward, "case": "table", "gluon_over_triton": 1.4, "unasked": False},
-        {**backward, "case": "ancestor", "gluon_over_triton": 1.5},
-        {**backward, "case": "grouped", "gluon_over_triton": 0.9},
-        {**backward, "case": "dim64", "gluon_over_triton": 0.5, "unasked": True},
-        {**backward, "case": "dim256", "gluon_over_triton": 1.0, "is_hopper": False},
-        {"cell": "families: window, 1 x 32768", "note": "out of memory"},
-    ]
-    forward, backward = "IS_FASTER of launch/hopper.py", "BY_DEFAULT of launch/hopper_backward.py"
-    tables = "TABLES_BY_DEFAULT of launch/hopper.py"
-    wanted = [
-        f"forward, head dim 64: triton, 1.25 times as fast in 1 cell: {forward} stays False",
-        f"forward, head dim 128: gluon, 1.1 to 1.3 times as fast in 2 cells: {forward} stays True",
-        f"forward, head dim 256: neither, gluon is 1.01 times as fast: {forward} stays",
-        f"forward, tables, head dim 128: gluon, 1.4 times as fast in 1 cell: {tables} becomes True",
-        f"backward, head dim 64: triton, 2 times as fast in 1 cell: {backward} becomes False",
-        "backward, head dim 128: gluon, 0.9 to 1.5 times as fast in 2 cells; slower in grouped, 4 x 16384: "
-        f"{backward} becomes True",
-    ]
-    assert choices(rows) == wanted
-    page = report.page("gpu", {"machine": MACHINE, "targets": [], "families": rows}, None)
-    assert "## Which family\n\n" + "\n".join(f"* {line}" for line in wanted) + "\n" in page
-    assert "Which family" not in report.page("gpu", {"machine": MACHINE, "targets": []}, None)
 
 
 def test_the_readme_has_the_verdicts(tmp_path, monkeypatch):

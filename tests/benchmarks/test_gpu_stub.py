@@ -18,7 +18,7 @@ from tests.benchmarks.conftest import ROOT, benchmarks
 triton = pytest.importorskip("triton")
 
 STUB = Path(__file__).parent / "stub"
-PARTS = ("compiling", "attention", "families", "serving", "host")
+PARTS = ("compiling", "attention", "families", "variants", "serving", "host")
 
 
 def built(folder: Path) -> Path:

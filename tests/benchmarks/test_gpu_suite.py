@@ -69,7 +69,7 @@ def test_it_needs_torch_and_triton_only(prepared: Path, peers_folder: Path, tmp_
     path = str(peers_folder)
     control = benchmarks("prepare", str(tmp_path), "--toy", cwd=prepared, PYTHONPATH=path)
     assert "ModuleNotFoundError: import of patterncc halted" in control.stderr
-    parts = ("ceilings", "attention", "families", "serving", "peers")
+    parts = ("ceilings", "attention", "families", "variants", "serving", "peers")
     chosen = [argument for part in parts for argument in ("--only", part)]
     places = "--results", str(tmp_path), "--archive", str(tmp_path / "there" / "all.tar.gz")
     done = benchmarks("gpu", ".", "--toy", *chosen, *places, cwd=prepared, PYTHONPATH=path)

@@ -159,7 +159,7 @@ def test_results_are_whole_or_absent(tmp_path, monkeypatch):
     assert report.saved("gpu", tmp_path) == {"machine": MACHINE, "targets": [], "attention": []}
 
 
-@pytest.mark.parametrize("name", ["report", "gpu.shares", "gpu.choices", "loops", "growth"])
+@pytest.mark.parametrize("name", ["report", "gpu.shares", "gpu.ratios", "gpu.conduct", "gpu.device", "loops", "growth"])
 def test_examples_in_docstrings(name):
     done = doctest.testmod(importlib.import_module(f"benchmarks.{name}"))
     assert done.attempted and not done.failed

@@ -13,7 +13,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from tests.gpu.together import SHARE, share
+from tests.gpu.events import EVENTS, Events, told
+from tests.gpu.together import SHARE, rank, share
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,19 @@ def package(packages: Path) -> Callable[[str], ModuleType]:
     return importlib.import_module
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if EVENTS in os.environ:
+        config.pluginmanager.register(Events(Path(os.environ[EVENTS])))
+
+
 @pytest.hookimpl(trylast=True)  # of those that -m and -k have left
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In one of several processes its share of the tests."""
+    """In one of several processes its share of the tests, the most telling ones first, without those that a process
+    before it has begun."""
     if SHARE in os.environ:
         number, processes = map(int, os.environ[SHARE].split(" of "))
+        begun = {event.get("begun") for event in told(Path(os.environ[EVENTS]))} if EVENTS in os.environ else set()
         places = share([item.name for item in items], number, processes)
-        config.hook.pytest_deselected(items=[item for n, item in enumerate(items) if n not in places])
-        items[:] = [items[n] for n in places]
+        chosen = [items[place] for place in places if items[place].nodeid not in begun]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = sorted(chosen, key=lambda item: rank(item.name))

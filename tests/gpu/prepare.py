@@ -15,6 +15,7 @@ import patterncc
 from patterncc import language, reference
 from tests.gpu.patterns import LENGTH, PATTERNS
 
+HERE = ("prepare.py", "test_lease.py", "test_prepare.py", "test_rehearsed.py", "test_watched.py")  # not for there
 SETTINGS = """\
 [pytest]
 testpaths = tests
@@ -23,6 +24,7 @@ addopts = -ra --import-mode=importlib -m gpu
 markers =
     interpret: runs kernels in Triton's interpreter
     gpu: needs a GPU
+    slow: takes minutes
 """
 
 
@@ -47,7 +49,7 @@ def main(folder: Path) -> None:
     tests = folder / "tests" / "gpu"
     tests.mkdir(parents=True, exist_ok=True)
     for file in Path(__file__).parent.glob("*.py"):
-        if file.name not in (Path(__file__).name, "test_prepare.py", "test_rehearsed.py"):
+        if file.name not in HERE:
             shutil.copy(file, tests)
     for package in (tests, tests.parent):  # an installed package may be called `tests`, too
         (package / "__init__.py").touch()

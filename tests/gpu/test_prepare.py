@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.gpu.prepare import main
-from tests.gpu.sanitized import SELECTED, TOOLS, check
+from tests.gpu.sanitized import TESTS, check
 from tests.gpu.together import KERNELS, share
 
 ROOT = Path(__file__).parents[2]
@@ -72,37 +72,53 @@ def test_what_is_asked_of_a_borrowed_gpu_runs_in_toy_form(tmp_path: Path) -> Non
     command = [sys.executable, "-m", "tests.gpu.lease", str(out), "--toy"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 1, done.stdout + done.stderr  # racecheck's
-    *_, right, sanitized, measured = done.stdout.splitlines()
-    assert right.startswith("right: exit code 0") and sanitized.startswith("sanitized: exit code 1")
-    assert measured.startswith("measured: exit code 0")
+    ended = dict(line.split(": exit code ") for line in done.stdout.splitlines() if ": exit code " in line)
+    codes = {name: int(rest.split(",")[0]) for name, rest in ended.items()}
+    assert codes == {"right": 0, "decided": 0, "measured": 0, "profiled": 0, "sanitized": 1}
     assert "2 passed" in (out / "right.txt").read_text().splitlines()[-1]
+    assert "are timed, about" in (out / "measured.txt").read_text()  # what it will take is said
+    assert "nothing to profile" in (out / "profiled.txt").read_text()  # toy times miss no goal
     said = (out / "sanitized.txt").read_text()
     assert "memcheck: clean" in said and "racecheck: NOT CLEAN" in said and "synccheck: clean" in said
+    assert (out / "decided" / "gpu.json").exists()
     with tarfile.open(out / "results.tar.gz") as archive:
         assert {"gpu.json", "gpu.md"} <= set(archive.getnames())
-    tools = [line.split("|") for line in (tmp_path / "seen").read_text().splitlines()]
-    assert [line[1] for line in tools] == list(TOOLS) and [line[-1] for line in tools] == ["1", "None", "None"]
+    tools = {tuple(line.split("|")[n] for n in (1, -1)) for line in (tmp_path / "seen").read_text().splitlines()}
+    assert tools == {("memcheck", "1"), ("racecheck", "None"), ("synccheck", "None")}
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "profile",
+        "--toy",
+        "--cell",
+        "toy, 1 x 60",
+        "--direction",
+        "backward",
+    ]
+    done = subprocess.run(
+        command, cwd=folder, env=environment | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "called once" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_selection_for_the_sanitizer_is_what_it_was_meant_to_be() -> None:
-    """Forward and backward of both families, whole and packed, and one of the plain kernels with a window in tokens."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "gpu", "tests/gpu", "-k", SELECTED]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    found = {line.split("::")[-1] for line in done.stdout.splitlines() if "::" in line}
-    both = {
-        f"{test}[{name}]"
-        for test in ("test_forward", "test_backward")
-        for name in ("gpu_wide-whole", "gpu_fine-packed")
-    }
-    assert found == both | {"test_training[bf16-gpu_tokens]"}, done.stdout
+    """Forward and backward of both families, whole and packed, and one of the plain kernels with a window in tokens:
+    each is a test."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "gpu"]
+    done = subprocess.run(
+        [*command, *(f"tests/gpu/{test}" for test in TESTS)], cwd=ROOT, capture_output=True, text=True
+    )
+    found = {line.split("/")[-1] for line in done.stdout.splitlines() if "::" in line}
+    assert found == set(TESTS), done.stdout + done.stderr
 
 
-def test_a_tool_that_does_not_end_has_no_verdict(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_tool_that_does_not_end_has_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     slow = tmp_path / "compute-sanitizer"
     slow.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
     slow.chmod(0o700)
-    assert check(str(slow), "memcheck", 0.5) == 124
-    assert capfd.readouterr().out.startswith("memcheck: no verdict, it was ended after ")
+    assert check(str(slow), ["memcheck"], 0.5) == 124
+    assert capsys.readouterr().out.startswith("memcheck: no verdict for 5 of 5: ")
 
 
 def test_every_test_falls_to_one_process() -> None:

@@ -1,0 +1,40 @@
+"""Packages against copies in which one line is another (`changes`), both by the kernels in Gluon, in alternation."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+
+from benchmarks.gpu import steps, switch, witness
+from benchmarks.gpu.attention import both_ways, call_of
+from benchmarks.gpu.cases import by_name
+from benchmarks.gpu.device import Device
+
+FAMILY = "gluon"  # what the changed lines are of
+
+
+def measure(
+    device: Device, *, case: str, base: str, batch: int, tokens: int, directions: Sequence[str], **_: object
+) -> Iterator[dict[str, object]]:
+    """A row for each direction: both times, and how much faster the changed one is."""
+    facts = by_name(base)
+    packages = {"now": by_name(base).module, "changed": by_name(case).module}
+    for direction, inputs in both_ways(device.sequences(facts, batch, tokens)):
+        if direction not in directions:
+            continue
+        errors, calls = [], {}
+        for name, module in packages.items():
+            attention = importlib.import_module(module).attention
+            risk = switch.named(facts, FAMILY, direction) + (f", {case}" if name == "changed" else "")
+            with steps.risky(risk), switch.chosen(FAMILY):
+                errors.append(witness.check_sequences(facts, device.tolerance, attention, *inputs))
+                calls[name] = switch.within(FAMILY, call_of(attention, inputs))
+        times = device.alternate(calls)
+        yield {
+            "direction": direction,
+            "error": max(errors),
+            "is_hopper": switch.standing(packages["now"], direction)["is_hopper"],
+            **times["now"].row("now_"),
+            **times["changed"].row("changed_"),
+            "changed_over_now": round(times["now"].median / times["changed"].median, 4),
+        }
