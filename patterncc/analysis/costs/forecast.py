@@ -19,6 +19,7 @@ imbalance         heaviest head / mean head; imbalance_rows: heaviest row / mean
 imbalance_scheduled: busiest of `processors` / mean, when tiles are launched heaviest first
 exchange_bytes    K and V sent, in all, when the context is split over `devices` in equal runs
 speedup           dense work / kept work: what a kernel as efficient as dense would gain
+heads, kv_heads   the figures by head; of the model, means of densities and sums of bytes over the layers that have it
 """
 
 from __future__ import annotations
@@ -228,4 +229,20 @@ def _model(classes: Classes, entries: list[dict[str, Any]], heads: list[_Head]) 
         "imbalance_scheduled": max(entry["imbalance_scheduled"] for entry in entries),
         "exchange_bytes": total("exchange_bytes"),
         "exchange_bytes_dense": total("exchange_bytes_dense"),
+        "heads": [
+            {"head": h, "density": sum(n * x["density"] for n, x in there) / sum(n for n, _ in there)}
+            for h, there in enumerate(_numbered("heads", counts, entries))
+        ],
+        "kv_heads": [
+            {"kv_head": g, **{key: sum(n * x[key] for n, x in there) for key in ("kv_bytes_kept", "kv_bytes_read")}}
+            for g, there in enumerate(_numbered("kv_heads", counts, entries))
+        ],
     }
+
+
+def _numbered(key: str, counts: list[int], entries: list[dict[str, Any]]) -> list[list[tuple[int, dict[str, Any]]]]:
+    """For each number of a head, its figures in the layer classes that have it, each with the class's layers."""
+    return [
+        [(n, entry[key][number]) for n, entry in zip(counts, entries, strict=True) if number < len(entry[key])]
+        for number in range(max(len(entry[key]) for entry in entries))
+    ]

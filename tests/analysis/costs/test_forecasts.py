@@ -18,6 +18,9 @@ from patterncc.analysis.costs.schedule import busiest
 from patterncc.analysis.costs.weights import Weights
 from patterncc.ir.classes import Classes
 from patterncc.ir.layout import Layout
+from patterncc.language import load
+from patterncc.passes import lower
+from patterncc.runtime.gallery import shipped
 from tests.analysis.oracle import classes_of
 
 
@@ -44,8 +47,25 @@ def test_bytes_and_sums():
     assert model.model["kv_bytes_dense"] == 3 * 2 * one.model["kv_bytes_dense"]
     assert model.model["density"] == pytest.approx(one.model["density"])
     assert one.model["density"] == pytest.approx(1 / one.model["speedup"])
-    assert set(one.model) <= set(one.layers[0])
+    assert set(one.model) == set(one.layers[0])
     assert sum(entry["kv_bytes_kept"] for entry in one.layers[0]["kv_heads"]) == one.model["kv_bytes_kept"]
+
+
+def test_heads_of_the_model_are_counted_over_its_layers():
+    """Two layers of one kind and one of another; then heads that only some layers have."""
+    rows = [["d<3", "d<2 | j%4==1", "d<3", "d<3"]] * 2 + [["all"] * 4]
+    known = forecast(
+        classes_of([[Layout.parse(x) for x in row] for row in rows], block=16, causal=True, kv_heads=2), 1001
+    )
+    first, second = (entry["heads"] for entry in known.layers)
+    for h, head in enumerate(known.model["heads"]):
+        assert head == {"head": h, "density": pytest.approx((2 * first[h]["density"] + second[h]["density"]) / 3)}
+    for key in ("kv_bytes_kept", "kv_bytes_read"):
+        assert sum(entry[key] for entry in known.model["kv_heads"]) == known.model[key]
+    mean = sum(head["density"] for head in known.model["heads"]) / 4
+    assert mean == pytest.approx(known.model["density"])
+    widths = forecast(lower(load(shipped()["step_35_flash"])), 4096)  # 96 heads in some layers, 64 in others
+    assert len(widths.model["heads"]) == 96 and widths.model["heads"][95]["density"] < 0.5
 
 
 def test_values_of_another_width():
@@ -53,13 +73,17 @@ def test_values_of_another_width():
     alike = s2("g")
     wide = replace(alike, v_head_dim=3 * alike.head_dim)
     assert wide.head_dim == alike.head_dim == alike.v_head_dim == 64
-    for known, of_wide in zip(forecast(alike, 4096).model.items(), forecast(wide, 4096).model.items(), strict=True):
-        (key, number), times = known, 1
+    one, other = forecast(alike, 4096).model, forecast(wide, 4096).model
+    for (key, number), of_wide in zip(one.items(), other.items(), strict=True):
+        if key in ("heads", "kv_heads"):
+            continue
+        times = 1
         if key.startswith(("kv_bytes", "exchange_bytes")) or key == "flops_forward":
             times = 2  # 64 + 192 numbers for 64 + 64
         elif key == "flops_backward":
             times = 1.8  # 3 products along 64, 2 along 192, for 5 along 64
         assert of_wide == (key, pytest.approx(times * number)), key
+    assert [x["kv_bytes_kept"] for x in other["kv_heads"]] == [2 * x["kv_bytes_kept"] for x in one["kv_heads"]]
     assert price(wide, 4096).kv_bytes == forecast(wide, 4096).model["kv_bytes_kept"]
 
 
