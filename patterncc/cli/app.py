@@ -23,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 cache_app = typer.Typer(
-    help="List, check or empty the cache: packages and measured configurations.",
+    help="List, check or empty the cache of packages and tuned tile sizes.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -97,7 +97,7 @@ def top(
 @app.command()
 def compile(
     patterns: Annotated[
-        list[str], typer.Argument(metavar="PATTERN...", help="YAML files or shipped names.", autocompletion=_names)
+        list[str], typer.Argument(metavar="PATTERN", help="YAML files or shipped names.", autocompletion=_names)
     ],
     output: Annotated[
         Path | None,
@@ -147,7 +147,7 @@ def verify(
     ],
     patterns: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATTERN...]", help="Default: every shipped pattern.", autocompletion=_names),
+        typer.Argument(metavar="PATTERN", help="Default: every shipped pattern.", autocompletion=_names),
     ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the results as JUnit XML.")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the results as Markdown.")] = None,
@@ -206,8 +206,8 @@ def show(
     patterns: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATTERN [PATTERN]",
-            help="A YAML file or a shipped name; of two, both side by side.",
+            metavar="PATTERN",
+            help="A YAML file or a shipped name; two are drawn side by side.",
             autocompletion=_names,
         ),
     ],
@@ -328,7 +328,7 @@ def suggest(
     plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the candidates.")] = None,
     json: Json = False,
 ) -> int:
-    """Find patterns for a model and a budget: proved, priced, one recommended."""
+    """Find patterns for a model and a budget, proved and priced."""
     from patterncc.cli.suggest import run
 
     return run(
@@ -353,7 +353,7 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the files go.")] = Path(),
     json: Json = False,
 ) -> int:
-    """Write arrays and code with which another library applies a pattern."""
+    """Write what another library needs to apply a pattern."""
     from patterncc.cli.exporting import run
 
     return run(pattern, to, length, output, json)
@@ -388,7 +388,7 @@ def cache_ls(json: Json = False) -> int:
 @cache_app.command("clear")
 def cache_clear(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Only those of this name.", autocompletion=_cached)
+        str | None, typer.Argument(metavar="NAME", help="Only those of this name.", autocompletion=_cached)
     ] = None,
     json: Json = False,
 ) -> int:

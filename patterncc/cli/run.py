@@ -12,7 +12,7 @@ from typing import Any
 from patterncc.cli import output
 from patterncc.cli.app import command
 from patterncc.cli.codes import FAULT, INTERRUPTED, WRONG
-from patterncc.errors import PatternError, UsageError, did_you_mean, quote
+from patterncc.errors import PatternError, UsageError, did_you_mean, quote, reason
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 REFUSED = {  # by the system, for a reason that its user can mend
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> int:
             if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is None:
                 raise  # of print: commands name the files that they cannot write
             if isinstance(error, OSError) and error.errno in REFUSED and error.filename is not None:
-                output.note(f"cannot use {os.fsdecode(error.filename)}: {(error.strerror or str(error)).lower()}")
+                output.note(f"cannot use {os.fsdecode(error.filename)}: {reason(error)}")
                 return WRONG
             return _fault(error)
 
@@ -70,7 +70,7 @@ def _of_typer(error: Any) -> int:
     context: Any = getattr(error, "ctx", None)
     path = context.command_path if context else "patterncc"
     if type(error).__name__ == "NoArgsIsHelpError":
-        print(context.get_help())
+        print(context.get_help(), file=sys.stderr)
         return WRONG
     message = str(error.format_message()).strip().replace("\n", " ")
     meant: str | None = None

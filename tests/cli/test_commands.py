@@ -33,6 +33,7 @@ def test_help_is_the_file_and_the_file_is_what_typer_says(
     assert sorted(said.splitlines()) == sorted(patterncc("-h").splitlines())  # older typers sort the commands
     commands = ("compile", "verify", "tune", "table", "show", "forecast", "diff", "list", "schema", "cache")
     assert all(f"\n  {command} " in said for command in commands)
+    assert "...\n" not in said.partition("\n")[2]  # a sentence that was cut
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_mistakes(patterncc: Shell, mistaken: Path, broken: Path) -> None:
         (["verfy", "rows"], "did you mean verify?"),
         (["compile", "demo", "--jsno"], "did you mean --json?"),
         (["compile", "demmo"], "did you mean demo?"),
-        (["compile"], "missing argument 'PATTERN...'"),
+        (["compile"], "missing argument 'PATTERN"),
         (["compile", "demo", "--plan", "tabel"], "did you mean table?"),
         (["compile", "demo", "--dtype", "bf61"], "did you mean bf16?"),
         (["compile", "demo", "--arch", "sm_08"], "did you mean sm_80?"),
@@ -161,6 +162,12 @@ def test_show(patterncc: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert patterncc("show", "demo", "-o", tmp_path / "d.png", code=2) == "" and "patterncc[png]" in patterncc.err
     assert "at 10,000,000 tokens" in patterncc("show", "s2_hybrid", "--overview", "-n", "10_000_000")
+
+
+def test_what_is_no_result_goes_to_stderr(patterncc: Shell) -> None:
+    """Called without a command, which is a wrong usage."""
+    for arguments in ([], ["cache"]):
+        assert patterncc(*arguments, code=2) == "" and patterncc.err.startswith("Usage: patterncc")
 
 
 def test_diff(patterncc: Shell, broken: Path) -> None:

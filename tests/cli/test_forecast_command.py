@@ -17,6 +17,7 @@ def test_forecast(patterncc: Shell) -> None:
     assert {"layers", "density", "kv_bytes_dense", "kv_bytes_kept"} <= set(document["layers"][0]) & set(
         document["model"]
     )
+    assert set(document["layers"][0]) == set(document["model"])
     assert "kept token pairs" in patterncc("forecast", "phi3_small", "-n", "128k")
     lines = patterncc("forecast", "phi3_small", "-n", "128k", "--csv").splitlines()
     assert lines[0].startswith("layers,density,") and lines[-1].startswith("model,") and len(lines) == 4
