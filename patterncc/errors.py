@@ -157,6 +157,17 @@ def size_of(key: str, number: int) -> str:
     return f"{counted(number, SIZES[key])}{of}"
 
 
+def reason(error: OSError) -> str:
+    """Why the system refused, in the words of messages.
+
+    >>> reason(PermissionError(13, "Permission denied")), reason(FileExistsError(17, "File exists"))
+    ('permission denied', 'a file stands where a folder is needed')
+    """
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "a file stands where a folder is needed"
+    return (error.strerror or str(error)).lower()
+
+
 def quote(text: str, most: int = 40) -> str:
     """`text` between backquotes, cut when long: how messages name what the file says."""
     return f"`{clean(text if len(text) <= most else text[: most - 3] + '...')}`"

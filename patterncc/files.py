@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from patterncc.errors import UsageError, quote
+from patterncc.errors import UsageError, quote, reason
 
 
 def replace(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
@@ -29,7 +29,7 @@ def replace(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
         raise
     except OSError as error:
         missing = None if path.parent.exists() else f"there is no folder {quote(str(path.parent), 200)}"
-        raise UsageError(f"cannot write {path}: {(error.strerror or str(error)).lower()}", missing) from None
+        raise UsageError(f"cannot write {path}: {reason(error)}", missing) from None
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)  # where it was not renamed: refused, or interrupted

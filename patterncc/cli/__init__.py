@@ -53,9 +53,10 @@ def _main(arguments: list[str]) -> int:
         return INTERRUPTED
     except OSError as error:  # commands name what they cannot read or write; what is left is stdout itself
         from patterncc.cli.output import mute, note
+        from patterncc.errors import reason
 
         mute(sys.stdout)
-        note(f"cannot write the output: {error.strerror}")
+        note(f"cannot write the output: {reason(error)}")
         return WRONG
 
 

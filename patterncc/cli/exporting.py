@@ -6,7 +6,7 @@ from pathlib import Path
 
 from patterncc.cli import output
 from patterncc.cli.table import tokens
-from patterncc.errors import UsageError, quote
+from patterncc.errors import UsageError, quote, reason
 from patterncc.files import replace
 from patterncc.formats.exporting import export
 from patterncc.language import load
@@ -20,7 +20,7 @@ def run(name: str, target: str, length: str, folder: Path, json: bool) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"the folder {quote(str(folder))} cannot be made: {error.strerror}") from None
+        raise UsageError(f"the folder {quote(str(folder), 200)} cannot be made: {reason(error)}") from None
     for file, content in exported.files.items():
         replace(folder / file, content)
     if json:

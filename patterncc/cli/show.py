@@ -16,6 +16,8 @@ from patterncc.runtime.gallery import find
 if TYPE_CHECKING:
     from rich.console import Console
 
+LEAST_WIDTH, USUAL_WIDTH = 20, 80  # columns of a terminal
+
 
 def run(
     names: list[str],
@@ -72,11 +74,15 @@ def run(
 
 
 def _console() -> Console:
-    """A console that leaves a closed pipe to `main`, as every other command does; rich's own exits with 1."""
+    """A console that leaves a closed pipe to `main`, as every other command does; rich's own exits with 1. A width that
+    nothing can be drawn in, such as `COLUMNS=0` in some containers, is nobody's terminal."""
     from rich.console import Console
 
     class Piped(Console):
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    return Piped(highlight=False)
+    console = Piped(highlight=False)
+    if console.width < LEAST_WIDTH:
+        console.width = USUAL_WIDTH
+    return console

@@ -50,7 +50,7 @@ def run(
             f"--dense-layers is {dense_layers}; the model has {counted(shape.layers, 'layer')}, and one must be left"
         )
     if plot is not None and plot.suffix != ".svg":
-        raise UsageError(f"--plot is {quote(str(plot))}; it writes .svg")
+        raise UsageError(f"--plot is {quote(str(plot), 200)}; it writes .svg")
     if len(targets(arch)) > 1:
         raise UsageError(f"--arch is {quote(arch or '', 60)}; seconds are told for one GPU at a time")
     budget = memory(kv_budget, "--kv-budget") if kv_budget is not None else None

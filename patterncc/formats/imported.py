@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patterncc.errors import PatternError, Span, UsageError, quote
+from patterncc.errors import PatternError, Span, UsageError, quote, reason
 from patterncc.formats.places import WrongValue
 from patterncc.language import loads
 
@@ -61,7 +61,7 @@ def read_json(path: Path) -> Any:
     except RecursionError:
         raise UsageError("the file is nested too deeply to be a configuration", file=str(path)) from None
     except OSError as error:
-        raise UsageError(f"the file cannot be read: {error.strerror}", file=str(path)) from None
+        raise UsageError(f"the file cannot be read: {reason(error)}", file=str(path)) from None
 
 
 def whole(document: dict[str, Any], key: str, default: int | None, least: int = 1, most: int = 2**24) -> int:

@@ -51,11 +51,11 @@ def _of_file(
     path: Path, name: str | None, heads: int | None, length: int | None, level: str, block: int | None
 ) -> Imported:
     if not path.exists():
-        raise UsageError(f"there is no file {quote(str(path))}", f"SOURCE is {KINDS}")
+        raise UsageError(f"there is no file {quote(str(path), 200)}", f"SOURCE is {KINDS}")
     if path.is_dir():
         path /= "config.json"
         if not path.exists():
-            raise UsageError(f"the folder {quote(str(path.parent))} holds no config.json", f"SOURCE is {KINDS}")
+            raise UsageError(f"the folder {quote(str(path.parent), 200)} holds no config.json", f"SOURCE is {KINDS}")
     with located(path):
         imported = _read(path, name, heads, length, level, block)
         _check(imported)
@@ -73,6 +73,8 @@ def _read(
         if path.stat().st_size > LARGEST_FILE:
             raise UsageError("the file is too large for a table of gates", file=str(path))
         return read_duo(path.read_text(encoding="utf-8-sig", errors="replace"), name)
+    if path.suffix in (".yaml", ".yml"):
+        raise UsageError("YAML is not imported", f"a pattern is used as it is; SOURCE is {KINDS}", str(path))
     document = read_json(path)
     if isinstance(document, list):
         return read_minference(document, name)

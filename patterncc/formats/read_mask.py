@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from patterncc.errors import UsageError, counted, quote
+from patterncc.errors import UsageError, counted, quote, reason
 from patterncc.formats.imported import Imported
 from patterncc.formats.infer import Inferred, Mask, infer, infer_blocks
 from patterncc.formats.rules import Rule, Shape, to_yaml
@@ -21,6 +21,7 @@ LARGEST = 2**28  # entries of a mask
 SAMPLE = 1024  # tokens that a mask_mod is sampled over at first
 CHECKED = 4  # times as many tokens are compared afterwards
 LEVELS = ("auto", "token", "block")
+WRITERS = {".npy": "numpy.save", ".npz": "numpy.savez", ".pt": "torch.save"}
 
 
 def read_mask(path: Path, name: str, level: str, block: int | None) -> Imported:
@@ -90,7 +91,10 @@ def _function(source: str) -> Callable[..., Any]:
     try:
         function = getattr(importlib.import_module(module), attribute)
     except Exception as error:
-        raise UsageError(f"{quote(source, 80)} cannot be imported: {type(error).__name__}: {error}") from None
+        raise UsageError(
+            f"{quote(source, 80)} cannot be imported: {type(error).__name__}: {error}",
+            "modules are looked for in this folder, then where Python finds others",
+        ) from None
     finally:
         sys.path.pop(0)
     if not callable(function):
@@ -103,7 +107,10 @@ def _called(function: Callable[..., Any], head: Any, q: Any, k: Any, torch: Any)
         kept = function(torch.tensor(0), head, q, k)
         return torch.as_tensor(kept).to(torch.bool).expand(torch.broadcast_shapes(q.shape, k.shape)).numpy()
     except Exception as error:
-        raise UsageError(f"the mask_mod failed: {type(error).__name__}: {error}") from None
+        raise UsageError(
+            f"the mask_mod failed: {type(error).__name__}: {error}",
+            "it takes (b, h, q_idx, kv_idx), tensors of whole numbers, and gives a tensor of bool",
+        ) from None
 
 
 def _sampled(function: Callable[..., Any], heads: int, length: int, torch: Any) -> Mask:
@@ -175,8 +182,10 @@ def _array(path: Path) -> Mask:
                 array = array[array.files[0]]
     except UsageError:
         raise
-    except Exception as error:
-        raise UsageError(f"{quote(str(path))} cannot be read as a mask: {type(error).__name__}") from None
+    except OSError as error:
+        raise UsageError(f"the file cannot be read: {reason(error)}") from None
+    except Exception:
+        raise UsageError("the file cannot be read as a mask", f"it is none that {WRITERS[path.suffix]} wrote") from None
     if not isinstance(array, np.ndarray) or array.dtype != np.bool_:
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise UsageError(f"{quote(path.name)} holds {kind}, not bool", "save it as an array of bool")

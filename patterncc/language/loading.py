@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from patterncc.errors import Diagnostic, PatternError, did_you_mean, quote
+from patterncc.errors import Diagnostic, PatternError, did_you_mean, quote, reason
 from patterncc.language.document import BAD, Document, Path
 from patterncc.language.limits import LARGEST_FILE, MOST_MISTAKES
 from patterncc.language.model import Pattern
@@ -219,7 +219,7 @@ def _is(value: Any) -> str:
 
 
 def _unreadable(error: OSError | ValueError, file: FilePath, name: str) -> Diagnostic:
-    reason = (getattr(error, "strerror", None) or "not a file name").lower()
+    why = reason(error) if isinstance(error, OSError) else "not a file name"
     help = None
     if isinstance(error, FileNotFoundError):
         folder = file.parent
@@ -229,4 +229,4 @@ def _unreadable(error: OSError | ValueError, file: FilePath, name: str) -> Diagn
             others = []
         close = did_you_mean(file.name, others)
         help = f"did you mean {folder / close}?" if close else None
-    return Diagnostic(f"cannot be read: {reason}", name, help=help)
+    return Diagnostic(f"cannot be read: {why}", name, help=help)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from patterncc.errors import counted, did_you_mean, quote
+from patterncc.errors import counted, did_you_mean, quote, reason
 from patterncc.language.limits import LARGEST_MASK
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _meant(path: Path) -> str | None:
 
 
 def _unreadable(name: str, error: OSError) -> MaskError:
-    return MaskError(f"{quote(name, 80)} cannot be read: {(error.strerror or str(error)).lower()}")
+    return MaskError(f"{quote(name, 80)} cannot be read: {reason(error)}")
 
 
 def _inside(name: str, folder: Path) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from patterncc.codegen.manifest import FILE, Manifest, sha256
+from patterncc.errors import reason
 from patterncc.runtime.bytecode import FOLDER as BYTECODE
 from patterncc.runtime.bytecode import is_whole
 from patterncc.runtime.trust import Untrusted, check_trust, doubt
@@ -44,7 +45,7 @@ class Entry:
                 raise ValueError(f"{', '.join(sorted(present ^ set(manifest.files)))}: missing, or not of the package")
             files = {name: (self.path / name).read_bytes() for name in manifest.files}
         except OSError as error:
-            raise ValueError(f"{Path(error.filename or self.path).name}: {error.strerror}") from error
+            raise ValueError(f"{Path(error.filename or self.path).name}: {reason(error)}") from error
         for name, content in files.items():
             if sha256(content) != manifest.files[name]:
                 raise ValueError(f"{name} was changed")

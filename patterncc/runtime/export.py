@@ -9,7 +9,7 @@ from pathlib import Path
 
 from patterncc.codegen.manifest import FILE, Manifest
 from patterncc.codegen.package import write_files
-from patterncc.errors import UsageError
+from patterncc.errors import UsageError, reason
 from patterncc.runtime.building import NEW, OLD, building
 from patterncc.runtime.cache import CacheWarning
 from patterncc.runtime.entry import Entry
@@ -46,7 +46,7 @@ def export(entry: Entry, folder: Path, *, force: bool = False) -> Path:
                 target.rename(room / OLD)
             (room / NEW).rename(target)
     except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
+        raise UsageError(f"cannot write to {folder}: {reason(error)}") from error
     return target
 
 

@@ -26,6 +26,8 @@ def find(pattern: str | os.PathLike[str]) -> Path:
     path = Path(text)
     if is_path(text):
         return path
+    if path.is_dir():
+        raise UsageError(f"{quote(text)} is a folder; a pattern is a YAML file", "name the file in it")
     meant = did_you_mean(text, known)
     raise UsageError(
         f"{quote(text)} is neither a file nor the name of a shipped pattern",
@@ -35,5 +37,5 @@ def find(pattern: str | os.PathLike[str]) -> Path:
 
 def is_path(text: str) -> bool:
     """Whether this is meant as a path: it looks like one, or something is there."""
-    separators = (os.sep, os.altsep or os.sep)
-    return any(s in text for s in separators) or text.endswith((".yaml", ".yml")) or os.path.isfile(text)
+    looks = any(s in text for s in (os.sep, os.altsep or os.sep)) or text.endswith((".yaml", ".yml"))
+    return looks or (os.path.exists(text) and not os.path.isdir(text))

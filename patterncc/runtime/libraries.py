@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from patterncc.errors import reason
 from patterncc.runtime.listing import named
 from patterncc.runtime.trust import doubt
 
@@ -26,7 +27,7 @@ class Library:
         try:
             content = self.path.read_bytes()
         except OSError as error:
-            raise ValueError(error.strerror or str(error)) from error
+            raise ValueError(reason(error)) from error
         if why := doubt(self.path.parent) or doubt(self.path):
             raise ValueError(why[0])
         if hashlib.sha256(content).hexdigest()[:32] != self.path.stem.rpartition("-")[2]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from patterncc.errors import UsageError
+from patterncc.errors import UsageError, reason
 
 
 def named(folder: Path, names: re.Pattern[str]) -> list[Path]:
@@ -24,6 +24,6 @@ def named(folder: Path, names: re.Pattern[str]) -> list[Path]:
 def unreadable(folder: Path, error: OSError) -> UsageError:
     """The error to raise when the system refuses a folder of the cache."""
     return UsageError(
-        f"cannot read the cache, {folder}: {error.strerror or error}",
+        f"cannot read the cache, {folder}: {reason(error)}",
         "set PATTERNCC_CACHE_DIR to a folder that you may read and write",
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from patterncc.errors import reason
 from patterncc.runtime.listing import named
 from patterncc.runtime.trust import doubt
 
@@ -40,7 +41,7 @@ class TunedFile:
             if why := doubt(self.path.parent) or doubt(self.path):
                 raise ValueError(why[0])
         except OSError as error:
-            raise ValueError(error.strerror or str(error)) from error
+            raise ValueError(reason(error)) from error
         except (
             LookupError,
             TypeError,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from patterncc.errors import UsageError
+from patterncc.errors import UsageError, reason
 from patterncc.runtime.listing import named
 from patterncc.runtime.lock import locked
 from patterncc.runtime.notes import Note
@@ -29,7 +29,7 @@ def writing(root: Path) -> Iterator[None]:
             yield
     except OSError as error:
         raise UsageError(
-            f"cannot write to the cache {root}: {error.strerror or error}",
+            f"cannot write to the cache {root}: {reason(error)}",
             "set PATTERNCC_CACHE_DIR to a folder that takes it, or free some space with `patterncc cache clear`",
         ) from error
 

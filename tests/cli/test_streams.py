@@ -78,9 +78,9 @@ def test_a_closed_pipe_is_quiet(command: str, first: str | None) -> None:
 @pytest.mark.parametrize(
     "arguments, code, words",
     [
-        ("--help >/dev/full", 2, "cannot write the output: No space left on device"),
-        ("list >/dev/full", 2, "cannot write the output: No space left on device"),
-        ("table phi3_small -n 60000 --json >/dev/full", 2, "cannot write the output: No space left on device"),
+        ("--help >/dev/full", 2, "cannot write the output: no space left on device"),
+        ("list >/dev/full", 2, "cannot write the output: no space left on device"),
+        ("table phi3_small -n 60000 --json >/dev/full", 2, "cannot write the output: no space left on device"),
         ("diff demo phi3_small >&-", 1, ""),
         ("list >&- 2>&-", 0, ""),
         ("diff demo nothing_of_the_kind 2>/dev/full", 2, ""),

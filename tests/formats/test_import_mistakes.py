@@ -25,7 +25,10 @@ from patterncc.formats.importing import import_pattern
         ("a.json", '{"sparse_attention": {"mode": "variable", "local_window_blocks": [2, 4]}}', "different sizes"),
         ("a.tsv", "1 2\n3\n", "line 2 has 1 number;"),
         ("a.tsv", "x", "expected a number for each KV head"),
-        ("a.npy", "junk", "cannot be read as a mask"),
+        ("a.npy", "junk", r"a.npy: the file cannot be read as a mask\n  help: it is none that numpy.save wrote"),
+        ("a.npz", "junk", "none that numpy.savez wrote"),
+        ("a.pt", "junk", "none that torch.save wrote"),
+        ("a.yaml", "pattern: 1", "a pattern is used as it is"),
         ("a.json", '[{"0": ["vertical_and_slash", 1, 2, 0.1]}]', "depend on the data"),
     ],
 )

@@ -64,7 +64,7 @@ def test_a_folder_where_a_manifest_should_be(cache: Cache) -> None:
     entry = cache.store(package())
     (entry.path / "manifest.json").unlink()
     (entry.path / "manifest.json").mkdir()
-    with pytest.warns(CacheWarning, match=r"manifest\.json: Is a directory; it is built again"):
+    with pytest.warns(CacheWarning, match=r"manifest\.json: is a directory; it is built again"):
         assert cache.find(entry.digest) is None
     assert cache.store(package()) == entry
 

@@ -65,7 +65,7 @@ def test_a_cache_that_may_not_be_read(cache: Cache) -> None:
     cache.root.mkdir()
     too_long = Cache(cache.root / ("x" * 300))
     for ask in (too_long.entries, too_long.tuned, too_long.libraries, too_long.clear, too_long.clear_tuned):
-        with pytest.raises(UsageError, match=r"cannot read the cache, .*: File name too long"):
+        with pytest.raises(UsageError, match=r"cannot read the cache, .*: file name too long"):
             ask()
     assert too_long.find("a" * 64) is None and too_long.latest("demo") is None
     with pytest.raises(UsageError, match="cannot write to the cache"):

@@ -100,7 +100,7 @@ def test_a_full_disk(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(UsageError, match=r"cannot write to the cache .*: No space left on device") as raised:
+    with pytest.raises(UsageError, match=r"cannot write to the cache .*: no space left on device") as raised:
         cache.store(package(size=7))
     assert "PATTERNCC_CACHE_DIR" in str(raised.value)
     assert sorted(cache.root.rglob("*")) == before
