@@ -153,6 +153,7 @@ def test_text_and_keys(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert window(imported()) == 2 and "mine is compiled from text" in capsys.readouterr().err
     for n in np.arange(1, 5):  # a sweep
         assert window(patterncc.load(KEYS | {"shards": ({"heads": range(1), "local": n},)})) == n
+    assert patterncc.load(KEYS | {"softcap": np.float32(30), "scale": np.float64(0.25)}).PATTERN["softcap"] == 30.0
 
 
 def test_what_is_wrong_with_text_and_keys() -> None:
@@ -167,6 +168,9 @@ def test_what_is_wrong_with_text_and_keys() -> None:
     for wrong in (KEYS | {"block": object()}, KEYS | {"block": float("nan")}, circular, {("a",): 1}, KEYS | {"x": {1}}):
         with pytest.raises(UsageError, match="the pattern is not plain data"):
             patterncc.compile(wrong)
+    for wrong in (None, 5, [TEXT], TEXT.encode()):
+        with pytest.raises(TypeError, match="a pattern is a path, a name, YAML text or a dict; got "):
+            patterncc.load(wrong)  # type: ignore[arg-type]
     for wrong in ({}, "\n", "{}", "a\nb"):
         with pytest.raises(PatternError):
             patterncc.compile(wrong)
