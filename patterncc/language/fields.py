@@ -27,6 +27,7 @@ from patterncc.language.limits import (
 )
 from patterncc.language.selector import Selector, SelectorError
 
+EXPRESSION_LIKE = r"[hgl0-9+\-*/%() ]+"
 SELECTOR_TEXT = r"[0-9]+ *(- *[0-9]+ *)?|([0-9]+ *)?: *([0-9]+ *)?(: *([0-9]+ *)?)?"  # and the spaces after it
 SELECTOR_PATTERN = f"^ *({SELECTOR_TEXT})(, *({SELECTOR_TEXT}))*$"
 SELECTOR_SCHEMA: Schema = {
@@ -54,7 +55,10 @@ def _whole(lowest: int, highest: int) -> Callable[[Any], int]:
             text = isinstance(value, str)
             expected = f"a whole number from {lowest} to {highest}"
             hint = "remove the quotes" if text and value.strip().isdecimal() else None
-            hint = "expressions are allowed in `shards` only" if text and set(NAMES) & set(value) else hint
+            if text and re.fullmatch(EXPRESSION_LIKE, value) and set(NAMES) & set(value):
+                hint = "expressions are allowed in `shards` only"
+            elif value in ("all", "rest"):
+                hint = "it is how many there are; which heads keep what stands in `shards`"
             raise must_be(expected, hint)
         if not lowest <= value <= highest:
             raise must_be(f"from {lowest} to {highest}")
@@ -94,7 +98,8 @@ def _flag(value: Any) -> bool:
 
 def _dense(value: Any) -> Literal[True]:
     if value is not True:
-        raise must_be("true", "heads that are not dense have no `dense` key" if value is False else None)
+        quoted = "remove the quotes" if isinstance(value, str) and value.lower() == "true" else None
+        raise must_be("true", "heads that are not dense have no `dense` key" if value is False else quoted)
     return True
 
 
@@ -123,7 +128,7 @@ def _name(value: Any) -> str:
 
 def _about(value: Any) -> str:
     if not isinstance(value, str):
-        raise must_be("text", "put it in quotes")
+        raise must_be("text", "put it in quotes" if value is not None else "leave the key out, or write a sentence")
     if len(value) > LONGEST_ABOUT:
         raise mistake(f"about is {len(value)} characters long; the most is {LONGEST_ABOUT}")
     if any(not c.isprintable() and c not in "\n " for c in value):

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from patterncc.errors import Diagnostic, PatternError, did_you_mean, quote, reason
+from patterncc.errors import Diagnostic, PatternError, Span, did_you_mean, quote, reason
 from patterncc.language.document import BAD, Document, Path
 from patterncc.language.limits import LARGEST_FILE, MOST_MISTAKES
 from patterncc.language.model import Pattern
@@ -24,7 +24,8 @@ _ELSEWHERE = {
     "n_kv_heads": "kv_heads", "num_layers": "layers", "n_layers": "layers", "num_hidden_layers": "layers",
     "block_size": "block", "head_size": "head_dim", "vert_stride": "stride", "period": "stride", "sinks": "sink",
     "description": "about", "version": "pattern", "step": "stride", "start": "from", "stop": "to", "end": "to",
-    "full": "dense", "shift": "offset", "value_dim": "v_head_dim",
+    "full": "dense", "shift": "offset", "value_dim": "v_head_dim", "d_head": "head_dim", "dim_head": "head_dim",
+    "num_query_heads": "heads", "q_heads": "heads", "is_causal": "causal", "sink_tokens": "sink", "global": "globals",
 }  # fmt: skip
 
 
@@ -45,8 +46,9 @@ def load(path: str | os.PathLike[str]) -> Pattern:
     except UnicodeDecodeError as error:
         before = data[: error.start]
         line, column = before.count(b"\n") + 1, len(before.rsplit(b"\n", 1)[-1].decode("utf-8", "replace")) + 1
-        message = f"byte {error.start} (line {line}, character {column}) is not UTF-8"
-        raise PatternError([Diagnostic(message, name, help="save the file as UTF-8")]) from None
+        shown = data.split(b"\n")[line - 1].rstrip(b"\r").decode("utf-8", "replace")
+        message, place = f"byte {error.start} is not UTF-8", Span(line, column, column + 1)
+        raise PatternError([Diagnostic(message, name, place, "save the file as UTF-8", shown)]) from None
     return loads(text, file=name, folder=file.parent)
 
 
@@ -193,12 +195,14 @@ def _unknown_key(key: str, path: Path) -> tuple[str, str, str | None]:
     known = keys_of(owner)
     familiar = _ELSEWHERE.get(key.lower(), key)
     close = did_you_mean(key, known) if owner is None or key not in keys_of(None) else None  # a key of the file's top
-    meant = close or (familiar if familiar in known else None)
+    meant = familiar if key.lower() in _ELSEWHERE and familiar in known else close
     if meant:
         return f"unknown key {quote(key)}", f"did you mean {meant}?", meant
     if owner is None and familiar in keys_of("shards"):
         return f"unknown key {quote(key)} at the top of the file", f"{familiar} belongs in an entry of shards", None
     place = f" in {owner}" if owner else ""
+    if owner == "layouts" and familiar in keys_of("shards"):
+        return f"unknown key {quote(key)}{place}", f"{familiar} belongs in an entry of its shards", None
     if owner is not None and familiar in keys_of(None):
         return f"unknown key {quote(key)}{place}", f"{familiar} belongs at the top of the file", None
     return f"unknown key {quote(key)}{place}", f"known here: {', '.join(known)}", None

@@ -44,14 +44,14 @@ def read_mask(name: str, folder: Path | None) -> np.ndarray:
     return _read(os.fspath(path), name, status.st_size, status.st_mtime_ns)
 
 
-def _meant(path: Path) -> str | None:
-    """A hint at a mask beside the one that is missing, of nearly the same name."""
+def _meant(path: Path) -> str:
+    """A hint at a mask beside the one that is missing, of nearly the same name, else at where it is looked for."""
     try:
         others = [other.name for other in path.parent.glob("*.npy")][:1000]
     except OSError:
-        return None
+        others = []
     close = did_you_mean(path.name, others)
-    return f"did you mean {close}?" if close else None
+    return f"did you mean {close}?" if close else "it is looked for in the folder of the pattern's file"
 
 
 def _unreadable(name: str, error: OSError) -> MaskError:

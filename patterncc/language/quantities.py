@@ -52,7 +52,9 @@ def _number(value: Any) -> Expression:
     if type(value) is int:
         return Expression.constant(value)
     if not isinstance(value, str):
-        raise must_be("a whole number or an expression over h, g and l")
+        several = isinstance(value, dict) and "every" in value
+        hint = "a stride with keys of its own stands in a list: `strides: [{every: ...}]`" if several else None
+        raise must_be("a whole number or an expression over h, g and l", hint)
     if _unit(value)[1] in ("token", "tokens"):
         raise must_be("a number of blocks", "only local, before, after and sink are given in tokens")
     return parse_expression(value)

@@ -21,6 +21,7 @@ from patterncc.language.scalars import AmbiguousScalar, decimal, plain_scalar
 from patterncc.language.syntax import explain
 
 FRACTIONS = "softcap", "scale"  # keys of the file whose numbers need not be whole
+UNNAMED = "remove it, and write each value out where it is used"
 
 
 @dataclass
@@ -136,7 +137,7 @@ def _value(event: Any, document: Document, start: int, end: int, key: bool, frac
         return BAD
     if event.anchor is not None:
         name = "&" + event.anchor
-        document.note((start, start + len(name)), f"anchors such as {quote(name)} are not allowed", "remove it")
+        document.note((start, start + len(name)), f"anchors such as {quote(name)} are not allowed", UNNAMED)
     if event.tag is not None:
         found = re.compile(r"(?:&\S+\s+)?(![^\s,\[\]{}]*)").match(document.text, start)
         at, tag = (found.span(1), found[1]) if found else ((start, end), event.tag)
