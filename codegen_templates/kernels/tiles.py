@@ -55,7 +55,8 @@ def tanh(x):
 
 @triton.jit
 def request(i_batch, q_starts, kv_starts, PAGE: tl.constexpr):
-    """(first row, number) of the queries of a packed request, then of its keys; in pages its keys have no first row."""
+    """(first row, number) of the queries of a packed request, then of its keys; in pages its keys have no first row.
+    First rows are int64 and numbers int32, whatever the lists are."""
     q_first = tl.load(q_starts + i_batch)
     q_len = tl.load(q_starts + i_batch + 1) - q_first
     kv_first = tl.load(kv_starts + i_batch)
@@ -63,7 +64,7 @@ def request(i_batch, q_starts, kv_starts, PAGE: tl.constexpr):
         kv_len = kv_first
     else:
         kv_len = tl.load(kv_starts + i_batch + 1) - kv_first
-    return q_first.to(tl.int64), q_len, kv_first.to(tl.int64), kv_len
+    return q_first.to(tl.int64), q_len.to(tl.int32), kv_first.to(tl.int64), kv_len.to(tl.int32)
 
 
 @triton.jit
@@ -86,7 +87,7 @@ def clear_outside(
     ROWS: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
 ):  # fmt: skip
     """`clear` of the rows below `before` and of those from `behind` on."""
-    count = before + total - behind
+    count = (before + total - behind).to(tl.int32)
     o_d = tl.arange(0, BLOCK_DIM)[None, :]
     for x in range(i_program * ROWS, count, programs * ROWS):
         row = x + o_row  # [ROWS]
@@ -168,7 +169,7 @@ def runs(tile, RUN: tl.constexpr, WIDTH: tl.constexpr):
 def rows(u, kv_start, pages, PAGE: tl.constexpr):
     """The rows of k and v that hold the keys at positions u."""
     if PAGE:
-        return tl.load(pages + u // PAGE) * PAGE + u % PAGE
+        return tl.load(pages + u // PAGE).to(tl.int32) * PAGE + u % PAGE
     else:
         return (u - kv_start).to(tl.uint32)  # multiplied by a stride with half the instructions
 

@@ -22,8 +22,9 @@ from unittest import mock
 
 import torch
 import triton
+from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, make_backend
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
@@ -145,6 +146,20 @@ def covered(package: ModuleType) -> None:
         package.attention_paged(some(66, 2, DIM), *one, table[:1], lens[:1], ints([0, 66]), head_offset=2)
 
 
+def wide_lists(package: ModuleType) -> None:
+    """Lists of 64 bits, as torch makes them unasked, wherever lists are taken; with sinks, and rows of no sequence."""
+    packed = [some(300, n, DIM) for n in (HEADS, KV_HEADS, KV_HEADS)]
+    ends, sinks = torch.tensor([0, 100, 290]), torch.zeros(HEADS, requires_grad=True)
+    package.attention_varlen(*packed, ends, ends, 200, 200, sinks=sinks).sum().backward()
+    with torch.no_grad():
+        cache = [some(2 * PAGES, PAGE, KV_HEADS, DIM) for _ in range(2)]
+        table, lens = torch.arange(2 * PAGES).view(2, PAGES), torch.tensor([300, 4000])
+        package.attention_paged(packed[0], *cache, table, lens, ends, sinks=sinks)
+        step = some(2, 1, HEADS, DIM)
+        package.decode(step, *cache, table, lens)
+        package.decode(step, *cache, table[:, :1], lens)
+
+
 def few(package: ModuleType) -> None:
     """What the manual names as compiled when first called."""
     with torch.no_grad():
@@ -158,10 +173,23 @@ def forbid(*_: Any, **__: Any) -> Any:
     raise AssertionError("the JIT compiles")
 
 
+def look_at_types(gpu: StubGpu, kernel: Any, _key: str, signature: Any, _device: int, *given: Any) -> None:
+    """Do the compiler's first step, which knows the type of each variable, and note the types of lists."""
+    constants, options, attributes = given[:3]
+    backend, context = make_backend(gpu.target), ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    about = options, backend.get_codegen_implementation(options), backend.get_module_map()
+    ASTSource(kernel, signature, constants, attributes).make_ir(gpu.target, *about, context)
+    lists = {name: signature[name] for name in ("q_starts", "kv_starts", "starts", "pages") if name in signature}
+    gpu.seen["asked"].append([kernel.fn.__name__, lists])
+
+
 def obey(order: dict[str, Any], name: str) -> dict[str, Any]:
     """Make `calls` of the package in `folder` twice; what the driver saw, and the notes.
 
-    `jit`: "used", "forbidden", or "asked", and then nothing is compiled or launched. `triton`: another version.
+    `jit`: "used", "forbidden", "asked", and then nothing is compiled or launched, or "typed", and then nothing but the
+    types of what is compiled is looked at. `triton`: another version.
     """
     gpu = StubGpu(order["target"])
     driver.set_active(gpu)  # type: ignore[arg-type]
@@ -173,6 +201,9 @@ def obey(order: dict[str, Any], name: str) -> dict[str, Any]:
         elif order["jit"] == "asked":
             asked = lambda kernel, *_: gpu.seen["asked"].append(kernel.fn.__name__)  # noqa: E731
             stack.enter_context(mock.patch.object(JITFunction, "_do_compile", asked))
+        elif order["jit"] == "typed":
+            typed = lambda kernel, *given: look_at_types(gpu, kernel, *given)  # noqa: E731
+            stack.enter_context(mock.patch.object(JITFunction, "_do_compile", typed))
         if "triton" in order:
             stack.enter_context(mock.patch.object(triton, "__version__", order["triton"]))
         package = imported(Path(order["folder"]), order["arch"], name)

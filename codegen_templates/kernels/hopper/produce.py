@@ -32,7 +32,7 @@ def key_row(u, request, pages, PAGE: gl.constexpr):
     """Where a run of keys that begins at position u lies: (request or page, row)."""
     i_batch, kv_first, kv_start = request
     if PAGE:
-        page = gl.load(pages + u // PAGE)
+        page = gl.load(pages + u // PAGE).to(gl.int32)
         row = u % PAGE
     else:
         page = i_batch
