@@ -33,7 +33,13 @@ def read_mask(path: Path, name: str, level: str, block: int | None) -> Imported:
         raise UsageError(
             f"the mask has {counted(mask.shape[-2], 'row')} and {counted(mask.shape[-1], 'column')}; it must be square"
         )
-    found = [_infer(heads, level, block) for heads in mask]
+    causal = not np.triu(mask.any((0, 1)), 1).any()  # of all layers: so is the pattern
+    found = [_infer(heads, causal, level, block) for heads in mask]
+    if len({is_of_tokens for _, is_of_tokens in found}) > 1:
+        raise UsageError(
+            "some layers of this mask look like masks of tokens, others like masks of blocks",
+            "say which: --level token, or --level block with --block N",
+        )
     notes = (
         [f"read as a mask of {'tokens' if found[0][1] else 'blocks'}: --level says otherwise"]
         if level == "auto"
@@ -42,9 +48,8 @@ def read_mask(path: Path, name: str, level: str, block: int | None) -> Imported:
     return _imported(name, [inferred for inferred, _ in found], notes, "mask", str(path.name), exact=False)
 
 
-def _infer(heads: Mask, level: str, block: int | None) -> tuple[Inferred, bool]:
+def _infer(heads: Mask, causal: bool, level: str, block: int | None) -> tuple[Inferred, bool]:
     """The rules of one layer, and whether the mask was taken as one of tokens."""
-    causal = not np.triu(heads.any(0), 1).any()
     tokens = infer(heads, causal) if level != "block" else None
     blocks = infer_blocks(heads, block or 64, causal) if level != "token" else None
     if tokens and blocks and tokens.explained and blocks.explained:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from patterncc import reference
 from patterncc.cli.run import run
 from patterncc.errors import UsageError
 from patterncc.formats.importing import import_pattern, write
@@ -71,6 +72,29 @@ def test_a_token_mask_is_told_from_a_block_mask(tmp_path: Path) -> None:
     imported = import_pattern(str(tmp_path / "tokens.npy"))
     assert (mask_of(loads(imported.yaml), 320) == mask_of(pattern, 320)).all()
     assert any("mask of tokens" in note for note in imported.notes)
+
+
+@pytest.mark.parametrize(("level", "count", "block"), [("token", 160, 16), ("block", 6, 32)])
+def test_layers_of_which_only_some_look_ahead(level: str, count: int, block: int, tmp_path: Path) -> None:
+    """The pattern is not causal then, and a layer that looks back alone keeps nothing ahead all the same."""
+    t = np.arange(count)
+    mask = np.stack([np.ones((2, count, count), bool), np.broadcast_to(t[:, None] >= t, (2, count, count))])
+    np.save(tmp_path / "both.npy", mask)
+    imported = import_pattern(str(tmp_path / "both.npy"), level=level, block=block)
+    write(imported, tmp_path / "both.yaml")
+    pattern = load(tmp_path / "both.yaml")
+    scale = 1 if level == "token" else block
+    for layer in range(2):
+        found = reference.dense_mask(pattern, layer, count * scale).numpy()
+        assert (found == mask[layer].repeat(scale, 1).repeat(scale, 2)).all()
+
+
+def test_layers_of_which_some_look_like_tokens_and_others_like_blocks(tmp_path: Path) -> None:
+    text = "pattern: 1\nname: x\nheads: 2\nblock: 16\nshards: [{heads: all, local: 1, stride: 4, offset: h}]\n"
+    drawn = np.tril(np.random.default_rng(3).random((2, 256, 256)) < 0.5)
+    np.save(tmp_path / "both.npy", np.stack([mask_of(loads(text), 256), drawn]))
+    with pytest.raises(UsageError, match="some layers of this mask look like"):
+        import_pattern(str(tmp_path / "both.npy"), block=16)
 
 
 MODULE = """
