@@ -28,6 +28,9 @@ ROOT = Path(__file__).parent.parent
 PREPARED = ROOT if (ROOT / "packages").is_dir() else ROOT / "build" / "gpu"  # `prepare` puts this suite beside them
 
 
+MINUTES = {"": 7.5, "fast": 1.5, "deciding": 3.0, "goals": 5.0}  # of all cells, and of each selection
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -44,12 +47,13 @@ def main() -> int:
     gpu_only = commands.add_parser("gpu", help="the suite of a machine with a GPU")
     gpu_only.add_argument("--only", choices=GPU_PARTS, action="append", help="this alone; saved where --results says")
     gpu_only.add_argument(
-        "--minutes", type=float, help="what does not fit is left empty (default 7.5, of the fast ones 1.5, else 3)"
+        "--minutes", type=float, help="what does not fit is left empty (default 7.5, of a few 1.5, 3 and 5)"
     )
     gpu_only.add_argument("--seconds", type=float, help="the same in seconds")
     few = gpu_only.add_mutually_exclusive_group()
     few.add_argument("--fast", action="store_true", help="the most telling cells; saved where --results says")
     few.add_argument("--deciding", action="store_true", help="what open constants wait for, likewise")
+    few.add_argument("--goals", action="store_true", help="what goals are about, likewise")
     gpu_only.add_argument("--archive", type=Path, metavar="FILE", help="pack what --results has into one .tar.gz")
     decided = commands.add_parser("decide", help="what results say of open constants and of goals")
     profiled = commands.add_parser("profile", help="counters of the kernels that miss their goals")
@@ -80,12 +84,12 @@ def main() -> int:
 
         prepare(options.folder, arch=options.arch, toy=options.toy)
     elif options.command == "gpu":
-        select = "fast" if options.fast else "deciding" if options.deciding else ""
+        select = next((name for name in MINUTES if name and getattr(options, name)), "")
         whole = not options.toy and not options.only and not select
         results = options.results or (report.RESULTS if whole else None)
         if options.archive and results is None:
             parser.error("--archive packs what is saved: --results says where")
-        minutes = options.minutes or (options.seconds or 0) / 60 or {"fast": 1.5, "deciding": 3.0, "": 7.5}[select]
+        minutes = options.minutes or (options.seconds or 0) / 60 or MINUTES[select]
         chosen = {"toy": options.toy, "only": options.only or (), "select": select, "caches": options.caches}
         code = gpu(options.folder, results, minutes=minutes, **chosen)
         if options.archive and results:

@@ -25,7 +25,7 @@ def prepare(folder: Path, *, arch: str, toy: bool = False) -> None:
     with tempfile.TemporaryDirectory() as name:
         for case in (TOY,) if toy else (*CASES.values(), *CHANGED.values(), TOY):
             patterncc.compile(written(case.text, Path(name)), output=packages, plan=case.plan, force=True)
-            if case.name in VARIANTS:
+            if case.name in CHANGED:
                 VARIANTS[case.name].change(packages / case.module)
             print(case.module, file=sys.stderr)
         if not toy:

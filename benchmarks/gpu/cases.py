@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from benchmarks.gpu.changes import VARIANTS
+from benchmarks.gpu import changes
 from benchmarks.patterns import kept_pairs, strided
 
 
@@ -95,7 +95,7 @@ CASES = {
 TOY = Case("toy", heads=4, kv_heads=2, head_dim=16, block=16, stride=4, window=32, dense_heads=1)
 
 
-CHANGED = {name: replace(CASES[each.base], name=name) for name, each in VARIANTS.items()}
+CHANGED = {each.case: replace(CASES[each.base], name=each.case) for each in changes.CHANGED}
 
 
 def by_name(name: str) -> Case:

@@ -48,7 +48,20 @@ DECIDING = {  # what open constants wait for, in three minutes
                 "launches grouped, 4 x 16384", "sharing apart, 1 x 4096", "decode grouped, 1 x 4096"),
     "host": ("host",),
 }  # fmt: skip
-SELECTIONS: dict[str, dict[str, tuple[str, ...]]] = {"fast": FAST, "deciding": DECIDING}
+GOALS = (  # what goals are about, in four minutes and a half
+    ("ceilings", ("copy", *(f"dense, head dim {dim}, cudnn" for dim in (128, 64, 256)), "dense, head dim 128, flash")),
+    ("attention", ("ancestor, 4 x 16384", "block16, 1 x 16384", "grouped, 1 x 16384", "ancestor, 1 x 16384")),
+    ("host", ("host",)),
+    ("peers", ("flex: ancestor, 4 x 16384", "dkernel: ancestor, 4 x 16384")),
+    ("serving", tuple(f"decode grouped, {size}" for size in ("64 x 16384", "1 x 4096", "1 x 131072", "16 x 32768"))),
+    ("attention", ("thin, 1 x 131072", "block32, 1 x 16384", "block128, 1 x 16384", "dim64, 1 x 16384")),
+    ("serving", tuple(f"decode apart, {size}" for size in ("64 x 16384", "1 x 4096", "16 x 32768"))),
+    ("peers", tuple(f"flex: {name}, 1 x 16384" for name in ("block16", "grouped", "block128"))),
+    ("attention", ("dense, 1 x 16384", "ancestor, 4 x 65536", "dim256, 1 x 16384", "apart, 1 x 16384")),
+    ("serving", ("decode apart, 1 x 131072", "decode grouped, 1 x 1048576", "decode apart, 1 x 1048576")),
+)
+Selection = Sequence[tuple[str, tuple[str, ...]]]
+SELECTIONS: dict[str, Selection] = {"fast": (*FAST.items(),), "deciding": (*DECIDING.items(),), "goals": GOALS}
 
 
 def cells(part: str, *, toy: bool = False, select: str = "") -> tuple[Cell, ...]:
@@ -69,17 +82,17 @@ def cells(part: str, *, toy: bool = False, select: str = "") -> tuple[Cell, ...]
     if toy or not select:
         return found
     named = {cell.name: cell for cell in found}
-    return tuple(named[name] for name in SELECTIONS[select].get(part, ()))
+    return tuple(named[name] for known, names in SELECTIONS[select] for name in names if known == part)
 
 
 def in_turn(chosen: Collection[str], *, toy: bool = False, select: str = "") -> list[tuple[str, Cell]]:
     """The cells of the chosen parts that are timed, each with its part, in the order in which they are: those of a
     selection in its own; else the most telling ones of all parts, then those that constants wait for, then the others
     part by part. What time runs out for is then told by another cell."""
-    order = [part for part in SELECTIONS.get(select, PARTS) if part in PARTS[1:]]
-    every = [(part, cell) for part in order if part in chosen for cell in cells(part, toy=toy, select=select)]
+    every = [(part, cell) for part in PARTS[1:] if part in chosen for cell in cells(part, toy=toy, select=select)]
     if select:
-        return every
+        order = [name for _, names in SELECTIONS[select] for name in names]
+        return every if toy else sorted(every, key=lambda known: order.index(known[1].name))
     groups = FAST, DECIDING
 
     def group(known: tuple[str, Cell]) -> int:
@@ -136,12 +149,15 @@ def _compiling(toy: bool, select: str) -> tuple[Cell, ...]:
         if "peer" in cell.given
         for size in cell.given.get("sizes", (0,))
     ]
-    changed = {cell.given["case"] for cell in later if cell.given.get("base", TOY.name) != TOY.name}  # by Gluon alone
+    changed = {cell.given["case"] for cell in later if cell.given.get("base", cell.given["case"]) != cell.given["case"]}
     training = dict.fromkeys((cell.given["case"], "training") for cell in later)
     others = dict.fromkeys((cell.given["case"], cell.given["what"]) for cell in later if "what" in cell.given)
     gluon = {(case, f"{what}{BY_GLUON}"): None for case, what in training | others if what not in STEPS}
     ours = {key: None for key in gluon | training | others if key[0] not in changed or key[1].endswith(BY_GLUON)}
-    return (*peers, *(Cell(f"{case}, {what}", 0, {"case": case, "what": what}) for case, what in ours))
+    fused = {
+        (cell.given["case"], f"training by {family}"): None for cell in later if (family := cell.given.get("family"))
+    }
+    return (*peers, *(Cell(f"{case}, {what}", 0, {"case": case, "what": what}) for case, what in fused | ours))
 
 
 def _host(toy: bool) -> tuple[Cell, ...]:
@@ -178,8 +194,9 @@ def _variants(toy: bool) -> tuple[Cell, ...]:
             f"variants: {name}",
             4 * len(each.directions),
             {
-                "case": name,
+                "case": each.case,
                 "base": each.base,
+                "family": each.family,
                 "batch": each.batch,
                 "tokens": each.tokens,
                 "directions": each.directions,

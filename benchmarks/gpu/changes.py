@@ -15,29 +15,36 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Variant:
-    """A line in a file of a package, and what it becomes; both families' switch is `gluon` while it is measured."""
+    """A line in a file of a package, and what it becomes; or, without a file, another family of kernels, which the
+    switch takes for it. The package as it is runs by the family in Gluon."""
 
     base: str  # the name of the case
-    suffix: str  # of the changed case
+    suffix: str  # of the changed one
     directions: tuple[str, ...]
     constant: str  # what changes, and what it becomes
-    file: str
-    line: str  # a regular expression
-    becomes: str
+    file: str = ""
+    line: str = ""  # a regular expression
+    becomes: str = ""
     batch: int = 4
     tokens: int = 16384
+    family: str = "gluon"
+
+    @property
+    def name(self) -> str:
+        """Of its cell."""
+        return f"{self.base}_{self.suffix}"
 
     @property
     def case(self) -> str:
         """The name of the changed case, whose package is compiled as the other's and then changed."""
-        return f"{self.base}_{self.suffix}"
+        return self.name if self.file else self.base
 
     def change(self, package: Path) -> None:
         """Change the package; ValueError unless the line is there once."""
         file = package / self.file
         text, count = re.subn(f"(?m)^{self.line}$", lambda _: self.becomes, file.read_text())
         if count != 1:
-            raise ValueError(f"{self.case}: {count} lines of {file} are like {self.line!r}, and one was expected")
+            raise ValueError(f"{self.name}: {count} lines of {file} are like {self.line!r}, and one was expected")
         file.write_text(text)
 
 
@@ -45,12 +52,16 @@ FORWARD, BACKWARD = ("forward",), ("backward",)
 STEP = "                n = n_all - 1 - i"
 WALK = "far slots of the forward and of dQ walked up: `n` in kernels/hopper/produce.py"
 UP = f"{STEP}\n                n = gl.where(n < far, far - 1 - n, n)"
+FUSED = "FUSED_BY_DEFAULT of launch/hopper_fused.py: True"  # five products instead of seven
 REGISTERS = "{64: (144, 80), 128: (232, 40), 256: (232, 40)}"
 
 
 def _variants() -> tuple[Variant, ...]:
     walked = "kernels/hopper/produce.py", re.escape(STEP), UP
     return (
+        Variant("ancestor", "fused", BACKWARD, FUSED, family="fused"),
+        Variant("dim64", "fused", BACKWARD, FUSED, family="fused"),
+        Variant("grouped", "fused", BACKWARD, FUSED, batch=1, family="fused"),
         Variant("ancestor", "up", ("forward", "backward"), WALK, *walked),
         Variant("dense", "up", FORWARD, WALK, *walked, batch=1),
         Variant("block16", "up", FORWARD, WALK, *walked),
@@ -69,5 +80,6 @@ def _variants() -> tuple[Variant, ...]:
     )  # fmt: skip
 
 
-TOY_VARIANT = Variant("toy", "", ("forward", "backward"), "nothing", "", "", "", batch=1, tokens=60)  # of itself
-VARIANTS = {each.case: each for each in _variants()}
+TOY_VARIANT = Variant("toy", "", ("forward", "backward"), "nothing", batch=1, tokens=60)  # of itself
+VARIANTS = {each.name: each for each in _variants()}
+CHANGED = tuple(each for each in VARIANTS.values() if each.file)

@@ -16,7 +16,6 @@ import torch
 from benchmarks.gpu import peers, serving, steps, switch
 from benchmarks.gpu.attention import both_ways
 from benchmarks.gpu.cases import Case, by_name
-from benchmarks.gpu.cells import BY_GLUON
 from benchmarks.gpu.device import Device
 
 FEW = 64  # keys of a step that several programs do not share: another kernel
@@ -34,9 +33,9 @@ def measure(device: Device, *, case: str, what: str = "", peer: str = "", **give
             "launches": partial(_steps, serving.ways_of_merging),
             "sharing": partial(_steps, serving.ways_of_sharing),
         }
-        family = "gluon" if what.endswith(BY_GLUON) else "triton"
-        with switch.chosen(family):
-            ways[what.removesuffix(BY_GLUON)](device, facts)
+        way, _, family = what.partition(" by ")
+        with switch.chosen(family or "triton"):
+            ways[way](device, facts)
     device.wait()
     yield {"seconds": round(time.perf_counter() - begin, 2)}
 

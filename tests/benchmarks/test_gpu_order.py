@@ -14,26 +14,33 @@ from benchmarks.gpu.cells import DECIDING, PARTS, SELECTIONS, TIMED, Cell, cells
 
 def test_all_is_compiled_before_anything_is_timed() -> None:
     """Every package and every shape of a peer that a later part has; of the fast ones, what they have alone."""
-    for select in ("", "deciding", "fast"):
+    for select in ("", *SELECTIONS):
         chosen = {part: cells(part, select=select) for part in PARTS}
         assert PARTS[0] == "compiling" and all(chosen[part] or select for part in PARTS)
         later = [cell for part in TIMED for cell in chosen[part]]
         compiled = chosen["compiling"]
         for what in ("training", "training by gluon"):
             packages = {cell.given["case"] for cell in compiled if cell.given.get("what") == what}
-            changed = {cell.given["case"] for cell in later if "base" in cell.given and what == "training"}
+            of_one = {
+                cell.given["case"] for cell in later if cell.given.get("base", cell.given["case"]) != cell.given["case"]
+            }
+            changed = of_one if what == "training" else set()
             assert packages | changed == {cell.given["case"] for cell in later}
+        families = {(x.given["case"], x.given["family"]) for x in later if "family" in x.given}
+        assert {(case, f"training by {family}") for case, family in families} <= {
+            (x.given["case"], x.given.get("what")) for x in compiled
+        }
         ours = {(cell.given["case"], cell.given["what"]) for cell in compiled if "what" in cell.given}
         assert {(case, f"{what} by gluon") for case, what in ours if what in ("training", "varlen", "paged")} <= ours
         shapes = {(x.given["peer"], x.given["case"], x.given["tokens"]) for x in compiled if "peer" in x.given}
         assert shapes == {(x.given["peer"], x.given["case"], x.given["tokens"]) for x in later if "peer" in x.given}
         assert len({cell.name for cell in compiled}) == len(compiled)
-    assert sum(len(chosen[part]) for part in ("attention", "serving", "host", "peers")) == 6
+    assert sum(len(cells(part, select="fast")) for part in ("attention", "serving", "host", "peers")) == 6
 
 
 def test_the_most_telling_cells_of_all_parts_come_first() -> None:
     """So that whatever time runs out for, each part has its figure; and a name says of which part a cell is."""
-    for toy, select in ((True, ""), (False, ""), (False, "fast"), (False, "deciding")):
+    for toy, select in ((True, ""), (True, "goals"), *((False, name) for name in ("", *SELECTIONS))):
         order = in_turn(PARTS, toy=toy, select=select)
         assert sorted(x.name for _, x in order) == sorted(
             x.name for part in PARTS[1:] for x in cells(part, toy=toy, select=select)
@@ -44,9 +51,16 @@ def test_the_most_telling_cells_of_all_parts_come_first() -> None:
     deciding = {name for names in DECIDING.values() for name in names}
     named = {x.name for _, x in fast}
     assert {x.name for _, x in whole[: len(named | deciding)]} == named | deciding
-    for select, names in SELECTIONS.items():
-        order = [name for each in names.values() for name in each]
+    for select, chunks in SELECTIONS.items():
+        order = [name for _, names in chunks for name in names]
         assert [cell.name for _, cell in in_turn(PARTS, select=select)] == order
+
+
+@pytest.mark.parametrize(("select", "seconds"), [("fast", 90), ("deciding", 180), ("goals", 270)])
+def test_a_selection_fits_its_time(select: str, seconds: int) -> None:
+    """As reckoned, on 16 cores: the steps of a borrowed GPU have so long."""
+    said = conduct.plan(cells("compiling", select=select), in_turn(PARTS, select=select), seconds, cores=16)
+    assert "not reached" not in said, said
     assert in_turn(["host"]) == [("host", cell) for cell in cells("host")]
     shuffled = {"host": [{"cell": "host"}], "attention": [{"cell": x.name} for x in reversed(cells("attention"))]}
     assert [row["cell"] for row in in_order(shuffled)["attention"]] == [x.name for x in cells("attention")]

@@ -13,7 +13,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from tests.gpu.events import EVENTS, Events, told
+from tests.gpu.events import EVENTS, told
+from tests.gpu.telling import Events
 from tests.gpu.together import SHARE, rank, share
 
 

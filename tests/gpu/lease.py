@@ -44,8 +44,6 @@ class Step:
 
 TESTS = ("-m", "interpret or not gpu", "-k", "parts_without or (masks and gpu_tokens)")
 SUITE = ("benchmarks", "gpu", ".", "--seconds", "{}")
-PARTS = "compiling", "ceilings", "attention", "serving", "host", "peers"  # that goals are about
-GOALS = tuple(x for part in PARTS for x in ("--only", part))
 
 
 def steps(out: Path) -> dict[str, Step]:
@@ -57,7 +55,7 @@ def steps(out: Path) -> dict[str, Step]:
             1, ("tests.gpu.together", "--seconds", "{}"), ("-n", "2", "--patience", "300", "--", *TESTS), 110, 150
         ),
         "decided": Step(1, (*SUITE, "--deciding", "--results", str(out / "decided")), ("--toy",), 180, 290),
-        "measured": Step(2, (*SUITE, *GOALS, *whole), ("--toy",), 270, 330),
+        "measured": Step(2, (*SUITE, "--goals", *whole), ("--toy",), 270, 330),
         "profiled": Step(
             2,
             ("benchmarks", "profile", str(out), "--seconds", "{}", "--caches", str(FOLDER / "compiled")),
@@ -178,7 +176,7 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def tail(file: Path, lines: int = 40) -> str:
+def tail(file: Path, lines: int = 60) -> str:
     """What is to be seen of a step at once."""
     return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
 

@@ -90,6 +90,7 @@ def test_what_cannot_be_collected_is_said_once(tmp_path: Path) -> None:
     assert ended.outcome == "crashed" and "nothing_of_that_name" in ended.text and left == []
 
 
+@pytest.mark.slow
 def test_when_time_is_over_what_is_left_is_named(tmp_path: Path) -> None:
     """And what has ended before has its outcome."""
     text = "import time\ndef test_a(): pass\ndef test_b(): time.sleep(600)\ndef test_c(): pass\n"
@@ -100,6 +101,7 @@ def test_when_time_is_over_what_is_left_is_named(tmp_path: Path) -> None:
     assert left == ["test_all.py::test_b", "test_all.py::test_c"]
 
 
+@pytest.mark.slow
 def test_the_exit_code_says_what_was_wrong(tmp_path: Path) -> None:
     """Of the program itself: none of the tests it is told to take."""
     command = [sys.executable, "-m", "tests.gpu.together", "-n", "1", "--", "-m", "interpret", "-k", "nothing_has_it"]

@@ -61,8 +61,12 @@ def main() -> int:
             )
             for number in range(options.n)
         ]  # fmt: skip
+        ended = list[Ended]()
         try:
-            ended = list(watch(processes, begin + options.seconds))
+            for each in watch(processes, begin + options.seconds):
+                ended.append(each)
+        except KeyboardInterrupt:
+            print("stopped")
         finally:
             for process in processes:
                 process.end()
