@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from patterncc.ir.layout import KEY, QUERY, Layout, Mask, Random, Term
 
-SMALL_BLOCK = 3  # layouts know no block size of their own: a small odd one makes all edge cases common
-
 
 @st.composite
 def terms(draw: st.DrawFn, *, closed: bool = False) -> Term:

@@ -26,7 +26,6 @@ MOST_SLOTS = 4  # for each column there is; where more were needed, launches add
 NOWHERE = (1 << 31) // BLOCK - 1  # a column behind all keys
 NEAR = 0, 0, 0  # the launch of near items
 KEPT = 128  # lengths and layers that are remembered
-FIELDS = 9  # of an item, before its slots
 
 Stride = tuple[int, int, int, int, int]  # period, residue, distances from and to, the column from which it counts
 

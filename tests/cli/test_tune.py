@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import patterncc as compiler
-from patterncc import cli
 from patterncc.cli.tune import Progress
 from patterncc.runtime.cache import Cache
+from tests.cli.shell import Shell
 
 pytest.importorskip("triton")
 SMALL = """\
@@ -30,25 +30,6 @@ block: 16
 shards: [{heads: all, local: 2, stride: 4, offset: h}]
 """
 FAST = "16 rows, 32 keys, 4 warps, 2 stages"
-
-
-class Shell:
-    """`patterncc` in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-
-    def __call__(self, *arguments: object, code: int = 0) -> str:
-        self.capsys.readouterr()
-        got = cli.main([str(a) for a in arguments])
-        out, self.err = self.capsys.readouterr()
-        assert got == code, out + self.err
-        return out
-
-
-@pytest.fixture
-def patterncc(capsys: pytest.CaptureFixture[str], fresh_cache: Path) -> Shell:
-    return Shell(capsys)
 
 
 class Gpu:
