@@ -3,7 +3,7 @@
 language.load        YAML → Pattern, or every mistake with its place
 lower                resolve_heads: ranges expanded, expressions evaluated, one layout a head
                      merge_heads: equal layouts share a class
-                     normalise: parts made disjoint, sorted, absorbed
+                     normalise: each layout in its shortest form, so that more of them are equal
 keep_promises        what the file promises, proved for every length
 prove_for_caches     whether a cache may drop what a row has dropped; proved unless it was promised
 choose_plan          arithmetic where it can say the pattern, else tables

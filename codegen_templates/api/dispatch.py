@@ -101,9 +101,9 @@ def differentiable(operator: Callable[..., Any], save: Callable[..., None], back
 
 
 def shortly(gradients: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The same derivative without an operator, for calls that `is_eager` is true of: of what `compute` makes from
-    `tensors`, output and LSE. `gradients` is given what is saved, `place`, and the gradients of both; it gives one of
-    each of the tensors, or None."""
+    """A function (compute, place, *tensors) that returns output and LSE as `compute` makes them from the tensors, and
+    has a derivative without being an operator of torch: for calls that `is_eager` is true of. `gradients` is given what
+    is saved, `place`, and the gradients of output and LSE; it returns a gradient for each of the tensors, or None."""
 
     class Short(torch.autograd.Function):
         @staticmethod

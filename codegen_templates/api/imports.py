@@ -1,5 +1,5 @@
-"""Every import of the package is its own: its operators, its modules and its rules stay when another package, or what
-the files then hold, is imported under its name. Notebooks that compile again do that.
+"""Imports of the package that do not disturb each other: operators, modules and rules of one stay as they are when
+another package, or the same files with other content, is imported under its name. Notebooks that compile again do that.
 
 An earlier import lives on under a name of its own, `_patterncc_imports.<number>_<name>`, with the sources that it had:
 so what it imports later, or what torch.compile looks up by a module's name, is its own too.

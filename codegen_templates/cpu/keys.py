@@ -26,8 +26,8 @@ class Rows:
         self.blocks = self.rows.as_strided((starts, BLOCK, x.shape[3]), (x.shape[3], by_token * x.shape[3], 1))
 
     def kept(self, step: Step, first: int) -> tuple[Tensor, Tensor]:
-        """What holds a step's keys of the sequences from `first` on, and which of it: blocks [batch * items * n] of
-        [.., BLOCK, dim], or rows [batch * items * keys] of [.., dim] where a block is cut short."""
+        """(memory, indices) of a step's keys, for the sequences from `first` on: indices [batch * items * n] of blocks
+        in memory [.., BLOCK, dim], or [batch * items * keys] of rows in [.., dim] where a block is cut short."""
         by_batch, by_head, by_token = self.strides
         if self.strides not in step.starts:
             batch = torch.arange(step.sequences, device="cpu")[:, None, None]

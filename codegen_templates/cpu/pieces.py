@@ -128,7 +128,7 @@ class Step:
 
     @cached_property
     def even(self) -> Even | None:
-        """Where the keys lie, if they lie evenly: then they are used in place."""
+        """The places of the keys where these are evenly spaced in memory, so that they are used in place; else None."""
         if self.box is None or self.call.slide is None:
             return None
         units, run = self.box

@@ -31,7 +31,7 @@ class Boxes:
 
     @property
     def strides(self) -> list[int]:
-        """Those that nobody takes a step of may be anything: they become such as TMA allows."""
+        """Strides of the shape; of dimensions with one entry, whose strides may be anything, some that TMA allows."""
         strides = list(self.tensor.stride())
         if self.period:
             strides.insert(-2, self.period * strides[-2])

@@ -171,8 +171,9 @@ def splits(processors: int, tiles: int, kept: int) -> int:
 
 
 def shared_splits(processors: int, tiles: tuple[int, int], kept: tuple[int, int]) -> tuple[int, int]:
-    """The same where near keys are shared: for so many tiles of far keys and of near ones, which keep so many, the
-    programs of each. The longest of all have about as many keys.
+    """(far, near): the programs that share the far keys of a tile, and those that share its near ones, which several
+    heads load together. `tiles`: how many there are of each kind; `kept`: keys of one. The longest programs of both
+    have about as many keys.
 
     >>> [shared_splits(132, (32 * n, 8 * n), (far, 512)) for n, far in ((1, 256), (1, 8192), (4, 2048), (16, 1024))]
     [(4, 8), (8, 1), (2, 1), (1, 1)]

@@ -46,7 +46,7 @@ def as_box(found: dict[str, Any]) -> Box:
 
 
 def encode(kind: Kind, address: int) -> Any:
-    """As Triton encodes it for a launch."""
+    """The descriptor's bytes, as Triton encodes them for a launch."""
     from triton.backends.nvidia.driver import make_tensordesc_arg as make
 
     more = (None,) * (make.__code__.co_argcount - 2)  # since Triton 3.7: the launch, which is not looked at

@@ -1,7 +1,7 @@
 """The user's cache, where measured configurations and the CPU path's library are kept: where it is, and its locks.
 
-The locks are the system's own, as patterncc's are, which takes them by filelock. A package runs with the filelock that
-is there, and those before 3.30 remove the file while others wait for it.
+The locks are those of the operating system, which patterncc takes too, by the library filelock. A package does not use
+that library: versions before 3.30 remove the file while others wait for it, and any version may be installed.
 """
 
 from __future__ import annotations

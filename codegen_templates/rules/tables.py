@@ -61,8 +61,8 @@ def _table(
 def grown(
     kept: dict[Any, tuple[int, int, Table]], key: Any, rows: int, columns: int, make: Callable[[], Table]
 ) -> Table:
-    """What is kept of a key where it has as many rows and columns, else what `make` makes, which is kept from then on;
-    of MOST keys at most. Other threads may put a smaller one in its place, or clear all, at any moment."""
+    """The table kept for a key if it has at least so many rows and columns, else what `make` makes, which is kept from
+    then on; of MOST keys at most. Other threads may put a smaller one in its place, or clear all, at any moment."""
     found = kept.get(key)
     if found is None or found[0] < rows or found[1] < columns:
         if len(kept) >= MOST:

@@ -74,7 +74,8 @@ def templates() -> dict[str, Template]:
 
 @lru_cache(maxsize=1)
 def templates_by_layer() -> dict[str, Template]:
-    """Those of the package above several shapes, likewise; what it shares with a shape's package is among them."""
+    """Every template of the package above those of several shapes, by its path, sorted; those that it shares with a
+    shape's package are among them."""
     return {**{name: templates()[name] for name in SHARED}, **_templates(FOLDER / BY_LAYER)}
 
 

@@ -1,4 +1,4 @@
-"""Where a pattern file says something: what refusals of models point at."""
+"""The line of a pattern file that states something, for messages that refuse a model."""
 
 from __future__ import annotations
 

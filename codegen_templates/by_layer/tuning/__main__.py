@@ -1,4 +1,4 @@
-"""`python -m <package>.tuning`: the same of each shape's package, one after the other, until one of them cannot."""
+"""`python -m <package>.tuning`: tunes the package of each shape, one after the other; stops where one cannot be."""
 
 import sys
 from importlib import import_module

@@ -1,8 +1,8 @@
 """A KV cache whose pages die: how large vLLM plans it, and the manager that gives its dead pages back.
 
-A spec of its own kind, none of full attention's: vLLM would take any prefix of a hit in its prefix cache for a hit, and
-a shorter one may need pages that a longer one does not. Layers whose pages die alike share a spec, so vLLM's planner
-puts them, and no others, into groups with block tables of their own.
+The spec is not derived from that of full attention: for such specs vLLM takes any prefix of a hit in its prefix cache
+for a hit too, and a shorter one may need pages that a longer one does not. Layers whose pages die alike share a spec,
+so vLLM's planner puts them, and no others, into groups with block tables of their own.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ BITS = 1 << 32  # shifted by that, at most: a second or two
 
 
 def refined(kept: Sequence[Union], known: Reached, block: int, budget: Budget) -> Reached:
-    """What is known, or what composing tokens tells beyond that.
+    """`known`, or a better answer where composing tokens gives one.
 
     >>> layer = union([Layout.parse("(i-j)%4==0 | window 9,1 tokens")])
     >>> refined([layer] * 5, Reached(1, None, Answer(settled=0)), 8, Budget())

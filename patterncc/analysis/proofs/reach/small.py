@@ -30,7 +30,7 @@ SQUARE = 1 << 10  # its block row, where residues of distances make it a matrix,
 
 
 def settled_small(kept: Sequence[Union], found: Reached, causal: bool, block: int, budget: Budget) -> Reached:
-    """What is known of some layers, and what looking tells beyond that.
+    """`found`, or a better answer where looking at the first tokens gives one.
 
     >>> layer = union([Layout.parse("d<0 | 1<=d | window 50,1 tokens")])
     >>> settled_small([layer], Reached(1, None, Answer(settled=0)), False, 16, Budget()).answer
