@@ -1,4 +1,7 @@
-"""From a file to an imported package: the cache on the way, broken promises, two processes at once."""
+"""From a file to an imported package: the cache on the way, broken promises, two processes at once.
+
+Longer than other files: all of it begins with one small pattern file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Stand-ins for `triton.language`, for Gluon's language and its Hopper functions, while kernels are emulated."""
+"""Stand-ins for `triton.language`, for Gluon's language and its Hopper functions, while kernels are emulated.
+
+One list, longer than other files.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Shared memory with swizzled layouts, TMA descriptors and copies, products that read operands while they run."""
+"""Shared memory with swizzled layouts, TMA descriptors and copies, products that read operands while they run.
+
+Longer than other files: copies and products look into the same buffers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The Hopper backward against the reference: its source on numpy, with the launcher's own arguments."""
+"""The Hopper backward against the reference: its source on numpy, with the launcher's own arguments.
+
+Longer than other files by its list of mistakes, each of which the tests above it must find.
+"""
 
 from __future__ import annotations
 

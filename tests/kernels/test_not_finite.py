@@ -1,5 +1,8 @@
 """NaN and infinities in keys and values reach the rows that keep them, and which others: none on the CPU and in the
-cache; in kernels a value may reach the rows of a tile in which some row keeps it. docs/package.md states the rule."""
+cache; in kernels a value may reach the rows of a tile in which some row keeps it. docs/package.md states the rule.
+
+Longer than other files: one rule, which every kind of call is held to.
+"""
 
 from __future__ import annotations
 

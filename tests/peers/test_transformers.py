@@ -2,6 +2,7 @@
 
 A model with random weights is run with eager attention; where a weight is positive, the library let the query see the
 key. Scores of such a model are near zero, so no positive weight underflows.
+One list of models, longer than other files.
 """
 
 from __future__ import annotations

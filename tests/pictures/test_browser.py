@@ -1,6 +1,7 @@
 """The page in a real browser: its rules against the tables, its keys and pointer, its silence.
 
 Skipped where there is no Chromium; PATTERNCC_REQUIRE_BROWSER=1 makes that a failure.
+Longer than other files, so that one browser serves all tests.
 """
 
 from __future__ import annotations

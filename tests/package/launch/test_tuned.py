@@ -246,6 +246,5 @@ def test_patterncc_reads_what_packages_write(tuned: ModuleType, fresh_cache: Pat
         else:
             with pytest.raises(ValueError):
                 file.read()
-    assert (
-        cache.clear_tuned("other") == [] and len(cache.clear_tuned("small")) == 2 and not any(map(Path.exists, paths))
-    )
+    assert cache.clear_tuned("other") == []
+    assert len(cache.clear_tuned("small")) == 2 and not any(map(Path.exists, paths))
