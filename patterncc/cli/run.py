@@ -15,6 +15,7 @@ from patterncc.cli.codes import FAULT, INTERRUPTED, WRONG
 from patterncc.errors import PatternError, UsageError, did_you_mean, quote, reason
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+NEEDED = "torch", "triton", "numpy"  # imported by the commands that compute, as late as they can
 REFUSED = {  # by the system, for a reason that its user can mend
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE),
@@ -38,6 +39,14 @@ def run(arguments: list[str]) -> int:
         except MemoryError:
             output.note("there is not enough memory for this")
             output.note("  help: a shorter --length, or a pattern with fewer different heads, takes less")
+            return WRONG
+        except ImportError as error:
+            if (missing := (error.name or "").partition(".")[0]) not in NEEDED:
+                return _fault(error)
+            output.note(f"{missing} cannot be imported: {error}")
+            output.note(
+                f"  help: install it for the Python that runs patterncc: `{sys.executable} -m pip install {missing}`"
+            )
             return WRONG
         except Exception as error:
             if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is None:

@@ -71,7 +71,8 @@ def run(
     elif arch:
         output.note(f"seconds: nothing was measured for {arch}; the table has ratios only")
     if chosen is None:
-        output.note("none of these fits; ask for a larger --kv-budget or --density")
+        given = [option for option, value in (("--kv-budget", kv_budget), ("--density", density)) if value is not None]
+        output.note(f"none of these fits; ask for a larger {' or '.join(given or ['--kv-budget', '--density'])}")
         return 1
     print(f"\nrecommended: {chosen.why}")
     print(chosen.yaml if file is None else f"written to {file}")

@@ -164,6 +164,13 @@ def test_show(patterncc: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "at 10,000,000 tokens" in patterncc("show", "s2_hybrid", "--overview", "-n", "10_000_000")
 
 
+def test_where_nothing_fits_the_bound_that_was_given_is_named(patterncc: Shell) -> None:
+    for given, other in (("--density", "--kv-budget"), ("--kv-budget", "--density")):
+        bound = "0.001" if given == "--density" else "1KiB"
+        patterncc(*SUGGEST[:2], "32k", *SUGGEST[3:], given, bound, code=1)
+        assert f"ask for a larger {given}\n" in patterncc.err and other not in patterncc.err
+
+
 def test_what_is_no_result_goes_to_stderr(patterncc: Shell) -> None:
     """Called without a command, which is a wrong usage."""
     for arguments in ([], ["cache"]):
@@ -206,6 +213,19 @@ def test_a_fault_is_called_one(patterncc: Shell, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATTERNCC_DEBUG", "traceback")
     patterncc("list", code=70)
     assert "Traceback" in patterncc.err
+
+
+def test_a_torch_that_is_not_there_is_no_fault(patterncc: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other commands do without it; what is our own and missing is a fault."""
+
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr("patterncc.cli.list.shipped", lambda: missing("torch.library"))
+    assert patterncc("list", code=2) == "" and "torch cannot be imported: No module named" in patterncc.err
+    assert f"{sys.executable} -m pip install torch" in patterncc.err
+    monkeypatch.setattr("patterncc.cli.list.shipped", lambda: missing("patterncc.lists"))
+    assert patterncc("list", code=70) == "" and "fault of patterncc" in patterncc.err
 
 
 def test_exit_codes_are_written_down_once() -> None:
