@@ -29,6 +29,9 @@ def read(files: Sequence[Path]) -> dict[str, Any]:
             document = json.loads(file.read_text())
             if not isinstance(document, dict) or "machine" not in document:
                 raise ValueError("it has no machine")
+            rows = [row for part in document.values() if isinstance(part, list) for row in part]
+            if not all(isinstance(row, dict) for row in rows):
+                raise ValueError("its parts are not lists of rows")
         except (OSError, ValueError) as error:
             sys.exit(f"{file} is not what `python -m benchmarks gpu --results DIR` writes: {error}")
         for name, rows in document.items():

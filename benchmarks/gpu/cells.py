@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.gpu.cases import CASES, TOY
 from benchmarks.gpu.changes import TOY_VARIANT, VARIANTS
+from benchmarks.gpu.selections import DECIDING, FAST, SELECTIONS
 
 BATCH = 4  # of the ancestor's benchmark
 LENGTHS = tuple(1 << n for n in range(10, 17))  # 1k to 64k, likewise
@@ -28,40 +29,6 @@ PARTS = ("compiling", "ceilings", "attention", "serving", "host", "peers", "fami
 STEPS = "decode", "launches", "sharing"  # of one token, which that family is not for
 BY_GLUON = " by gluon"  # of what is compiled: large calls take that family unasked
 TIMED = ("attention", "serving", "host", "peers", "families", "variants")  # parts whose kernels are compiled before
-FAST = {  # the most telling ones, in a minute and a half
-    "ceilings": ("copy", "dense, head dim 128, cudnn"),
-    "attention": ("ancestor, 4 x 16384", "block16, 1 x 16384", "grouped, 1 x 16384"),
-    "families": ("families: ancestor, 4 x 16384",),
-    "serving": ("decode grouped, 64 x 16384",),
-    "host": ("host",),
-    "peers": ("flex: ancestor, 4 x 16384",),
-}
-DECIDING = {  # what open constants wait for, in three minutes
-    "ceilings": (*(f"dense, head dim {dim}, cudnn" for dim in (128, 64)), "copy"),
-    "families": tuple(
-        f"families: {name}"
-        for name in ("ancestor, 4 x 16384", "dim64, 4 x 16384", "table, 4 x 16384", "block16, 4 x 16384",
-                     "grouped, 1 x 16384", "dim256, 4 x 16384", "ancestor, 1 x 2048")
-    ),
-    "variants": tuple(f"variants: {name}" for name in VARIANTS),
-    "serving": ("launches grouped, 1 x 131072", "sharing apart, 16 x 4096", "sharing apart, 16 x 16384",
-                "launches grouped, 4 x 16384", "sharing apart, 1 x 4096", "decode grouped, 1 x 4096"),
-    "host": ("host",),
-}  # fmt: skip
-GOALS = (  # what goals are about, in four minutes and a half
-    ("ceilings", ("copy", *(f"dense, head dim {dim}, cudnn" for dim in (128, 64, 256)), "dense, head dim 128, flash")),
-    ("attention", ("ancestor, 4 x 16384", "block16, 1 x 16384", "grouped, 1 x 16384", "ancestor, 1 x 16384")),
-    ("host", ("host",)),
-    ("peers", ("flex: ancestor, 4 x 16384", "dkernel: ancestor, 4 x 16384")),
-    ("serving", tuple(f"decode grouped, {size}" for size in ("64 x 16384", "1 x 4096", "1 x 131072", "16 x 32768"))),
-    ("attention", ("thin, 1 x 131072", "block32, 1 x 16384", "block128, 1 x 16384", "dim64, 1 x 16384")),
-    ("serving", tuple(f"decode apart, {size}" for size in ("64 x 16384", "1 x 4096", "16 x 32768"))),
-    ("peers", tuple(f"flex: {name}, 1 x 16384" for name in ("block16", "grouped", "block128"))),
-    ("attention", ("dense, 1 x 16384", "ancestor, 4 x 65536", "dim256, 1 x 16384", "apart, 1 x 16384")),
-    ("serving", ("decode apart, 1 x 131072", "decode grouped, 1 x 1048576", "decode apart, 1 x 1048576")),
-)
-Selection = Sequence[tuple[str, tuple[str, ...]]]
-SELECTIONS: dict[str, Selection] = {"fast": (*FAST.items(),), "deciding": (*DECIDING.items(),), "goals": GOALS}
 
 
 def cells(part: str, *, toy: bool = False, select: str = "") -> tuple[Cell, ...]:

@@ -41,7 +41,9 @@ class Decision:
 
 def decisions(results: Mapping[str, Rows], present: Present) -> list[Decision]:
     """One for each open constant, and where it is one for several head dims, for each of them."""
-    families = [row for row in results.get("families", ()) if row.get("gluon_ms") and row.get("is_hopper")]
+    known = {cell.given["case"] for cell in cells("families")}
+    families = [row for row in results.get("families", ()) if row.get("case") in known]
+    families = [row for row in families if row.get("gluon_ms") and row.get("triton_ms") and row.get("is_hopper")]
     serving = results.get("serving", ())
     return [
         *(_family(key, families, present) for key in FAMILIES),

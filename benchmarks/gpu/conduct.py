@@ -28,6 +28,7 @@ Timed = tuple[str, Cell]  # with its part
 TOY = {"toy": "A toy run in Triton's interpreter: it shows that the suite runs, and its times mean nothing."}
 PATIENCE_S = 90.0  # for a process to begin; and for a cell that compiles, beyond three times what it needs
 COMPILED_S = 20.0  # the same of a cell whose kernels are compiled: after that it hangs
+DIES_S = 10.0  # of a process that was killed
 SILENT_S = 40.0  # between two kernels that a cell of ours compiles; peers compile without a word
 STARTS_S, COMPILES_S = 8.0, 12.0  # usual: of a process; of its kernels, as on an H100's host
 CACHES = "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"
@@ -141,7 +142,9 @@ class _Conductor:
             finally:
                 timer.cancel()
                 _end(process)
-                code = process.wait()
+                with suppress(subprocess.TimeoutExpired):  # one that the driver does not let go is left behind
+                    process.wait(DIES_S)
+                code = process.poll()
             self.avoid.update({doing} - {""})
             if time.time() >= until:
                 continue

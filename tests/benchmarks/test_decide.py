@@ -46,6 +46,7 @@ def test_a_family_is_taken_where_it_is_faster_in_all_cells() -> None:
         family("table", "forward", 1.4, unasked=False),
         family("dim256", "backward", 9.0, is_hopper=False),
         {"cell": "families: window, 1 x 32768", "case": "window", "note": "out of memory"},
+        {**family("ancestor", "forward", 5.0), "case": "of other code"},
     ]
     results = {"families": rows}
     found = {
@@ -163,7 +164,8 @@ def test_two_calls_are_read_together(tmp_path: Path) -> None:
 
 def test_what_are_no_results_is_said_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "gpu.json").write_text("[]")
-    for file in (tmp_path, tmp_path / "nothing.json"):
+    (tmp_path / "rows.json").write_text('{"machine": {}, "families": [1]}')
+    for file in (tmp_path, tmp_path / "nothing.json", tmp_path / "rows.json"):
         done = benchmarks("decide", str(file))
         assert done.returncode == 1 and "is not what" in done.stderr and "Traceback" not in done.stderr
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu import conduct, steps
-from benchmarks.gpu.cells import DECIDING, PARTS, SELECTIONS, TIMED, Cell, cells, in_order, in_turn
+from benchmarks.gpu.cells import PARTS, TIMED, Cell, cells, in_order, in_turn
+from benchmarks.gpu.selections import DECIDING, SELECTIONS
 
 
 def test_all_is_compiled_before_anything_is_timed() -> None:
