@@ -7,7 +7,7 @@ compare its values in one process, in alternation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.gpu.cases import by_name
@@ -17,6 +17,7 @@ from benchmarks.gpu.ratios import Judged, Ratio, judged, ratio
 
 Rows = Sequence[Mapping[str, Any]]
 Present = Callable[[str, str], str]  # of a constant and its file: its text as it is now
+MISSING = "not measured"
 HOPPER, BACKWARD, CONFIGS = "launch/hopper.py", "launch/hopper_backward.py", "launch/configs.py"
 # direction, head dim, and whether the index map is a table: what takes the second family unasked
 FAMILIES = {("forward", dim, False): ("IS_FASTER", HOPPER) for dim in (64, 128, 256)}
@@ -45,13 +46,15 @@ def decisions(results: Mapping[str, Rows], present: Present) -> list[Decision]:
     families = [row for row in results.get("families", ()) if row.get("case") in known]
     families = [row for row in families if row.get("gluon_ms") and row.get("triton_ms") and row.get("is_hopper")]
     serving = results.get("serving", ())
-    return [
+    notes = {row["cell"]: row["note"] for rows in results.values() for row in rows if "note" in row and "cell" in row}
+    found = [
         *(_family(key, families, present) for key in FAMILIES),
         _least_tiles(families, present),
         *_changed(results.get("variants", ())),
         _merged([row for row in serving if row.get("two_over_one")], present),
         _shared([row for row in serving if row.get("apart_over_shared")], present),
     ]
+    return [_explained(each, notes) for each in found]
 
 
 def _family(key: tuple[str, int, bool], rows: Rows, present: Present) -> Decision:
@@ -153,4 +156,13 @@ def _said(found: Judged, what: str) -> str:
 
 
 def _missing(about: str, now: str, wanted: Sequence[str]) -> Decision:
-    return Decision(about, now, "stays", "not measured", (f"it waits for: {'; '.join(wanted) or 'no cell'}",))
+    """Of which cells nothing was measured."""
+    return Decision(about, now, "stays", MISSING, tuple(wanted))
+
+
+def _explained(decision: Decision, notes: Mapping[str, str]) -> Decision:
+    """What was not measured with the cells that it waits for, and what came between."""
+    if decision.sure != MISSING:
+        return decision
+    waits = f"it waits for: {'; '.join(decision.because) or 'no cell'}"
+    return replace(decision, because=(waits, *(f"{cell}: {notes[cell]}" for cell in decision.because if cell in notes)))

@@ -95,6 +95,7 @@ def test_a_line_is_changed_where_that_was_faster_in_all_that_it_was_changed_in()
     assert (fused.becomes, fused.sure) == (becomes, sure)
     missing = of({"variants": [{"cell": row["cell"], "constant": each.constant, "note": "WRONG"}]}, each.constant)
     assert missing.sure == "not measured" and "variants: dense_up" in missing.because[0]
+    assert missing.because[1:] == ("variants: ancestor_up: WRONG",)
 
 
 def steps(what: str, cell: str, slow: float, **more: Any) -> dict[str, Any]:
