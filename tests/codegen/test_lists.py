@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import patterncc
-from tests.codegen.test_binaries import TEXT, environment
+from tests.codegen.shipped import TEXT, environment
 
 pytest.importorskip("triton")
 
