@@ -12,7 +12,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 STATE = {
-    "codegen_templates/api/again.py": {"_recipes": "launches of calls like one before: to find them must take no time"},
+    "codegen_templates/api/again.py": {
+        "_recipes": "launches of calls like one before: to find them must take no time",
+        "_seen": "calls that came once: only what comes again is worth a recipe",
+    },
     "codegen_templates/api/flops.py": {
         "_known": "operators whose products torch's counter is told once it has been imported",
         "_registered": "those of them that it has been told: each once",

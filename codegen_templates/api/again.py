@@ -20,17 +20,20 @@ from .dispatch import is_eager, wants_gradient
 from .recipe import Recipe
 
 MOST = 512 if FORM == "closed" else 16  # kinds of calls that are kept: a recipe holds its tables
+MOST_SEEN = 4096
 _recipes: dict[Any, Recipe] = {}
+_seen: set[Any] = set()  # keys of calls that came once
 ALIKE = {layer: CLASS_OF.index(classes) for layer, classes in enumerate(CLASS_OF)}  # the first layer with these classes
 
 
 def key_of(call: str, given: tuple[Any, ...], scale: Any, layer: Any, *wholes: Any) -> Any:
     """A key that tells this call from others; None where nothing is kept of it. `given`: tensors, and None in the place
-    of those that are not there. Layers whose heads have the same classes launch the same: their calls have one key."""
+    of those that are not there; the last are sinks, which kernels read one by one, wherever they lie. Layers whose
+    heads have the same classes launch the same: their calls have one key."""
     first = given[0]
     if not is_eager(*given) or not first.is_cuda or forward_ad._current_level >= 0:
         return None
-    if scale is not None and type(scale) is not float:
+    if scale is not None and (type(scale) is not float or scale < 0):  # then a copy of q is negated
         return None
     for x in (layer, *wholes):
         if x is not None and type(x) is not int:
@@ -46,7 +49,7 @@ def key_of(call: str, given: tuple[Any, ...], scale: Any, layer: Any, *wholes: A
                 continue
             strides = x.stride()
             # copies are made of what does not lie side by side; few kernels take what lies at odd addresses
-            if strides[-1] != 1 or x.data_ptr() & 15:
+            if strides[-1] != 1 or (x.data_ptr() & 15 and x is not given[-1]):
                 return None
             facts += x.shape, strides, x.dtype, x.device
     except (RuntimeError, IndexError):  # nested, of another layout, or of no dimension
@@ -57,6 +60,11 @@ def key_of(call: str, given: tuple[Any, ...], scale: Any, layer: Any, *wholes: A
         own = [*map(id, given)]
         facts.append(tuple(map(own.index, own)))
     return tuple(facts)
+
+
+def are_open(*given: Tensor | None) -> bool:
+    """Whether kernels may be launched for these tensors, and no operator of torch is missed."""
+    return is_eager(*given, in_autocast=True) and forward_ad._current_level < 0  # type: ignore[arg-type]
 
 
 def found(key: Any) -> Recipe | None:
@@ -86,11 +94,17 @@ def gradients(
 def recorded(
     key: Any, call: Callable[..., tuple[Tensor, ...]], options: dict[str, Any], *given: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """Make the call and return its results. Its recipe is kept if the call launched kernels and did nothing else.
+    """Make the call and return its results. Its recipe is kept if its key came before, since making one takes as long
+    as the call, and if the call launched kernels and did nothing else.
 
     Nothing is kept while a graph is captured: the tables that are made then have contents only once the graph has run.
     """
     if key is None or torch.cuda.is_current_stream_capturing():
+        return call(*given, **options)
+    if key not in _seen:
+        if len(_seen) >= MOST_SEEN:
+            _seen.clear()
+        _seen.add(key)
         return call(*given, **options)
     kept = paths.launch_kept(given[0].device.type)  # type: ignore[union-attr]
     with (recording := kept.Recording()):

@@ -10,7 +10,18 @@ SINK_INTS = ["requests", "q_len", "tiles", "s_ob", "s_oh", "s_on", "s_lb", "s_lh
 # fmt: on
 
 
-@triton.jit(do_not_specialize=SINK_INTS)
+@triton.jit
+def with_sinks(b_lse, b_sink):
+    """(share, LSE) of a softmax in whose sum exp(b_sink) stands too: what of its output is left, and the new LSE."""
+    b_most = tl.maximum(b_lse, b_sink)
+    b_more = tl.log(1.0 + tl.exp(-tl.abs(b_lse - b_sink)))
+    m_empty = b_lse == float("-inf")
+    b_total = tl.where(m_empty, b_sink, b_most + b_more)
+    b_share = tl.where(m_empty, 1.0, tl.exp(b_lse - b_total))  # without keys the output is 0 already
+    return tl.where(b_sink < float("inf"), b_share, float("nan")), b_total  # +inf and NaN, as of torch's softmax
+
+
+@triton.jit(do_not_specialize=SINK_INTS, do_not_specialize_on_alignment=["sinks"])
 def attn_sinks(
     out,  # [batch, heads, rows, V_HEAD_DIM], of a softmax without sinks; written: of one with them
     lse,  # [batch, heads, rows], likewise
@@ -36,12 +47,7 @@ def attn_sinks(
     b_sink = tl.load(sinks + i_head).to(tl.float32)
     p_lse = lse + i_batch * s_lb + i_head * s_lh + o_m
     b_lse = tl.load(p_lse, mask=m_m, other=0.0)
-    b_most = tl.maximum(b_lse, b_sink)
-    b_more = tl.log(1.0 + tl.exp(-tl.abs(b_lse - b_sink)))
-    m_empty = b_lse == float("-inf")
-    b_total = tl.where(m_empty, b_sink, b_most + b_more)
-    b_share = tl.where(m_empty, 1.0, tl.exp(b_lse - b_total))  # without keys the output is 0 already
-    b_share = tl.where(b_sink < float("inf"), b_share, float("nan"))  # +inf and NaN, as of torch's softmax
+    b_share, b_total = with_sinks(b_lse, b_sink)
     o_out = (i_batch * s_ob + i_head * s_oh + o_m.to(tl.int64) * s_on) * ALIGN
     b_out = load_rows(out, o_out[:, None], m_m, V_HEAD_DIM, BLOCK_V).to(tl.float32)  # [ROWS, BLOCK_V]
     o_d = tl.arange(0, BLOCK_V)[None, :]
@@ -50,7 +56,7 @@ def attn_sinks(
     tl.store(p_lse, b_total, mask=m_m)
 
 
-@triton.jit(do_not_specialize=["batch", "q_len"])
+@triton.jit(do_not_specialize=["batch", "q_len"], do_not_specialize_on_alignment=["sinks"])
 def attn_bwd_sinks(
     log_sum,  # [batch, heads, rows], of `attn_bwd_prepare`: LSE with sinks, in powers of 2
     delta,

@@ -83,10 +83,11 @@ def _taking_encoded(launch: Any) -> Any:
 
 
 class Launch:
-    """One kernel with its constants and its types of pointers, on one device."""
+    """One kernel with its constants and its types of pointers, on one device. anywhere: the tensor, by its place, whose
+    address the kernel does not specialise, which may be no multiple of 16."""
 
-    def __init__(self, device: torch.device, **constants: Any) -> None:
-        self.device, self.constants = device, constants
+    def __init__(self, device: torch.device, *, anywhere: int | None = None, **constants: Any) -> None:
+        self.device, self.constants, self.anywhere = device, constants, anywhere
         self._kept: tuple[Any, Prepared] | None = None  # the kernel, and what Triton found for it
 
     def __call__(self, kernel: Any, grid: tuple[int, int, int], tensors: tuple[Any, ...], numbers: Numbers) -> None:
@@ -101,7 +102,7 @@ class Launch:
         if (recording := _here.recording) is not None:
             recording.launches.append((self, kernel, grid, tensors, numbers))
         joined = 0
-        for x in tensors:
+        for x in tensors if self.anywhere is None else tensors[: self.anywhere] + tensors[self.anywhere + 1 :]:
             if x is not None:
                 joined |= x.data_ptr()
         is_usual = not joined & 15 and are_usual(numbers)

@@ -54,9 +54,9 @@ def gradient(log_sum: torch.Tensor, delta: torch.Tensor, sinks: torch.Tensor) ->
 
 @cache
 def _launch(device: torch.device, _dtypes: tuple[torch.dtype | None, ...], align: int) -> Launch:
-    return Launch(device, ROWS=ROWS, ALIGN=align, num_warps=4, enable_fp_fusion=True)
+    return Launch(device, anywhere=2, ROWS=ROWS, ALIGN=align, num_warps=4, enable_fp_fusion=True)
 
 
 @cache
 def _summing(device: torch.device, _dtype: torch.dtype) -> Launch:
-    return Launch(device, ROWS=SUMMED_ROWS, num_warps=4, enable_fp_fusion=True)
+    return Launch(device, anywhere=2, ROWS=SUMMED_ROWS, num_warps=4, enable_fp_fusion=True)

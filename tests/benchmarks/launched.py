@@ -17,8 +17,20 @@ import torch
 import triton
 from triton.backends.nvidia.driver import CudaLauncher
 
+from tests.benchmarks.launched_drawn import drawn
 from tests.benchmarks.launched_packed import packed, sunk
-from tests.benchmarks.seen import GIVEN, addressed, are_alike, are_tritons, calls_of, is_tritons, launches, watched
+from tests.benchmarks.seen import (
+    GIVEN,
+    addressed,
+    are_alike,
+    are_tritons,
+    calls_of,
+    is_tritons,
+    launches,
+    operators_of,
+    twice,
+    watched,
+)
 
 NAME = "bench_toy"
 
@@ -58,6 +70,9 @@ def again(package: ModuleType) -> dict[str, bool]:
     found: dict[str, bool] = {}
     alike = partial(are_alike, recipes)
     with torch.no_grad():
+        kept = [package.attention(q, k, v) is None or len(recipes) for _ in range(3)]
+        found["kept when it comes again"] = kept == [0, 1, 1]
+        recipes.clear()
         found["attention"] = alike(lambda: package.attention(q, k, v))
         found["places"] = alike(lambda: package.attention(q, k, v, q_start=5, kv_start=16, return_lse=True))
         found["decode"] = alike(lambda: package.decode(token, *caches, table, lengths))
@@ -72,16 +87,16 @@ def again(package: ModuleType) -> dict[str, bool]:
         laid = q.transpose(1, 2).contiguous().transpose(1, 2)
         found["other strides"] = alike(lambda: package.attention(q, k, v), lambda: package.attention(laid, k, v))
         recipes.clear()
-        twice = partial(package.attention, q, k, k), partial(package.attention, q, v, v)
-        found["one tensor twice"] = alike(*twice)  # in another call of these shapes they are two
+        same = partial(package.attention, q, k, k), partial(package.attention, q, v, v)
+        found["one tensor twice"] = alike(*same)  # in another call of these shapes they are two
         found["after one tensor twice"] = alike(lambda: package.attention(q, k, v))
         before = len(recipes)
         for changed in ({"layer": True}, {"scale": torch.tensor(0.5)}, {"layer": 0.0}):
             with suppress(TypeError):
-                package.attention(q, k, v, **changed)
-        package.attention(q, k, v, scale=-0.5)  # of a negated copy
-        package.attention(q.repeat_interleave(2, 3)[..., ::2], k, v)
-        package.decode(token, *caches, table, lengths.repeat_interleave(2)[::2])
+                twice(package.attention, q, k, v, **changed)
+        twice(package.attention, q, k, v, scale=-0.5)  # of a negated copy
+        twice(package.attention, q.repeat_interleave(2, 3)[..., ::2], k, v)
+        twice(package.decode, token, *caches, table, lengths.repeat_interleave(2)[::2])
         found["nothing kept of others"] = len(recipes) == before
     leaves = [x.clone().requires_grad_() for x in (q, k, v)]
     recipes.clear()
@@ -122,7 +137,7 @@ def boxed(name: str, trains: bool) -> dict[str, bool]:
         recipes.clear()
         two = [partial(package.attention, q, k, v, layer=layer) for layer in (0, 2)]
         found["a layer alike"] = are_alike(recipes, *two)
-        package.attention(q, k, v, layer=1)
+        twice(package.attention, q, k, v, layer=1)
         found["a dense layer apart"] = len(recipes) == 2
         recipes.clear()
         starts = torch.tensor([3, 3000, 5100], dtype=torch.int32)  # rows before and behind are cleared
@@ -136,6 +151,7 @@ def boxed(name: str, trains: bool) -> dict[str, bool]:
         found["paged"] = are_alike(recipes, *two)
         found |= encodings(name, package)
         found["in threads"] = threads(package)
+        found |= drawn(package, kinds=24, count=120, seed=7)
     if trains:
         leaves = [x.clone().requires_grad_() for x in (q, k, v)]
         out, gradients = package.attention(*leaves), torch.randn(2, 2, 2, 5120, 64).half()
@@ -176,8 +192,8 @@ def encodings(name: str, package: ModuleType) -> dict[str, bool]:
     setattr(utils, fill, counted)
     memory = torch.randn(2, 2, 5120, 256).half()
     q, (k, v) = memory[..., :64], (memory[:, :1, :, at : at + 64] for at in (64, 128))
-    twice = [encoded(q, k, v) for _ in range(3)]  # the first leaves a recipe
-    found = {"encoded once": twice[1:] == [(True, 0)] * 2, "other keys": encoded(q, memory[:, 1:, :, 64:128], v)[0]}
+    thrice = [encoded(q, k, v) for _ in range(3)]  # two calls each: the second leaves a recipe
+    found = {"encoded once": thrice[1:] == [(True, 0)] * 2, "other keys": encoded(q, memory[:, 1:, :, 64:128], v)[0]}
     short = [x[:, :, :5000] for x in (q, k, v)]  # at the same addresses
     laid = [x.as_strided(x.shape, [*x.stride()[:2], 192, 1]) for x in (q, k, v)]
     for what, given in (("shorter", short), ("laid otherwise", laid)):
@@ -221,6 +237,10 @@ def counts(package: ModuleType) -> dict[str, int]:
         place=(0, 1.0, 0, 0, 0), saved_tensors=(q, k, v, out.detach(), torch.zeros(1, 4, 64), None)
     )
     gradient = torch.zeros_like(q)
+    cache, newest = package.KVCache(2, device="cuda"), [torch.zeros(2, n, 1, 16) for n in (4, 2, 2)]
+    found["KVCache.step"] = calls_of(lambda: cache.step(*newest))
+    found["its launches"] = len(launches(lambda: cache.step(*newest)))
+    found["its operators"] = operators_of(lambda: cache.step(*newest))
     with torch.no_grad():  # as autograd's thread, which no profile sees, calls it
         found["backward"] = calls_of(lambda: backward(context, gradient, None))
     return found

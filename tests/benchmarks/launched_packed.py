@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tests.benchmarks.seen import GIVEN, are_alike, launches
+from tests.benchmarks.seen import GIVEN, are_alike, differing, launches, twice
 
 
 def is_refused(call: Any, *given: Any) -> bool:
@@ -39,7 +39,7 @@ def packed(package: ModuleType, recipes: dict[Any, Any]) -> dict[str, bool]:
         wrong = (starts.float(), starts), (starts[None], starts), (starts[:3], starts), ([0, 40], starts)
         found["mistakes are refused"] = all(is_refused(call, q, k, v, *lists, 33, 33) for lists in wrong)
         found["mistakes are refused"] &= is_refused(call, q, k[..., :8], v, starts, starts, 33, 33)
-        call(q, k, v, starts, starts, 33, 34)
+        twice(call, q, k, v, starts, starts, 33, 34)
         found["varlen of other lengths"] = len(recipes) == before + 1
     recipes.clear()
     found["varlen training"] = alike(partial(call, *leaves, starts, starts, 33, 33))
@@ -69,11 +69,14 @@ def sunk(package: ModuleType, recipes: dict[Any, Any]) -> dict[str, bool]:
     with torch.no_grad():
         found["sinks"] = alike(*(partial(call, q, k, v, sinks=s) for s in sinks))
         found["they are launched"] = [sum(s.data_ptr() in x for x in GIVEN) for s in sinks] == [0, 1]
+        before = launches(partial(call, q, k, v, sinks=sinks[0]))
+        after = launches(partial(call, q, k, v, sinks=torch.randn(5)[1:]))  # not at a multiple of 16 bytes
+        found["at an odd address"] = differing(before, after) is not None and len(recipes) == 1
         wrong = torch.zeros(2), torch.zeros(4, 1), torch.zeros(4, dtype=torch.int32), [0.0] * 4
         found["wrong sinks are refused"] = all(is_refused(partial(call, sinks=s), q, k, v) for s in wrong)
         before = len(recipes)
-        call(q, k, v)
-        call(q, k, v, sinks=sinks[0].double())
+        twice(call, q, k, v)
+        twice(call, q, k, v, sinks=sinks[0].double())
         found["none, or of another type"] = len(recipes) == before + 2
         paged = partial(package.attention_paged, rows[0], *caches, table, lengths, starts)
         found["decode"] = alike(*(partial(package.decode, token, *caches, table, lengths, sinks=s) for s in sinks))

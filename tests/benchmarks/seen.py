@@ -68,6 +68,13 @@ def calls_of(call: Callable[[], object]) -> int:
     return count
 
 
+def operators_of(call: Callable[[], object]) -> int:
+    """Operators of torch that a call takes."""
+    with torch.autograd.profiler.profile() as seen:
+        call()
+    return len(seen.function_events)
+
+
 def launches(call: Callable[[], object]) -> list[tuple[Any, ...]]:
     GIVEN.clear()
     call()
@@ -84,11 +91,19 @@ def differing(first: list[tuple[Any, ...]], second: list[tuple[Any, ...]]) -> se
 
 
 def are_alike(recipes: dict, call: Callable[[], object], other: Callable[[], object] | None = None) -> bool:
-    """Whether the first call leaves a recipe, and the second launches the same; but for addresses, of which one stands
-    for one."""
+    """Whether a call that comes twice leaves a recipe, and a third launches the same; but for addresses, of which one
+    stands for one."""
     before = len(recipes)
-    first, second = launches(call), launches(other or call)
-    return differing(first, second) is not None and len(recipes) == before + 1
+    first = launches(call)
+    call()
+    third = launches(other or call)
+    return differing(first, third) is not None and len(recipes) == before + 1
+
+
+def twice(call: Callable[..., object], *given: object, **options: object) -> None:
+    """Make a call as often as it takes until it leaves a recipe."""
+    call(*given, **options)
+    call(*given, **options)
 
 
 def are_tritons(call: Callable[[], object], *given: torch.Tensor) -> bool:

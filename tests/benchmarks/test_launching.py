@@ -31,6 +31,7 @@ dense_layers: 1
 # Functions entered in a call: a quarter more than were counted when it was made fast. Triton's own launch costs more,
 # and so does an operator of torch.
 MOST = {"attention": 96, "attention_varlen": 114, "decode": 136, "forward for training": 128, "backward": 163}
+MOST |= {"KVCache.step": 285}
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +87,8 @@ def test_a_backward_with_descriptors_launches_the_same(
 @pytest.mark.parametrize("call", MOST)
 def test_a_call_enters_few_functions(call: str, found: dict[str, Any]) -> None:
     assert 0 < found["counts"][call] <= MOST[call], found["counts"]
+
+
+def test_a_step_of_a_cache_is_two_launches(found: dict[str, Any]) -> None:
+    """One that puts the token where a place is free and one that attends, and memory: 96 operators did the same."""
+    assert found["counts"]["its launches"] == 2 and found["counts"]["its operators"] <= 4, found["counts"]
