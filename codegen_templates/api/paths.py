@@ -42,6 +42,17 @@ def sinks(q: Tensor):
     return cpu_sinks() if is_on_cpu(q) else launch_sinks(q.device.type)
 
 
+def steps(x: Tensor):
+    """The module whose kernels do a step of one token in a cache of such keys; None where torch's operators do."""
+    if x.device.type != "cuda" and (x.device.type != "cpu" or os.environ.get("TRITON_INTERPRET") != "1"):
+        return None
+    try:
+        found = launch_cache(x.device.type)
+    except RuntimeError:  # without triton, operators serve as well
+        return None
+    return found if found.takes(x.dtype, x.device) else None
+
+
 def is_on_cpu(q: Tensor) -> bool:
     """Whether the CPU path computes; TypeError for float64 where it does not."""
     is_cpu = q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"
@@ -110,6 +121,13 @@ def launch_sinks():
     from ..launch import sinks
 
     return sinks
+
+
+@needing_triton
+def launch_cache():
+    from ..launch import cache
+
+    return cache
 
 
 @needing_triton

@@ -28,13 +28,26 @@ def merge(
     parts, lses, i_first, splits, out, s_oh, s_on, lse, s_lh, p_heads, t_base, q_start, q_stop,
     BLOCK_Q: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Store the attention of a tile's rows and their LSE, from parts i_first, i_first + 1 and so on: in this order,
-    whichever program does it. `out` and `lse` are where head 0 has the tile's first row."""
-    AT_ONCE: tl.constexpr = max(1, LOADED // (ROWS * BLOCK_V))  # parts
+    """Store the attention of a tile's rows and their LSE, from parts i_first, i_first + 1 and so on. `out` and `lse`
+    are where head 0 has the tile's first row."""
     o_m = tl.arange(0, ROWS)
     o_row = o_m % BLOCK_Q
     i_head = tl.load(p_heads + o_m // BLOCK_Q).to(tl.int64)  # [ROWS]
     m_row = (i_head >= 0) & (t_base + o_row >= q_start) & (t_base + o_row < q_stop)
+    b_out, b_lse = of_parts(parts, lses, i_first, splits, m_row, ROWS)
+    o_d = tl.arange(0, BLOCK_V)
+    p_out = out + i_head * s_oh + o_row * s_on
+    m_out = m_row[:, None] & (o_d < V_HEAD_DIM)[None, :]
+    tl.store(p_out[:, None] + o_d[None, :], b_out.to(out.dtype.element_ty), mask=m_out)
+    tl.store(lse + i_head * s_lh + o_row, b_lse, mask=m_row)
+
+
+@triton.jit
+def of_parts(parts, lses, i_first, splits, m_row, ROWS: tl.constexpr):
+    """The attention [ROWS, BLOCK_V] of rows and their LSE, from parts i_first, i_first + 1 and so on: in this order,
+    whichever program does it."""
+    AT_ONCE: tl.constexpr = max(1, LOADED // (ROWS * BLOCK_V))  # parts
+    o_m = tl.arange(0, ROWS)
     o_d = tl.arange(0, BLOCK_V)
     lses += i_first * ROWS
     parts += i_first * (ROWS * V_HEAD_DIM)
@@ -55,11 +68,7 @@ def merge(
         b_lse = tl.load(lses + o_part, mask=m_s, other=float("-inf"), cache_modifier=".cg")
         b_part = tl.where((b_lse == float("-inf"))[:, :, None], 0.0, b_part)  # nothing is added, even if it is NaN
         b_out += tl.sum(b_part * tl.exp(b_lse - base[None, :])[:, :, None], 0)
-    b_out = b_out / tl.where(total == 0.0, 1.0, total)[:, None]
-    p_out = out + i_head * s_oh + o_row * s_on
-    m_out = m_row[:, None] & (o_d < V_HEAD_DIM)[None, :]
-    tl.store(p_out[:, None] + o_d[None, :], b_out.to(out.dtype.element_ty), mask=m_out)
-    tl.store(lse + i_head * s_lh + o_row, base + tl.log(total), mask=m_row)
+    return b_out / tl.where(total == 0.0, 1.0, total)[:, None], base + tl.log(total)
 
 
 @triton.jit(do_not_specialize=["splits", "s_pn", "s_ph", "s_ps", "s_ls", "s_lh", "s_on", "s_oh", "s_wh"])

@@ -19,25 +19,23 @@ class Bank:
     is needed has to be made, for which a GPU would have to be waited for."""
 
     rows: tuple[int, ...]  # entry * KV heads + KV head, in order
-    index: Tensor | None  # the same on the device; None: all rows
+    index: Tensor  # the same on the device
+    are_all: bool  # whether these are all rows
     memory: tuple[Tensor, Tensor]  # K and V [rows, places + 1, width]
     until: Tensor  # int32 [rows, classes of its query heads, places + 1]: the last query that may attend what is there
     odd: Tensor  # [rows, places + 1]: NaN where a key or value was not finite, of which 0 is kept; else 0
     used: int = 0  # places from the first on that were ever taken; no others need to be read
     live: int = 0  # keys of the row that has the most, when it was looked at
+    counts: Tensor | None = None  # zeros that kernels count in, once there are any
 
     @staticmethod
     def empty(rows: Sequence[int], of: int, memory: tuple[Tensor, Tensor], classes: int) -> Bank:
         """Free places in K and V [rows, places + 1, width] for some of so many rows."""
         k = memory[0]
-        index = (
-            None
-            if len(rows) == of
-            else torch.tensor(rows, dtype=torch.int64, device="cpu").to(k.device, non_blocking=True)
-        )
+        index = torch.tensor(rows, dtype=torch.int64, device="cpu").to(k.device, non_blocking=True)
         until = torch.full((len(rows), classes, k.shape[1]), NEVER, dtype=torch.int32, device=k.device)
         odd = torch.zeros(until.shape[::2], dtype=k.dtype, device=k.device)
-        return Bank(tuple(rows), index, memory, until, odd)
+        return Bank(tuple(rows), index, len(rows) == of, memory, until, odd)
 
     @property
     def places(self) -> int:
@@ -57,7 +55,7 @@ class Bank:
 
     def pick(self, x: Tensor) -> Tensor:
         """This bank's rows of a tensor with one entry for every row."""
-        return x if self.index is None else x.index_select(0, self.index)
+        return x if self.are_all else x.index_select(0, self.index)
 
     def put(self, k: Tensor, v: Tensor, odd: Tensor, last: Tensor, newest: Tensor) -> None:
         """Store the new tokens that are still needed when `newest` [rows] is the newest of all, where nothing is.

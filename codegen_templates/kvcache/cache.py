@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..api import paths
+from ..api.again import are_open, key_of
 from ..api.dispatch import default_scale
 from ..api.ops import attention
 from ..api.sinks import check_sinks
 from ..checks.shapes import check_alike, check_heads
 from ..checks.values import check_tensors, counted
 from ..launch.outputs import like_output
+from ..launch.requests import in_line
 from ..pattern import CLASS_OF, HEAD_DIM, V_HEAD_DIM
 from ..rules.heads import kv_head
 from ..rules.lifetime import NEVER, Lifetimes
@@ -32,8 +36,8 @@ class KVCache:
     A key is dropped as soon as no later row of its KV head's query heads can read it, and its place is taken by the
     next: a window costs its own length, whatever the sequence's. The entries of a batch may have different lengths.
 
-    On a GPU all is done by torch's operators, but for a first prompt, which `attention` takes: nothing waits for the
-    device unless `lengths` or `index` come from there.
+    On a GPU two kernels do a step of one token, and `attention` takes a first prompt; all else is done by torch's
+    operators. Nothing waits for the device unless `lengths` or `index` come from there.
     """
 
     lengths: Tensor  # int64 [batch]: the tokens that each entry has had
@@ -60,9 +64,11 @@ class KVCache:
         check_heads(heads, len(groups), head_offset)
         self.batch, self.heads, self.kv_heads = batch, heads, len(groups)
         self.layer, self.head_offset, self.max_length = layer, head_offset, max_length
+        self._checked: Any = None  # the key of the last step, whose like need not be looked at again
         self._like = torch.empty(0, HEAD_DIM, dtype=dtype, device=device)
         self._ends = [0] * batch
         self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
+        self._ones = torch.ones_like(self.lengths)
 
         size = max(map(len, groups.values()))  # a rank may have a part of a group: its first head is taken repeatedly
         filled = [(group + group[:1] * size)[:size] for group in groups.values()]
@@ -116,27 +122,66 @@ class KVCache:
         and their output is 0. Under autocast q, k and v are cast to the cache's dtype. `sinks` [heads] as of
         `attention`. Not differentiable.
         """
+        key = key_of("step", (q, k, v, sinks), scale, self.layer)
+        if key is None or key != self._checked:
+            q, k, v = self._check(q, k, v, sinks)
+            self._checked = key
+        n = q.shape[2]
+        counts = [n] * self.batch if lengths is None else check_lengths(lengths, self.batch, n)
+        if self.max_length is not None:
+            self._check_room(counts)
+        scale = default_scale(scale)
+        is_token = n == 1 and self._room.banks and (key is not None or are_open(q, k, v, sinks))
+        if is_token and (launch := paths.steps(self._like)) is not None:
+            with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
+                return self._launch(launch, q, k, v, scale, counts, sinks)
+        return self._compute(q, k, v, scale, counts, sinks)
+
+    def _check(self, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The tensors of a step, cast under autocast, as this cache was made for them; numbers side by side."""
         check_tensors(q=q, k=k, v=v)
         device = q.device.type
-        casts = torch.amp.is_autocast_available(device)
-        if casts and torch.is_autocast_enabled(device):
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             q, k, v = (x.to(self._like.dtype) for x in (q, k, v))
         check_step(q, k, v, self.batch, self.heads, self.kv_heads)
         check_alike(q=q, k=k, v=v, cache=self._like)
         check_sinks(sinks, q, self.heads)
-        n = q.shape[2]
-        counts = [n] * self.batch if lengths is None else check_lengths(lengths, self.batch, n)
-        self._check_room(counts)
+        return in_line(q), in_line(k), in_line(v)
+
+    def _launch(
+        self, launch: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, counts: list[int], sinks: Tensor | None
+    ) -> Tensor:
+        """`step` of one token, by two kernels for each bank."""
+        sinks = None if sinks is None else in_line(sinks)
+        tables, lengths, news = self._lifetimes.tables(self.length + 1), self.lengths, self._ones
+        if not all(counts):
+            news = torch.tensor(counts, device="cpu").to(q.device, non_blocking=True)
+        out = torch.empty(*q.shape[:3], V_HEAD_DIM, dtype=q.dtype, device=q.device)
+        longer = torch.empty_like(lengths)
+        self._ends = [end + count for end, count in zip(self._ends, counts, strict=True)]
+        self._room.make(self._ends, max(counts))
+        for bank in self._room.banks:
+            launch.put(bank, k, v, lengths, longer, news, tables)
+            launch.attend(bank, q, out, lengths, news, sinks, scale, self.kv_heads, self.head_offset)
+        self.lengths = longer
+        return out
+
+    def _compute(
+        self, q: Tensor, k: Tensor, v: Tensor, scale: float, counts: list[int], sinks: Tensor | None
+    ) -> Tensor:
+        """`step` by torch's operators, and of a first prompt by `attention`."""
+        n, device = q.shape[2], q.device.type
+        casts = torch.amp.is_autocast_available(device)
         plain = torch.autocast(device, enabled=False) if casts else nullcontext()
         with torch.inference_mode(False), torch.no_grad(), plain:
             together = TOGETHER if any(self._ends) else max(n, 1)
             if 0 < n <= together:
-                return self._step(q, k, v, default_scale(scale), counts, sinks)
+                return self._step(q, k, v, scale, counts, sinks)
             outs = [q.new_empty((*q.shape[:2], 0, V_HEAD_DIM))]
             for first in range(0, n, together):
                 some = (slice(None), slice(None), slice(first, first + together))
                 here = [min(max(count - first, 0), together, n - first) for count in counts]
-                outs.append(self._step(q[some], k[some], v[some], default_scale(scale), here, sinks))
+                outs.append(self._step(q[some], k[some], v[some], scale, here, sinks))
             return torch.cat(outs, 2) if len(outs) != 2 else outs[1]
 
     def fork(self, index: Tensor | Sequence[int]) -> KVCache:
@@ -144,12 +189,13 @@ class KVCache:
         -1 it is a new, empty one: so sequences come and go in a batch."""
         entries = check_entries(index, self.batch)
         fork = copy.copy(self)
-        fork.batch = len(entries)
+        fork.batch, fork._checked = len(entries), None
         fork._ends = [self._ends[n] if n >= 0 else 0 for n in entries]
         with torch.inference_mode(False), torch.no_grad():
             fork.lengths = torch.tensor(fork._ends, dtype=torch.int64, device="cpu").to(
                 self._like.device, non_blocking=True
             )
+            fork._ones = torch.ones_like(fork.lengths)
             fork._room = self._room.fork(entries, fork._ends)
         return fork
 
@@ -203,7 +249,7 @@ class KVCache:
         if not banks:
             return like_output(q)
         out = attended(banks[0])
-        if banks[0].index is not None:
+        if not banks[0].are_all:
             whole = out.new_empty(self.batch * self.kv_heads, *out.shape[1:])
             for bank in banks:
                 whole[bank.index] = out if bank is banks[0] else attended(bank)

@@ -86,10 +86,8 @@ class Lifetimes:
     def of(self, tokens: Tensor, end: int) -> Tensor:
         """The last query of each of the tokens, all below `end`: int32 [groups, classes of a group, *tokens], where
         LAST stands for all that lie beyond."""
-        if end > self._of_blocks.shape[2] * BLOCK:
-            self._grow(2 * -(-end // BLOCK))
         flat = tokens.flatten()
-        last = self._of_blocks[:, :, flat // BLOCK]
+        last = self.tables(end)[0][:, :, flat // BLOCK]
         if self._window is not None:
             u = flat.to(torch.int32)
             last = torch.maximum(
@@ -98,6 +96,14 @@ class Lifetimes:
         if self._sink is not None:
             last = torch.where(flat < self._sink, LAST, last)
         return last.unflatten(-1, tokens.shape)
+
+    def tables(self, end: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What `of` computes from, for tokens below `end`, int32 [groups, classes of a group, …]: the last query by
+        what is kept in whole blocks, for each block; how many tokens a window reaches, and how many first tokens are
+        always kept, where there are any such."""
+        if end > self._of_blocks.shape[2] * BLOCK:
+            self._grow(2 * -(-end // BLOCK))
+        return self._of_blocks, self._window, self._sink
 
     def _grow(self, blocks: int) -> None:
         j = torch.arange(blocks, device=self._of_blocks.device)

@@ -124,6 +124,20 @@ def test_every_key_counts_exactly_once(name: str, poisoned: None) -> None:
     assert (out[0] * kept.sum(-1, keepdim=True) - sums).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("name", ["one_kv_head", "in_rows"])
+def test_numbers_that_do_not_lie_side_by_side(name: str, poisoned: None) -> None:
+    """Every second number of a row; and rows side by side, each number a row apart."""
+    pattern, package = compiled(MONOTONE[name])
+    inputs = tensors(pattern, 60)
+    true, _ = reference.attention(pattern, *inputs)
+    apart = tuple(torch.stack([x, torch.full_like(x, float("nan"))], -1).flatten(-2)[..., ::2] for x in inputs)
+    assert all(x.stride(-1) == 2 for x in apart)
+    assert off(serve(package.KVCache(1), apart, [50, 3, *[1] * 7]), true) <= FP32
+    cache, parts = package.KVCache(1), zip(*(x.split([50, 3, 5, 1, 1], 2) for x in inputs), strict=True)
+    outs = [cache.step(*(x.mT.contiguous().mT for x in part)) for part in parts]
+    assert off(torch.cat(outs, 2), true) <= FP32
+
+
 def test_where_the_order_of_sums_is_equal_so_are_the_bits(poisoned: None) -> None:
     """A forked cache has the places of its origin, a batch the places of each of its sequences alone."""
     pattern, package = compiled("strided")
