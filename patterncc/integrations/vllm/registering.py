@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from patterncc.errors import UsageError
 
-OLDEST, NEXT = "0.28", "0.34"  # of [OLDEST, NEXT) the first and the last were read and run: what the guide says
+OLDEST, NEXT = "0.28", "0.34"  # of [OLDEST, NEXT) those were run that the guide names
 BACKEND = "patterncc.integrations.vllm.backend.PatternBackend"
 
 _log = logging.getLogger("vllm.patterncc")  # below vLLM's own logger, so that its settings hold

@@ -7,6 +7,7 @@ wheel lacks three operators that the CPU worker calls; what they do is written h
 from __future__ import annotations
 
 from importlib.metadata import version
+from inspect import signature
 from itertools import pairwise
 
 import torch
@@ -36,6 +37,13 @@ def _slots(query_start_loc: Tensor, positions: Tensor, block_table: Tensor, slot
         slot_mapping[first:end] = block_table[request, place // size].long() * size + place % size
 
 
+def _launched(
+    _t: int, _m: int, starts: Tensor, positions: Tensor, table: Tensor, _s: int, slots: Tensor, size: int, *_: object
+) -> None:
+    """The same in the order in which vLLM 0.32's kernel is launched; its own stand-in for a CPU takes another one."""
+    _slots(starts, positions, table, slots, size)
+
+
 _define("init_cpu_memory_env(int[] nodes) -> ()", lambda nodes: None)
 _define("compute_slot_mapping_kernel_impl(Tensor q, Tensor p, Tensor b, Tensor(a!) slots, int size) -> ()", _slots)
 _define("greedy_argmax(Tensor logits) -> Tensor", lambda logits: logits.argmax(-1))
@@ -47,6 +55,10 @@ try:
 except ImportError:  # vLLM looks at the plugin before it can be imported whole
     pass
 else:
+    from vllm.utils import cpu_triton_utils
+
+    if "BLOCKS_PER_KV_BLOCK" in signature(cpu_triton_utils._compute_slot_mapping_kernel_impl).parameters:  # 0.32
+        cpu_triton_utils._compute_slot_mapping_kernel_impl = _launched
 
     class Platform(CpuPlatform):
         @classmethod
