@@ -105,7 +105,10 @@ def _flashinfer(pattern: Pattern, length: int) -> tuple[Arrays, tuple[str, ...]]
     blocks = blocks_of(pattern, length)
     arrays: Arrays = {"classes": _grouped(pattern, blocks, "FlashInfer's block-sparse attention")}
     if length % blocks.size:
-        raise UsageError(f"FlashInfer takes whole blocks, and {length:,} is no multiple of {blocks.size}")
+        raise UsageError(
+            f"FlashInfer takes whole blocks, and {length:,} is no multiple of {blocks.size}",
+            f"take --length {-(-length // blocks.size) * blocks.size}",
+        )
     table = np.concatenate([np.zeros_like(blocks.parts[:1]), np.ones_like(blocks.parts[:1]), blocks.parts])
     for number, states in enumerate(blocks.states):
         kept = states != NONE

@@ -132,7 +132,7 @@ def test_lists_for_flash_attention_4(tmp_path: Path) -> None:
         ("flashmask", HEAD + EACH, "KV head 0 of layer 0 has several"),
         ("flashinfer", HEAD + EACH, "KV head 0 of layer 0 has several"),
         ("flashmask", HEAD + DISTANCE, "is masked in several"),
-        ("flashinfer", HEAD + SHARED, "no multiple of 16"),
+        ("flashinfer", HEAD + SHARED, "no multiple of 16\n  help: take --length 304"),
         ("fa4", HEAD + SHARED, "kept in part"),
         ("flx", HEAD + SHARED, "`flx`"),
         ("flex", HEAD + "softcap: 50.0\n" + SHARED, "the pattern says `softcap`"),
