@@ -200,7 +200,8 @@ def load_compiled(name: str) -> ModuleType | None:
 
 
 def _broken(pattern: Pattern, classes: Classes, verdicts: tuple[Verdict, ...]) -> list[Diagnostic]:
-    """A mistake for each broken promise; layers that break it for one reason share one."""
+    """A mistake for each broken promise, where it is promised, else where the shards begin; layers that break it for
+    one reason share one."""
     from patterncc.analysis.explain.explain import explanations
     from patterncc.language.ranges import ranges
 
@@ -215,10 +216,11 @@ def _broken(pattern: Pattern, classes: Classes, verdicts: tuple[Verdict, ...]) -
         of.setdefault(reason, []).append(verdict)
     found: list[Diagnostic] = []
     mended: dict[tuple[str, str], tuple[Mend, ...]] = {}
+    said = next((key for key in ("promises", "shards", "layouts") if pattern.place(key)), "promises")
     for (words, witness), where in layers.items():
         message = f"{words}layer{'s' if len(where) > 1 else ''} {ranges(sorted(where))}): {witness}"
         help = "; ".join(explanations(classes, of[words, witness], pattern, mended=mended, name_layers=False))
-        found.append(_at(pattern, "promises", message, help or None))
+        found.append(_at(pattern, said, message, help or None))
     return found
 
 

@@ -165,7 +165,8 @@ def test_the_default_promise_is_explained():
     with pytest.raises(BrokenPromise) as raised:
         keep_promises(given, classes)
     text = str(raised.value)
-    assert "rows is promised (by every file without `promises`) and does not hold" in text
+    assert text.startswith("<text>:5:1: rows is promised (by every file without `promises`) and does not hold")
+    assert "\n  5 | shards: [" in text
     assert "`promises: {}` promises nothing" in text
     own = loads(given.source + "promises: {rows: nonempty}\n")
     with pytest.raises(BrokenPromise) as raised:
