@@ -37,6 +37,8 @@ FAMILIES = {
     "40 tokens, to: 90 tokens}]}, {heads: rest, local: 1, strides: [{every: 2, from: 1, to: 4}, {every: 5, from: 4}]}]",
     "gpu_wide_drawn": WIDE + "shards: [{heads: 0, local: 100 tokens, random: {blocks: 2, seed: 3}, sink: 5 tokens}, "
     "{heads: rest, local: 1, random: {blocks: 2, seed: h}}]",
+    "gpu_wide_drawn_64": WIDE.replace("128", "64").replace("block: 64", "block: 32")
+    + "shards: [{heads: all, local: 100 tokens, random: {blocks: 2, seed: h}, sink: 1}]",
     "gpu_wide_drawn_both_ways": WIDE.replace("64", "16") + "causal: false\n"
     "shards: [{heads: all, local: {before: 20 tokens, after: 40 tokens}, random: {blocks: 3, seed: g}}]",
 }
