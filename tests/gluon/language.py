@@ -254,6 +254,7 @@ LANGUAGE: dict[str, Any] = {
     "convert_layout": lambda x, layout, assert_trivial=False: x, "set_auto_layout": lambda x, layout: x,
     "join": lambda a, b: Value(np.stack([a.x, b.x], -1), a.dtype), "trans": lambda x: x.T,
     "range": emulated_range, "static_range": lambda *bounds: range(*map(int, bounds)), "static_assert": static_assert,
+    "condition": lambda x, disable_licm=False: x,
     "program_id": program_id, "num_programs": num_programs, "multiple_of": lambda x, n: x, "assume": nothing,
     "cdiv": lambda a, b: (a + b - 1) // b,
     "allocate_shared_memory": allocate_shared_memory, "warp_specialize": warp_specialize, "barrier": barrier,

@@ -11,8 +11,9 @@ from .backward_far import add_far, begin_far, end_far
 from .backward_steps import add_rows
 from .box import told
 from .frame import PLAIN, barriers, numbers, rooms
+from .gate import gate, run_consumer, run_producer
 from .load_items import BOX
-from .names import arrive, barrier, fence_async_shared, gl, gluon, reinterpret, wait
+from .names import arrive, barrier, condition, fence_async_shared, gl, gluon, reinterpret, wait
 from .notes import NOTES
 from .produce_items import produce_items
 from .row_masks import LANES, PIECE, WORDS, keys_told
@@ -87,7 +88,7 @@ def consume_rows(W: gl.constexpr, dk, dv, parts, pattern, rows, scale, kview, vv
     place, phase = 0, 0  # in the ring
     r = 0
     wait(kv_full, 0)
-    while told(box, (r & 1) * BOX) > 0:
+    while condition(told(box, (r & 1) * BOX) > 0, disable_licm=True):
         n_edge = told(box, (r & 1) * BOX + 1)
         n_far = told(box, (r & 1) * BOX + 2)
         item = (words, times, box, (r & 1) * BOX, pattern, rows)
@@ -195,6 +196,7 @@ def attn_bwd_dkdv_hopper(
     words = numbers(STAGES * WORDS, 1)
     box = numbers(2 * BOX, 1)
     notes = numbers(NOTES, 1)
+    flag = gate()
     lanes = numbers(STAGES * (ROWS // LANES), LANES)
     times = reinterpret(lanes, gl.int32, [STAGES, ROWS], PLAIN)
     full = barriers(STAGES + 1, 1)  # the last one: of the producer's own
@@ -214,12 +216,15 @@ def attn_bwd_dkdv_hopper(
     tables = (items, members, pattern, rows)
     # fmt: off
     gl.warp_specialize([
-        (consume_rows, (0, dk, dv, parts, pattern, rows, scale, kview, vview, ring, (lbuf, dbuf), words, bars,
-                        boxes, s_out, ALIGN, IS_MORE, STAGES)),
-        (consume_rows, (1, dk, dv, parts, pattern, rows, scale, kview, vview, ring, (lbuf, dbuf), words, bars,
-                        boxes, s_out, ALIGN, IS_MORE, STAGES)),
-        (produce_items, (keys_of, rows_of, (qrows, grows), words, bars, box, lanes, notes, full, empty, taken,
-                         total, count, tables, (q_starts, kv_starts), ends, (s_lb, s_lh), (s_items, s_members),
-                         HAS_NEAR, HAS_STRIDES, IS_PACKED, STAGES)),
+        (run_consumer, (flag, gl.constexpr(consume_rows), (
+            0, dk, dv, parts, pattern, rows, scale, kview, vview, ring, (lbuf, dbuf), words, bars, boxes, s_out, ALIGN,
+            IS_MORE, STAGES))),
+        (run_consumer, (flag, gl.constexpr(consume_rows), (
+            1, dk, dv, parts, pattern, rows, scale, kview, vview, ring, (lbuf, dbuf), words, bars, boxes, s_out, ALIGN,
+            IS_MORE, STAGES))),
+        (run_producer, (flag, gl.constexpr(produce_items), (
+            keys_of, rows_of, (qrows, grows), words, bars, box, lanes, notes, full, empty, taken, total, count, tables,
+            (q_starts, kv_starts), ends, (s_lb, s_lh), (s_items, s_members), HAS_NEAR, HAS_STRIDES, IS_PACKED,
+            STAGES))),
     ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     # fmt: on

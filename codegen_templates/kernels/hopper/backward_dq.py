@@ -8,8 +8,9 @@ from ..tiles import HEAD_DIM, LN_2
 from .backward_steps import step_dq
 from .box import TILE, rows_told, told
 from .frame import barriers, ring_of, rooms, told_of_tiles
+from .gate import gate, run_consumer, run_producer
 from .masks import WHOLE
-from .names import arrive, barrier, fence_async_shared, gl, gluon, wait, warpgroup_mma, warpgroup_mma_wait
+from .names import arrive, barrier, condition, fence_async_shared, gl, gluon, wait, warpgroup_mma, warpgroup_mma_wait
 from .produce import produce
 from .store import WIDE, store_wide
 from .tiles import ROWS, after
@@ -30,7 +31,7 @@ def consume_columns(W: gl.constexpr, dq, log_sum, delta, scale, pattern, columns
     place, phase = 0, 0  # in the ring
     r = 0
     wait(q_full, 0)
-    while told(box, (r & 1) * TILE) > 0:
+    while condition(told(box, (r & 1) * TILE) > 0, disable_licm=True):
         own = r & 1
         n_all = told(box, own * TILE + 1)
         far = told(box, own * TILE + 2)
@@ -158,6 +159,7 @@ def attn_bwd_dq_hopper(
     buffers, ring, kv_rows = ring_of(q.dtype, STAGES, RUN, CONSUMERS)
     bars = (barriers(1, 1).index(0), barriers(1, CONSUMERS).index(0))
     told_of = told_of_tiles(2, STAGES, CONSUMERS)
+    flag = gate()
     fence_async_shared()
     barrier()
 
@@ -166,12 +168,15 @@ def attn_bwd_dq_hopper(
     descriptors = ((k, v), (k_run, v_run), (k_far, v_far))
     # fmt: off
     gl.warp_specialize([
-        (consume_columns, (0, dq, log_sum, delta, scale, pattern, columns, strides, qview, gview, ring, bars, told_of,
-                           CONSUMERS, ALIGN, STAGES)),
-        (consume_columns, (1, dq, log_sum, delta, scale, pattern, columns, strides, qview, gview, ring, bars, told_of,
-                           CONSUMERS, ALIGN, STAGES)),
-        (produce, ((q, dout), descriptors, buffers, kv_rows[0], (qbuf, gbuf), ring[2], ring[3], bars, told_of, taken,
-                   tiles, total, heads, groups, (q_starts, kv_starts), ends, pattern, columns, groups, 0, periods,
-                   CONSUMERS, 0, RUN, EVERY, IS_PACKED, STAGES)),
+        (run_consumer, (flag, gl.constexpr(consume_columns), (
+            0, dq, log_sum, delta, scale, pattern, columns, strides, qview, gview, ring, bars, told_of, CONSUMERS,
+            ALIGN, STAGES))),
+        (run_consumer, (flag, gl.constexpr(consume_columns), (
+            1, dq, log_sum, delta, scale, pattern, columns, strides, qview, gview, ring, bars, told_of, CONSUMERS,
+            ALIGN, STAGES))),
+        (run_producer, (flag, gl.constexpr(produce), (
+            (q, dout), descriptors, buffers, kv_rows[0], (qbuf, gbuf), ring[2], ring[3], bars, told_of, taken, tiles,
+            total, heads, groups, (q_starts, kv_starts), ends, pattern, columns, groups, 0, periods, CONSUMERS, 0, RUN,
+            EVERY, IS_PACKED, STAGES))),
     ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     # fmt: on

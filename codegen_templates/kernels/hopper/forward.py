@@ -9,8 +9,9 @@ tile before along, and then that tile's output is stored.
 from ..tiles import late_zero
 from .box import TILE, told
 from .frame import barriers, ring_of, rooms, told_of_tiles
+from .gate import gate, run_consumer, run_producer
 from .masks import WHOLE
-from .names import arrive, barrier, fence_async_shared, gl, gluon, wait
+from .names import arrive, barrier, condition, fence_async_shared, gl, gluon, wait
 from .produce import produce
 from .steps import FLOOR, LANES, finish, meet, start, step
 from .store import store_rows
@@ -37,7 +38,8 @@ def consume(W: gl.constexpr, given, CONSUMERS: gl.constexpr, ALIGN: gl.constexpr
 
     r = 0
     wait(q_full, 0)
-    while told(box, (r & 1) * TILE) > 0:
+    # where there are registers for what follows from a thread's place, it is worked out once: far slots are shorter
+    while condition(told(box, (r & 1) * TILE) > 0, disable_licm=CONSUMERS == 3):
         own = r & 1
         n_all = told(box, own * TILE + 1)
         far = told(box, own * TILE + 2)
@@ -164,6 +166,7 @@ def attn_fwd_hopper(
     buffers, ring, kv_rows = ring_of(q.dtype, STAGES, RUN, CONSUMERS)
     bars = (barriers(1, 1).index(0), barriers(1, CONSUMERS).index(0))
     told_of = told_of_tiles(2, STAGES, CONSUMERS)
+    flag = gate()
     fence_async_shared()
     barrier()
 
@@ -175,20 +178,22 @@ def attn_fwd_hopper(
     # fmt: off
     if CONSUMERS == 2:
         gl.warp_specialize([
-            (consume, (0, given, CONSUMERS, ALIGN, STAGES)),
-            (consume, (1, given, CONSUMERS, ALIGN, STAGES)),
-            (produce, ((q,), descriptors, buffers, kv_rows[1], (qbuf,), ring[2], ring[3], bars, told_of, taken, tiles,
-                       total, heads, groups, starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE,
-                       RUN, EVERY, IS_PACKED, STAGES)),
+            (run_consumer, (flag, gl.constexpr(consume), (0, given, CONSUMERS, ALIGN, STAGES))),
+            (run_consumer, (flag, gl.constexpr(consume), (1, given, CONSUMERS, ALIGN, STAGES))),
+            (run_producer, (flag, gl.constexpr(produce), (
+                (q,), descriptors, buffers, kv_rows[1], (qbuf,), ring[2], ring[3], bars, told_of, taken, tiles, total,
+                heads, groups, starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE, RUN, EVERY,
+                IS_PACKED, STAGES))),
         ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     else:
         gl.static_assert(CONSUMERS == 3)
         gl.warp_specialize([
-            (consume, (0, given, CONSUMERS, ALIGN, STAGES)),
-            (consume, (1, given, CONSUMERS, ALIGN, STAGES)),
-            (consume, (2, given, CONSUMERS, ALIGN, STAGES)),
-            (produce, ((q,), descriptors, buffers, kv_rows[1], (qbuf,), ring[2], ring[3], bars, told_of, taken, tiles,
-                       total, heads, groups, starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE,
-                       RUN, EVERY, IS_PACKED, STAGES)),
+            (run_consumer, (flag, gl.constexpr(consume), (0, given, CONSUMERS, ALIGN, STAGES))),
+            (run_consumer, (flag, gl.constexpr(consume), (1, given, CONSUMERS, ALIGN, STAGES))),
+            (run_consumer, (flag, gl.constexpr(consume), (2, given, CONSUMERS, ALIGN, STAGES))),
+            (run_producer, (flag, gl.constexpr(produce), (
+                (q,), descriptors, buffers, kv_rows[1], (qbuf,), ring[2], ring[3], bars, told_of, taken, tiles, total,
+                heads, groups, starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE, RUN, EVERY,
+                IS_PACKED, STAGES))),
         ], [4, 4, 1], [CONSUMER_REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     # fmt: on

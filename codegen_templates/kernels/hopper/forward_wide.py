@@ -8,8 +8,9 @@ meanwhile.
 from ..tiles import late_zero
 from .box import TILE, told
 from .frame import barriers, rooms, told_of_tiles
+from .gate import gate, run_consumer, run_producer
 from .masks import WHOLE
-from .names import arrive, barrier, fence_async_shared, gl, gluon, wait
+from .names import arrive, barrier, condition, fence_async_shared, gl, gluon, wait
 from .produce_wide import BOXES, produce_wide
 from .steps_wide import finish_wide, pass_wide, step_wide
 from .store import store_rows
@@ -29,7 +30,7 @@ def consume_wide(W: gl.constexpr, given, CONSUMERS: gl.constexpr, ALIGN: gl.cons
     at = (0, 0, 0, 0)  # places and phases in both rings
     r = 0
     wait(q_full.index(W), 0)
-    while told(box, r % BOXES * TILE) > 0:
+    while condition(told(box, r % BOXES * TILE) > 0, disable_licm=True):
         own = r % BOXES
         far = told(box, own * TILE + 2)
         edge = (keys, told(box, own * TILE + 6) + W * ROWS, told(box, own * TILE + 9), pattern, columns)
@@ -144,6 +145,7 @@ def attn_fwd_wide_hopper(
     v_bars = (barriers(V_STAGES + 1, 1), barriers(V_STAGES, CONSUMERS))  # the last full one: of the producer's own
     bars = (barriers(CONSUMERS, 1), barriers(CONSUMERS, 1))
     told_of = told_of_tiles(BOXES, K_STAGES, CONSUMERS)
+    flag = gate()
     fence_async_shared()
     barrier()
 
@@ -157,10 +159,10 @@ def attn_fwd_wide_hopper(
     of_values = (((v,), (v_run,), (v_far,)), ((vbuf,), (vruns,), (vfars,)))
     # fmt: off
     gl.warp_specialize([
-        (consume_wide, (0, given, CONSUMERS, ALIGN, K_STAGES, V_STAGES)),
-        (consume_wide, (1, given, CONSUMERS, ALIGN, K_STAGES, V_STAGES)),
-        (produce_wide, (q, of_keys, of_values, vrows, qbuf, rings, bars, told_of, taken, tiles, total, heads, groups,
-                        starts, ends, pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE, RUN, EVERY,
-                        IS_PACKED, K_STAGES, V_STAGES)),
+        (run_consumer, (flag, gl.constexpr(consume_wide), (0, given, CONSUMERS, ALIGN, K_STAGES, V_STAGES))),
+        (run_consumer, (flag, gl.constexpr(consume_wide), (1, given, CONSUMERS, ALIGN, K_STAGES, V_STAGES))),
+        (run_producer, (flag, gl.constexpr(produce_wide), (
+            q, of_keys, of_values, vrows, qbuf, rings, bars, told_of, taken, tiles, total, heads, groups, starts, ends,
+            pattern, columns, pages, s_pages, periods, CONSUMERS, PAGE, RUN, EVERY, IS_PACKED, K_STAGES, V_STAGES))),
     ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     # fmt: on

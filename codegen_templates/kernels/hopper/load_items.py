@@ -176,7 +176,7 @@ def is_cut(n, notes, like, IS_STRIDE: gl.constexpr):
 @gluon.jit
 def clear_foreign(qrows, grows, place, n, notes, like, IS_STRIDE: gl.constexpr):
     """Write zeros over them: a weight of 0 does not undo what is no number."""
-    for p in range(ROWS // PIECE):
+    for p in range(noted(notes, TWO) * (ROWS // PIECE) // 2):
         q_start, q_stop, _kv_stop = ends_noted(notes)
         t = run_at(n, p, notes, like, IS_STRIDE)
         low = gl.minimum(gl.maximum(q_start - t, 0), PIECE)

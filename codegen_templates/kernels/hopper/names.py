@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import triton.language as tl
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -16,6 +17,7 @@ __all__ = [
     "BARRIER",
     "arrive",
     "barrier",
+    "condition",
     "expect",
     "fence_async_shared",
     "gl",
@@ -38,4 +40,5 @@ BARRIER = gl.constexpr(mbarrier.MBarrierLayout())
 init_barrier, expect, arrive, wait = mbarrier.init, mbarrier.expect, mbarrier.arrive, mbarrier.wait
 load_box = _either(tma, "async_load", "async_copy_global_to_shared")  # 3.9, 3.6
 barrier = _either(gl, "barrier", "thread_barrier")
+condition = tl.condition
 reinterpret = _either(gl.shared_memory_descriptor, "reinterpret", "_reinterpret")

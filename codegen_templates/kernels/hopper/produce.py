@@ -6,7 +6,7 @@ from ..tiles import BLOCK, BLOCK_BITS, IS_CAUSAL, IS_TABLE
 from .box import ONE_WARP, TILE, tell_tile, write
 from .columns import PIECE, SIDE, column_at, entries_of
 from .masks import WHOLE, tell_keys
-from .names import arrive, barrier, expect, fence_async_shared, gl, gluon, load_box, wait
+from .names import arrive, barrier, condition, expect, fence_async_shared, gl, gluon, load_box, wait
 from .tiles import NOTHING, ROWS, WIDTH, after, request_of, slots_of, tile_place
 
 CHUNK = gl.constexpr(64)  # columns of a box: 128 bytes, the swizzle
@@ -202,7 +202,7 @@ def produce(inputs, descriptors, buffers, slot_rows, rooms, full, empty, q_bars,
     turn, tails = 0, 0  # tiles told so far, slots with rows behind the last key
     r = 0
     tile = next_tile(r, total, taken)
-    while tile < total:
+    while condition(tile < total, disable_licm=True):
         which, first, span = tile_place(tile, tiles, heads, groups, starts, ends, CONSUMERS, PAGE, IS_PACKED)
         t_base, q_from, q_stop, kv_from, _ = span
         i_batch, i_head, i_kv, i_class = which

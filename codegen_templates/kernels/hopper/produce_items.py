@@ -10,7 +10,7 @@ from ..tiles import BLOCK, IS_TABLE, late_zero, request
 from .box import noted, write
 from .item_parts import begin_part, count_part, kinds_of
 from .load_items import BOX, KEYS, clear_foreign, is_cut, load_keys, load_rows
-from .names import arrive, barrier, gl, gluon, wait
+from .names import arrive, barrier, condition, gl, gluon, wait
 from .notes import (
     BATCH,
     COUNT,
@@ -155,7 +155,7 @@ def produce_items(keys_of, rows_of, cleared, words, kv_bars, box, lanes, notes, 
     write(notes, TAILS, 0)
     barrier()
     number = next_tile(0, total, taken)
-    while number < total:
+    while condition(number < total, disable_licm=True):
         if begin_item(number, notes, tables, starts, ends, sizes, IS_PACKED):
             is_stride = gl.load(items + noted(notes, ITEM))
             if HAS_NEAR:  # noqa: SIM102 (what the kernel is compiled for, then what the item is)

@@ -5,7 +5,7 @@ from ..tiles import IS_TABLE
 from .box import TILE, tell_tile, write
 from .columns import entries_of
 from .masks import WHOLE, tell_keys
-from .names import arrive, barrier, expect, gl, gluon, load_box, wait
+from .names import arrive, barrier, condition, expect, gl, gluon, load_box, wait
 from .produce import CHUNK, CHUNKS, load_cleared, load_slot, next_tile
 from .tiles import ROWS, WIDTH, after, request_of, slots_of, tile_place
 
@@ -26,7 +26,7 @@ def produce_wide(q, of_keys, of_values, vrows, qbuf, rings, q_bars, told_of, tak
     turn, tails = 0, 0  # tiles told so far, slots with rows behind the last key
     r = 0
     tile = next_tile(r, total, taken)
-    while tile < total:
+    while condition(tile < total, disable_licm=True):
         which, first, span = tile_place(tile, tiles, heads, groups, starts, ends, CONSUMERS, PAGE, IS_PACKED)
         t_base, q_from, q_stop, kv_from, _ = span
         i_batch, i_head, i_kv, i_class = which
