@@ -27,7 +27,7 @@ LEAST_RUN = 16  # keys that lie side by side in memory
 # for three slots.
 STAGES = {64: {"STAGES": 8}, 128: {"STAGES": 6}, 256: {"K_STAGES": 2, "V_STAGES": 3}}
 IS_WIDE = "K_STAGES" in STAGES.get(WIDTH, {})
-REGISTERS = {64: (144, 80), 128: (224, 56), 256: (224, 56)}  # of a consumer's threads, and of the producer's
+REGISTERS = {64: (144, 80), 128: (224, 56), 256: (216, 72)}  # of a consumer's threads, and of the producer's
 LEAST_TILES = 8  # for each processor
 IS_FASTER = HEAD_DIM == 128  # than the plain kernels, as measured on an H100 with blocks of 16 and 64; not at 64
 IS_TABLE = FORM == "table"

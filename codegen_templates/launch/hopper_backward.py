@@ -27,7 +27,8 @@ DKDV_STAGES = {64: 8, 128: 4}
 DQ_CONSUMERS = 2
 DQ_REGISTERS = 216, 72  # of a consumer's threads and of the producer's: none are spilled
 DKDV_REGISTERS = {64: (208, 88), 128: (240, 24)}
-# likewise where the producer has more to work out, or consumers have less: closed forms in small blocks, or packed
+# likewise where the producer has more to work out, or consumers have less: closed forms in small blocks or packed,
+# tables in small blocks and packed
 FEWER_REGISTERS = {64: (208, 88), 128: (232, 40)}
 IS_WRITTEN_FOR = hopper.IS_WRITTEN_FOR and HEAD_DIM in DQ_STAGES
 MOST_SUMS = 1 << 31  # numbers of LSE and delta: TMA counts them in 32 bits
@@ -132,7 +133,8 @@ def dkdv_arguments(
     total = len(table) * requests.count
     programs = min(total, processors(q.device))
     run = min(BLOCK, ROWS)
-    are_fewer = (requests.are_packed or BLOCK < ROWS) and not hopper.IS_TABLE
+    are_small = BLOCK < ROWS
+    are_fewer = requests.are_packed and are_small if hopper.IS_TABLE else requests.are_packed or are_small
     registers = (FEWER_REGISTERS if are_fewer else DKDV_REGISTERS)[HEAD_DIM]
     dk, dv = sums
     pattern, lists = of_pattern

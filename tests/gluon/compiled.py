@@ -42,7 +42,7 @@ def constants(file: str, block: int, head_dim: int, changed: dict[str, Any]) -> 
         are_fewer = changed.get("IS_PACKED") or block < 64
         consumer, producer = {64: (208, 88), 128: (232, 40) if are_fewer else (240, 24)}[head_dim]
         return usual | {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer} | changed
-    forward = {64: (144, 80), 128: (224, 56), 256: (224, 56)}
+    forward = {64: (144, 80), 128: (224, 56), 256: (216, 72)}
     consumer, producer = (216, 72) if file == "backward_dq" else forward[head_dim]
     usual |= {"CONSUMER_REGISTERS": consumer, "PRODUCER_REGISTERS": producer}
     usual |= {"CONSUMERS": 3 if file == "forward" and head_dim == 64 else 2}
