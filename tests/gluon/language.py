@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .atomics import atomic_add, atomic_xchg, check_apart
 from .machine import Barrier, Fault, Task, current, machine, task
 from .memory import Bars, Buffer, Descriptor, Layout, Load, Product, Store, View
 from .values import BFLOAT16, FLOAT16, FLOAT32, INT1, INT16, INT32, INT64, UINT32, DType, Value, common, value
@@ -63,28 +64,14 @@ class Pointer:
 
 def load(pointer: Pointer, mask: Any = None, other: Any = 0, **_hints: Any) -> Value:
     at, used = pointer.places(mask)
+    check_apart(pointer.array, at[used], "a load of")
     return Value(np.where(used, pointer.array[np.where(used, at, 0)], value(other).x), pointer.element)
 
 
 def store(pointer: Pointer, x: Any, mask: Any = None, **_hints: Any) -> None:
     at, used = pointer.places(mask)
+    check_apart(pointer.array, at[used], "a store to")
     pointer.array[at[used]] = np.broadcast_to(value(x).x, at.shape)[used]
-
-
-def atomic_add(pointer: Pointer, x: Any, *_options: Any, **_named: Any) -> Value:
-    machine().pause()
-    at, _ = pointer.places(None)
-    old = pointer.array[at].copy()
-    pointer.array[at] += value(x).x
-    return Value(old, pointer.element)
-
-
-def atomic_xchg(pointer: Pointer, x: Any, *_options: Any, **_named: Any) -> Value:
-    machine().pause()
-    at, _ = pointer.places(None)
-    old = pointer.array[at].copy()
-    pointer.array[at] = value(x).x
-    return Value(old, pointer.element)
 
 
 def where(condition: Any, a: Any, b: Any) -> Value:
@@ -176,6 +163,7 @@ def warp_specialize(parts: Any, worker_num_warps: Any, worker_num_regs: Any = No
 
 def barrier(*_args: Any, **_named: Any) -> None:
     task().unsynced.clear()
+    task().unmet = 0
 
 
 def fence_async_shared(*_args: Any, **_named: Any) -> None:

@@ -38,6 +38,9 @@ class Task:
     unfenced: list[Any] = field(default_factory=list)  # regions written by plain stores, no fence since
     unsynced: list[Any] = field(default_factory=list)  # the same, no barrier of the partition's threads since
     stores: list[Any] = field(default_factory=list)  # copies to global memory that it began, in order
+    adds: list[Any] = field(default_factory=list)  # to global memory, since it last released them
+    unmet: int = 0  # of these, those since which its threads have not met at a barrier
+    polled: tuple[Any, ...] = ()  # what it has read again and again, and did since nothing else
 
 
 class Machine:
@@ -108,7 +111,7 @@ class Machine:
     def pause(self, ready: Callable[[], bool] = lambda: True, waits_for: str = "") -> None:
         """Let others go on, until `ready` and it is this task's turn."""
         task = current.task
-        task.ready, task.waits_for = ready, waits_for
+        task.ready, task.waits_for, task.polled = ready, waits_for, ()
         self.back.release()
         task.turn.acquire()
         if self.fault or not task.ready():

@@ -80,6 +80,16 @@ class View:
             raise NotImplementedError("only matrices are turned")
         return View(self.buffer, self.start, self.own, self.layout, not self.turned)
 
+    def slice(self, start: Any, length: Any, dim: Any = 0) -> View:
+        """Some of the columns: those of whole chunks lie side by side, others are read where they are."""
+        start, length, columns = int(start), int(length), self.own[-1]
+        if int(dim) != 1 or len(self.own) != 2 or self.turned or not 0 <= start <= columns - length:
+            raise NotImplementedError("only columns of matrices are taken")
+        chunk = self.layout.chunk or columns
+        if start % chunk == 0 and length % chunk == 0:
+            return View(self.buffer, self.start + start * self.own[0], (self.own[0], length), self.layout)
+        return Columns(self, start, length)
+
     def reinterpret(self, dtype: DType, shape: Any, layout: Layout) -> View:
         shape = tuple(map(int, shape))
         if dtype.bytes != self.dtype.bytes or prod(shape) > prod(self.own):
@@ -124,6 +134,24 @@ class View:
         for other in machine().tasks:
             if any(b is self.buffer and x < stop and start < y for b, x, y in other.unfenced):
                 raise Fault(f"{what} reads {self.buffer.name}, which {other.name} wrote without a fence")
+
+
+class Columns(View):
+    """Some columns of a matrix in shared memory, to be read by products."""
+
+    def __init__(self, whole: View, first: int, count: int) -> None:
+        super().__init__(whole.buffer, whole.start, whole.own, whole.layout)
+        self.first, self.count = first, count
+
+    @property
+    def shape(self) -> list[int]:
+        return [self.own[0], self.count]
+
+    def get(self) -> np.ndarray:
+        return super().get()[:, self.first : self.first + self.count]
+
+    def put(self, x: np.ndarray) -> None:
+        raise NotImplementedError("columns are read")
 
 
 class Bars:

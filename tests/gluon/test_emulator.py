@@ -120,3 +120,50 @@ def test_whole_numbers_are_those_of_the_device() -> None:
     assert (Value(1) / 2).dtype.name == "float32" and float(Value(1) / 2) == 0.5
     with pytest.raises(TypeError, match="a tensor as a condition"):
         bool(Value(np.arange(3, dtype=np.int32)) > 1)
+
+
+# Two programs add rows of ones, or of twos, to the same numbers, one behind the other.
+TURNS = """
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+
+
+@gluon.jit
+def kernel(out, count):
+    turn = gl.program_id(0)
+    while gl.atomic_add(count, 0, sem="acquire", scope="gpu") != {turn}:
+        pass
+    p = out + gl.arange(0, 8, None)
+    for n in range(3):
+        gl.atomic_add(p + n * 8, gl.full([8], 1.0, gl.float32, None) * (turn + 1), sem="relaxed", scope="gpu")
+    {barrier}
+    gl.atomic_xchg(count, turn + 1, sem="{sem}", scope="gpu")
+"""
+IN_TURN = {"turn": "turn", "barrier": "gl.thread_barrier()", "sem": "release"}
+OUT_OF_TURN: dict[str, tuple[dict[str, str], type[Exception], str]] = {
+    "a turn that nobody has": ({"turn": "turn + 1"}, Deadlock, "waits for a number other than 0 in memory"),
+    "one turn for both": ({"turn": "0 * turn"}, Fault, "has not released|waits for a number"),
+    "released in no order": ({"sem": "relaxed"}, Fault, "has not released"),
+    "released by one lane for all": ({"barrier": ""}, Fault, "not met at a barrier"),
+}
+
+
+def taken_in_turn(folder: Path, changed: dict[str, str], seed: int) -> np.ndarray:
+    (folder / "turns.py").write_text(TURNS.format(**IN_TURN | changed))
+    out = np.zeros(24, np.float32)
+    kernel = emulate.load(folder, "turns").turns.kernel
+    emulate.launch(kernel, (2,), {"out": out, "count": np.zeros(1, np.int32)}, seed)
+    return out
+
+
+def test_programs_add_in_turn(tmp_path: Path) -> None:
+    for seed in range(5):
+        assert (taken_in_turn(tmp_path, {}, seed) == 3).all()
+
+
+@pytest.mark.parametrize("mistake", OUT_OF_TURN)
+def test_additions_out_of_turn_are_found(tmp_path: Path, mistake: str) -> None:
+    changed, kind, words = OUT_OF_TURN[mistake]
+    with pytest.raises(kind, match=words):
+        for seed in range(20):
+            taken_in_turn(tmp_path, changed, seed)
