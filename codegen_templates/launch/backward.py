@@ -11,7 +11,7 @@ from ..kernels.backward_dq import (
     attn_bwd_dq,
 )
 from ..pattern import BLOCK, HEAD_DIM, ROWS_PER_TILE_FREE, V_HEAD_DIM
-from . import arrays, binaries, configs, hopper_backward, items, told, tuned
+from . import arrays, binaries, configs, hopper_backward, hopper_fused, items, told, tuned
 from .kept import only_meanwhile, that_was_all
 from .outputs import WIDEST
 from .requests import MOST_TOGETHER, Requests, arch, in_line, in_units, processors
@@ -127,18 +127,32 @@ def _backward(
     given = told.Backward(q, k, v, dout, log_sum, delta, requests, heads, scale)
     is_open = config is None and not tuned.tried  # else it is a plain kernel that is asked for
     is_gluon = is_open and hopper_backward.takes(q, k, v, dout, (dq, dk, dv))
-    if is_gluon and hopper_backward.counts_dq(requests):
-        hopper_backward.fill_dq(dq, *given)
-    else:
-        _fill_dq(dq, given, config)
-    if is_gluon and hopper_backward.counts_dkdv(requests, heads):
-        hopper_backward.fill_dkdv(dk, dv, *given, add_parts)
-    else:
-        _fill_dkdv(dk, dv, given, config)
+    is_fused = is_gluon and hopper_fused.wanted(requests) and hopper_fused.fill(dq, dk, dv, *given, add_parts)
+    if not is_fused:
+        _fill_apart(dq, dk, dv, given, config, is_gluon)
     only_meanwhile(log_sum, delta)
     if not many:
         that_was_all()
     return more
+
+
+def _fill_apart(
+    dq: torch.Tensor,
+    dk: torch.Tensor,
+    dv: torch.Tensor,
+    given: told.Backward,
+    config: configs.Config | None,
+    is_gluon: bool,
+) -> None:
+    """Fill dq by one kernel, dk and dv by another."""
+    if is_gluon and hopper_backward.counts_dq(given.requests):
+        hopper_backward.fill_dq(dq, *given)
+    else:
+        _fill_dq(dq, given, config)
+    if is_gluon and hopper_backward.counts_dkdv(given.requests, given.heads):
+        hopper_backward.fill_dkdv(dk, dv, *given, add_parts)
+    else:
+        _fill_dkdv(dk, dv, given, config)
 
 
 def _fill_dq(dq: torch.Tensor, given: told.Backward, config: configs.Config | None) -> None:

@@ -17,7 +17,8 @@ from .clearing import clear_rows
 from .kept import Launch, zeros
 from .requests import LOG2_E, Requests, arch, processors
 
-SWITCH, FAMILIES = "PATTERNCC_KERNELS", ("auto", "triton", "gluon")
+SWITCH, FAMILIES = "PATTERNCC_KERNELS", ("auto", "triton", "gluon", "fused")
+ASKED = ("gluon", "fused")  # wherever they can be had
 TESTED = ("3.6", "3.9")  # versions of Triton: Gluon is not stable, others take the plain kernels
 ROWS = 64  # of hopper/tiles.py
 WIDTH = 1 << (HEAD_DIM - 1).bit_length()  # of the boxes that take a head: TMA fills zeros behind its numbers
@@ -40,7 +41,8 @@ IS_WRITTEN_FOR &= not SOFTCAP and V_HEAD_DIM == HEAD_DIM  # the plain kernels ta
 
 
 def wanted() -> str:
-    """What $PATTERNCC_KERNELS says: auto, triton or gluon; ValueError for anything else."""
+    """What $PATTERNCC_KERNELS says: auto, triton, gluon, or fused, which is gluon with the fused backward where it can
+    be had; ValueError for anything else."""
     family = os.environ.get(SWITCH) or "auto"
     if family not in FAMILIES:
         raise ValueError(f"{SWITCH} is one of {', '.join(FAMILIES)}; it is {family!r}")
@@ -53,7 +55,7 @@ def takes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, 
     if family == "triton" or not is_hopper(q.device):
         return False
     is_faster = IS_FASTER and (TABLES_BY_DEFAULT or not IS_TABLE)
-    return (family == "gluon" or (is_faster and is_large(q))) and can(q, k, v, out, requests)
+    return (family in ASKED or (is_faster and is_large(q))) and can(q, k, v, out, requests)
 
 
 def is_large(q: torch.Tensor) -> bool:

@@ -43,7 +43,7 @@ def takes(
     if family == "triton" or not hopper.is_hopper(q.device):
         return False
     is_faster = BY_DEFAULT and (hopper.TABLES_BY_DEFAULT or not hopper.IS_TABLE)
-    return (family == "gluon" or (is_faster and hopper.is_large(q))) and can(q, k, v, dout, grads)
+    return (family in hopper.ASKED or (is_faster and hopper.is_large(q))) and can(q, k, v, dout, grads)
 
 
 def can(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, grads: tuple[torch.Tensor, ...]) -> bool:

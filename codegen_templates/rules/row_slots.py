@@ -54,7 +54,7 @@ def build(klass: int, first: int, stop: int, origin: int, tiles: int) -> Slots:
 def _words(klass: int, t: Tensor, u: Tensor, shape: tuple[int, int]) -> Tensor:
     """The words of pairs of pieces that begin at t and u, in so many tiles and slots. int32 [tiles, slots, 2]"""
     whole = keeps_blocks(klass, t.div(BLOCK, rounding_mode="floor"), u.div(BLOCK, rounding_mode="floor"))
-    some, every = _by_tokens(klass, t, u)
+    some, every = by_tokens(klass, t, t + PIECE - 1, u)
     whole = whole | every
     part = some & ~whole
     is_cut = whole & (u + PIECE > t + 1) if CAUSAL else torch.zeros_like(whole)
@@ -69,11 +69,11 @@ def _words(klass: int, t: Tensor, u: Tensor, shape: tuple[int, int]) -> Tensor:
     return (bits + by_words(is_cut).any(3) * FINE + by_words(part).any(3) * EXACT).int()
 
 
-def _by_tokens(klass: int, t: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether the parts given in tokens keep some, and all, of each pair of pieces, before the causal cut. What is cut
-    off may be kept or not: it counts for neither."""
+def by_tokens(klass: int, t: Tensor, t_last: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether the parts given in tokens keep some, and all, of the keys of pieces that begin at u for the rows t to
+    t_last, before the causal cut. What is cut off may be kept or not: it counts for neither."""
     rules = CLASSES[klass]
-    low, high = t - u - (PIECE - 1), t - u + (PIECE - 1)  # distances
+    low, high = t - u - (PIECE - 1), t_last - u  # distances
     if CAUSAL:
         low = low.clamp(min=0)
     some = torch.zeros(torch.broadcast_shapes(t.shape, u.shape), dtype=torch.bool, device=t.device)

@@ -28,13 +28,21 @@ FILES = {
     "forward_wide": "attn_fwd_wide_hopper",
     "backward_dq": "attn_bwd_dq_hopper",
     "backward_dkdv": "attn_bwd_dkdv_hopper",
+    "backward_fused": "attn_bwd_fused_hopper",
 }
-FLOATS, INTEGERS = ("lse", "log_sum", "delta", "parts"), ("groups", "pattern", "columns", "rows", "items", "members")
-INTEGERS += ("q_starts", "kv_starts", "pages", "taken", "k_run", "v_run", "k_far", "v_far")
+FLOATS, INTEGERS = (
+    ("lse", "log_sum", "delta", "parts", "dq_sums"),
+    ("groups", "pattern", "columns", "rows", "items", "members"),
+)
+INTEGERS += ("q_starts", "kv_starts", "pages", "taken", "k_run", "v_run", "k_far", "v_far", "added", "lists", "ranks")
 
 
 def constants(file: str, block: int, head_dim: int, changed: dict[str, Any]) -> dict[str, Any]:
     """The kernel's constants, as the launcher gives them, but for `changed`."""
+    if file == "backward_fused":
+        consumer, other = {64: (208, 88), 128: (240, 24)}[head_dim]
+        stages = {"ALIGN": 8, "STAGES": {64: 4, 128: 2}[head_dim]}
+        return stages | {"CONSUMER_REGISTERS": consumer, "OTHER_REGISTERS": other} | changed
     page = changed.get("PAGE", 0)
     usual = {"ALIGN": 8, "IS_PACKED": bool(page)}
     if file == "backward_dkdv":
@@ -71,7 +79,7 @@ def compile_kernel(folder: Path, file: str, dtype: str, changed: dict[str, Any],
     line = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=1)
     run = known.get("RUN", min(tiles.BLOCK.value, 64))
     boxes = dict.fromkeys(("q", "k", "v", "dout"), (1, 1, 64, 64))
-    if run < 64 or file == "backward_dkdv":
+    if run < 64 or file in ("backward_dkdv", "backward_fused"):
         boxes |= dict.fromkeys(("k_run", "v_run", "q_run", "dout_run"), (1, 1, run, 64))
     if known.get("EVERY"):
         boxes |= dict.fromkeys(("k_far", "v_far"), (1, 1, 64 // run, run, 64))

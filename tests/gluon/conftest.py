@@ -18,3 +18,15 @@ def short_items(monkeypatch: pytest.MonkeyPatch) -> Any:
         launcher.items.work.cache_clear()
 
     return shorten
+
+
+@pytest.fixture
+def cut_items(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Long items of the fused backward are cut, as where there are many processors and long sequences."""
+
+    def cut(launcher: Any) -> None:
+        monkeypatch.setattr(launcher.fused_items, "LEAST_SLOTS", 3)
+        monkeypatch.setattr(launcher.fused_items.items, "MOST_SLOTS", 1000)
+        launcher.fused_items.work.cache_clear()
+
+    return cut

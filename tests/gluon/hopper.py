@@ -25,6 +25,9 @@ FILES = {
     "attn_fwd_wide_hopper": "forward_wide",
     "attn_bwd_dq_hopper": "backward_dq",
     "attn_bwd_dkdv_hopper": "backward_dkdv",
+    "attn_bwd_fused_hopper": "backward_fused",
+    "attn_bwd_fused_begin": "fused_ends",
+    "attn_bwd_fused_end": "fused_ends",
 }
 
 
@@ -75,7 +78,7 @@ def forward(
     _, given = launcher.arguments(q, k, v, out, lse, requests, heads, scale)
     programs = min(programs, given["total"])
     given["taken"] = torch.zeros(1, dtype=torch.int32)
-    taken = {name: _emulated(x, launcher) for name, x in (given | changed).items()}
+    taken = {name: emulated(x, launcher) for name, x in (given | changed).items()}
     emulate.launch(kernel, (programs,), taken, seed)
 
 
@@ -94,7 +97,7 @@ def dq(
     heads = 0, 0, inputs[0].shape[1]
     _, given = launcher.dq_arguments(*inputs, dq, *sums, requests, heads, launcher.HEAD_DIM**-0.5)
     given["taken"] = torch.zeros(1, dtype=torch.int32)
-    taken = {name: _emulated(x, launcher.hopper) for name, x in given.items()}
+    taken = {name: emulated(x, launcher.hopper) for name, x in given.items()}
     emulate.launch(kernel, (min(programs, given["total"]),), taken, seed)
 
 
@@ -117,10 +120,10 @@ def launched(
             found.append(kernel)
             given["taken"] = torch.zeros(1, dtype=torch.int32)
             own = {name: x for name, x in changed.items() if name in given}
-            taken = {name: _emulated(x, launcher.hopper) for name, x in (given | own).items()}
+            taken = {name: emulated(x, launcher.hopper) for name, x in (given | own).items()}
             for name in {"dk", "dv"} & set(given):
                 kind = FLOAT32 if are_sums(given[name]) else BFLOAT16
-                taken[name] = emulate.pointer(_flat(given[name])[0], kind)
+                taken[name] = emulate.pointer(flat(given[name])[0], kind)
             emulate.launch(kernel, (min(programs, given["total"]),), taken, seed)
 
         return launch
@@ -159,16 +162,16 @@ def add_parts(parts: torch.Tensor, work: Any, sums: list[torch.Tensor], requests
             out[:, kv, rows] = parts[:, first : first + count, n].sum(1)[:, : rows.stop - rows.start]
 
 
-def _emulated(x: Any, launcher: ModuleType) -> Any:
+def emulated(x: Any, launcher: ModuleType) -> Any:
     if isinstance(x, launcher.Boxes):
         tensor = x.tensor.as_strided(x.shape, x.strides)
         return emulate.boxes(tensor.numpy(), tuple(x.box), FLOAT32 if x.tensor.dim() == 1 else BFLOAT16)
     if isinstance(x, torch.Tensor):
-        return emulate.pointer(*_flat(x))
+        return emulate.pointer(*flat(x))
     return x
 
 
-def _flat(x: torch.Tensor) -> tuple[np.ndarray, Any]:
+def flat(x: torch.Tensor) -> tuple[np.ndarray, Any]:
     """The memory from a tensor's first number on: what a pointer to it may reach."""
     size = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
     return x.as_strided((size,), (1,)).numpy(), BFLOAT16 if x.dtype == torch.float32 and x.dim() == 4 else None

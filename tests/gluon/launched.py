@@ -1,5 +1,5 @@
-"""A process on the stub of a GPU: python launched.py PACKAGES NAME. It trains once, on whole and on packed sequences,
-with PATTERNCC_KERNELS=gluon: Triton compiles the Hopper kernels for what the launchers give, and launches them."""
+"""A process on the stub of a GPU: python launched.py PACKAGES NAME FAMILY. It trains once, on whole and on packed
+sequences, with PATTERNCC_KERNELS=FAMILY: Triton compiles the kernels for what launchers give, and launches them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])
-    os.environ["PATTERNCC_KERNELS"] = "gluon"
+    os.environ["PATTERNCC_KERNELS"] = sys.argv[3]
     package = importlib.import_module(sys.argv[2])
     heads, kv_heads, dim = (package.PATTERN[key] for key in ("heads", "kv_heads", "head_dim"))
     shapes = [(2, heads, 300, dim), *[(2, kv_heads, 300, dim)] * 2]

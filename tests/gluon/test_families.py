@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from patterncc import reference
-from tests.gluon import hopper, test_backward, test_backward_tables, test_forward
+from tests.gluon import fused, hopper, test_backward, test_backward_tables, test_forward
 from tests.kernels.held import Held, off, quick, run, tensors, weights
 
 pytestmark = pytest.mark.interpret
@@ -86,3 +86,25 @@ def test_they_agree_and_repeat_themselves(variant: Variant, poisoned: None) -> N
         assert off(third[name], first[name]) < ERROR, (name, off(third[name], first[name]))
     assert torch.isinf(first["lse"]).any() == torch.isinf(reference.attention(of.pattern, *inputs)[1]).any()
     assert off(third["out"] + 1e-3, first["out"]) > ERROR  # negative control
+
+
+@pytest.mark.parametrize("name", ["tokens", pytest.param("several", marks=pytest.mark.slow)])
+def test_the_fused_backward_agrees(name: str, poisoned: None, cut_items: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    of, launcher, kernels = fused.made(test_backward.RULES[name])
+    cut_items(launcher)
+    launch, backward = of.part("launch.backward"), of.part("launch.hopper_backward")
+    inputs = tensors(of.pattern, 210)
+    through = weights(inputs[0], inputs[0].shape[:3])
+    first = plain(of, inputs, through)
+    monkeypatch.setattr(backward, "takes", lambda *_given: True)
+    monkeypatch.setenv("PATTERNCC_KERNELS", "fused")
+    options: dict[str, Any] = {"layer": 0, "scale": of.pattern.head_dim**-0.5, "head_offset": 0}
+    found = []
+    for seed in (0, 3):
+        with fused.launched(kernels, launcher, seed=seed, programs=2 * seed + 1) as seen:
+            given = *inputs, first["out"], first["lse"], *through
+            found.append(launch.backward(*given, **options, q_start=0, kv_start=0))
+        assert len(seen) == 1
+    for wanted, own, again in zip((first["dq"], first["dk"], first["dv"]), *found, strict=True):
+        assert torch.equal(own, again)
+        assert off(own, wanted) < ERROR

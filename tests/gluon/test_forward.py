@@ -232,5 +232,5 @@ def test_the_switch_names_what_it_may_be(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv(launcher.SWITCH, family)
         assert launcher.wanted() == family
     monkeypatch.setenv(launcher.SWITCH, "cuda")
-    with pytest.raises(ValueError, match="PATTERNCC_KERNELS is one of auto, triton, gluon; it is 'cuda'"):
+    with pytest.raises(ValueError, match="PATTERNCC_KERNELS is one of auto, triton, gluon, fused; it is 'cuda'"):
         launcher.wanted()

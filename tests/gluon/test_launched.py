@@ -25,20 +25,22 @@ RULES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", RULES)
+@pytest.mark.parametrize(("form", "family"), [("arithmetic", "gluon"), ("table", "gluon"), ("arithmetic", "fused")])
 @pytest.mark.skipif(not shutil.which("gcc") or sys.platform != "linux", reason="Triton's launcher needs gcc")
-def test_training_launches_the_family_that_is_asked_for(form: str, tmp_path: Path) -> None:
+def test_training_launches_the_family_that_is_asked_for(form: str, family: str, tmp_path: Path) -> None:
     (tmp_path / "stubbed.yaml").write_text(f"{TEXT}shards: [{{heads: all, {RULES[form]}}}]")
     patterncc.compile(tmp_path / "stubbed.yaml", output=tmp_path)
     place, launches = str(built(tmp_path).parent), tmp_path / "launches"
     environment = quiet_environment() | {"TRITON_LIBCUDA_PATH": place, "LD_LIBRARY_PATH": place}
     paths = [str(STUB), str(ROOT), environment["PYTHONPATH"]]
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "STUB_LAUNCHES": str(launches)}
-    command = [sys.executable, "-m", "tests.gluon.launched", str(tmp_path), "stubbed"]
+    command = [sys.executable, "-m", "tests.gluon.launched", str(tmp_path), "stubbed", family]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     once = ["fwd_hopper", "bwd_prepare", "bwd_dq_hopper", "bwd_dkdv_hopper"]
     packed = ["clear", "fwd_hopper", "bwd_prepare", "clear", "bwd_dq_hopper", "clear", "clear", "bwd_dkdv_hopper"]
+    if family == "fused":  # what is packed is not
+        once = ["fwd_hopper", "bwd_prepare", "bwd_fused_begin", "bwd_fused_hopper", "bwd_fused_end"]
     if form == "arithmetic":  # of strides there are parts, and a second round, which adds in float32
         once, packed = [*once, "bwd_sum"], [*packed, "bwd_dkdv_hopper", "bwd_round", "bwd_round"]
     assert launches.read_text().split() == [f"attn_{name}_stubbed" for name in once + packed]

@@ -153,8 +153,10 @@ def test_backward(name: str, way: str, package: Import, monkeypatch: pytest.Monk
             return module.attention(*leaves, return_lse=True)
 
     taken = [watched(monkeypatch, launcher, function) for function in ("fill_dq", "fill_dkdv")]
+    fused = watched(monkeypatch, importlib.import_module(f"{name}.launch.hopper_fused"), "fill")
     results: dict[str, Any] = {}
-    for family in ("triton", "gluon"):
+    families = ("triton", "gluon") if way == "packed" else ("triton", "gluon", "fused")
+    for family in families:
         monkeypatch.setenv(launcher.hopper.SWITCH, family)
         for again in (False, True, True):
             leaves = [x.clone().requires_grad_() for x in inputs]
@@ -163,5 +165,7 @@ def test_backward(name: str, way: str, package: Import, monkeypatch: pytest.Monk
             results[family] = found
         errors = {n: dense.error(x, y) for n, x, y in zip(("dq", "dk", "dv"), found, wanted, strict=True)}
         assert max(errors.values()) < TOLERANCE, (family, errors)
-    assert all(dense.error(x, y.cpu().double()) < TOLERANCE for x, y in zip(*results.values(), strict=True))
-    assert taken == [TAKEN, TAKEN]
+    for other in families[1:]:
+        pairs = zip(results["triton"], results[other], strict=True)
+        assert all(dense.error(x, y.cpu().double()) < TOLERANCE for x, y in pairs)
+    assert taken == [TAKEN, TAKEN] and fused == list(families[2:])
