@@ -6,18 +6,15 @@ from functools import wraps
 
 import torch
 
-from ..kernels.combine import (
-    attn_combine,
-)
 from ..kernels.forward import (
     attn_fwd,
 )
 from ..pattern import V_HEAD_DIM
 from . import arrays, binaries, configs, hopper, sharing, told, tuned
 from .configs import Config
-from .kept import only_meanwhile, that_was_all
+from .kept import that_was_all
 from .outputs import WIDEST, like_output
-from .parts import Splits, merges, room, room_to_merge, splits_of
+from .parts import Splits, combine, merges, room, room_to_merge, splits_of
 from .requests import (
     LOG2_E,
     MOST_TOGETHER,
@@ -33,7 +30,6 @@ from .requests import (
 
 binaries.use(
     attn_fwd,
-    attn_combine,
 )
 
 
@@ -244,8 +240,4 @@ def _forward(
         grid = (width, groups.shape[0], some.count)
         launch(attn_fwd, grid, given, (*numbers, some.q_total, splits))
     if launches > 1:
-        only_meanwhile(found, sums)
-        numbers = splits, *found.stride()[:3], *sums.stride()[:2], *out.stride()[:2], lse.stride(0)
-        launch = told.combine_launch(device, out.dtype, 1 << (splits - 1).bit_length())
-        tensors, grid = (found, sums, out, lse), (*out.shape[:2], 1)
-        launch(attn_combine, grid, tensors, numbers)
+        combine(found, sums, out, lse, splits)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import torch
 
+from ..kernels.combine import (
+    attn_combine,
+)
 from ..pattern import BLOCK, V_HEAD_DIM
-from . import arrays, configs, sharing
+from . import arrays, binaries, configs, sharing, told
 from .kept import only_meanwhile, zeros
 from .outputs import like_output
 from .requests import MOST_TOGETHER, arch, processors
 from .sharing import Splits
+
+binaries.use(
+    attn_combine,
+)
 
 
 def splits_of(heads: arrays.Heads, count: int, q_len: int, kv_len: int, device: torch.device) -> Splits:
@@ -71,3 +78,11 @@ def room(q: torch.Tensor, count: int, longest: int, splits: int = 0) -> tuple[to
         out.zero_()
         lse.fill_(float("-inf"))
     return out, lse
+
+
+def combine(parts: torch.Tensor, sums: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, splits: int) -> None:
+    """Fill out and lse from what the programs that share the keys have made, by a launch of its own."""
+    only_meanwhile(parts, sums)
+    numbers = splits, *parts.stride()[:3], *sums.stride()[:2], *out.stride()[:2], lse.stride(0)
+    launch = told.combine_launch(out.device, out.dtype, 1 << (splits - 1).bit_length())
+    launch(attn_combine, (*out.shape[:2], 1), (parts, sums, out, lse), numbers)
