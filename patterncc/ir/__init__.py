@@ -2,7 +2,7 @@
 
 In the order of lowering, and in brackets what it is made with:
 
-    layout   which blocks a head keeps, as rules                            (terms, tokens: what rules mean together)
+    layout   which blocks a head keeps, as rules                            (terms, filled, tokens: what rules mean)
     classes  the layouts of all heads, and each once for the heads that share it
     closed   the index map as arithmetic                                    (draw: what a random part keeps)
     table    the index map as arrays                                        (runs, bitmap: how tables are filled)

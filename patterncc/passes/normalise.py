@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from patterncc.debug import traced
 from patterncc.ir.classes import Classes
+from patterncc.ir.filled import filled
 from patterncc.ir.layout import Layout, Mask, Term
 from patterncc.ir.terms import contains, simplify
 from patterncc.ir.tokens import ceil_div, joined, touched_terms, whole_terms
@@ -28,9 +29,10 @@ def normalise(classes: Classes) -> Classes:
     for layout in classes.layouts:
         layout = normal_layout(layout, causal=classes.causal, block=classes.block)
         plain = replace(layout, random=None, mask=None) if layout.random or layout.mask else layout
+        plain = replace(plain, terms=filled(plain.terms, causal=classes.causal))
         form = closed_form(plain, classes.causal)
         others = layout.window, layout.bands, layout.sink, layout.random, layout.mask, layout.chunk
-        meaning = (form or layout.terms, *others)
+        meaning = (form or plain.terms, *others)
         if meaning not in numbers:
             numbers[meaning] = len(layouts)
             layouts.append(layout)

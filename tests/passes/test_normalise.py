@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patterncc.ir.classes import Classes
-from patterncc.ir.layout import KEY, Layout, Term
+from patterncc.ir.layout import KEY, QUERY, Layout, Term
 from patterncc.ir.terms import contains, simplify
 from patterncc.passes.normalise import normal_layout, normalise
 from tests.strategies import layouts, terms
@@ -76,6 +76,43 @@ def test_residues_of_several_periods_share_a_class(text: str, other: str) -> Non
     a, b = (Layout.parse(f"{layout} | 90<=i<91" if layout != "all" else layout) for layout in (text, other))
     assert normalise(one(a, b)).of == ((0, 0),)
     assert normalise(one(a, Layout.parse("j%4 in 1:3 | 90<=i<91"))).of == ((0, 1),)  # the control
+
+
+@st.composite
+def ranges_and_residues(draw: st.DrawFn, anchor: str) -> Layout:
+    """A range or two, and a residue or two, of the same number: of distances, or of columns."""
+    found = []
+    for _ in range(draw(st.integers(1, 2))):
+        every, low = draw(st.integers(2, 4)), draw(st.integers(-3, 5))
+        residue = {"offset": draw(st.integers(0, every - 1)), "width": draw(st.integers(1, every - 1))}
+        found.append(Term(every=every, anchor=anchor, **residue))
+        high = low + draw(st.integers(1, 4))
+        found.append(Term(j_from=low, j_to=high) if anchor == KEY else Term(d_from=low, d_to=high))
+    return Layout(tuple(found))
+
+
+@given(st.sampled_from([KEY, QUERY]), st.booleans(), st.data())
+def test_layouts_share_a_class_where_they_keep_the_same(anchor: str, causal: bool, data: st.DataObject) -> None:
+    """Ranges beside and inside runs of residues: equal by the blocks that they keep, else not equal."""
+    a, b = data.draw(ranges_and_residues(anchor)), data.draw(ranges_and_residues(anchor))
+    masks = [kept_blocks(layout, range(41), 41) for layout in (a, b)]  # bounds below 10, periods of 12 at most
+    are_equal = np.array_equal(*(np.tril(mask) if causal else mask for mask in masks))
+    assert normalise(one(a, b, causal=causal)).of == ((0, 0 if are_equal else 1),)
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("d<8 | (i-j)%16 in 6:9", "d<6 | (i-j)%16 in 6:9"),
+        ("d<8 | (i-j)%16 in 6:9", "d<9 | (i-j)%16 in 6:9"),
+        ("j<1 | j%8==0", "j%8==0"),
+        ("j<1 | 3<=j<5 | j%8 in 1:3", "j<5 | j%8 in 1:3"),
+    ],
+)
+def test_a_range_beside_a_run_of_residues(text: str, other: str) -> None:
+    a, b = Layout.parse(text), Layout.parse(other)
+    assert normalise(one(a, b)).of == ((0, 0),)
+    assert normalise(one(a, Layout.parse(f"{other} | 20<=d<21"))).of == ((0, 1),)  # the control
 
 
 def test_a_term_without_members_is_left_out() -> None:
