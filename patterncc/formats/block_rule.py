@@ -50,8 +50,10 @@ def _with_chunk(kept: Mask, known_before: Mask | None, causal: bool, chunk: int)
     found.diagonals()
     if found.misses() or (found.known & ~kept).any():
         return Rule(), kept, np.inf
-    parts = {"sink": sink or None, "strides": tuple(found.strides), "rows": rows, "columns": columns}
-    return Rule(local=local, chunk=chunk or None, **parts), None, found.periods
+    rule = Rule(
+        sink=sink or None, local=local, chunk=chunk or None, strides=tuple(found.strides), rows=rows, columns=columns
+    )
+    return rule, None, found.periods
 
 
 class _Explained:
