@@ -117,7 +117,7 @@ RUNTIME_INTS = [
 
 
 @triton.jit(do_not_specialize=RUNTIME_INTS, do_not_specialize_on_alignment=["sinks"])
-def attn_cache(
+def attn_cache_read(
     q,  # [batch, heads, HEAD_DIM] of the newest tokens
     out,  # [batch, heads, V_HEAD_DIM] written
     held_k,  # as above

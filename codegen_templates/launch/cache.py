@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..kernels.cache import (
-    attn_cache,
     attn_cache_put,
+    attn_cache_read,
 )
 from ..pattern import HEADS, KV_HEADS, V_HEAD_DIM
 from . import configs
@@ -88,7 +88,8 @@ def attend(
     launch = _attending(device, kind, config, classes == 1, precision(q))
     tensors = q, out, held_k, held_v, bank.until, bank.odd, bank.index, lengths, news, sinks, parts, counts
     numbers = scale * LOG2_E, kv_heads, q.shape[1], SHARE, head_offset % SHARE, classes, bank.used, places - 1
-    launch(attn_cache, (rows, tiles, splits), tensors, (*numbers, *q.stride()[:2], *out.stride()[:2], splits))
+    numbers = *numbers, *q.stride()[:2], *out.stride()[:2], splits
+    launch(attn_cache_read, (rows, tiles, splits), tensors, numbers)
 
 
 @cache

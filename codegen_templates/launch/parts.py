@@ -85,4 +85,5 @@ def combine(parts: torch.Tensor, sums: torch.Tensor, out: torch.Tensor, lse: tor
     only_meanwhile(parts, sums)
     numbers = splits, *parts.stride()[:3], *sums.stride()[:2], *out.stride()[:2], lse.stride(0)
     launch = told.combine_launch(out.device, out.dtype, 1 << (splits - 1).bit_length())
-    launch(attn_combine, (out.shape[0], out.shape[1], 1), (parts, sums, out, lse), numbers)
+    grid = out.shape[0], out.shape[1], 1
+    launch(attn_combine, grid, (parts, sums, out, lse), numbers)
