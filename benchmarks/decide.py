@@ -1,4 +1,4 @@
-"""What a run of the gpu suite says: each open constant with the value that it supports; each goal, met or missed."""
+"""The open constants, each with the value that a run of the GPU suite supports, and the goals, met or missed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORST = 3  # cells that are shown of a goal
 
 
 def read(files: Sequence[Path]) -> dict[str, Any]:
-    """What some files of results have together; of a cell that several have, the last one's. A folder is its gpu.json.
+    """The results of several files as one: of a cell that several have, the last one's. A folder is its gpu.json.
 
     Exits where one is not there, or not of the suite."""
     found: dict[str, Any] = {}

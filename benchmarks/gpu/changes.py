@@ -1,5 +1,5 @@
-"""What constants and kernels might become: copies of packages in which one line is another, made by `prepare`, and
-timed against the packages as they are.
+"""Changed copies of packages, made by `prepare`: in each, one constant or line of a kernel is another, to be
+timed against the package as it is.
 
 Each is a change of one line that is a matter of speed alone: a result is as right as before, which is checked before
 anything is timed. `python -m benchmarks decide` says which of them was faster; then that line is changed in

@@ -1,4 +1,4 @@
-"""What each open constant should be: computed from the rows of a run, measuring nothing.
+"""A value for each open constant, computed from the rows of a run; nothing is measured here.
 
 A constant is open while it stands for a guess, or for a measurement of other code. For each there are cells that
 compare its values in one process, in alternation.
@@ -161,7 +161,7 @@ def _missing(about: str, now: str, wanted: Sequence[str]) -> Decision:
 
 
 def _explained(decision: Decision, notes: Mapping[str, str]) -> Decision:
-    """What was not measured with the cells that it waits for, and what came between."""
+    """A decision that is still open: the cells that it waits for, and why they were not measured."""
     if decision.sure != MISSING:
         return decision
     waits = f"it waits for: {'; '.join(decision.because) or 'no cell'}"

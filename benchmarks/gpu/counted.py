@@ -20,7 +20,7 @@ WARM = 3  # calls before: they compile, and fill what is kept
 
 
 def call(device: Device, name: str, direction: str) -> Callable[[], object]:
-    """What the cell times, of our kernels."""
+    """A function that does once what the cell times, with our kernels."""
     given = known(name, toy=device.toy).given
     facts = by_name(given["case"])
     package = importlib.import_module(facts.module)
