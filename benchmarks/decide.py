@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import targets
 from benchmarks.gpu.cells import completed, in_order
 from benchmarks.gpu.choices import decisions
+from benchmarks.gpu.decision import changes
 from benchmarks.gpu.shares import with_shares
 
 ROOT = Path(__file__).parent.parent
@@ -47,8 +48,11 @@ def lines(results: Mapping[str, Any]) -> Iterator[str]:
     """All that is to be read: constants, then goals."""
     parts = {name: rows for name, rows in results.items() if isinstance(rows, list)}
     yield "Open constants"
-    for decision in decisions(parts, present):
+    found = decisions(parts, present)
+    for decision in found:
         yield from str(decision).splitlines()
+    yield ""
+    yield from changes(found)
     yield ""
     yield "Goals"
     yield from goals(completed(with_shares(in_order(parts))))

@@ -39,6 +39,12 @@ class Variant:
         """The name of the changed case, whose package is compiled as the other's and then changed."""
         return self.name if self.file else self.base
 
+    @property
+    def changed(self) -> str:
+        """What is to be written where it was faster: the line as it is, and what it becomes."""
+        line = re.sub(r"\\(.)", r"\1", self.line).strip()
+        return f"{self.file}: the line `{line}` becomes\n{self.becomes}"
+
     def change(self, package: Path) -> None:
         """Change the package; ValueError unless the line is there once."""
         file = package / self.file
