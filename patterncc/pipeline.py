@@ -116,7 +116,7 @@ def compile(
 
 
 def check_options(plan: str | None, binaries: Sequence[str], dtype: str) -> None:
-    """Raise UsageError for an unknown form or dtype, and for a single architecture where a list is expected."""
+    """Raise UsageError for an unknown form, dtype or architecture, and for one architecture that is not in a list."""
     known: dict[str, tuple[object, Sequence[str]]] = {"dtype": (dtype, DTYPES)}
     if plan is not None:
         from patterncc.ir.plan import FORMS
@@ -127,6 +127,12 @@ def check_options(plan: str | None, binaries: Sequence[str], dtype: str) -> None
             raise UsageError(f"{name} is {given!r}; it takes {', '.join(words)}")
     if isinstance(binaries, str):
         raise UsageError(f"binaries is {binaries!r}; it takes architectures", f"write [{binaries!r}]")
+    if binaries:
+        from patterncc.codegen.targets import ARCHES, meant
+
+        for arch in binaries:
+            if arch not in ARCHES:
+                raise UsageError(f"binaries names {arch!r}; it takes {', '.join(ARCHES)}", meant(str(arch)))
 
 
 def generate(pattern: Pattern, plan: str | None = None) -> GeneratedPackage:

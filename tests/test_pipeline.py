@@ -250,9 +250,11 @@ def test_an_import_that_cannot_be_says_what_can(fresh_cache: Path) -> None:
         ({"plan": "x"}, "plan is 'x'; it takes closed, table"),
         ({"dtype": "int8"}, "dtype is 'int8'; it takes fp32, fp16, bf16"),
         ({"binaries": "sm_90"}, r"binaries is 'sm_90'; it takes architectures"),
+        ({"binaries": ["sm_90", "sm90"]}, r"binaries names 'sm90'; it takes sm_80, .*\n  help: did you mean sm_90"),
+        ({"binaries": [90]}, r"binaries names 90; it takes sm_80, "),
     ],
 )
-def test_options_that_there_are_not(file: Path, options: dict[str, str], said: str) -> None:
+def test_options_that_there_are_not(file: Path, options: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         patterncc.compile(file, **options)  # type: ignore[arg-type]
 

@@ -31,12 +31,14 @@ def check_length(**lengths: int) -> None:
             raise ValueError(f"{name} is a number of tokens, {MOST_TOKENS:,} at most; got {length}")
 
 
-def check_heads(heads: int, kv_heads: int, head_offset: int) -> None:
-    """Local heads are a run of the pattern's, and their KV heads are all there."""
+def check_heads(heads: int, kv_heads: int, head_offset: int, layout: str = "[..., heads, head_dim]") -> None:
+    """Local heads are a run of the pattern's, and their KV heads are all there. `layout`: what the dimensions of q are,
+    for who has exchanged two of them."""
     if head_offset < 0 or head_offset + heads > HEADS or heads == 0:
         raise ValueError(
             f"{NAME} has {numbered('head', HEADS)}; q has {counted(heads, 'head')} and head_offset={head_offset}. "
-            "head_offset is the first global query head present, under tensor parallelism rank * local heads"
+            f"q is {layout}; head_offset is the first global query head present, under tensor parallelism rank * local "
+            "heads"
         )
     needed = kv_head(heads - 1, head_offset) + 1
     if kv_heads != needed:
@@ -104,7 +106,7 @@ def check_attention(q: Tensor, k: Tensor, v: Tensor, head_offset: int, kv_start:
     if q.shape[0] != k.shape[0]:
         raise ValueError(f"q has a batch of {q.shape[0]}, k and v of {k.shape[0]}")
     check_alike(q=q, k=k, v=v)
-    check_heads(q.shape[1], k.shape[1], head_offset)
+    check_heads(q.shape[1], k.shape[1], head_offset, "[batch, heads, q_len, head_dim]")
     if kv_start % BLOCK:
         raise ValueError(f"kv_start={kv_start} must be a multiple of the pattern's block, {BLOCK}")
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 
 from patterncc import language
+from patterncc.analysis.verdict import Verdict
 from patterncc.codegen.package import GeneratedPackage
 from patterncc.passes import lower
 from patterncc.runtime import check
@@ -40,6 +43,19 @@ def test_a_right_package() -> None:
     found = verdicts()
     assert set(found) == {(scope, layer) for scope in ("mask", "table", "attention", "kernel") for layer in (0, 1)}
     assert all(holds for holds, _ in found.values()), found
+
+
+def test_numpy_is_quiet_about_rows_without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their LSE is log 0, of which the interpreter's numpy warned whoever looks at the verdicts."""
+    heard, right = {}, check._compared
+
+    def listening(scope: str, *arguments: Any) -> Verdict:
+        heard[scope] = np.geterr()["divide"]
+        return right(scope, *arguments)
+
+    monkeypatch.setattr(check, "_compared", listening)
+    verdicts()
+    assert heard == {"attention": "warn", "kernel": "ignore"}
 
 
 def test_a_right_package_whose_scores_are_not_scaled() -> None:

@@ -82,6 +82,14 @@ SIZES: dict[str, tuple[Call, str]] = {
         lambda p: p.attention_varlen(PACKED, KEYS, KEYS, CU, CU, 9, 8),
         "max_seqlen_k is the most tokens that a sequence has; it is 8, and one has 9",
     ),
+    "tokens before heads": (
+        lambda p: p.attention(Q.transpose(1, 2), K, K),
+        "q has 9 heads and head_offset=0. q is [batch, heads, q_len, head_dim]; head_offset",
+    ),
+    "heads before tokens": (
+        lambda p: p.attention_varlen(PACKED.transpose(0, 1), KEYS, KEYS, CU, CU, 9, 9),
+        "q has 9 heads and head_offset=0. q is [..., heads, head_dim]; head_offset",
+    ),
     "a longer request": (
         lambda p: p.attention_paged(PACKED, CACHE, CACHE, TABLE, LENGTHS, CU, max_q_len=8),
         "max_q_len is the most tokens that a sequence has; it is 8, and one has 9",
