@@ -64,6 +64,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Events(Path(os.environ[EVENTS])))
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A test in the interpreter is none of a GPU's, where nothing interprets."""
+    if item.get_closest_marker("gpu") and item.get_closest_marker("interpret"):
+        raise pytest.UsageError(f"{item.nodeid} is marked `gpu` and `interpret`: take the devices with `indirect`")
+
+
 @pytest.hookimpl(trylast=True)  # of those that -m and -k have left
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In one of several processes its share of the tests, the most telling ones first, without those that a process

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.gpu import dense
-from tests.gpu.conftest import Device
+from tests.gpu.conftest import DEVICES, Device
 from tests.gpu.test_kernels import Import
 
 
@@ -59,7 +59,7 @@ def test_decoding_in_a_graph(kept: int, package: Import) -> None:
         assert torch.equal(replayed, step()) and replayed.isfinite().all()
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize("device", DEVICES[1:], indirect=True)
 @pytest.mark.parametrize("splits", [3, (3, 2)], ids=["each class", "near keys shared"])
 @pytest.mark.parametrize("name", ["gpu_strided", "gpu_drawn"])
 def test_parts_of_a_tile_in_one_launch_and_in_two(
