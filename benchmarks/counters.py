@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from benchmarks.gpu.shares import with_shares
 
 SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "WarpStateStats", "MemoryWorkloadAnalysis", "SchedulerStats")
 SECTIONS += ("LaunchStats", "Occupancy")
-PLACES = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute")
+PLACES = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute/*", "/usr/local/cuda/nsight-compute-*")
 MOST = 4  # cells
 LEAST_S = 15.0  # that one needs: a process, and its kernels found compiled
 LATE = 124  # exit code, as of `timeout`
@@ -88,7 +89,7 @@ def known(name: str, *, toy: bool = False) -> Cell:
 
 
 def _profiler() -> list[str]:
-    place = os.pathsep.join([os.environ.get("PATH", ""), *PLACES])
+    place = os.pathsep.join([os.environ.get("PATH", ""), *(found for each in PLACES for found in sorted(glob(each)))])
     found = shutil.which("ncu", path=place)
     if found is None:
         sys.exit("no ncu on PATH or in /usr/local/cuda: it comes with the CUDA toolkit")

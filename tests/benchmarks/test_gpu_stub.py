@@ -4,9 +4,7 @@ launcher on a stub of its driver. Nothing is computed; names, arguments, graphs 
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,32 +12,18 @@ import pytest
 
 from benchmarks.gpu.cells import cells
 from tests.benchmarks.conftest import ROOT, benchmarks
+from tests.benchmarks.stub.build import driver
 
-triton = pytest.importorskip("triton")
+pytest.importorskip("triton")
 
 STUB = Path(__file__).parent / "stub"
 PARTS = ("compiling", "attention", "families", "variants", "serving", "host")
 
 
-def built(folder: Path) -> Path:
-    """libcuda.so.1 with all that Triton's sources call."""
-    nvidia = Path(triton.__file__).parent / "backends" / "nvidia"
-    called = set(
-        re.findall(r"\bcu[A-Z]\w+", "".join((nvidia / name).read_text() for name in ("driver.c", "driver.py")))
-    )
-    text = (STUB / "driver.c").read_text()
-    rest = sorted(name for name in called if f" {name}(" not in text)
-    (folder / "driver.c").write_text(text + "".join(f"int {name}(void) {{ return 0; }}\n" for name in rest))
-    library = folder / "libcuda.so.1"
-    command = ["gcc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", str(folder / "driver.c"), "-o", str(library)]
-    subprocess.run(command, check=True)
-    return library
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("gcc") or sys.platform != "linux", reason="Triton's launcher needs gcc")
 def test_everything_around_the_kernels(prepared: Path, tmp_path: Path) -> None:
-    place = str(built(tmp_path).parent)
+    place = str(driver(tmp_path).parent)
     paths = {"TRITON_LIBCUDA_PATH": place, "LD_LIBRARY_PATH": place, "PYTHONPATH": f"{STUB}:{ROOT}"}
     launches = tmp_path / "launches"
     chosen = [argument for part in PARTS for argument in ("--only", part)]

@@ -15,7 +15,8 @@ import pytest
 
 import patterncc
 from tests.benchmarks.conftest import ROOT
-from tests.benchmarks.test_gpu_stub import STUB, built
+from tests.benchmarks.stub.build import HERE as STUB
+from tests.benchmarks.stub.build import driver
 
 BOXED = """\
 pattern: 1
@@ -43,7 +44,7 @@ def launched(prepared: Path, tmp_path_factory: pytest.TempPathFactory, *more: st
     """What `launched.py` prints."""
     if not shutil.which("gcc") or sys.platform != "linux":
         pytest.skip("Triton's launcher needs gcc")
-    place = str(built(tmp_path_factory.mktemp("stub")).parent)
+    place = str(driver(tmp_path_factory.mktemp("stub")).parent)
     paths = {"TRITON_LIBCUDA_PATH": place, "LD_LIBRARY_PATH": place, "PYTHONPATH": f"{STUB}:{ROOT}"}
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     packages = prepared / "packages"

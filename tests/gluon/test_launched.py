@@ -12,7 +12,8 @@ import pytest
 
 import patterncc
 from patterncc.codegen.resources import quiet_environment
-from tests.benchmarks.test_gpu_stub import STUB, built
+from tests.benchmarks.stub.build import HERE as STUB
+from tests.benchmarks.stub.build import driver
 
 ROOT = Path(__file__).parents[2]
 TEXT = "pattern: 1\nname: stubbed\nheads: 4\nkv_heads: 2\nhead_dim: 128\nblock: 64\npromises: {}\n"
@@ -30,7 +31,7 @@ RULES = {
 def test_training_launches_the_family_that_is_asked_for(form: str, family: str, tmp_path: Path) -> None:
     (tmp_path / "stubbed.yaml").write_text(f"{TEXT}shards: [{{heads: all, {RULES[form]}}}]")
     patterncc.compile(tmp_path / "stubbed.yaml", output=tmp_path)
-    place, launches = str(built(tmp_path).parent), tmp_path / "launches"
+    place, launches = str(driver(tmp_path).parent), tmp_path / "launches"
     environment = quiet_environment() | {"TRITON_LIBCUDA_PATH": place, "LD_LIBRARY_PATH": place}
     paths = [str(STUB), str(ROOT), environment["PYTHONPATH"]]
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "STUB_LAUNCHES": str(launches)}

@@ -15,16 +15,21 @@ each at the end says how it ended, and the exit code is the greatest of all. OUT
 from __future__ import annotations
 
 import argparse
+import lzma
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.gpu import carried
+
 FOLDER = Path(__file__).parents[2]  # what `prepare` wrote
+CACHES = "compiled"  # in it: what is compiled there, and what was before
 LATE = 124  # exit code of a step that was ended, as of `timeout`
 CALLS = {1: 300.0, 2: 390.0}  # seconds of each
 ENDS_S = 10.0  # that a step with a budget of its own has beyond it, and that one has which is asked to end
@@ -49,16 +54,17 @@ SUITE = ("benchmarks", "gpu", ".", "--seconds", "{}")
 def steps(out: Path) -> dict[str, Step]:
     """All steps, in order. The first one took 89 s on an H100 with 16 cores, of 76 tests; the others' usual seconds are
     their budgets."""
-    whole = ("--results", str(out), "--archive", str(out / "results.tar.gz"), "--caches", str(FOLDER / "compiled"))
+    caches = "--caches", str(FOLDER / CACHES)
+    whole = ("--results", str(out), "--archive", str(out / "results.tar.gz"), *caches)
     return {
         "right": Step(
             1, ("tests.gpu.together", "--seconds", "{}"), ("-n", "2", "--patience", "300", "--", *TESTS), 110, 150
         ),
-        "decided": Step(1, (*SUITE, "--deciding", "--results", str(out / "decided")), ("--toy",), 180, 290),
+        "decided": Step(1, (*SUITE, "--deciding", "--results", str(out / "decided"), *caches), ("--toy",), 180, 290),
         "measured": Step(2, (*SUITE, "--goals", *whole), ("--toy",), 270, 330),
         "profiled": Step(
             2,
-            ("benchmarks", "profile", str(out), "--seconds", "{}", "--caches", str(FOLDER / "compiled")),
+            ("benchmarks", "profile", str(out), "--seconds", "{}", *caches),
             ("--toy",),
             45,
             60,
@@ -85,13 +91,24 @@ def main() -> int:
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     peers = (str(FOLDER / "peers"), os.environ.get("PYTHONPATH", ""))  # those that were put there, and can be imported
     environment["PYTHONPATH"] = os.pathsep.join(part for part in peers if part)
-    environment["TRITON_CACHE_DIR"] = os.environ.get("TRITON_CACHE_DIR") or str(FOLDER / "compiled")
+    environment["TRITON_CACHE_DIR"] = str(compiled())
     if options.toy:
         environment["TRITON_INTERPRET"] = "1"
     seconds = options.seconds or sum(CALLS[call] for call in {step.call for step in chosen.values()})
     if options.toy and not options.seconds:
         seconds *= 10
     return run(chosen, out, seconds, environment, toy=options.toy)
+
+
+def compiled() -> Path:
+    """Triton's cache for all steps, with the kernels that were carried along, if any were."""
+    cache, file = FOLDER / CACHES / "TRITON_CACHE_DIR", FOLDER / carried.FILE
+    if file.is_file() and not cache.is_dir():
+        try:
+            print(f"{carried.unpack(file, cache)} kernels were compiled before")
+        except (OSError, ValueError, KeyError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
+            print(f"what was compiled before is not as it was written, so all is compiled here: {error}")
+    return cache
 
 
 def run(chosen: dict[str, Step], out: Path, seconds: float, environment: dict[str, str], *, toy: bool) -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.test_gpu_stub import STUB, built
+from tests.benchmarks.stub.build import HERE as STUB
+from tests.benchmarks.stub.build import driver
 from tests.gpu.prepare import main
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ def pytest_collection_finish(session):
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("gcc") or sys.platform != "linux", reason="Triton's launcher needs gcc")
 def test_both_families_are_launched(tmp_path: Path) -> None:
-    folder, place = tmp_path / "folder", str(built(tmp_path).parent)
+    folder, place = tmp_path / "folder", str(driver(tmp_path).parent)
     main(folder)
     (tmp_path / "rehearsed.py").write_text(PLUGIN)
     environment = os.environ | {"TRITON_LIBCUDA_PATH": place, "LD_LIBRARY_PATH": place, "OMP_NUM_THREADS": "1"}
