@@ -180,13 +180,13 @@ def gpu(
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         stopped = True
-    if results:
-        report.render(results)
     if not toy:
         print("\n".join(decide.lines(kept | rows)))
     wrong = [row for found in rows.values() for row in found if row.get("wrong")]
     for row in wrong:
-        print(f"WRONG  {row['cell']}: {row['note']}")
+        print(f"WRONG  {row['cell']}: {row['note']}", flush=True)
+    if results:  # last, since pictures take seconds, and what has its time over is ended
+        report.render(results)
     return 130 if stopped else int(bool(wrong))
 
 

@@ -17,10 +17,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -67,16 +69,31 @@ def profile(folder: Path, wanted: Sequence[Wanted], seconds: float, caches: Path
         environment = os.environ | ({name: str(caches / name) for name in CACHES} if caches else {})
         given = json.dumps({"folder": str(folder), "cell": cell, "direction": direction, "toy": toy})
         command = [*tool, sys.executable, "-m", "benchmarks.gpu.counted", given]
-        try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=left)
-            print(done.stdout if not done.returncode else done.stdout + done.stderr, flush=True)
-            codes.append(abs(done.returncode))
-        except subprocess.TimeoutExpired:
+        code, said = _ended(command, environment, left)
+        print(said, flush=True)
+        if code == LATE:
             print(f"it was ended after {left:.0f} s")
-            codes.append(LATE)
+        codes.append(abs(code))
     if not wanted:
         print("nothing to profile: no goal is missed by a kernel's time")
     return max(codes)
+
+
+def _ended(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> tuple[int, str]:
+    """The exit code of a command and what it printed, errors only where it failed; LATE where it was ended, with all
+    that it started: a profiler is not what holds the GPU."""
+    process = subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        said, errors = process.communicate(timeout=seconds)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        said, errors = process.communicate()
+        code = LATE
+    return code, said + errors if code else said
 
 
 def known(name: str, *, toy: bool = False) -> Cell:

@@ -78,7 +78,8 @@ PROFILER = """\
 #!/bin/sh
 echo "counters of $*" | cut -c 1-400
 case "$*" in *ancestor*) exit 0;; esac
-sleep 600
+sleep 600 & echo $! > started
+wait
 """
 
 
@@ -92,11 +93,15 @@ def test_the_profiler_is_asked_for_the_cells_that_miss(
     (tmp_path / "ncu").chmod(0o700)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(counters, "LEAST_S", 1.0)
+    monkeypatch.chdir(tmp_path)
     more = [*wanted, ("block16, 1 x 16384", "forward"), ("grouped, 1 x 16384", "backward")]
     assert counters.profile(tmp_path, more, 3.0, None, toy=False) == counters.LATE
     said = capsys.readouterr().out
     assert "--clock-control none" in said and "--section WarpStateStats" in said
     assert "it was ended after" in said and "not profiled" in said
+    assert said.count("counters of") == 2  # what one that was ended had printed, too
+    stat = Path(f"/proc/{(tmp_path / 'started').read_text().strip()}/stat")
+    assert not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
 
 def test_without_the_profiler_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
