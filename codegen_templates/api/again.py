@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from ..launch import graphs
 from ..pattern import CLASS_OF, FORM
 from . import paths
 from .dispatch import is_eager, wants_gradient
@@ -115,6 +116,8 @@ def recorded(
         except LookupError:
             return made
         if len(_recipes) >= MOST:
+            for device in {each.device for each in _recipes.values()}:
+                graphs.quiet(device)
             _recipes.clear()
         _recipes[key] = recipe
     return made

@@ -36,6 +36,13 @@ def settle(device: torch.device) -> None:
         torch.cuda.current_stream(device).synchronize()
 
 
+def quiet(device: torch.device) -> None:
+    """Wait until nothing on the device reads what is about to be freed: its memory goes back to the stream that it was
+    made on, and launches on another may not have run yet."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def pin(x: object) -> None:
     """Keep what a graph reads, for good."""
     _pinned[id(x)] = x
@@ -68,8 +75,10 @@ class Tables:
             settle(key[-1])
             with self._lock:
                 self._found[key] = found
-                if self.most is not None and len(self._found) > self.most:
-                    self._found.popitem(last=False)
+                is_full = self.most is not None and len(self._found) > self.most
+                forgotten = self._found.popitem(last=False) if is_full else None
+            if forgotten is not None:
+                quiet(forgotten[0][-1])
         if is_captured:
             pin(found)
         return found

@@ -76,6 +76,16 @@ def test_a_graph_makes_no_table(parts: dict[str, ModuleType], capturing: list[bo
     assert table(parts, 21)() is made() is not None
 
 
+def test_what_is_forgotten_is_freed_when_no_stream_reads_it(
+    parts: dict[str, ModuleType], capturing: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its memory goes back to the stream that it was made on, while launches on another may still be waiting."""
+    made, there = table(parts, 20), list[bool]()
+    monkeypatch.setattr(parts["graphs"], "quiet", lambda device: there.append(made() is not None))
+    forget(parts)
+    assert made() is None and there[0]
+
+
 GPU = torch.device("cuda", 0)
 
 
