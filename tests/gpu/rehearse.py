@@ -51,16 +51,18 @@ def main() -> int:
 
 def on_stub(folder: Path, files: Path) -> dict[str, str]:
     """The environment of what is to run on the stub, which is made in `files`."""
-    try:
-        cuda = build.driver(files)
-        runtime = build.runtime(files, cuda)
-    except StopIteration:
+    cuda = build.driver(files)
+    runtime = build.runtime(files, cuda)
+    if not runtime:
         sys.exit("torch was built for the CPU alone: `pip install torch` from PyPI has the one for CUDA")
     paths = str(HERE / "stub"), str(folder), os.environ.get("PYTHONPATH", "")
     return os.environ | {
-        "LD_PRELOAD": f"{runtime} {cuda}", "LD_LIBRARY_PATH": str(files), "TRITON_LIBCUDA_PATH": str(files),
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)), "STUB_COMPLAINTS": str(files / "complaints"),
-    }  # fmt: skip
+        "LD_PRELOAD": " ".join(map(str, (*runtime, cuda))),
+        "LD_LIBRARY_PATH": str(files),
+        "TRITON_LIBCUDA_PATH": str(files),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "STUB_COMPLAINTS": str(files / "complaints"),
+    }
 
 
 def run(folder: Path, command: Sequence[str], environment: Mapping[str, str], files: Path) -> int:

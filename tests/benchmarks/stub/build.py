@@ -20,20 +20,25 @@ def driver(folder: Path) -> Path:
     return _library(folder, "libcuda.so.1", ("driver.c", "state.c"), called, [nvidia / "include"])
 
 
-def runtime(folder: Path, cuda: Path) -> Path:
-    """libcudart with all that torch calls, of the version that torch was built with; `cuda`: the driver that it needs.
-    StopIteration where torch was built without one."""
+def runtime(folder: Path, cuda: Path) -> list[Path]:
+    """libcudart, and libraries of matrix products that do nothing, with all that torch calls, of the versions that it
+    was built with; `cuda`: the driver that they need. None where torch was built without them."""
+    include = [_package("triton") / "backends" / "nvidia" / "include"]
+    made: list[Path] = []
+    for stem, sources in (("cudart", ("runtime.c",)), ("cublas", ()), ("cublasLt", ())):
+        for real in sorted(_package("torch").parent.glob(f"nvidia/*/lib/lib{stem}.so.*")):
+            headers = [real.parents[1] / "include", *include]
+            (folder / f"{stem}.versions").write_text(f"{real.name} {{ global: *; }};\n")
+            more = f"-Wl,--version-script={folder / f'{stem}.versions'}", str(cuda), f"-Wl,-rpath,{cuda.parent}", "-ldl"
+            made.append(_library(folder, real.name, sources, _called(real.name), headers, *more))
+    return made
+
+
+def _called(library: str) -> set[str]:
+    """What torch's and NVIDIA's libraries take from one."""
     root = _package("torch").parent
-    real = next(root.glob("nvidia/*/lib/libcudart.so.*"))
     libraries = [*root.glob("torch/lib/*.so"), *root.glob("nvidia/*/lib/*.so*")]
-    called = {name for each in libraries for name in _undefined(each, rf"\w+(?=@{re.escape(real.name)})")}
-    (folder / "versions").write_text(f"{real.name} {{ global: *; }};\n")
-    include = [real.parents[1] / "include", _package("triton") / "backends" / "nvidia" / "include"]
-    more = f"-Wl,--version-script={folder / 'versions'}", str(cuda), f"-Wl,-rpath,{cuda.parent}", "-ldl"
-    return _library(folder, real.name, ("runtime.c",), called, include, *more)
-
-
-SOURCES = ("driver.c", "driver.py")
+    return {name for each in libraries for name in _undefined(each, rf"\w+(?=@{re.escape(library)})")}
 
 
 def _library(
