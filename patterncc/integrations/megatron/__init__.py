@@ -9,6 +9,8 @@ layer.submodules.self_attention.submodules.core_attention = ModuleSpec(
 )
 
 core_attention   the module: tensor parallelism by head offsets, packed sequences, context parallelism
+fitting          a model that is not the pattern's, or asks for what a pattern does not do, is refused
+masking          masks must be causality, which the pattern takes the place of
 chunks           Megatron's zig-zag chunks of a context ↔ the contiguous runs that an exchange plan splits
 """
 

@@ -22,6 +22,13 @@ def owner(chunk: int, ranks: int) -> int:
     return min(chunk, 2 * ranks - 1 - chunk)
 
 
+def positions(tokens: int, group: Any) -> Tensor:
+    """Which tokens of a context this rank holds in zig-zag order, on the CPU."""
+    rank, ranks = group.rank(), group.size()
+    chunks = torch.arange(tokens, device="cpu").chunk(2 * ranks)
+    return torch.cat([chunks[rank], chunks[2 * ranks - 1 - rank]])
+
+
 def to_runs(x: Tensor, group: Any) -> Tensor:
     """Tokens of this rank's contiguous run, from what all ranks hold in zig-zag order: as many as x [tokens, ...] has.
     Differentiable."""

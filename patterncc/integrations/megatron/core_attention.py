@@ -7,14 +7,15 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
+import torch
+from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.module import MegatronModule
 from torch import Tensor
 
-from patterncc.errors import UsageError, counted, size_of
-from patterncc.integrations.megatron.chunks import to_runs, to_zigzag
-from patterncc.integrations.place import place
-from patterncc.integrations.scale import check_scale
-from patterncc.integrations.sizes import sizes
+from patterncc.errors import UsageError, counted
+from patterncc.integrations.megatron.chunks import positions, to_runs, to_zigzag
+from patterncc.integrations.megatron.fitting import check_model
+from patterncc.integrations.megatron.masking import check_kind, check_mask, longest
 from patterncc.pipeline import load
 
 
@@ -27,8 +28,8 @@ def _plan(package: ModuleType, length: int, ranks: int, layer: int, heads: int, 
 class CoreAttention(MegatronModule):
     """Megatron's core_attention: `params={"pattern": PATTERN}`, a path, a shipped pattern's name or a loaded package.
 
-    Raises UsageError where the model's heads, KV heads, head dimension or layers are not the pattern's, and for
-    dropout and attention biases.
+    Raises UsageError where the model's heads, KV heads, head dimension or layers are not the pattern's, for what a
+    pattern does not do, such as dropout, biases and windows of Megatron's own, and for masks that are not causality.
     """
 
     def __init__(
@@ -49,11 +50,23 @@ class CoreAttention(MegatronModule):
         super().__init__(config=config)
         self.package = pattern if isinstance(pattern, ModuleType) else load(pattern)
         self.layer = layer_number - 1  # Megatron counts from 1, over all pipeline stages
-        self.scale = softmax_scale
-        self._check(config, attention_type, attention_dropout, k_channels, v_channels)
+        self.scale, self.mask_type = softmax_scale, attn_mask_type
         groups = pg_collection
+        if groups is None and max(config.tensor_model_parallel_size, config.context_parallel_size) > 1:
+            groups = ProcessGroupCollection.use_mpu_process_groups(required_pgs=["tp", "cp"])
         tensor = getattr(groups, "tp", None)
         ranks, rank = (tensor.size(), tensor.rank()) if tensor is not None else (1, 0)
+        check_model(
+            self.package,
+            self.layer,
+            config,
+            kind=attention_type,
+            dropout=attention_dropout,
+            scale=softmax_scale,
+            k_channels=k_channels,
+            v_channels=v_channels,
+            ranks=ranks,
+        )
         self.heads = config.num_attention_heads // ranks
         self.head_offset = rank * self.heads
         self.context = getattr(groups, "cp", None) if config.context_parallel_size > 1 else None
@@ -71,9 +84,16 @@ class CoreAttention(MegatronModule):
         packed_seq_params: Any = None,
     ) -> Tensor:
         """Output [tokens, batch, heads * head_dim] of query [tokens, batch, heads, head_dim]; packed [tokens, …] of
-        [tokens, heads, head_dim] where packed_seq_params come along. The mask, Megatron's causal one, is not read."""
+        [tokens, heads, head_dim] where packed_seq_params come along. A mask other than Megatron's causal one raises
+        UsageError."""
         if attention_bias is not None:
             raise UsageError("attention_bias is given: a pattern adds nothing to scores")
+        kind = attn_mask_type or self.mask_type
+        check_kind(self.package, kind, is_later=len(query) < len(key), is_packed=packed_seq_params is not None)
+        if packed_seq_params is None and attention_mask is not None and (kind is None or kind.name != "no_mask"):
+            keys = len(key) * (1 if self.context is None else self.context.size())
+            rows = torch.arange(keys - len(query), keys) if self.context is None else positions(keys, self.context)
+            check_mask(self.package, attention_mask, rows, keys)
         call = {"layer": self.layer, "scale": self.scale, "head_offset": self.head_offset}
         if packed_seq_params is not None:
             return self._packed(query, key, value, packed_seq_params, call)
@@ -88,8 +108,14 @@ class CoreAttention(MegatronModule):
             raise UsageError("packed sequences over context-parallel ranks are not supported", "use one of the two")
         if packed.qkv_format != "thd":
             raise UsageError(f"packed sequences come as {packed.qkv_format!r}; patterncc takes thd")
-        starts = packed.cu_seqlens_q, packed.cu_seqlens_kv
-        most = [int(x) for x in (packed.max_seqlen_q, packed.max_seqlen_kv)]
+        starts, most = [], []
+        for side in ("q", "kv"):
+            own, padded = getattr(packed, f"cu_seqlens_{side}"), getattr(packed, f"cu_seqlens_{side}_padded")
+            if padded is not None and not self.package.PATTERN["causal"]:
+                raise UsageError("packed sequences have padding behind them: a pattern that is not causal attends it")
+            starts.append(own if padded is None else padded)  # padding is behind what it belongs to: nothing reads it
+            said = getattr(packed, f"max_seqlen_{side}") if padded is None else None  # of which it may be without
+            most.append(longest(starts[-1]) if said is None else int(said))
         out = self.package.attention_varlen(q, k, v, *starts, *most, **call)
         return out.flatten(1)
 
@@ -108,38 +134,3 @@ class CoreAttention(MegatronModule):
         q, k, v = (to_runs(x.contiguous(), group).permute(1, 2, 0, 3) for x in (query, key, value))
         out = self.package.attention_split(q, k, v, plan, scale=self.scale, group=group)
         return to_zigzag(out.permute(2, 0, 1, 3).contiguous(), group).flatten(2)
-
-    def _check(
-        self, config: Any, kind: str, dropout: float | None, k_channels: int | None, v_channels: int | None
-    ) -> None:
-        """Raise UsageError for a model that is not the pattern's, or asks for what a pattern does not do."""
-        pattern = self.package.PATTERN
-        if "shapes" in pattern:
-            raise UsageError(
-                f"the layers of the pattern {pattern['name']} differ in heads or widths; Megatron's layers have one "
-                "configuration, so one shape for all"
-            )
-        facts = [("layers", config.num_layers, pattern["layers"])]
-        if self.layer < pattern["layers"]:
-            size = sizes(self.package, self.layer)
-            facts += [
-                ("heads", config.num_attention_heads, size["heads"]),
-                ("kv_heads", config.num_query_groups or config.num_attention_heads, size["kv_heads"]),
-                ("head_dim", k_channels or config.kv_channels, size["head_dim"]),
-                ("v_head_dim", v_channels or config.kv_channels, size["v_head_dim"]),
-            ]
-        for key, theirs, ours in facts:
-            if theirs != ours:
-                raise UsageError(
-                    f"the model has {size_of(key, theirs)}, the pattern {pattern['name']} has {ours}"
-                    f"{place(self.package, key)}"
-                )
-        if kind not in ("self", None):
-            raise UsageError(f"the layer is {kind} attention; a pattern describes self attention")
-        if config.attention_dropout if dropout is None else dropout:
-            raise UsageError("attention_dropout is set: patterns have none", "set attention_dropout=0.0")
-        if self.scale is not None:  # else the pattern's, or head_dim ** -0.5
-            check_scale(self.package, self.scale)
-        for key, words in (("softcap", "soft-capped scores"), ("sinks", "learned sinks")):
-            if pattern.get(key) is not None:
-                raise UsageError(f"the pattern has {words}, which Megatron's layers do not pass on")

@@ -58,7 +58,10 @@ def start(rank: int, ranks: int, kind: str, port: int) -> None:
     torch.Tensor.cuda = lambda self, *a, **k: self  # type: ignore[assignment,method-assign]
     dist.init_process_group("gloo", rank=rank, world_size=ranks)
     from megatron.core import parallel_state
+    from megatron.core.tensor_parallel import random
 
+    random._get_cuda_rng_state = lambda *a, **k: torch.get_rng_state()
+    random._set_cuda_rng_state = lambda state, *a, **k: torch.set_rng_state(state)
     sizes = {"context_parallel_size": ranks} if kind == "context" else {"tensor_model_parallel_size": ranks}
     parallel_state.initialize_model_parallel(**sizes)
 
@@ -93,7 +96,8 @@ def count() -> dict[str, int]:
 
 def main(rank: int, ranks: int, kind: str, port: int, out: str) -> None:
     start(rank, ranks, kind, port)
-    model = build(os.path.join(os.path.dirname(out), "tiny.yaml"), **{kind: ranks})
+    again = {"recompute_granularity": "selective"} if kind == "tensor" else {}  # attention a second time, backward
+    model = build(os.path.join(os.path.dirname(out), "tiny.yaml"), **{kind: ranks}, **again)
     torch.manual_seed(3)
     tokens = torch.randint(0, 96, (2, LENGTH))
     mine = torch.arange(LENGTH)

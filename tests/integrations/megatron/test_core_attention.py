@@ -57,7 +57,7 @@ def test_a_context_over_ranks_equals_one(ran, ranks: int) -> None:  # type: igno
 
 
 def test_two_tensor_parallel_ranks_equal_one(ran) -> None:  # type: ignore[no-untyped-def]
-    """Each rank has two of the four heads, and the offsets of these."""
+    """Each rank has two of the four heads, and the offsets of these; activations are recomputed."""
     one, several = ran("context", 1)[0], ran("tensor", 2)
     assert [result["offsets"] for result in several] == [[0, 0], [2, 2]]
     for result in several:
