@@ -126,8 +126,8 @@ def _backward(
     heads = layer, head_offset, q.shape[1]
     given = told.Backward(q, k, v, dout, log_sum, delta, requests, heads, scale)
     is_open = config is None and not tuned.tried  # else it is a plain kernel that is asked for
-    is_gluon = is_open and hopper_backward.takes(q, k, v, dout, (dq, dk, dv))
-    is_fused = is_gluon and hopper_fused.wanted(requests) and hopper_fused.fill(dq, dk, dv, *given, add_parts)
+    is_gluon = is_open and hopper_backward.takes(given, (dq, dk, dv))
+    is_fused = is_gluon and hopper_fused.wanted(requests) and hopper_fused.fill(given, dq, dk, dv)
     if not is_fused:
         _fill_apart(dq, dk, dv, given, config, is_gluon)
     only_meanwhile(log_sum, delta)
@@ -146,11 +146,11 @@ def _fill_apart(
 ) -> None:
     """Fill dq by one kernel, dk and dv by another."""
     if is_gluon and hopper_backward.counts_dq(given.requests):
-        hopper_backward.fill_dq(dq, *given)
+        hopper_backward.fill_dq(given, dq)
     else:
         _fill_dq(dq, given, config)
     if is_gluon and hopper_backward.counts_dkdv(given.requests, given.heads):
-        hopper_backward.fill_dkdv(dk, dv, *given, add_parts)
+        hopper_backward.fill_dkdv(given, dk, dv)
     else:
         _fill_dkdv(dk, dv, given, config)
 

@@ -202,7 +202,7 @@ def _forward(
     device, heads = q.device, (layer, head_offset, q.shape[1])
     is_open = config is None and not tuned.tried and splits in (None, 1)  # else it is a plain kernel that is asked for
     if is_open and hopper.takes(q, k, v, out, requests):
-        return hopper.forward(q, k, v, out, lse, requests, heads, scale)
+        return hopper.forward(told.Rows(q, k, v, out, lse, requests, heads, scale))
     rows = requests.q_len * arrays.shared(heads)
     config = config or tuned.forward(q, rows) or configs.forward(arch(device), WIDEST, q.element_size(), rows)
     is_chosen = splits is None

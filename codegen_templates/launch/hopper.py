@@ -1,4 +1,4 @@
-"""Launches of the Hopper forward: where it can run, and with what. Triton is imported when there is something to do."""
+"""Launches of the Hopper forward: where it can run, and with what. Gluon is imported when there is something to do."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .boxes import Boxes
 from .clearing import clear_rows
 from .kept import Launch, zeros
 from .requests import LOG2_E, Requests, arch, processors
+from .told import Rows
 
 SWITCH, FAMILIES = "PATTERNCC_KERNELS", ("auto", "triton", "gluon", "fused")
 ASKED = ("gluon", "fused")  # wherever they can be had
@@ -90,13 +91,11 @@ def is_boxable(x: torch.Tensor) -> bool:
     return x.data_ptr() % 16 == 0 and x.numel() > 0 and all(n == 1 or (s > 0 and s % 8 == 0) for n, s in dims)
 
 
-def in_boxes(x: torch.Tensor, requests: Requests, is_key: bool) -> torch.Tensor:
-    """The view [batch or pages, heads, rows, HEAD_DIM] of q, k or v: packed ones are one batch."""
-    if not requests.are_packed:
-        return x
-    if is_key and requests.pages is not None:
-        return x.transpose(1, 2)
-    return x.transpose(0, 1)[None]
+def in_one_batch(given: Rows) -> Rows:
+    """Views [batch or pages, heads, rows, ...] of packed tensors."""
+    q, out = (x.transpose(0, 1)[None] for x in (given.q, given.out))
+    k, v = (x.transpose(0, 1)[None] if given.requests.pages is None else x.transpose(1, 2) for x in (given.k, given.v))
+    return given._replace(q=q, k=k, v=v, out=out, sums=given.sums[None])
 
 
 def _run(page: int) -> int:
@@ -104,32 +103,22 @@ def _run(page: int) -> int:
     return min(BLOCK, page & -page or ROWS, ROWS)
 
 
-def arguments(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    requests: Requests,
-    heads: arrays.Heads,
-    scale: float,
-) -> tuple[int, dict[str, Any]]:
+def arguments(given: Rows) -> tuple[int, dict[str, Any]]:
     """The programs, and the kernel's arguments by name: tensors, numbers, and `Boxes` where it takes descriptors."""
-    page = 0 if requests.pages is None else k.shape[1]
-    q, k, v = in_boxes(q, requests, False), in_boxes(k, requests, True), in_boxes(v, requests, True)
-    out, lse = (out.transpose(0, 1)[None], lse[None]) if requests.are_packed else (out, lse)
-    programs, named = tiles_of(q, k, v, out, lse, requests, heads, page, CONSUMERS[WIDTH])
-    more = {
-        "out": out,
-        "lse": lse,
+    requests = given.requests
+    page = 0 if requests.pages is None else given.k.shape[1]
+    given = in_one_batch(given) if requests.are_packed else given
+    programs, named = tiles_of(given, page, CONSUMERS[WIDTH])
+    named |= {
+        "out": given.out,
+        "lse": given.sums,
         "pages": named["groups"] if requests.pages is None else requests.pages,  # not read where there are none
-        "scale": scale * LOG2_E,
         "s_pages": 0 if requests.pages is None else requests.pages.stride(0),
         "PAGE": page,
         "CONSUMER_REGISTERS": REGISTERS[WIDTH][0],
         "PRODUCER_REGISTERS": REGISTERS[WIDTH][1],
     }
-    return programs, named | more | STAGES[WIDTH]
+    return programs, named | STAGES[WIDTH]
 
 
 @cache
@@ -154,26 +143,16 @@ def runs_of(k: torch.Tensor, v: torch.Tensor, page: int, other: torch.Tensor) ->
     }
 
 
-def tiles_of(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    out: torch.Tensor,
-    sums: torch.Tensor,
-    requests: Requests,
-    heads: arrays.Heads,
-    page: int,
-    consumers: int,
-) -> tuple[int, dict[str, Any]]:
+def tiles_of(given: Rows, page: int, consumers: int) -> tuple[int, dict[str, Any]]:
     """The programs, and what the kernels of a tile of rows, forward and dQ, are told of it; all tensors are [batch or
-    pages, heads, rows, ...]. `out`: what is written like q; `sums`: a number for each row."""
+    pages, heads, rows, ...]."""
+    q, k, v, out, sums, requests, heads, scale = given
     tile = consumers * ROWS
     pattern, columns, groups = arrays.tile_groups(heads, requests.rows, requests.columns, tile, q.device)
     step = tile if IS_TABLE else ROWS  # tiles of a table begin at multiples of their size
-    begin, stop = requests.q_start // step * step, requests.q_start + requests.q_len
-    if requests.are_packed:
-        begin, stop = 1 - step, requests.q_len  # where the last of them ends is known to the device alone
-    tiles = -(-(stop - begin) // tile)
+    # where the last packed request ends is known to the device alone
+    begin = 1 - step if requests.are_packed else requests.q_start // step * step
+    tiles = -(-(requests.q_start + requests.q_len - begin) // tile)
     total = tiles * len(groups) * requests.count
     programs = min(total, processors(q.device))
     return programs, {
@@ -187,14 +166,12 @@ def tiles_of(
         "q_starts": groups if requests.q_starts is None else requests.q_starts,
         "kv_starts": groups if requests.kv_starts is None else requests.kv_starts,
         "taken": zeros(q.device) if total > programs else groups,
+        "scale": scale * LOG2_E,
         "tiles": tiles,
         "total": total,
         "heads": len(groups),
         "t_begin": begin,
-        "q_start": requests.q_start,
-        "q_stop": stop,
-        "kv_start": requests.kv_start,
-        "kv_stop": requests.kv_start + requests.kv_len,
+        **ends_of(requests),
         "s_ob": out.stride(0) // 8,
         "s_oh": out.stride(1) // 8,
         "s_on": out.stride(2) // 8,
@@ -209,9 +186,19 @@ def tiles_of(
     }
 
 
-def forward(*given: Any) -> None:
-    """Launch the kernel, for what `arguments` takes."""
-    clear(*given[3:6])
+def ends_of(requests: Requests) -> dict[str, int]:
+    """The positions where queries and keys begin and stop."""
+    return {
+        "q_start": requests.q_start,
+        "q_stop": requests.q_start + requests.q_len,
+        "kv_start": requests.kv_start,
+        "kv_stop": requests.kv_start + requests.kv_len,
+    }
+
+
+def forward(given: Rows) -> None:
+    """Launch the kernel, which writes output and LSE."""
+    clear(given.out, given.sums, given.requests)
     if IS_WIDE:
         from ..kernels.hopper.forward_wide import (
             attn_fwd_wide_hopper as kernel,
@@ -221,13 +208,13 @@ def forward(*given: Any) -> None:
             attn_fwd_hopper as kernel,
         )
 
-    launch(kernel, *arguments(*given))
+    launch(kernel, *arguments(given))
 
 
 def launch(kernel: Any, programs: int, named: dict[str, Any]) -> None:
     """Launch a kernel of this family with its arguments by name: tensors and `Boxes` first, then numbers, constants."""
     constants = tuple((name, x) for name, x in named.items() if name.isupper())
-    others = [named[name] for name in kernel.arg_names if not name.isupper()]
+    others = [named[name] for name in kernel.arg_names[: -len(constants)]]
     tensors = tuple(x for x in others if isinstance(x, torch.Tensor | Boxes))
     kinds = tuple(x.tensor.dtype if isinstance(x, Boxes) else x.dtype for x in tensors)
     own = _launch(tensors[0].device, kernel, kinds, constants)

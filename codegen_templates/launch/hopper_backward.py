@@ -1,8 +1,7 @@
-"""Launches of the Hopper backward: where it can run, and with what. Triton is imported when it is launched."""
+"""Launches of the Hopper backward: where it can run, and with what. Gluon is imported when it is launched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +14,8 @@ from .clearing import clear_rows
 from .hopper import ROWS
 from .kept import only_meanwhile, zeros
 from .requests import LOG2_E, Requests, processors
-from .sums import rounded
+from .sums import add_parts, rounded
+from .told import Backward, Rows
 
 # Whether it is taken unasked. Not before tests/gpu has passed with it on an sm_90: so far it ran emulated only. The
 # prototype that it follows reached 403 TFLOP/s on an H200, where the plain kernels of that time reached 268; since then
@@ -34,20 +34,19 @@ IS_WRITTEN_FOR = hopper.IS_WRITTEN_FOR and HEAD_DIM in DQ_STAGES
 MOST_SUMS = 1 << 31  # numbers of LSE and delta: TMA counts them in 32 bits
 
 
-def takes(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, grads: tuple[torch.Tensor, ...]
-) -> bool:
-    """Whether the Hopper kernels do this backward pass, but for what `counts_dq` and `counts_dkdv` say; all tensors are
-    [batch, heads, rows, head_dim]."""
+def takes(given: Backward, grads: tuple[torch.Tensor, ...]) -> bool:
+    """Whether the Hopper kernels do this backward pass, whose dq, dk and dv are `grads`, but for what `counts_dq` and
+    `counts_dkdv` say."""
     family = hopper.wanted()
-    if family == "triton" or not hopper.is_hopper(q.device):
+    if family == "triton" or not hopper.is_hopper(given.q.device):
         return False
     is_faster = BY_DEFAULT and (hopper.TABLES_BY_DEFAULT or not hopper.IS_TABLE)
-    return (family in hopper.ASKED or (is_faster and hopper.is_large(q))) and can(q, k, v, dout, grads)
+    return (family in hopper.ASKED or (is_faster and hopper.is_large(given.q))) and can(given, grads)
 
 
-def can(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, grads: tuple[torch.Tensor, ...]) -> bool:
+def can(given: Backward, grads: tuple[torch.Tensor, ...]) -> bool:
     """Whether the pattern, the numbers and their places in memory are such as the kernels are written for."""
+    q, k, v, dout, *_ = given
     if not IS_WRITTEN_FOR or q.dtype not in (torch.bfloat16, torch.float16):
         return False
     if any(x.dtype != q.dtype for x in (k, v, dout, *grads)) or q.numel() // HEAD_DIM >= MOST_SUMS:
@@ -70,31 +69,20 @@ def counts_dkdv(requests: Requests, heads: arrays.Heads) -> bool:
     return slot_lists.are_counted(arrays.present(*heads), slot_lists.span_of(requests), columns)
 
 
-def dq_arguments(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    dout: torch.Tensor,
-    dq: torch.Tensor,
-    log_sum: torch.Tensor,
-    delta: torch.Tensor,
-    requests: Requests,
-    heads: arrays.Heads,
-    scale: float,
-) -> tuple[int, dict[str, Any]]:
+def dq_arguments(given: Backward, dq: torch.Tensor) -> tuple[int, dict[str, Any]]:
     """The programs for dQ, and the kernel's arguments by name: tensors, numbers, and `Boxes` for descriptors."""
-    programs, named = hopper.tiles_of(q, k, v, dq, log_sum, requests, heads, 0, DQ_CONSUMERS)
-    more = {
+    q, k, v, dout, log_sum, delta, requests, heads, scale = given
+    programs, named = hopper.tiles_of(Rows(q, k, v, dq, log_sum, requests, heads, scale), 0, DQ_CONSUMERS)
+    named |= {
         "dout": Boxes(dout, ROWS),
         "dq": dq,
         "log_sum": log_sum,
         "delta": delta,
-        "scale": scale * LOG2_E,
         "STAGES": DQ_STAGES[HEAD_DIM],
         "CONSUMER_REGISTERS": DQ_REGISTERS[0],
         "PRODUCER_REGISTERS": DQ_REGISTERS[1],
     }
-    return programs, named | more
+    return programs, named
 
 
 def work_of(
@@ -113,112 +101,91 @@ def work_of(
     return items.work(classes, heads[1], *about, span, q.device), (pattern, lists)
 
 
-def dkdv_arguments(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    dout: torch.Tensor,
-    sums: tuple[torch.Tensor, torch.Tensor],
-    parts: torch.Tensor,
-    log_sum: torch.Tensor,
-    delta: torch.Tensor,
-    requests: Requests,
-    scale: float,
-    work: items.Work,
-    of_pattern: tuple[torch.Tensor, torch.Tensor | None],
-    launch: int,
+def items_of(
+    given: Backward, sums: list[torch.Tensor], parts: torch.Tensor, table: torch.Tensor
 ) -> tuple[int, dict[str, Any]]:
-    """Likewise for dK and dV, of one of the launches of `work`."""
-    table, has_near, has_strides = work.launches[launch]
-    total = len(table) * requests.count
-    programs = min(total, processors(q.device))
-    run = min(BLOCK, ROWS)
-    are_small = BLOCK < ROWS
-    are_fewer = requests.are_packed and are_small if hopper.IS_TABLE else requests.are_packed or are_small
-    registers = (FEWER_REGISTERS if are_fewer else DKDV_REGISTERS)[HEAD_DIM]
+    """The programs, and what the kernels of items of keys, that of dK and dV and the fused one, are told of those in
+    `table`. `sums`: where dk and dv are added up; `parts`: where columns of several items are."""
+    q, _, _, dout, log_sum, delta, requests, _, scale = given
     dk, dv = sums
-    pattern, lists = of_pattern
-    return programs, {
+    total = len(table) * requests.count
+    run = min(BLOCK, ROWS)
+    return min(total, processors(q.device)), {
         "q": Boxes(q, ROWS),
         "dout": Boxes(dout, ROWS),
-        "q_run": Boxes(q, run),
-        "dout_run": Boxes(dout, run),
-        "k": Boxes(k, ROWS),
-        "v": Boxes(v, ROWS),
-        "k_run": Boxes(k, run),
-        "v_run": Boxes(v, run),
+        "k_run": Boxes(given.k, run),
+        "v_run": Boxes(given.v, run),
         "log_sums": Boxes(log_sum.view(-1), ROWS),
         "deltas": Boxes(delta.view(-1), ROWS),
-        "log_sum": log_sum,
-        "delta": delta,
         "dk": dk,
         "dv": dv,
         "parts": parts,
         "items": table,
-        "members": work.members,
-        "pattern": pattern,
-        "rows": pattern if lists is None else lists,  # not read, as all that follow where they are not there
-        "q_starts": table if requests.q_starts is None else requests.q_starts,
-        "kv_starts": table if requests.kv_starts is None else requests.kv_starts,
-        "taken": zeros(q.device) if total > programs else table,
         "scale": scale * LOG2_E,
         "total": total,
         "count": requests.count,
-        "q_start": requests.q_start,
-        "q_stop": requests.q_start + requests.q_len,
-        "kv_start": requests.kv_start,
-        "kv_stop": requests.kv_start + requests.kv_len,
+        **hopper.ends_of(requests),
         "s_lb": 0 if requests.are_packed else log_sum.stride(0),
         "s_lh": log_sum.stride(1),
         "s_db": 0 if requests.are_packed else dk.stride(0) // 8,
         "s_dh": dk.stride(1) // 8,
         "s_dn": dk.stride(2) // 8,
         "s_items": table.stride(0),
+        "slots": parts.shape[1],
+        "ALIGN": 8,
+    }
+
+
+def dkdv_arguments(
+    given: Backward,
+    sums: list[torch.Tensor],
+    parts: torch.Tensor,
+    work: items.Work,
+    of_pattern: tuple[torch.Tensor, torch.Tensor | None],
+    launch: int,
+) -> tuple[int, dict[str, Any]]:
+    """Likewise for dK and dV, of one of the launches of `work`."""
+    table, has_near, has_strides = work.launches[launch]
+    requests = given.requests
+    programs, named = items_of(given, sums, parts, table)
+    run = min(BLOCK, ROWS)
+    are_small = BLOCK < ROWS
+    are_fewer = requests.are_packed and are_small if hopper.IS_TABLE else requests.are_packed or are_small
+    registers = (FEWER_REGISTERS if are_fewer else DKDV_REGISTERS)[HEAD_DIM]
+    pattern, lists = of_pattern
+    named |= {
+        "q_run": Boxes(given.q, run),
+        "dout_run": Boxes(given.dout, run),
+        "k": Boxes(given.k, ROWS),
+        "v": Boxes(given.v, ROWS),
+        "log_sum": given.log_sum,
+        "delta": given.delta,
+        "members": work.members,
+        "pattern": pattern,
+        "rows": pattern if lists is None else lists,  # not read, as all that follow where they are not there
+        "q_starts": table if requests.q_starts is None else requests.q_starts,
+        "kv_starts": table if requests.kv_starts is None else requests.kv_starts,
+        "taken": zeros(table.device) if named["total"] > programs else table,
         "s_members": work.members.stride(0),
-        "slots": work.slots,
         "HAS_NEAR": has_near,
         "HAS_STRIDES": has_strides,
-        "ALIGN": 8,
         "IS_PACKED": requests.are_packed,
         "STAGES": DKDV_STAGES[HEAD_DIM],
         "CONSUMER_REGISTERS": registers[0],
         "PRODUCER_REGISTERS": registers[1],
     }
+    return programs, named
 
 
-def fill_dq(
-    dq: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    dout: torch.Tensor,
-    log_sum: torch.Tensor,
-    delta: torch.Tensor,
-    requests: Requests,
-    heads: arrays.Heads,
-    scale: float,
-) -> None:
-    if requests.q_starts is not None:  # packed rows may be of no sequence: the kernel writes the others
-        clear_rows(dq[0].transpose(0, 1), None, requests.q_starts)
-    launch_dq(*dq_arguments(q, k, v, dout, dq, log_sum, delta, requests, heads, scale))
+def fill_dq(given: Backward, dq: torch.Tensor) -> None:
+    if given.requests.q_starts is not None:  # packed rows may be of no sequence: the kernel writes the others
+        clear_rows(dq[0].transpose(0, 1), None, given.requests.q_starts)
+    launch_dq(*dq_arguments(given, dq))
 
 
-def fill_dkdv(
-    dk: torch.Tensor,
-    dv: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    dout: torch.Tensor,
-    log_sum: torch.Tensor,
-    delta: torch.Tensor,
-    requests: Requests,
-    heads: arrays.Heads,
-    scale: float,
-    add_parts: Callable[[torch.Tensor, items.Work, list[torch.Tensor], Requests], None],
-) -> None:
-    """`add_parts` adds what several items have of a column."""
-    work, of_pattern = work_of(q, requests, heads)
+def fill_dkdv(given: Backward, dk: torch.Tensor, dv: torch.Tensor) -> None:
+    q, k, requests = given.q, given.k, given.requests
+    work, of_pattern = work_of(q, requests, given.heads)
     sums = [dk, dv]
     if len(work.launches) > 1:  # they add to each other's sums
         sums = [torch.empty(k.shape, dtype=torch.float32, device=q.device) for _ in sums]
@@ -227,8 +194,7 @@ def fill_dkdv(
             clear_rows(x[0].transpose(0, 1), None, requests.kv_starts)
     parts = torch.empty(requests.count, work.slots, 2, BLOCK, HEAD_DIM, dtype=torch.float32, device=q.device)
     for number in range(len(work.launches)):
-        about = (sums[0], sums[1]), parts, log_sum, delta, requests, scale, work, of_pattern, number
-        launch_dkdv(*dkdv_arguments(q, k, v, dout, *about))
+        launch_dkdv(*dkdv_arguments(given, sums, parts, work, of_pattern, number))
     if work.slots:
         add_parts(parts, work, sums, requests)
     only_meanwhile(parts)

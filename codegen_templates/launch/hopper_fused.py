@@ -1,19 +1,19 @@
-"""Launches of the fused Hopper backward: where it can run, and with what. Triton is imported when it is launched."""
+"""Launches of the fused Hopper backward: where it can run, and with what. Gluon is imported when it is launched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
 
 from ..pattern import BLOCK, HEAD_DIM
-from . import arrays, fused_items, hopper, hopper_backward, items
-from .boxes import Boxes
+from . import arrays, fused_items, hopper, hopper_backward
 from .hopper import ROWS
 from .kept import Launch, only_meanwhile
-from .requests import LOG2_E, MOST_TOGETHER, Requests, processors
+from .requests import MOST_TOGETHER, Requests, processors
+from .sums import add_parts
+from .told import Backward
 
 # Whether it is taken where the Hopper backward is. Not before it has run on an sm_90 and was faster than dQ, dK and dV
 # apart: so far it ran emulated only. PATTERNCC_KERNELS=fused takes it wherever it can be had.
@@ -45,84 +45,36 @@ def tiles_of(requests: Requests) -> int:
 
 
 def arguments(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    dout: torch.Tensor,
-    log_sum: torch.Tensor,
-    delta: torch.Tensor,
-    requests: Requests,
-    heads: arrays.Heads,
-    scale: float,
-    grads: tuple[torch.Tensor, torch.Tensor],
+    given: Backward,
+    grads: list[torch.Tensor],
     sums: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     work: fused_items.Work,
 ) -> tuple[int, dict[str, Any]]:
     """The programs, and the kernel's arguments by name: tensors, numbers, and `Boxes` for descriptors. `grads`: dk and
     dv; `sums`: their parts, the sums of dq, and TAKEN numbers and the counts of items that have added to them."""
-    total = len(work.items) * requests.count
-    run = min(BLOCK, ROWS)
-    dk, dv = grads
     parts, dq_sums, counts = sums
-    return min(total, processors(q.device)), {
-        "q": Boxes(q, ROWS),
-        "dout": Boxes(dout, ROWS),
-        "k_run": Boxes(k, run),
-        "v_run": Boxes(v, run),
-        "log_sums": Boxes(log_sum.view(-1), ROWS),
-        "deltas": Boxes(delta.view(-1), ROWS),
-        "dk": dk,
-        "dv": dv,
-        "parts": parts,
+    programs, named = hopper_backward.items_of(given, grads, parts, work.items)
+    named |= {
         "dq_sums": dq_sums,
         "added": counts[TAKEN:],
-        "items": work.items,
         "members": work.members,
         "lists": work.lists,
         "ranks": work.ranks,
         "pattern": work.pattern,
         "taken": counts,
-        "scale": scale * LOG2_E,
-        "total": total,
-        "count": requests.count,
-        "q_start": requests.q_start,
-        "q_stop": requests.q_start + requests.q_len,
-        "kv_start": requests.kv_start,
-        "kv_stop": requests.kv_start + requests.kv_len,
-        "s_lb": log_sum.stride(0),
-        "s_lh": log_sum.stride(1),
-        "s_db": dk.stride(0) // 8,
-        "s_dh": dk.stride(1) // 8,
-        "s_dn": dk.stride(2) // 8,
-        "s_items": work.items.stride(0),
-        "slots": work.parts.slots,
-        "heads": q.shape[1],
-        "dq_slots": tiles_of(requests),
-        "ALIGN": 8,
+        "heads": given.q.shape[1],
+        "dq_slots": tiles_of(given.requests),
         "STAGES": STAGES[HEAD_DIM],
         "CONSUMER_REGISTERS": REGISTERS[HEAD_DIM][0],
         "OTHER_REGISTERS": REGISTERS[HEAD_DIM][1],
     }
+    return programs, named
 
 
-def fill(
-    dq: torch.Tensor,
-    dk: torch.Tensor,
-    dv: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    dout: torch.Tensor,
-    log_sum: torch.Tensor,
-    delta: torch.Tensor,
-    requests: Requests,
-    heads: arrays.Heads,
-    scale: float,
-    add_parts: Callable[[torch.Tensor, items.Work, list[torch.Tensor], Requests], None],
-) -> bool:
-    """Fill dq, dk and dv, and say so; False where the other kernels are to be taken. `add_parts` adds what several
-    items have of a column."""
-    work = work_of(q, requests, heads)
+def fill(given: Backward, dq: torch.Tensor, dk: torch.Tensor, dv: torch.Tensor) -> bool:
+    """Fill dq, dk and dv, and say so; False where the other kernels are to be taken."""
+    q, requests = given.q, given.requests
+    work = work_of(q, requests, given.heads)
     if work is None:
         return False
     batch, n_heads, tiles, device = requests.count, q.shape[1], tiles_of(requests), q.device
@@ -130,9 +82,8 @@ def fill(
     dq_sums = torch.empty(batch, n_heads, tiles, HEAD_DIM // 32, ROWS, 32, dtype=torch.float32, device=device)
     counts = torch.empty(TAKEN + batch * n_heads * tiles, dtype=torch.int32, device=device)
     clear_counts(counts)
-    about = q, k, v, dout, log_sum, delta, requests, heads, scale
-    launch(*arguments(*about, (dk, dv), (parts, dq_sums, counts), work))
-    round_dq(dq_sums, counts[TAKEN:], dq, requests, scale)
+    launch(*arguments(given, [dk, dv], (parts, dq_sums, counts), work))
+    round_dq(dq_sums, counts[TAKEN:], dq, requests, given.scale)
     if work.parts.slots:
         add_parts(parts, work.parts, [dk, dv], requests)
     only_meanwhile(parts, dq_sums, counts)

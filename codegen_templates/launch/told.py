@@ -13,6 +13,19 @@ from .kept import Launch
 from .requests import LOG2_E, Requests, precision
 
 
+class Rows(NamedTuple):
+    """What a Hopper kernel over tiles of rows reads and writes, the forward's or dQ's."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    out: torch.Tensor  # written like q: the output, or dQ
+    sums: torch.Tensor  # a number of each row: its LSE, or `log_sum` of `Backward`
+    requests: Requests
+    heads: arrays.Heads
+    scale: float
+
+
 class Backward(NamedTuple):
     """What a backward pass reads; tensors are [batch, heads, rows, width] or [batch, heads, rows]."""
 

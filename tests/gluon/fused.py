@@ -78,8 +78,7 @@ def differentiate(
     grads = [placed(torch.full(x.shape, float("nan"))) for x in inputs[:3]]
     requests = launcher.Requests(q.shape[0], q.shape[2], k.shape[2], *starts)
     assert launcher.IS_WRITTEN_FOR
-    heads, scale = (0, 0, q.shape[1]), launcher.HEAD_DIM**-0.5
-    with launched(kernels, launcher, **more) as found:
-        assert launcher.fill(*grads, *inputs, *sums, requests, heads, scale, hopper.add_parts)
+    with launched(kernels, launcher, **more) as found, mock.patch.object(launcher, "add_parts", hopper.add_parts):
+        assert launcher.fill(hopper.told(launcher, inputs, sums, requests), *grads)
     assert len(found) == 1
     return tuple(grads)

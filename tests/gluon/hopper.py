@@ -75,7 +75,7 @@ def forward(
     scale = launcher.HEAD_DIM**-0.5 if scale is None else scale
     heads = layer, head_offset, q.shape[1]
     launcher.clear(out, lse, requests)
-    _, given = launcher.arguments(q, k, v, out, lse, requests, heads, scale)
+    _, given = launcher.arguments(launcher.Rows(q, k, v, out, lse, requests, heads, scale))
     programs = min(programs, given["total"])
     given["taken"] = torch.zeros(1, dtype=torch.int32)
     taken = {name: emulated(x, launcher) for name, x in (given | changed).items()}
@@ -94,8 +94,7 @@ def dq(
     seed: int = 0,
 ) -> None:
     """Write dq, like `inputs` (q, k, v and dout), by its kernel alone. `sums`: those of `backward`."""
-    heads = 0, 0, inputs[0].shape[1]
-    _, given = launcher.dq_arguments(*inputs, dq, *sums, requests, heads, launcher.HEAD_DIM**-0.5)
+    _, given = launcher.dq_arguments(told(launcher, inputs, sums, requests), dq)
     given["taken"] = torch.zeros(1, dtype=torch.int32)
     taken = {name: emulated(x, launcher.hopper) for name, x in given.items()}
     emulate.launch(kernel, (min(programs, given["total"]),), taken, seed)
@@ -144,22 +143,30 @@ def backward(
 ) -> int:
     """Fill `grads`, dq, dk and dv like `inputs` (q, k, v and dout), with the kernels for dQ and for dK and dV; how many
     launches there were. `sums`: what each row's weights need of its LSE, and delta."""
-    heads = 0, 0, inputs[0].shape[1]
-    with launched(kernels, launcher, lambda x: all(x is not grad for grad in grads), **more) as found:
-        scale = launcher.HEAD_DIM**-0.5
-        about = *inputs, *sums, requests, heads, scale
-        launcher.fill_dq(grads[0], *about)
-        launcher.fill_dkdv(grads[1], grads[2], *about, add_parts)
+    given = told(launcher, inputs, sums, requests)
+    with (
+        launched(kernels, launcher, lambda x: all(x is not grad for grad in grads), **more) as found,
+        mock.patch.object(launcher, "add_parts", add_parts),
+    ):
+        launcher.fill_dq(given, grads[0])
+        launcher.fill_dkdv(given, *grads[1:])
     return len(found)
 
 
 def add_parts(parts: torch.Tensor, work: Any, sums: list[torch.Tensor], requests: Any) -> None:
-    """Add what several items have of a column, as `backward_sum.py` does."""
+    """Add what several items have of a column, as `backward_sum.py` does, and quicker than it is interpreted."""
     block = parts.shape[3]
     for kv, j, first, count in work.columns.tolist():
         rows = slice(j * block - requests.kv_start, min((j + 1) * block - requests.kv_start, requests.kv_len))
         for n, out in enumerate(sums):
             out[:, kv, rows] = parts[:, first : first + count, n].sum(1)[:, : rows.stop - rows.start]
+
+
+def told(
+    launcher: ModuleType, inputs: Sequence[torch.Tensor], sums: tuple[torch.Tensor, torch.Tensor], requests: Any
+) -> Any:
+    """What launchers of a backward pass of all heads are told. inputs: q, k, v, dout; `sums`: those of `backward`."""
+    return launcher.Backward(*inputs, *sums, requests, (0, 0, inputs[0].shape[1]), launcher.HEAD_DIM**-0.5)
 
 
 def emulated(x: Any, launcher: ModuleType) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -50,9 +51,11 @@ def differentiate(
     q, k = inputs[:2]
     grads = [placed(torch.full(x.shape, float("nan"))) for x in inputs[1:3]]
     requests = launcher.Requests(q.shape[0], q.shape[2], k.shape[2], *starts)
-    heads, scale = (0, 0, q.shape[1]), launcher.HEAD_DIM**-0.5
-    with hopper.launched((None, kernel), launcher, lambda x: all(x is not grad for grad in grads), **more) as found:
-        launcher.fill_dkdv(*grads, *inputs, *sums, requests, heads, scale, hopper.add_parts)
+    with (
+        hopper.launched((None, kernel), launcher, lambda x: all(x is not grad for grad in grads), **more) as found,
+        mock.patch.object(launcher, "add_parts", hopper.add_parts),
+    ):
+        launcher.fill_dkdv(hopper.told(launcher, inputs, sums, requests), *grads)
     assert found == [kernel]
     return grads[0], grads[1]
 

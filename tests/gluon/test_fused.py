@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from patterncc import reference
-from tests.gluon import fused, test_backward, test_backward_tables, turns
+from tests.gluon import fused, hopper, test_backward, test_backward_tables, turns
 from tests.gluon.machine import Fault
 from tests.gluon.test_backward import check, parts_of, sums_of
 from tests.kernels.held import Held, gradients, never_read, placed, quick, tensors, weights
@@ -131,7 +131,7 @@ def test_ranks_are_turns(cut_items: Any) -> None:
     grads = [torch.full(x.shape, float("nan")) for x in inputs]
     sums = sums_of(*attention(of)(*inputs), dout, dlse)
     with fused.launched(kernels, launcher) as found:
-        launcher.fill(*grads, *inputs, dout, *sums, requests, heads, 1.0, lambda *_given: None)
+        launcher.fill(hopper.told(launcher, (*inputs, dout), sums, requests), *grads)
     counts = found[0]["added"].view(2, *turns.shape)
     assert all(torch.equal(own, turns) for own in counts)
 
@@ -185,7 +185,8 @@ def test_it_is_taken_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
     backward = of.part("launch.hopper_backward")
     monkeypatch.setattr(backward.hopper, "is_hopper", lambda _device: True)
     q, k = (torch.zeros(1, heads, 300, 64, dtype=torch.bfloat16) for heads in (2, 1))
-    assert backward.takes(q, k, k, q, (q, k, k))  # still fused
+    sums = torch.zeros(1, 2, 300), torch.zeros(1, 2, 300)
+    assert backward.takes(hopper.told(launcher, (q, k, k, q), sums, whole), (q, k, k))  # still fused
     launcher.fused_items.work.cache_clear()
     monkeypatch.setattr(launcher.fused_items, "MOST_ENTRIES", 3)
     assert launcher.work_of(q, whole, (0, 0, 2)) is None
