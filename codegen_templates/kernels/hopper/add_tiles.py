@@ -22,6 +22,7 @@ LINES = gl.constexpr(gl.BlockedLayout([1, 4], [4, 8], [1, 1], [1, 0]))  # of a s
 
 @gluon.jit
 def tell_tile(told_tile, n, number):
+    """Leave one of the numbers that the adder is told of a tile, at place n."""
     told_tile.index(n).store(gl.full([1], number, gl.int32, FOUR_WARPS))
 
 

@@ -10,13 +10,13 @@ from ..tiles import BLOCK, HEAD_DIM, LN_2
 from .backward_far import add_far, begin_far, end_far
 from .backward_steps import add_rows
 from .box import told
-from .frame import PLAIN, barriers, numbers, rooms
+from .frame import bars_of_items, numbers, pairs, sums_of_rows, told_of_rows
 from .gate import gate, run_consumer, run_producer
 from .load_items import BOX
-from .names import arrive, barrier, condition, fence_async_shared, gl, gluon, reinterpret, wait
+from .names import arrive, barrier, condition, fence_async_shared, gl, gluon, wait
 from .notes import NOTES
 from .produce_items import produce_items
-from .row_masks import LANES, PIECE, WORDS, keys_told
+from .row_masks import PIECE, WORDS, keys_told
 from .store import WIDE, store_wide
 from .tiles import ROWS, after
 
@@ -76,13 +76,12 @@ def store_sum(W: gl.constexpr, b_x, out, parts, box, o_box, s_out, o_layout: gl.
 
 
 @gluon.jit
-def consume_rows(W: gl.constexpr, dk, dv, parts, pattern, rows, scale, kview, vview, ring, lines, words, kv_bars,
-                 boxes, s_out, ALIGN: gl.constexpr, IS_MORE: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+def consume_rows(W: gl.constexpr, dk, dv, parts, pattern, rows, scale, keys_of, ring, lines, words, kv_bars, boxes,
+                 s_out, ALIGN: gl.constexpr, IS_MORE: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
     """The keys 64 W .. 64 W + 63 of every item that this program takes."""
     _qview, _gview, full, empty = ring
     kv_full, kv_empty = kv_bars
     box, times = boxes
-    keys_of = (kview, vview)
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
     place, phase = 0, 0  # in the ring
@@ -184,31 +183,21 @@ def attn_bwd_dkdv_hopper(
     PRODUCER_REGISTERS: gl.constexpr,
 ):
     gl.static_assert(STAGES >= 2)  # else a consumer waits for a slot before it frees one
-    line: gl.constexpr = gl.NVMMASharedLayout(0, 32, rank=1)
-    kbuf, kruns, _, kview, _ = rooms(q.dtype, 2, PIECE)
-    vbuf, vruns, _, vview, _ = rooms(q.dtype, 2, PIECE)
-    qbuf, qruns, _, qview, qrows = rooms(q.dtype, STAGES, PIECE)
-    gbuf, gruns, _, gview, grows = rooms(q.dtype, STAGES, PIECE)
-    lbuf = gl.allocate_shared_memory(gl.float32, [STAGES, ROWS], line)
-    dbuf = gl.allocate_shared_memory(gl.float32, [STAGES, ROWS], line)
-    llanes = reinterpret(lbuf, gl.float32, [STAGES * (ROWS // LANES), LANES], line)
-    dlanes = reinterpret(dbuf, gl.float32, [STAGES * (ROWS // LANES), LANES], line)
+    kv_bufs, kv_runs, _, kv_views, _ = pairs(q.dtype, 2, PIECE)
+    bufs, runs, _, views, slot_rows = pairs(q.dtype, STAGES, PIECE)
+    lines, line_lanes = sums_of_rows(STAGES)
     words = numbers(STAGES * WORDS, 1)
     box = numbers(2 * BOX, 1)
     notes = numbers(NOTES, 1)
     flag = gate()
-    lanes = numbers(STAGES * (ROWS // LANES), LANES)
-    times = reinterpret(lanes, gl.int32, [STAGES, ROWS], PLAIN)
-    full = barriers(STAGES + 1, 1)  # the last one: of the producer's own
-    empty = barriers(STAGES, 2)
-    bars = (barriers(1, 1).index(0), barriers(1, 2).index(0))
+    lanes, times = told_of_rows(STAGES)
+    full, empty, kv_bars = bars_of_items(STAGES, 1)
     fence_async_shared()
     barrier()
 
-    keys_of = (k, v, k_run, v_run, kbuf, vbuf, kruns, vruns)
-    into = (qbuf, gbuf, qruns, gruns, lbuf, dbuf, llanes, dlanes)
-    rows_of = (q, dout, q_run, dout_run, log_sums, deltas, log_sum, delta, into)
-    ring = (qview, gview, full, empty)
+    keys_of = (k, v, k_run, v_run, kv_bufs, kv_runs)
+    rows_of = (q, dout, q_run, dout_run, log_sums, deltas, log_sum, delta, bufs, runs, lines, line_lanes)
+    ring = (views[0], views[1], full, empty)
     boxes = (box, times)
     s_out = (s_db, s_dh, s_dn, slots)
     IS_MORE: gl.constexpr = not HAS_NEAR
@@ -217,13 +206,13 @@ def attn_bwd_dkdv_hopper(
     # fmt: off
     gl.warp_specialize([
         (run_consumer, (flag, gl.constexpr(consume_rows), (
-            0, dk, dv, parts, pattern, rows, scale, kview, vview, ring, (lbuf, dbuf), words, bars, boxes, s_out, ALIGN,
-            IS_MORE, STAGES))),
+            0, dk, dv, parts, pattern, rows, scale, kv_views, ring, lines, words, kv_bars, boxes, s_out, ALIGN, IS_MORE,
+            STAGES))),
         (run_consumer, (flag, gl.constexpr(consume_rows), (
-            1, dk, dv, parts, pattern, rows, scale, kview, vview, ring, (lbuf, dbuf), words, bars, boxes, s_out, ALIGN,
-            IS_MORE, STAGES))),
+            1, dk, dv, parts, pattern, rows, scale, kv_views, ring, lines, words, kv_bars, boxes, s_out, ALIGN, IS_MORE,
+            STAGES))),
         (run_producer, (flag, gl.constexpr(produce_items), (
-            keys_of, rows_of, (qrows, grows), words, bars, box, lanes, notes, full, empty, taken, total, count, tables,
+            keys_of, rows_of, slot_rows, words, kv_bars, box, lanes, notes, full, empty, taken, total, count, tables,
             (q_starts, kv_starts), ends, (s_lb, s_lh), (s_items, s_members), HAS_NEAR, HAS_STRIDES, IS_PACKED,
             STAGES))),
     ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])

@@ -19,13 +19,13 @@ from ..tiles import BLOCK, HEAD_DIM, LN_2
 from .add_tiles import HALF, STRIP, STRIPS, TOLD, add_tiles, tell_end
 from .backward_dkdv import store_sum
 from .box import told
-from .frame import PLAIN, barriers, numbers, rooms
+from .frame import barriers, bars_of_items, numbers, pairs, sums_of_rows, told_of_rows
 from .fused_steps import pass_rows, step_rows
 from .load_items import BOX
 from .masks import WHOLE
 from .names import arrive, barrier, fence_async_shared, gl, gluon, reinterpret, wait
 from .produce_fused import LEFT, NOTES, WORDS, produce_fused
-from .row_masks import LANES, PIECE
+from .row_masks import PIECE
 from .tiles import ROWS
 
 
@@ -122,46 +122,38 @@ def attn_bwd_fused_hopper(
     OTHER_REGISTERS: gl.constexpr,
 ):
     gl.static_assert(STAGES >= 2 and STAGES & (STAGES - 1) == 0)  # a place in the ring is a few bits of a count
-    line: gl.constexpr = gl.NVMMASharedLayout(0, 32, rank=1)
     flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
     wide: gl.constexpr = gl.NVMMASharedLayout(128, 32, rank=2)
-    _, kruns, _, kview, _ = rooms(q.dtype, 2, PIECE)
-    _, vruns, _, vview, _ = rooms(q.dtype, 2, PIECE)
-    qbuf, _, _, qview, _ = rooms(q.dtype, STAGES, PIECE)
-    gbuf, _, _, gview, _ = rooms(q.dtype, STAGES, PIECE)
-    lbuf = gl.allocate_shared_memory(gl.float32, [STAGES, ROWS], line)
-    dbuf = gl.allocate_shared_memory(gl.float32, [STAGES, ROWS], line)
+    _, kv_runs, _, keys_of, _ = pairs(q.dtype, 2, PIECE)
+    bufs, _, _, views, _ = pairs(q.dtype, STAGES, PIECE)
+    lines, _ = sums_of_rows(STAGES)
     grads = gl.allocate_shared_memory(q.dtype, [4, ROWS, ROWS], flat)  # of scores: of both consumers, in turn
     halves = gl.allocate_shared_memory(gl.float32, [2, ROWS, HALF], wide)  # of a tile of dQ
     strips = reinterpret(halves, gl.float32, [STRIPS, STRIP, 32], wide)
     words = numbers(STAGES * WORDS, 1)
-    lanes = numbers(STAGES * (ROWS // LANES), LANES)
-    lasts = reinterpret(lanes, gl.int32, [STAGES, ROWS], PLAIN)
+    lanes, lasts = told_of_rows(STAGES)
     box = numbers(2 * BOX, 1)
     told_tile = numbers(TOLD, 1)
     notes = numbers(NOTES, 1)
-    full = barriers(STAGES, 1)
-    empty = barriers(STAGES, 2)
-    kv_bars = (barriers(1, 1).index(0), barriers(1, 2).index(0))
+    full, empty, kv_bars = bars_of_items(STAGES, 0)
     made = barriers(1, 2).index(0)  # both consumers have left the gradients of a slot's scores
     tile_full, tile_empty = barriers(1, 2).index(0), barriers(1, 1).index(0)
     fence_async_shared()
     barrier()
 
-    keys_of = (kview, vview)
-    ring = (qview, gview, full, empty)
+    ring = (views[0], views[1], full, empty)
     tiles = (grads, halves, told_tile, made, tile_full, tile_empty)
     s_out = (s_db, s_dh, s_dn, slots)
     ends = (q_start, q_stop, kv_start, kv_stop)
     # fmt: off
     gl.warp_specialize([
-        (consume_rows, (0, dk, dv, parts, pattern, scale, keys_of, ring, (lbuf, dbuf), words, lasts, kv_bars,
-                        box, tiles, s_out, ALIGN, STAGES)),
-        (consume_rows, (1, dk, dv, parts, pattern, scale, keys_of, ring, (lbuf, dbuf), words, lasts, kv_bars,
-                        box, tiles, s_out, ALIGN, STAGES)),
-        (produce_fused, ((k_run, v_run, kruns, vruns), (q, dout, log_sums, deltas), (qbuf, gbuf, lbuf, dbuf), words,
-                         lanes, kv_bars, box, notes, full, empty, taken, total, count,
-                         (items, members, lists, ranks), ends, (s_lb, s_lh), (heads, dq_slots), s_items, STAGES)),
+        (consume_rows, (0, dk, dv, parts, pattern, scale, keys_of, ring, lines, words, lasts, kv_bars, box, tiles,
+                        s_out, ALIGN, STAGES)),
+        (consume_rows, (1, dk, dv, parts, pattern, scale, keys_of, ring, lines, words, lasts, kv_bars, box, tiles,
+                        s_out, ALIGN, STAGES)),
+        (produce_fused, ((k_run, v_run, kv_runs), (q, dout, log_sums, deltas), (bufs, lines), words, lanes, kv_bars,
+                         box, notes, full, empty, taken, total, count, (items, members, lists, ranks), ends,
+                         (s_lb, s_lh), (heads, dq_slots), s_items, STAGES)),
         (add_tiles, (dq_sums, added, strips, told_tile, tile_full, tile_empty)),
     ], [4, 1, 1], [CONSUMER_REGISTERS, OTHER_REGISTERS, OTHER_REGISTERS])
     # fmt: on

@@ -4,6 +4,7 @@ from .box import TILE
 from .columns import PIECE, SIDE
 from .names import BARRIER, gl, gluon, init_barrier, reinterpret
 from .produce import CHUNK, CHUNKS
+from .row_masks import LANES
 from .tiles import ROWS, WIDTH
 
 PLAIN = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [0]))
@@ -40,16 +41,50 @@ def numbers(COUNT: gl.constexpr, LENGTH: gl.constexpr):
 
 
 @gluon.jit
+def pairs(dtype: gl.constexpr, COUNT: gl.constexpr, RUN: gl.constexpr):
+    """Two such rooms: of keys and values, or of queries and gradients of outputs. Each of the five ways of both."""
+    xbuf, xruns, xfars, xview, xrows = rooms(dtype, COUNT, RUN)
+    ybuf, yruns, yfars, yview, yrows = rooms(dtype, COUNT, RUN)
+    return (xbuf, ybuf), (xruns, yruns), (xfars, yfars), (xview, yview), (xrows, yrows)
+
+
+@gluon.jit
 def ring_of(dtype: gl.constexpr, STAGES: gl.constexpr, RUN: gl.constexpr, CONSUMERS: gl.constexpr):
     """A ring of slots of keys and values: what TMA fills, in boxes of each kind; what consumers need (operands, full
     and empty barriers); the rows of keys and those of values. The last full barrier is the producer's own."""
-    kbuf, kruns, kfars, kview, krows = rooms(dtype, STAGES, RUN)
-    vbuf, vruns, vfars, vview, vrows = rooms(dtype, STAGES, RUN)
-    ring = (kview, vview, barriers(STAGES + 1, 1), barriers(STAGES, CONSUMERS))
-    return ((kbuf, vbuf), (kruns, vruns), (kfars, vfars)), ring, (krows, vrows)
+    bufs, runs, fars, views, rows = pairs(dtype, STAGES, RUN)
+    ring = (views[0], views[1], barriers(STAGES + 1, 1), barriers(STAGES, CONSUMERS))
+    return (bufs, runs, fars), ring, rows
+
+
+@gluon.jit
+def bars_of_items(STAGES: gl.constexpr, OWN: gl.constexpr):
+    """For two consumers: barriers of full slots, of which the last OWN are the producer's own, and of empty ones; and
+    those of an item's keys and values, full and empty."""
+    full, empty = barriers(STAGES + OWN, 1), barriers(STAGES, 2)
+    return full, empty, (barriers(1, 1).index(0), barriers(1, 2).index(0))
+
+
+@gluon.jit
+def sums_of_rows(STAGES: gl.constexpr):
+    """Room for LSE and delta of the rows of each slot: seen by slots, and by LANES numbers."""
+    line: gl.constexpr = gl.NVMMASharedLayout(0, 32, rank=1)
+    lbuf = gl.allocate_shared_memory(gl.float32, [STAGES, ROWS], line)
+    dbuf = gl.allocate_shared_memory(gl.float32, [STAGES, ROWS], line)
+    llanes = reinterpret(lbuf, gl.float32, [STAGES * (ROWS // LANES), LANES], line)
+    dlanes = reinterpret(dbuf, gl.float32, [STAGES * (ROWS // LANES), LANES], line)
+    return (lbuf, dbuf), (llanes, dlanes)
 
 
 @gluon.jit
 def told_of_tiles(BOXES: gl.constexpr, STAGES: gl.constexpr, CONSUMERS: gl.constexpr):
     """Where a producer tells consumers of BOXES tiles, of what they keep of each slot, and of where its keys are."""
     return numbers(BOXES * TILE, 1), numbers(STAGES * CONSUMERS, 1), numbers(STAGES, ROWS)
+
+
+@gluon.jit
+def told_of_rows(STAGES: gl.constexpr):
+    """Where a producer tells consumers of the rows of each slot: seen by LANES rows, as its warp writes them, and by
+    slots."""
+    lanes = numbers(STAGES * (ROWS // LANES), LANES)
+    return lanes, reinterpret(lanes, gl.int32, [STAGES, ROWS], PLAIN)

@@ -7,9 +7,8 @@ rare.
 """
 
 from .box import FOUR_WARPS, ONE_WARP
+from .frame import PLAIN
 from .names import condition, gl, gluon
-
-PLAIN = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [0]))
 
 
 @gluon.jit
@@ -34,9 +33,11 @@ def through(flag, layout: gl.constexpr, function: gl.constexpr, args):
 
 @gluon.jit
 def run_consumer(flag, function: gl.constexpr, args):
+    """Call the function of a consumer, of four warps, through the gate `flag`."""
     through(flag, FOUR_WARPS, function, args)
 
 
 @gluon.jit
 def run_producer(flag, function: gl.constexpr, args):
+    """Call the function of a producer, one warp, through the gate `flag`."""
     through(flag, ONE_WARP, function, args)

@@ -63,7 +63,7 @@ def tell_item(box, items, notes):
 @gluon.jit
 def load_keys(keys_of, kv_bars, box, items, notes):
     """Once the keys and values of the item before are free: load this item's, and tell the consumers of it."""
-    k, v, k_run, v_run, kbuf, vbuf, kruns, vruns = keys_of
+    k, v, k_run, v_run, bufs, runs = keys_of
     kv_full, kv_empty = kv_bars
     wait(kv_empty, noted(notes, WHICH) ^ 1)
     # what was told of the item before is still read
@@ -77,21 +77,22 @@ def load_keys(keys_of, kv_bars, box, items, notes):
         row = (j_first + (first >> BLOCK_BITS) * every) * BLOCK + (first & (BLOCK - 1)) + noted(notes, KV_ROW)
         at, i_kv = noted(notes, REQUEST), noted(notes, KV_HEAD)
         if BLOCK >= ROWS or IS_TABLE:  # noqa: SIM114 (what the kernel is compiled for, then what the item is)
-            load_run((k, v), (kbuf, vbuf), kv_full, at, i_kv, row, w * CHUNKS, 1)
+            load_run((k, v), bufs, kv_full, at, i_kv, row, w * CHUNKS, 1)
         elif every == 1:
-            load_run((k, v), (kbuf, vbuf), kv_full, at, i_kv, row, w * CHUNKS, 1)
+            load_run((k, v), bufs, kv_full, at, i_kv, row, w * CHUNKS, 1)
         else:
             for p in range(RUNS):
                 own = row + p * every * BLOCK
                 to = w * CHUNKS * RUNS + p
-                load_run((k_run, v_run), (kruns, vruns), kv_full, at, i_kv, own, to, RUNS)
+                load_run((k_run, v_run), runs, kv_full, at, i_kv, own, to, RUNS)
 
 
 @gluon.jit
 def load_together(rows_of, bar, place, t, notes):
     """Copy the 64 rows from position t on, their LSE and their delta to this place of the ring."""
-    q, dout, _q_run, _dout_run, log_sums, deltas, _, _, into = rows_of
-    qbuf, gbuf, _qruns, _gruns, lbuf, dbuf, _, _ = into
+    q, dout, _q_run, _dout_run, log_sums, deltas, _, _, bufs, _runs, lines, _lanes = rows_of
+    qbuf, gbuf = bufs
+    lbuf, dbuf = lines
     at, head, row = noted(notes, REQUEST), noted(notes, HEAD), noted(notes, Q_ROW) + t
     expect(bar, 2 * ROWS * HEAD_DIM * 2 + 2 * ROWS * 4)
     for c in gl.static_range(CHUNKS):
@@ -106,8 +107,9 @@ def load_together(rows_of, bar, place, t, notes):
 def load_apart(rows_of, bar, place, n, notes, like, IS_STRIDE: gl.constexpr):
     """The same of slot n, whose blocks are smaller and are not neighbours. Those that are not there are not read: zeros
     take their place."""
-    _q, _dout, q_run, dout_run, _, _, p_log_sum, p_delta, into = rows_of
-    _qbuf, _gbuf, qruns, gruns, _lbuf, _dbuf, llanes, dlanes = into
+    _q, _dout, q_run, dout_run, _, _, p_log_sum, p_delta, _bufs, runs, _lines, lanes = rows_of
+    qruns, gruns = runs
+    llanes, dlanes = lanes
     RUNS: gl.constexpr = ROWS // PIECE
     for half in range(noted(notes, TWO)):  # a row for each lane
         barrier()

@@ -46,7 +46,8 @@ NOTES = gl.constexpr(14)
 @gluon.jit
 def load_keys(keys_of, kv_bars, box, notes, items, kv_start, kv_stop):
     """Once the keys and values of the item before are free: load this item's, and tell the consumers of it."""
-    k_run, v_run, kruns, vruns = keys_of
+    k_run, v_run, runs = keys_of
+    kruns, vruns = runs
     kv_full, k_empty = kv_bars
     RUNS: gl.constexpr = ROWS // PIECE
     wait(k_empty, (noted(notes, TURN) & 1) ^ 1)
@@ -91,7 +92,9 @@ def tell_lasts(lasts, place, t, ends):
 def load_rows(rows_of, into, bar, place, t, notes, q_start):
     """Copy the 64 rows from position t on, their LSE and their delta to this place of the ring."""
     q, dout, log_sums, deltas = rows_of
-    qbuf, gbuf, lbuf, dbuf = into
+    bufs, lines = into
+    qbuf, gbuf = bufs
+    lbuf, dbuf = lines
     at, head, row, sums = noted(notes, BATCH), noted(notes, HEAD), t - q_start, noted(notes, SUMS) + t
     expect(bar, 2 * ROWS * HEAD_DIM * 2 + 2 * ROWS * 4)
     for c in gl.static_range(CHUNKS):
@@ -163,6 +166,8 @@ def tell_slot(words, lasts, place, notes, tables, n, ends):
 @gluon.jit
 def produce_fused(keys_of, rows_of, into, words, lasts, kv_bars, box, notes, full, empty, taken, total, count, tables,
                   ends, s_sums, sizes, s_items, STAGES: gl.constexpr):  # fmt: skip
+    """`keys_of`: descriptors of keys and values and the boxes that they fill; `rows_of`: descriptors of what is copied
+    to the slots of `into`. `sizes`: query heads, and tiles of dQ of each."""
     items, members, _lists, _ranks = tables
     q_start, _q_stop, kv_start, kv_stop = ends
     kv_full, k_empty = kv_bars

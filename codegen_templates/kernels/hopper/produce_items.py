@@ -145,6 +145,8 @@ def begin_item(number, notes, tables, starts, ends, sizes, IS_PACKED: gl.constex
 def produce_items(keys_of, rows_of, cleared, words, kv_bars, box, lanes, notes, full, empty, taken, total, count,
                   tables, starts, ends, s_sums, sizes, HAS_NEAR: gl.constexpr, HAS_STRIDES: gl.constexpr,
                   IS_PACKED: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+    """`keys_of` and `rows_of`: descriptors and what they fill, as `load_keys` and `load_rows` take them. `cleared`: the
+    same slots as rows; where requests are packed, rows of none are set to zero in them."""
     kv_full, kv_empty = kv_bars
     items = tables[0]
     place, phase = 0, 0

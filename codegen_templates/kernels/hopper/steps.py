@@ -45,6 +45,7 @@ def by_rows(b_x, o_layout: gl.constexpr):
 
 @gluon.jit
 def as_weights(b_p, dtype: gl.constexpr, o_layout: gl.constexpr):
+    """b_p as the first operand of a product, rounded to `dtype`. [64, 64]"""
     return gl.convert_layout(b_p.to(dtype), gl.DotOperandLayout(0, o_layout, 2))
 
 
