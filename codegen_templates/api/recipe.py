@@ -35,7 +35,10 @@ class Recipe:
         self.kept, self.device, self.options = kept, made[0].device, options
         given = tuple(x for x in given if x is not None)
         self.zeros = [asked for _, *asked in recording.zeros]
-        self.made = [(x.shape, None if x.is_contiguous() else x.stride(), x.dtype) for x in made]
+        lines = [torch.empty(x.shape, device="meta").stride() for x in made]  # of memory without gaps, in order
+        self.made = [
+            (x.shape, None if x.stride() == line else x.stride(), x.dtype) for x, line in zip(made, lines, strict=True)
+        ]
         sizes = [-(-x.nbytes // APART) * APART for x in recording.meanwhile]
         self.places = list(accumulate(sizes, initial=0))
         self.kernels = {kernel for _, kernel, *_ in recording.launches}
@@ -87,6 +90,7 @@ class Numbers:
             self.known.setdefault(id(x), n)
         if len(self.known) < len({*map(id, given)}) + len(own) - len(given):  # nor is it what is made
             raise LookupError
+        self.memory = {x.untyped_storage().data_ptr() for x in own}
         self.at: dict[int, set[int]] = {}  # by address: kernels may know tensors by other shapes
         for x in (*given, *fresh):
             if x.numel():
@@ -134,8 +138,8 @@ class Numbers:
         there = self.at.get(x.data_ptr(), ())
         if len(there) == 1:
             [found] = there
-        elif there or x.is_floating_point():  # of several, which? Or a copy of something given
-            raise LookupError
+        elif there or x.is_floating_point() or x.untyped_storage().data_ptr() in self.memory:
+            raise LookupError  # of several, which? Or a copy of something given, or a part of what is numbered
         else:
             self.tables.append(x)
             found = self._fix(x.data_ptr())

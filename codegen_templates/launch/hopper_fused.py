@@ -10,7 +10,7 @@ import torch
 from ..pattern import BLOCK, HEAD_DIM
 from . import arrays, fused_items, hopper, hopper_backward
 from .hopper import ROWS
-from .kept import Launch, only_meanwhile
+from .kept import Launch, only_meanwhile, zeros
 from .requests import MOST_TOGETHER, Requests, processors
 from .sums import add_parts
 from .told import Backward
@@ -23,7 +23,6 @@ REGISTERS = {64: (208, 88), 128: (240, 24)}  # of a consumer's threads, and of t
 IS_WRITTEN_FOR = hopper_backward.IS_WRITTEN_FOR and HEAD_DIM in STAGES
 MOST_TILES = 1 << 31  # of dQ: they are counted in 32 bits
 CLEARED = 1024  # counts that a program clears
-TAKEN = 4  # numbers before the counts: the first counts items that were taken, all of them 16 bytes
 
 
 def wanted(requests: Requests) -> bool:
@@ -51,17 +50,17 @@ def arguments(
     work: fused_items.Work,
 ) -> tuple[int, dict[str, Any]]:
     """The programs, and the kernel's arguments by name: tensors, numbers, and `Boxes` for descriptors. `grads`: dk and
-    dv; `sums`: their parts, the sums of dq, and TAKEN numbers and the counts of items that have added to them."""
+    dv; `sums`: their parts, the sums of dq, and the counts of items that have added to them."""
     parts, dq_sums, counts = sums
     programs, named = hopper_backward.items_of(given, grads, parts, work.items)
     named |= {
         "dq_sums": dq_sums,
-        "added": counts[TAKEN:],
+        "added": counts,
         "members": work.members,
         "lists": work.lists,
         "ranks": work.ranks,
         "pattern": work.pattern,
-        "taken": counts,
+        "taken": zeros(counts.device),
         "heads": given.q.shape[1],
         "dq_slots": tiles_of(given.requests),
         "STAGES": STAGES[HEAD_DIM],
@@ -80,10 +79,10 @@ def fill(given: Backward, dq: torch.Tensor, dk: torch.Tensor, dv: torch.Tensor) 
     batch, n_heads, tiles, device = requests.count, q.shape[1], tiles_of(requests), q.device
     parts = torch.empty(batch, work.parts.slots, 2, BLOCK, HEAD_DIM, dtype=torch.float32, device=device)
     dq_sums = torch.empty(batch, n_heads, tiles, HEAD_DIM // 32, ROWS, 32, dtype=torch.float32, device=device)
-    counts = torch.empty(TAKEN + batch * n_heads * tiles, dtype=torch.int32, device=device)
+    counts = torch.empty(batch * n_heads * tiles, dtype=torch.int32, device=device)
     clear_counts(counts)
     launch(*arguments(given, [dk, dv], (parts, dq_sums, counts), work))
-    round_dq(dq_sums, counts[TAKEN:], dq, requests, given.scale)
+    round_dq(dq_sums, counts, dq, requests, given.scale)
     if work.parts.slots:
         add_parts(parts, work.parts, [dk, dv], requests)
     only_meanwhile(parts, dq_sums, counts)
