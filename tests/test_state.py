@@ -38,7 +38,7 @@ STATE = {
         "_zeros": "zeros that are made together, since a launch for each takes longer than what counts in them",
     },
     "codegen_templates/launch/requests.py": {
-        "_starts": "where queries of equal lengths begin; captured graphs read it"
+        "_starts": "where queries of equal lengths begin: to make it takes longer than to find it"
     },
     "codegen_templates/launch/tuned.py": {
         "tried": "the configuration under trial: torch differentiates in threads of its own, which no argument reaches",

@@ -11,9 +11,10 @@ import torch
 
 from ..pattern import BLOCK, ROWS_PER_TILE_FREE
 from .configs import Config
-from .graphs import is_capturing, settle
+from .graphs import is_capturing, pin, quiet, settle
 
 LOG2_E = 1.4426950408889634
+MOST_STARTS = 1024  # lists of `query_starts` that are kept
 MOST_TOGETHER = (1 << 16) - 1  # requests of a launch: CUDA's grid has no more in its last dimension
 
 
@@ -111,13 +112,18 @@ def precision(q: torch.Tensor) -> str:
 def query_starts(count: int, q_len: int, device: torch.device) -> torch.Tensor:
     """Where the queries of each request begin when all have as many. What a graph being captured makes is there only
     once the graph runs, so it is not kept."""
-    key = count, q_len, device
+    key, is_captured = (count, q_len, device), is_capturing(device)
     found = _starts.get(key)
     if found is None:
         found = torch.arange(count + 1, dtype=torch.int32, device=device) * q_len
-        if not is_capturing(device):
+        if not is_captured:
             settle(device)
-            _starts[key] = found  # for good: a captured graph reads it
+            if len(_starts) >= MOST_STARTS:
+                quiet(device)
+                _starts.clear()
+            _starts[key] = found
+    elif is_captured:
+        pin(found)
     return found
 
 
