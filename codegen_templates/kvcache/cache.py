@@ -19,7 +19,7 @@ from ..checks.shapes import check_alike, check_heads
 from ..checks.values import check_tensors, counted
 from ..launch.outputs import like_output
 from ..launch.requests import in_line
-from ..pattern import CLASS_OF, HEAD_DIM, V_HEAD_DIM
+from ..pattern import CLASS_OF, HEAD_DIM, NAME, V_HEAD_DIM
 from ..rules.heads import kv_head
 from ..rules.lifetime import NEVER, Lifetimes
 from .attending import attend_held, attend_held_and_new
@@ -42,6 +42,7 @@ class KVCache:
 
     lengths: Tensor  # int64 [batch]: the tokens that each entry has had
 
+    @torch.inference_mode(False)  # else its tensors could not be written to outside of that mode
     def __init__(
         self,
         batch: int,
@@ -64,6 +65,7 @@ class KVCache:
         check_heads(heads, len(groups), head_offset)
         self.batch, self.heads, self.kv_heads = batch, heads, len(groups)
         self.layer, self.head_offset, self.max_length = layer, head_offset, max_length
+        self._is_torn = False  # whether a step has changed something and not ended
         self._checked: Any = None  # the key of the last step, whose like need not be looked at again
         self._like = torch.empty(0, HEAD_DIM, dtype=dtype, device=device)
         self._ends = [0] * batch
@@ -120,8 +122,9 @@ class KVCache:
         k and v [batch, kv_heads, n, head_dim] are kept for as long as they are needed. `lengths` [batch] says how many
         of the n tokens, the first ones, each entry really has (best on the CPU); what stands in the others is not read,
         and their output is 0. Under autocast q, k and v are cast to the cache's dtype. `sinks` [heads] as of
-        `attention`. Not differentiable.
+        `attention`. Not differentiable. A step that an error stops midway is the last one: RuntimeError from then on.
         """
+        self._check_whole()
         key = key_of("step", (q, k, v, sinks), scale, self.layer)
         if key is None or key != self._checked:
             q, k, v = self._check(q, k, v, sinks)
@@ -134,8 +137,11 @@ class KVCache:
         is_token = n == 1 and self._room.banks and (key is not None or are_open(q, k, v, sinks))
         if is_token and (launch := paths.steps(self._like)) is not None:
             with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
-                return self._launch(launch, q, k, v, scale, counts, sinks)
-        return self._compute(q, k, v, scale, counts, sinks)
+                out = self._launch(launch, q, k, v, scale, counts, sinks)
+        else:
+            out = self._compute(q, k, v, scale, counts, sinks)
+        self._is_torn = False
+        return out
 
     def _check(self, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The tensors of a step, cast under autocast, as this cache was made for them; numbers side by side."""
@@ -158,6 +164,7 @@ class KVCache:
             news = torch.tensor(counts, device="cpu").to(q.device, non_blocking=True)
         out = torch.empty(*q.shape[:3], V_HEAD_DIM, dtype=q.dtype, device=q.device)
         longer = torch.empty_like(lengths)
+        self._is_torn = True
         self._ends = [end + count for end, count in zip(self._ends, counts, strict=True)]
         self._room.make(self._ends, max(counts))
         for bank in self._room.banks:
@@ -188,6 +195,7 @@ class KVCache:
         """A copy whose batch entry n is entry index[n] of this one, with its length: for beam search. Where index[n] is
         -1 it is a new, empty one: so sequences come and go in a batch."""
         entries = check_entries(index, self.batch)
+        self._check_whole()
         fork = copy.copy(self)
         fork.batch, fork._checked = len(entries), None
         fork._ends = [self._ends[n] if n >= 0 else 0 for n in entries]
@@ -205,6 +213,7 @@ class KVCache:
         tokens = self.lengths[:, None]  # [batch, n]
         tokens = tokens if n == 1 else tokens + torch.arange(n, device=device)
         last = self._lifetimes.of(tokens, self.length + n).permute(2, 0, 1, 3)  # [batch, kv heads, classes, n]
+        self._is_torn = True
         if padded := min(counts, default=n) < n:
             real = torch.tensor(counts, device="cpu").to(device, non_blocking=True)
             pads = (torch.arange(n, device=device) >= real[:, None])[:, None, :, None]  # [batch, 1, n, 1]
@@ -255,6 +264,13 @@ class KVCache:
                 whole[bank.index] = out if bank is banks[0] else attended(bank)
             out = whole
         return _select(out.unflatten(0, (self.batch, self.kv_heads)).flatten(1, 2), self._given)
+
+    def _check_whole(self) -> None:
+        if self._is_torn:
+            raise RuntimeError(
+                f"{NAME}: a step of this cache did not end, an error or interrupt stopped it: what it holds is "
+                "not known. Make a new one, and step it through all tokens"
+            )
 
     def _check_room(self, counts: list[int]) -> None:
         for end, count in zip(self._ends, counts, strict=True):

@@ -30,6 +30,18 @@ def test_inference_mode_comes_and_goes(inside: tuple[bool, ...]) -> None:
     assert off(torch.cat(outs, 2), reference.attention(pattern, *inputs)[0]) <= FP32
 
 
+@pytest.mark.parametrize("more", [{}, {"max_length": 40}], ids=["", "max_length"])
+def test_a_cache_made_in_inference_mode_takes_token_by_token(more: dict[str, int], cpu_path: str) -> None:
+    """Its first memory is written to, where a first prompt makes other."""
+    pattern, package = compiled("strided")
+    inputs = [torch.randn(1, heads, 40, 16) for heads in (4, 2, 2)]
+    with torch.inference_mode():
+        cache = package.KVCache(1, **more)
+        outs = [cache.step(*(x[:, :, n : n + 1] for x in inputs)) for n in range(20)]
+    outs += [cache.step(*(x[:, :, n : n + 1] for x in inputs)) for n in range(20, 40)]
+    assert off(torch.cat(outs, 2), reference.attention(pattern, *inputs)[0]) <= FP32
+
+
 def test_autocast_casts_to_the_dtype_of_the_cache() -> None:
     """Under autocast `linear` gives bf16 and a norm fp32: the cache takes both; and its own products are not cast."""
     pattern, package = compiled("strided")
