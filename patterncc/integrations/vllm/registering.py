@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from functools import wraps
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from patterncc.errors import UsageError
+from patterncc.integrations.vllm.fitting import KEY
 
 OLDEST, NEXT = "0.28", "0.34"  # of [OLDEST, NEXT) those were run that the guide names
 BACKEND = "patterncc.integrations.vllm.backend.PatternBackend"
@@ -51,3 +55,33 @@ def register() -> None:
         )
         return
     register_backend(custom, BACKEND)
+    _watch(custom)
+
+
+def _watch(custom: Any) -> None:
+    """Have vLLM refuse a configuration that names a pattern and takes another backend, which would not read it: the
+    model would be dense, in silence. vLLM asks no plugin about configurations, so what checks them is wrapped."""
+    from vllm.config import VllmConfig
+
+    check = VllmConfig.__post_init__
+    if getattr(check, "is_watched", False):
+        return
+
+    @wraps(check)
+    def checked(self: Any) -> None:
+        check(self)
+        check_chosen(self.additional_config, self.attention_config, custom)
+
+    checked.is_watched = True  # type: ignore[attr-defined]
+    VllmConfig.__post_init__ = checked
+
+
+def check_chosen(additional: Any, attention: Any, custom: Any) -> None:
+    """Raise UsageError where vLLM's additional_config names a pattern, and its attention_config another backend."""
+    chosen = (attention.backend, *getattr(attention, "backend_per_kind", {}).values())
+    if isinstance(additional, Mapping) and KEY in additional and custom not in chosen:
+        raise UsageError(
+            f"additional_config names a pattern, which the attention backend {attention.backend or 'of vLLM'} does not "
+            "read: the model would be dense",
+            'attention_config={"backend": "CUSTOM"} too, or leave the pattern out',
+        )

@@ -130,6 +130,13 @@ CASES = {
         options=plain(),
         refused="the model has 6 heads, the pattern tiny has 8 (line 4: heads: 8)",
     ),
+    "unread": Case(
+        "a pattern, and vLLM left to choose another backend, which would be dense",
+        STRIDED,
+        [29],
+        options=plain(attention_config={}),
+        refused="does not read: the model would be dense",
+    ),
     "interpret": Case(
         "the Triton kernels, in the interpreter",
         pattern_text("[{heads: all, local: 2, stride: 3, offset: h}]", dense_layers=0),

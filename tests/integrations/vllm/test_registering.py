@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, entry_points
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,3 +53,23 @@ def test_a_version_that_does_not_fit_is_logged_and_raises_only_where_asked(
 def test_versions_that_fit(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registering, "version", lambda _: version)
     registering.check_version()
+
+
+@pytest.mark.parametrize(
+    ("additional", "backend", "of_kinds", "refused"),
+    [
+        ({"patterncc": "s2_hybrid"}, None, {}, True),
+        ({"patterncc": "s2_hybrid"}, "FLASH_ATTN", {}, True),
+        ({"patterncc": "s2_hybrid"}, "CUSTOM", {}, False),
+        ({"patterncc": "s2_hybrid"}, None, {"full_attention": "CUSTOM"}, False),
+        ({"other": 1}, None, {}, False),
+        (object(), None, {}, False),
+    ],
+)
+def test_a_pattern_that_no_backend_reads_is_refused(
+    additional: object, backend: str | None, of_kinds: dict[str, str], refused: bool
+) -> None:
+    """vLLM computed dense attention, in silence. The engine's case `unread` is the same with vLLM."""
+    attention = SimpleNamespace(backend=backend, backend_per_kind=of_kinds)
+    with pytest.raises(UsageError, match="does not read: the model would be dense") if refused else nullcontext():
+        registering.check_chosen(additional, attention, "CUSTOM")
