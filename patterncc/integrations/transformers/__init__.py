@@ -10,6 +10,7 @@ bounds        padding, offsets and static caches, as four numbers a sequence
 attention     one attention layer's call → the package's functions
 fitting       a model whose shapes differ from the pattern's is refused
 cache         a transformers Cache whose layers are the package's KVCache
+saving        a model whose config.json says its pattern
 """
 
 import transformers
@@ -27,5 +28,6 @@ if not Version(OLDEST) <= Version(transformers.__version__) < Version(NEXT):
 
 from patterncc.integrations.transformers.cache import PatternCache  # noqa: E402
 from patterncc.integrations.transformers.registering import register  # noqa: E402
+from patterncc.integrations.transformers.saving import attach, load_model  # noqa: E402
 
-__all__ = ["PatternCache", "register"]
+__all__ = ["PatternCache", "attach", "load_model", "register"]

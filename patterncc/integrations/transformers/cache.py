@@ -41,7 +41,7 @@ class PatternCache(Cache):
         layers: list[Any] = [  # CacheLayerMixin, in a list whose type differs from version to version
             theirs[layer]
             if layer in theirs
-            else PatternLayer(package, layer, lambda: config._attn_implementation == name)
+            else PatternLayer(package, layer, Served(config))
             if pays(package, layer, most)
             else DynamicLayer()
             for layer in range(package.PATTERN["layers"])
@@ -57,6 +57,26 @@ class PatternCache(Cache):
     def allocated_bytes(self) -> int:
         """Of the memory that is taken for keys and values, in all layers."""
         return sum(_held(layer, "allocated_bytes") for layer in self.layers)
+
+
+class Served:
+    """Whether a model still has the attention that it had when a cache was made for it."""
+
+    def __init__(self, config: Any) -> None:
+        self.config, self.name = config, config._attn_implementation
+
+    def __call__(self) -> bool:
+        return self.config._attn_implementation == self.name
+
+    def __deepcopy__(self, memo: object) -> Served:
+        return self  # a copy of a cache serves the same model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise UsageError(
+            "a PatternCache serves the model that it was made for, and cannot be pickled: whoever loads it would have "
+            "another one",
+            "copy.deepcopy(cache) copies it within a process; between processes send the tokens, or a DynamicCache",
+        )
 
 
 STATES = ("linear_attention", "mamba", "conv", "hybrid", "hybrid_sliding")  # kinds of layers that keep a state

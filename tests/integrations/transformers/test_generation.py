@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,32 @@ def test_beams(build: Any, compiled: Any, tokens: torch.Tensor) -> None:
     plain = generated(model, package, tokens, num_beams=3)
     held = generated(model, package, tokens, num_beams=3, past_key_values=PatternCache(model))
     assert torch.equal(plain, held)
+
+
+def test_a_prefix_that_many_prompts_begin_with(build: Any, compiled: Any, tokens: torch.Tensor) -> None:
+    """A cache is filled once and copied for each prompt; the copies and the cache do not touch each other."""
+    from patterncc.errors import UsageError
+    from patterncc.integrations.transformers import PatternCache, register
+
+    package, _ = compiled()
+    model = build("Llama")
+    model.set_attn_implementation(register(package))
+    cache = PatternCache(model)
+    with torch.no_grad():
+        model(tokens[:1, :50], past_key_values=cache)
+    held = cache.bytes
+    for end in (60, 85, 51):
+        for own in (copy.deepcopy(cache), copy.deepcopy(copy.deepcopy(cache))):
+            ours = generated(model, package, tokens[:1, :end], past_key_values=own)
+            assert torch.equal(ours, generated(model, package, tokens[:1, :end], use_cache=False))
+    assert (cache.get_seq_length(), cache.bytes) == (50, held)
+    own = copy.deepcopy(cache)
+    model.set_attn_implementation("sdpa")
+    with pytest.raises(UsageError, match="serves only a model whose attention is the pattern"):
+        model(tokens[:1, 50:], past_key_values=own)
+    for save in (pickle.dumps, lambda x: torch.save(x, io.BytesIO())):
+        with pytest.raises(UsageError, match="cannot be pickled"):
+            save(cache)
 
 
 def test_chunked_prefill(build: Any, compiled: Any, tokens: torch.Tensor) -> None:
