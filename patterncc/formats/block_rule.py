@@ -87,9 +87,11 @@ class _Explained:
 
     def near(self) -> None:
         """Whole blocks around the diagonal, beside windows in tokens: the same band, written as a stride of 1."""
-        if self.misses() and (near := min(band(self.kept, self.causal)[: 1 if self.causal else 2])):
+        near = min(band(self.kept, self.causal)[: 1 if self.causal else 2])
+        blocks = (abs(self.distance) < near) & self.possible
+        if (blocks & ~self.known).any():  # a window in tokens may hold them all
             self.strides.append(Stride(1, stop=near))
-            self.know(abs(self.distance) < near)
+            self.know(blocks)
 
     def rows(self) -> tuple[int, ...]:
         """Rows that keep all columns."""

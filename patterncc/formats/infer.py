@@ -87,11 +87,13 @@ def _exact(mask: Mask, whole: Mask, block: int, causal: bool, sink: int) -> tupl
     if (known | _tokens(whole, block, len(mask), causal) != mask).any():
         return None
     rule, left, periods = block_rule(whole, _whole(known, block, causal), causal)
+    if not sink and rule.columns == tuple(range(len(rule.columns))):  # the first columns have a word of their own
+        rule = replace(rule, sink=len(rule.columns) or None, columns=())
     rule = replace(
         rule,
         local=None if not before else f"{before} tokens" if causal else (f"{before} tokens", f"{after} tokens"),
         chunk=f"{chunk} tokens" if chunk else rule.chunk,
-        sink=f"{sink} tokens" if sink else None,
+        sink=f"{sink} tokens" if sink else rule.sink,
     )
     return rule, left, min(periods, len(mask) / chunk if chunk else np.inf)
 

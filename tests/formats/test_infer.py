@@ -38,6 +38,10 @@ def said(found: Inferred, length: int) -> np.ndarray:
         ((Q // 256 == K // 256) | (Q - K < 32), "chunk: 2|local: 32 tokens"),
         ((Q // 128 == K // 128) | (Q - K < 33), "local: 33 tokens|strides: [{every: 1, to: 1}]\n"),
         ((Q // 256 == K // 256) | (K < 5), "sink: 5 tokens|chunk: 256 tokens"),
+        (
+            (Q - K < 128) | (K < 64) | (K // 64 % 4 == 2),
+            "local: 128 tokens|sink: 1|stride: 4\n    offset: 2",
+        ),  # no more
         ((Q // 64 == K // 64) | (K // 64 % 4 == 1), "local: 1|stride: 4"),  # no chunk where none is needed
     ],
 )
