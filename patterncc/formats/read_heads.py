@@ -10,9 +10,12 @@ from patterncc.formats.imported import Imported
 from patterncc.formats.places import WrongValue
 from patterncc.formats.rules import DENSE, Rule, Shape, to_yaml
 
+GATE = 0.5  # a head with a larger one is dense
+SINK, RECENT = 128, 256  # tokens of the others
 
-def read_duo(text: str, name: str, threshold: float = 0.5, sink: int = 128, recent: int = 256) -> Imported:
-    """DuoAttention's table of gates, a line a layer and a number a KV head: dense above `threshold`, else streaming."""
+
+def read_duo(text: str, name: str) -> Imported:
+    """DuoAttention's table of gates, a line a layer and a number a KV head: dense above `GATE`, else streaming."""
     layers: list[list[Rule]] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -26,13 +29,13 @@ def read_duo(text: str, name: str, threshold: float = 0.5, sink: int = 128, rece
         if not all(map(math.isfinite, gates)) or (layers and len(gates) != len(layers[0])):
             has = f"line {number} has {counted(len(gates), 'number')}"
             raise _wrong(number, line, f"{has}; expected as many finite ones as the first line")
-        streaming = Rule(local=f"{recent} tokens", sink=f"{sink} tokens")
-        layers.append([DENSE if gate > threshold else streaming for gate in gates])
+        streaming = Rule(local=f"{RECENT} tokens", sink=f"{SINK} tokens")
+        layers.append([DENSE if gate > GATE else streaming for gate in gates])
     if not layers:
         raise UsageError("the file holds no gates")
     heads = len(layers[0])
     notes = (
-        f"dense where the gate is above {threshold}, else the first {sink} and the newest {recent} tokens",
+        f"dense where the gate is above {GATE}, else the first {SINK} and the newest {RECENT} tokens",
         f"heads is {heads}, the number of KV heads in the file: multiply it by the queries a KV head has",
     )
     shape = Shape(name, "Retrieval and streaming heads of DuoAttention.", heads, heads, 128, len(layers), 64)

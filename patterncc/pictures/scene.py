@@ -129,14 +129,14 @@ def cut(text: str, size: float, width: float, bold: bool = False) -> str:
     return text.rstrip(" ,;") + "…"
 
 
-def wrap(text: str, size: float, width: float, most: int = 3) -> list[str]:
-    """The text in lines of at most `width`, `most` of them."""
+def wrap(text: str, size: float, width: float) -> list[str]:
+    """The text in lines of at most `width`, three at most; the last one is cut where it is too long."""
     lines: list[str] = []
     for word in text.split():
         if lines and text_width(f"{lines[-1]} {word}", size) <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
-    if len(lines) > most:
-        lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
+    if len(lines) > 3:
+        lines = [*lines[:2], " ".join(lines[2:])]
     return [cut(line, size, width) for line in lines]

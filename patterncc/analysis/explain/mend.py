@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from patterncc.language import Pattern
     from patterncc.language.shape import Shape
 
+MOST = 5  # mends that are listed
 TRIES = 60  # changed files that are proved: counted, not timed, so that a busy machine finds the same
 LAYOUTS = 960  # layouts in all of them: many layouts leave fewer tries
 QUICK = Budget(
@@ -55,8 +56,8 @@ class Mend:
         return " and ".join(self.changes)
 
 
-def mends(pattern: Pattern, verdict: Verdict, limit: int = 5, length: int = LENGTH) -> tuple[Mend, ...]:
-    """Up to `limit` mends: changes after which the verdict's property holds at its scope in every layer.
+def mends(pattern: Pattern, verdict: Verdict, length: int = LENGTH) -> tuple[Mend, ...]:
+    """Up to `MOST` mends: changes after which the verdict's property holds at its scope in every layer.
 
     They are ordered by the number of changes, then by the KV cache that is kept at `length` tokens, then by the work;
     one of each kind is listed. Next come mends that let all layers together cover everything (`coverage: model`) by an
@@ -90,7 +91,7 @@ def mends(pattern: Pattern, verdict: Verdict, limit: int = 5, length: int = LENG
                 found.append((order, Mend(tuple(change.text for change in changes), source, cost)))
         if any(not kind.startswith("dense") for kind in kinds):
             break
-    return tuple(mend for _, mend in sorted(found, key=lambda each: each[0])[:limit])
+    return tuple(mend for _, mend in sorted(found, key=lambda each: each[0])[:MOST])
 
 
 def _proved(pattern: Pattern, new: dict[str, Any], property: str, scope: str) -> Classes | None:
