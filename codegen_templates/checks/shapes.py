@@ -158,6 +158,7 @@ def check_paged(
     query_start_loc: Tensor,
     head_offset: int,
 ) -> None:
+    """ValueError or TypeError unless the tensors are as `attention_paged` takes them."""
     if q.dim() != 3 or k_cache.dim() != 4:
         raise ValueError(
             f"q is [total_q, heads, head_dim], the caches are [pages, page_size, kv_heads, head_dim]; "

@@ -77,6 +77,8 @@ def library() -> ctypes.CDLL | None:
 
 
 def _library() -> tuple[ctypes.CDLL | None, str]:
+    """The library, from the cache or built now, and "" or why it is not from the compiler that was asked for; or None,
+    and why there is none."""
     if os.name != "posix":
         return None, f"which are not for {sys.platform}"
     try:

@@ -128,6 +128,7 @@ def _units(
 def _spans(
     unit_classes: list[int], heads: int, q_start: int, q_len: int, kv_start: int, kv_len: int
 ) -> Iterator[Segment]:
+    """The calls for SPAN queries at a time, in the order that the module's docstring tells."""
     classes = sorted(set(unit_classes))
     class_of = torch.tensor([classes.index(klass) for klass in unit_classes], device="cpu")
     for base in range(q_start // SPAN * SPAN, q_start + q_len, SPAN) if q_len else ():

@@ -156,6 +156,7 @@ def _fill_apart(
 
 
 def _fill_dq(dq: torch.Tensor, given: told.Backward, config: configs.Config | None) -> None:
+    """Fill dq by the plain kernel: a program for each tile of rows."""
     q, k, v, dout, log_sum, delta, requests, heads, scale = given
     device, shared = q.device, arrays.shared(heads)
     rows = requests.q_len * shared
@@ -174,6 +175,8 @@ def _fill_dq(dq: torch.Tensor, given: told.Backward, config: configs.Config | No
 
 
 def _fill_dkdv(dk: torch.Tensor, dv: torch.Tensor, given: told.Backward, config: configs.Config | None) -> None:
+    """Fill dk and dv by the plain kernel, a program for each item of `items.work`: one launch, or one for the near rows
+    and one for each stride, which then add to float32. Columns of several items are summed from their parts."""
     q, k, v, dout, log_sum, delta, requests, heads, scale = given
     device, many = q.device, requests.count > MOST_TOGETHER
     own = config or tuned.dkdv(q)

@@ -211,24 +211,24 @@ def _forward(
         splits = splits_of(heads, *sizes, device) if rows <= configs.FEW_ROWS or page else 1
     together = sharing.most(heads) if isinstance(splits, tuple) else arrays.shared(heads)
     block_q, block_h, tiles = requests.tiling(config, together)
-    rows = block_q * min(block_h, together)  # of a tile that are any head's
-    if is_chosen and not page and splits != 1 and isinstance(splits, int) and not merges(device, rows, splits):
+    of_tile = block_q * min(block_h, together)  # its rows that are any head's
+    if is_chosen and not page and splits != 1 and isinstance(splits, int) and not merges(device, of_tile, splits):
         splits = 1
     spans = requests.rows, requests.columns, block_h, tiles
     (groups, shares, *columns), splits, width, merged = sharing.programs(heads, *spans, splits, device)
     if launches is None:
-        launches = 1 if splits == 1 or merges(device, rows, splits) else 2
+        launches = 1 if splits == 1 or merges(device, of_tile, splits) else 2
     parts, part_strides = (None, None, None), (0, 0)
     found, sums = out, lse  # what this launch makes
     if launches > 1:
         found, sums = room(q, requests.count, requests.q_len, splits)
         part_strides = found.stride(0), sums.stride(0)
     elif splits > 1:
-        parts = room_to_merge(merged * min(requests.count, MOST_TOGETHER), splits, rows, device)
+        parts = room_to_merge(merged * min(requests.count, MOST_TOGETHER), splits, of_tile, device)
     of_found = packed_strides(found) if requests.are_packed else found.stride()[:3]
     align, strides = in_units(q.element_size(), [*strides, *of_found])
     lists = (requests.q_starts, requests.kv_starts, requests.pages) if requests.are_packed else ()
-    tile = block_q, block_h, config.keys, config.warps, config.stages, rows if parts[0] is not None else 0
+    tile = block_q, block_h, config.keys, config.warps, config.stages, of_tile if parts[0] is not None else 0
     dtypes = q.dtype, found.dtype, *(x if x is None else x.dtype for x in lists)
     launch = told.forward_launch(device, dtypes, tile, page, align, precision(q), shares is not None)
     rest = part_strides[0], 0 if requests.are_packed else sums.stride(0), sums.stride(-2), part_strides[1]

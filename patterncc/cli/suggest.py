@@ -80,6 +80,7 @@ def run(
 
 
 def _tell(candidates: list[Candidate], shape: ModelShape, wish: Wish) -> None:
+    """Print the table of candidates."""
     dense = shape.kv_bytes(wish.length)
     print(
         f"{counted(shape.heads, 'head')} on {shape.kv_heads}, {counted(shape.layers, 'layer')}, "

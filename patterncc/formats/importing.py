@@ -65,6 +65,7 @@ def _of_file(
 def _read(
     path: Path, name: str | None, heads: int | None, length: int | None, level: str, block: int | None
 ) -> Imported:
+    """The pattern that a file means; what kind of file it is its suffix says, and of JSON the keys."""
     stem = path.parent.resolve().name if path.name == "config.json" else path.stem
     name = named(name, stem)
     if path.suffix in (".npy", ".npz", ".pt"):

@@ -59,6 +59,7 @@ def read_deepspeed(document: dict[str, Any], name: str, heads: int | None, lengt
 
 
 def _rule(section: dict[str, Any], mode: str, head: int, causal: bool, notes: list[str]) -> Rule:
+    """What a head keeps in this mode, random blocks left out; WrongValue for what the language cannot say."""
     if mode == "dense":
         return Rule(dense=True)
     horizontal = bool(section.get("horizontal_global_attention"))

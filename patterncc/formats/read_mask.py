@@ -144,6 +144,7 @@ def _compared(
 
 
 def _imported(name: str, layers: list[Inferred], notes: list[str], kind: str, source: str, *, exact: bool) -> Imported:
+    """The pattern file of what was found in each layer, with a mask file for the heads that no rule explains."""
     block = min(inferred.block for inferred in layers)
     if any(inferred.block != block for inferred in layers):
         raise UsageError("the layers of this mask need different blocks", "import them one by one")

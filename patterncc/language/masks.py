@@ -59,6 +59,7 @@ def _unreadable(name: str, error: OSError) -> MaskError:
 
 
 def _inside(name: str, folder: Path) -> Path:
+    """The path of a file below the pattern's folder; MaskError for one that leads out of it."""
     pure = PurePosixPath(name)
     windows = "\\" in name or ":" in name
     if pure.is_absolute() or windows or ".." in pure.parts or any(ord(c) < 32 or ord(c) == 127 for c in name):
@@ -79,6 +80,8 @@ def _inside(name: str, folder: Path) -> Path:
 
 @lru_cache(maxsize=16)
 def _read(path: str, name: str, size: int, changed: int) -> np.ndarray:
+    """The mask of a .npy file, bool [rows, columns] or [heads, rows, columns]; MaskError for anything else. The header
+    is checked before memory is taken. `size` and `changed` of the file are there for the cache."""
     import numpy as np
 
     save = "save it with numpy.save(name, array_of_bool)"

@@ -73,6 +73,8 @@ def read_source(text: str, file: str) -> Document:
 
 
 def _read_events(loader: Any, document: Document) -> None:
+    """Fill the document with what the events say: its data, the place of each key and value, and mistakes. Raises _Stop
+    where no more of the text is worth reading."""
     stack: list[_Open] = []
     nodes = documents = 0
     while loader.check_event():
@@ -84,12 +86,7 @@ def _read_events(loader: Any, document: Document) -> None:
                 document.note((start, end), "a second document begins here", "a file holds one pattern; remove `---`")
                 raise _Stop
         if isinstance(event, yaml.CollectionEndEvent):
-            closed = stack.pop()
-            stop = closed.start + len(document.text[closed.start : start].rstrip()) if start == end else end
-            if closed.path is not None:
-                document.values[closed.path] = (closed.start, max(stop, closed.start + 1))
-            if closed.is_key:
-                stack[-1].key, stack[-1].awaits_value = None, True
+            _close(stack, document, start, end)
             continue
         if not isinstance(event, yaml.NodeEvent):
             continue
@@ -124,6 +121,17 @@ def _read_events(loader: Any, document: Document) -> None:
     elif isinstance(document.data, (str, int, list)):
         document.note(document.values[()], "a pattern file is a mapping of keys to values", "begin with `pattern: 1`")
         document.data = BAD
+
+
+def _close(stack: list[_Open], document: Document, start: int, end: int) -> None:
+    """Take the innermost list or mapping off the stack: it ends here, and its place in the text is known."""
+    closed = stack.pop()
+    # one without brackets has no end of its own: what follows it begins here, after spaces and lines
+    stop = closed.start + len(document.text[closed.start : start].rstrip()) if start == end else end
+    if closed.path is not None:
+        document.values[closed.path] = (closed.start, max(stop, closed.start + 1))
+    if closed.is_key:
+        stack[-1].key, stack[-1].awaits_value = None, True
 
 
 def _value(event: Any, document: Document, start: int, end: int, key: bool, fraction: bool = False) -> Any:

@@ -58,6 +58,7 @@ def _key(shard: Resolved) -> object:
 
 
 def _layout(shard: Resolved, *, causal: bool, block: int) -> Layout:
+    """The rules of a shard's parts; windows and sinks in tokens beside the terms of the blocks that they keep whole."""
     if shard.dense:
         return Layout((Term(),))
     terms: list[Term] = []

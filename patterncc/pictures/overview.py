@@ -148,6 +148,7 @@ def _alike(layout: Layout, classes: Classes) -> object:
 def _kind(
     n: int, of: list[tuple[int, int]], patterns: tuple[Classes, ...], shares: list[list[float]], strength: float
 ) -> Kind:
+    """The kind of number n, of these classes (pattern, class); shares [pattern][class] are what heads keep."""
     densities = [shares[p][k] for p, k in of]
     layouts = [patterns[p].layouts[k] for p, k in of]
     count, places = 0, []

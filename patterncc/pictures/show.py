@@ -79,6 +79,7 @@ def _pair(
     length: int,
     overview: bool,
 ) -> None:
+    """Print two patterns side by side: without a layer, a head or `union` their kinds, and then their unions."""
     width = (console.width - GAP) // 2
     _print(list(flow([_name(classes, length, width) for classes in patterns], console.width)), console)
     if overview or (layer is None and head is None and not union):

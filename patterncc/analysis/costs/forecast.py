@@ -113,6 +113,7 @@ def _layer(
     devices: int,
     processors: int,
 ) -> dict[str, Any]:
+    """The figures of one of these layers, which are alike; `groups`, by the classes of a KV head, is filled."""
     row = classes.of[layers[0]]
     shape = classes.shape(layers[0])
     token = (shape.head_dim + shape.v_head_dim) * size  # bytes of K and V of one token and one KV head
@@ -204,6 +205,7 @@ def _row_imbalance(known: Weights, rows: int) -> float:
 
 
 def _model(classes: Classes, entries: list[dict[str, Any]], heads: list[_Head]) -> dict[str, Any]:
+    """The figures of all layers together: sums of bytes and work, means of shares, the worst of what is uneven."""
     counts = [len(entry["layers"]) for entry in entries]
 
     def total(key: str) -> int:

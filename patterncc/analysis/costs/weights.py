@@ -133,6 +133,7 @@ def _whole(layout: Layout, causal: bool, block: int) -> Union:
 
 
 def _weights(whole: Union, layout: Layout, causal: bool, block: int, rows: int, budget: Budget) -> Weights:
+    """The blocks and token pairs of each of `rows` rows, counted row by row; UsageError where these are too many."""
     if rows > MOST_ROWS:
         raise UsageError(
             f"{rows:,} block rows would have to be counted one by one (random, mask or not causal parts, or a stride "

@@ -171,6 +171,7 @@ def _at(text: dict[str, Any], path: tuple[str | int, ...]) -> Any:
 
 
 def _entry_changes(where: tuple[str | int, ...], entry: dict[str, Any], whose: str) -> Iterator[Change]:
+    """Changes of one entry of `shards`: a smaller stride, another offset or anchor, no bounds, a wider window."""
     if entry.get("dense"):
         return
     places = _places(where, entry)

@@ -185,6 +185,7 @@ class PatternLayer(CacheLayerMixin):
         self, q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None, *, layer: int, scale: float | None,
         head_offset: int, **options: Any,
     ) -> Tensor:  # fmt: skip
+        """`attend` of what waits; a tensor that refuses a backward pass where one could follow."""
         self.waiting = False
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
             with torch.no_grad():
