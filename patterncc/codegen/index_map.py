@@ -32,7 +32,9 @@ def index_map(plan: Plan) -> str:
 
 
 def closed_map(plan: Plan) -> str:
-    """The index map as arithmetic."""
+    """The index map as arithmetic. Slots run through zones, each a run of columns: first the far ones, which all rows
+    of a tile keep whole (the sink, then each piece of distances), then the edges between these, and what is not below
+    j_whole."""
     causal, block, classes = plan.classes.causal, plan.classes.block, zones_of(plan)
     ints, writer = Integers(), ZoneWriter()
     piece_bounds = PieceBounds(ints, writer.lines, causal)

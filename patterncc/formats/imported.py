@@ -70,7 +70,7 @@ def whole(document: dict[str, Any], key: str, default: int | None, least: int = 
     if value is None:
         value = default
     if value is None:
-        raise UsageError(f"the file does not say `{key}`", f"it needs a whole number of {least} or more, under this name")
+        raise UsageError(f"the file does not say `{key}`", f"it needs this key, a whole number from {least} on")
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise WrongValue(key, f"`{key}` is {quote(str(value), 60)}; expected a whole number from {least} to {most:,}")
     return value
