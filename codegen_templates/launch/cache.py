@@ -13,12 +13,16 @@ from ..kernels.cache import (
     attn_cache_read,
 )
 from ..pattern import HEADS, KV_HEADS, V_HEAD_DIM
-from . import configs
+from . import binaries, configs
 from .kept import Launch
 from .outputs import WIDEST
 from .requests import LOG2_E, arch, precision, processors
 
 SHARE = HEADS // KV_HEADS
+binaries.use(
+    attn_cache_put,
+    attn_cache_read,
+)
 
 
 class Held(Protocol):
@@ -94,8 +98,7 @@ def attend(
 
 @cache
 def _config(device: torch.device, item: int) -> configs.Config:
-    found = configs.forward(arch(device), WIDEST, item, configs.FEW_ROWS)
-    return configs.Config(configs.FEW_ROWS, found.keys, max(found.warps, 4), found.stages)  # two have too few registers
+    return configs.newest(arch(device), WIDEST, item)
 
 
 def _plan(device: torch.device, item: int, share: int, rows: int, used: int) -> tuple[configs.Config, int, int]:

@@ -23,6 +23,7 @@ KERNEL_FILES = (  # in the folder kernels
     "backward_sum",
     "backward_item",
     "backward_dkdv",
+    "cache",
 )
 MOST_SPLITS = 64  # programs that share the keys of a tile; kernels/combine.py has room for so many
 MOST_MERGED = 1 << 16  # numbers that the last of several programs merges by itself
@@ -109,6 +110,12 @@ def forward(arch: str, head_dim: int, item: int, rows: int) -> Config:
     if is_amd:  # two waves on each SIMD
         return Config(128, 64 if head_dim <= 64 else 32, 4, stages)
     return Config(128, 64, 8, stages)
+
+
+def newest(arch: str, head_dim: int, item: int) -> Config:
+    """For the newest token of a cache."""
+    found = forward(arch, head_dim, item, FEW_ROWS)
+    return Config(FEW_ROWS, found.keys, max(found.warps, 4), found.stages)  # two have too few registers
 
 
 def dq(arch: str, head_dim: int, item: int, rows: int, is_dense: bool = False) -> Config:

@@ -31,7 +31,7 @@ from patterncc.codegen.targets import check_arch
 from patterncc.codegen.usual_calls import TORCH_DTYPES, usual_calls
 
 MOST_PROCESSES = 8  # each imports torch
-LAUNCHERS = ("binaries", "forward", "backward")  # modules of the folder launch
+LAUNCHERS = ("binaries", "forward", "backward", "cache")  # modules of the folder launch
 
 
 def ship_binaries(package: GeneratedPackage, arches: Sequence[str], dtype: str) -> GeneratedPackage:

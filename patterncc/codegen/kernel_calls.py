@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from patterncc.codegen.cache_kinds import cache_kinds
+
 ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}  # bytes of a number
 PAGE, FULL = 64, 1 << 20  # of the caches that the report is about; enough rows for any tile
 MERGING, SHARING = "decode, several programs", "decode, near keys shared"
@@ -33,6 +35,7 @@ def calls(package: ModuleType, arch: str, dtype: str) -> Iterator[Call]:
     if launchers.pattern.NEEDS_SINKS:
         yield from launchers.sinks()
     yield from launchers.backward()
+    yield from launchers.cache()
 
 
 class _Launchers:
@@ -94,6 +97,23 @@ class _Launchers:
         if self.has_strides and self.dtype != "fp32":
             for is_v in (True, False)[: 1 + (self.pattern.HEAD_DIM != self.pattern.V_HEAD_DIM)]:
                 yield self._call("attn_bwd_round", "", self.small, {"x": "fp32", "y": self.dtype}, IS_V=is_v, ROWS=16)
+
+    def cache(self) -> Iterator[Call]:
+        """Of a KV cache: its newest token is put, and attends what is held."""
+        if not self.configs.merges(self.arch, 1):  # torch's operators do it
+            return
+        config = self.configs.newest(self.arch, self.dim, self.item)
+        held = dict.fromkeys(("held_k", "held_v", "odd"), self.dtype) | {"until": "i32"}
+        held |= dict.fromkeys(("index", "lengths", "longer", "news"), "i64")
+        sinks = {"sinks": self.dtype if self.pattern.NEEDS_SINKS else None}
+        for kind in cache_kinds(self.pattern):
+            tables = {"table": "i32", "windows": "i32" if kind.has_windows else None}
+            tables |= {"sinks": "i32" if kind.has_sinks else None}
+            classes = 1 if kind.are_alike else self.share
+            yield self._call("attn_cache_put", kind.purpose(1), self.small, held | tables, BLOCK_C=classes)
+            shape = {"BLOCK_H": config.rows, "BLOCK_N": config.keys, "ARE_ALIKE": kind.are_alike}
+            for splits, alone in ((1, dict.fromkeys(("parts", "counts"))), (2, {})):
+                yield self._call("attn_cache_read", kind.purpose(splits), config, held | sinks | alone, **shape)
 
     def _dq(self, purpose: str, pointers: Mapping[str, str | None]) -> Iterator[Call]:
         pattern, configs = self.pattern, self.configs

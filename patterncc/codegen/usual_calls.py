@@ -8,6 +8,8 @@ from itertools import product
 from types import ModuleType
 from typing import Any
 
+from patterncc.codegen.cache_kinds import Part, cache_kinds
+
 TORCH_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 LENGTH = 256  # of sequences: more than a tile has rows
 PAGES = (16, 64)  # tokens of a page
@@ -73,6 +75,28 @@ def usual_calls(package: ModuleType, arch: str, dtype: str) -> Iterator[tuple[st
                 yield f"paged, {words}{parts_text(n)}", partial(paged, max_q_len=LENGTH, splits=n)
             for n in (*SPLITS, *near):
                 yield f"decode, {words}{parts_text(n)}", partial(step, splits=n)
+    if package.launch.configs.merges(arch, 1):  # else torch's operators compute what a cache holds
+        package.api.paths.steps = lambda _like: package.launch.cache
+        for cache, part in cache_kinds(package.pattern).items():
+            for n in SPLITS[:2]:
+                yield cache.purpose(n), partial(step_of, package, kind, part, n)
+
+
+def step_of(package: ModuleType, kind: Any, part: Part, splits: int) -> None:
+    """A step of one token of a new cache, by so many programs that share the keys of a tile."""
+    import torch
+
+    pattern, configs = package.pattern, package.launch.configs
+    about = {"layer": part.layer, "head_offset": part.first, "heads": part.heads, "dtype": kind}
+    sinks = torch.empty(part.heads, dtype=kind) if pattern.NEEDS_SINKS else None
+    kv_heads = part.heads * pattern.KV_HEADS // pattern.HEADS
+    shapes = (part.heads, pattern.HEAD_DIM), (kv_heads, pattern.HEAD_DIM), (kv_heads, pattern.V_HEAD_DIM)
+    newest = [torch.empty(1, n, 1, width, dtype=kind) for n, width in shapes]
+    own, configs.splits = configs.splits, lambda *_: splits
+    try:
+        package.KVCache(1, **about).step(*newest, sinks=sinks)
+    finally:
+        configs.splits = own
 
 
 def parts_text(splits: int | tuple[int, int]) -> str:

@@ -23,7 +23,9 @@ block: 64
 shards: [{heads: all, local: 2, stride: 4, offset: h}]
 promises: {}
 """
+CACHES = {f"attn_cache_{kernel}_small" for kernel in ("put", "read")}  # not AMD's: torch's operators do it there
 KERNELS = {f"attn_{kernel}_small" for kernel in ("fwd", "bwd_prepare", "bwd_dq", "bwd_dkdv", "bwd_sum", "bwd_round")}
+KERNELS |= CACHES
 COMBINE = "attn_combine_small"  # where the last program has too much to merge
 
 

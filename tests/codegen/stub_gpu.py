@@ -98,7 +98,7 @@ def ints(numbers: Any) -> torch.Tensor:
 
 
 def usual(package: ModuleType, dtype: torch.dtype = torch.float16, shift: int = 0) -> None:
-    """Attention with gradients, of plain and packed sequences, over pages, and decoding."""
+    """Attention with gradients, of plain and packed sequences, over pages, decoding, and a cache."""
     q, k, v = (some(1, n, 300, DIM, dtype=dtype, shift=shift) for n in (HEADS, KV_HEADS, KV_HEADS))
     out = package.attention(q, k, v)
     out.backward(torch.ones_like(out))
@@ -115,6 +115,16 @@ def usual(package: ModuleType, dtype: torch.dtype = torch.float16, shift: int = 
         step = some(2, 1, HEADS, DIM, dtype=dtype)
         package.decode(step, *cache, table, lens)
         package.decode(step, *cache, table[:, :1], lens)  # too few keys to be shared
+        for tokens in (0, 300):
+            steps(package, tokens, dtype)
+
+
+def steps(package: ModuleType, tokens: int, dtype: torch.dtype = torch.float16, **about: Any) -> None:
+    """A prompt, and a token behind it, of a new cache; `about`: what it is made of."""
+    cache = package.KVCache(2, dtype=dtype, **about)
+    heads = about.get("heads", HEADS)
+    for n in filter(None, (tokens, 1)):
+        cache.step(*(some(2, n, own, DIM, dtype=dtype).transpose(1, 2) for own in (heads, heads // 2, heads // 2)))
 
 
 def other_dtype(package: ModuleType) -> None:
@@ -142,6 +152,9 @@ def covered(package: ModuleType) -> None:
             table, lens = torch.zeros(requests, 2048, dtype=torch.int32), torch.full((requests,), 77, dtype=torch.int32)
             for n in (3, 40, 2048):
                 package.decode(some(requests, 1, HEADS, DIM), *caches, table[:, :n].contiguous(), lens)
+        for about in ({}, {"max_length": 900}, {"head_offset": 2, "heads": 2}):
+            for tokens in (1, 65, 700):
+                steps(package, tokens, **about)
         one = [x[:, :, 1:] for x in caches]
         package.attention_paged(some(66, 2, DIM), *one, table[:1], lens[:1], ints([0, 66]), head_offset=2)
 

@@ -39,9 +39,11 @@ with warnings.catch_warnings(record=True) as notes:
     out = first_calls.attention(q, k, v)
     out.backward(torch.ones_like(out))
     step = first_calls.decode(q.detach()[:, :, 0][:, None].contiguous(), *cache, table, lens)
+    held = first_calls.KVCache(1, dtype=torch.bfloat16, device="cuda")
+    first, *_, last = [held.step(*(x.detach()[:, :, n : n + 1] for x in (q, k, v))) for n in range(200)]
     torch.cuda.synchronize()
 taken = time.perf_counter() - start
-torch.save([x.detach().cpu() for x in (out, q.grad, k.grad, v.grad, step)], sys.argv[2])
+torch.save([x.detach().cpu() for x in (out, q.grad, k.grad, v.grad, step, first, last)], sys.argv[2])
 print(json.dumps({"taken": taken, "notes": [str(x.message) for x in notes if x.category is RuntimeWarning]}))
 """
 
