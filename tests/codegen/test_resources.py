@@ -45,7 +45,7 @@ def check(reports: list[Report], arch: str) -> None:
     for r in reports:
         assert 0 < r.registers <= (512 if is_amd else 255), r
         assert r.shared_bytes <= r.shared_limit, r
-        if r.kernel.startswith(("attn_fwd", "attn_bwd_dq", "attn_bwd_dkdv")):
+        if r.kernel.startswith(("attn_fwd", "attn_bwd_dq", "attn_bwd_dkdv", "attn_cache_read")):
             assert r.matrix_ops and (r.async_copies or is_amd), r
 
 
@@ -228,12 +228,13 @@ def test_reports_are_about_what_launchers_launch(tmp_path: Path) -> None:
 
 @needs_triton
 def test_what_stands_around_the_products_is_reported(tmp_path: Path) -> None:
-    """Kernels of sinks and of sums: what they take beside tensors are numbers."""
+    """Kernels of sinks, of sums and of caches: what they take beside tensors are numbers."""
     text = "pattern: 1\nname: sunk\nheads: 4\nkv_heads: 2\nhead_dim: 64\nblock: 16\nsinks: learned\n"
     patterncc.compile(text + "shards: [{heads: all, local: 2, stride: 4}]", output=tmp_path)
-    found = report(tmp_path / "sunk", ["sm_90"], only="sinks|round|bwd_sum|prepare")
+    found = report(tmp_path / "sunk", ["sm_90"], only="sinks|round|bwd_sum|prepare|cache")
     assert {r.kernel.replace("_sunk", "") for r in found} == {
         "attn_sinks", "attn_sinks varlen", "attn_bwd_sinks", "attn_bwd_prepare", "attn_bwd_sum", "attn_bwd_round",
+        "attn_cache_put", "attn_cache_read", "attn_cache_read several programs",
     }  # fmt: skip
     assert not [r for r in found if r.spills]
 
