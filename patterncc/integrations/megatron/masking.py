@@ -21,7 +21,7 @@ KINDS = {  # by whether the pattern is causal, and sequences are packed: the nam
 # masks that were looked at, by the layer before, and starts of packed sequences → how often they were written to by
 # then, and what was seen: the keys, or the length of the longest sequence
 _CHECKED: WeakIdKeyDictionary = WeakIdKeyDictionary()
-_LONGEST: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_LONGEST: Any = WeakIdKeyDictionary()  # to the type checker its `get` gives None
 
 
 def check_kind(package: ModuleType, kind: Any, *, is_later: bool, is_packed: bool) -> None:
