@@ -130,9 +130,13 @@ def default_scale(scale: float | None) -> float:
     return _own_scale() if scale is None else number("scale", scale)
 
 
-@torch.compiler.assume_constant_result  # else torch.compile makes a graph for each value it thinks this could have
 def _own_scale() -> float:
     return SCALE or HEAD_DIM**-0.5
+
+
+# Else torch.compile makes a graph for each value it thinks this could have. `torch.compiler.assume_constant_result`
+# does the same, but imports torch's compiler first, which takes as long as torch itself.
+_own_scale._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def lse_dtype(q: Tensor) -> torch.dtype:
