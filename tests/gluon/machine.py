@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 current = threading.local()
 
 
@@ -23,6 +25,13 @@ class _Stopped(BaseException):
     """Ends a partition after a fault in another."""
 
 
+def held() -> threading.Lock:
+    """A lock that is taken: who waits for it goes on when somebody releases it."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @dataclass
 class Task:
     """A partition of a program, in a thread of its own."""
@@ -33,7 +42,7 @@ class Task:
     ready: Callable[[], bool] = lambda: True
     waits_for: str = ""
     is_done: bool = False
-    turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    turn: threading.Lock = field(default_factory=held)
     products: list[Any] = field(default_factory=list)  # of this warpgroup, in order, that are under way
     unfenced: list[Any] = field(default_factory=list)  # regions written by plain stores, no fence since
     unsynced: list[Any] = field(default_factory=list)  # the same, no barrier of the partition's threads since
@@ -50,7 +59,7 @@ class Machine:
         self.random = random.Random(seed)
         self.tasks: list[Task] = []
         self.copies: list[Any] = []  # under way
-        self.back = threading.Semaphore(0)
+        self.back = held()
         self.fault: BaseException | None = None
         self.turns = 0
 
@@ -95,7 +104,8 @@ class Machine:
         try:
             task.turn.acquire()
             if not self.fault:
-                task.body()
+                with np.errstate(all="ignore"):  # as the device, which computes on with what it gets
+                    task.body()
                 if task.products:
                     raise Fault(f"{task.name} ends with {len(task.products)} products under way")
                 if any(store in self.copies for store in task.stores):

@@ -273,8 +273,7 @@ class Product:
         if self.done is None:
             a, b = (x.get() if isinstance(x, View) else x.x for x in (self.a, self.b))
             acc = self.acc.finish() if isinstance(self.acc, Product) else self.acc
-            with np.errstate(all="ignore"):
-                self.done = Value(a @ b + (acc.x if self.use_acc else 0.0), acc.dtype)
+            self.done = Value(a @ b + (acc.x if self.use_acc else 0.0), acc.dtype)
             for x in (self.a, self.b):
                 if isinstance(x, View):
                     x.buffer.reading = [r for r in x.buffer.reading if r[2] is not self]

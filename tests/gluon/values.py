@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -92,23 +93,34 @@ def _dtype(x: Any) -> DType:
 
 
 def value(x: Any) -> Value:
-    return x if isinstance(x, Value) else Value(x)
+    if isinstance(x, Value):
+        return x
+    return _whole(x, type(x), None) if isinstance(x, int) else Value(x)
+
+
+@lru_cache(1 << 12)
+def _whole(n: int, _kind: type, dtype: DType | None) -> Value:
+    """A number that kernels name again and again; True is not 1."""
+    made = Value(n, dtype)
+    made.x.flags.writeable = False
+    return made
+
+
+def _beside(n: Any, dtype: DType) -> Value:
+    """A number of Python beside a value of this type: of the same one, where that can hold it."""
+    if isinstance(n, int):
+        fits = dtype is not INT1 and (-(1 << 31) <= n < 1 << 31)
+        return _whole(n, type(n), dtype if fits else None)
+    return Value(n, dtype if RANK[dtype.name] > RANK["int64"] else None)
 
 
 def common(a: Any, b: Any) -> tuple[Value, Value, DType]:
     """Both as values of their common type. A number of Python takes the other's type, where that can hold it."""
-    a, b = (x if isinstance(x, Value | bool | int | float) else value(x) for x in (a, b))
-    plain = [x for x in (a, b) if not isinstance(x, Value)]
-    if len(plain) == 1:
-        known = a if isinstance(a, Value) else b
-        kind = value(plain[0]).dtype
-        is_same_kind = RANK[kind.name] <= RANK["int64"] or RANK[known.dtype.name] > RANK["int64"]
-        dtype = known.dtype if is_same_kind and known.dtype is not INT1 and kind is not INT64 else None
-        if dtype is not None:
-            return *(x if isinstance(x, Value) else Value(x, dtype) for x in (a, b)), dtype  # type: ignore[return-value]
-    a, b = value(a), value(b)
-    dtype = max(a.dtype, b.dtype, key=lambda t: RANK[t.name])
-    return a, b, dtype
+    if not isinstance(b, Value):
+        b = _beside(b, a.dtype) if isinstance(a, Value) and isinstance(b, int | float) else value(b)
+    if not isinstance(a, Value):
+        a = _beside(a, b.dtype) if isinstance(a, int | float) else value(a)
+    return a, b, a.dtype if RANK[a.dtype.name] >= RANK[b.dtype.name] else b.dtype
 
 
 def _divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -141,9 +153,8 @@ def _compute(f: Any, a: Any, b: Any, result: DType | None = None) -> Value:
         dtype = INT32
     if dtype.held is np.float32 and f in (_divide, _remain):
         raise TypeError("// and % are for whole numbers")
-    with np.errstate(all="ignore"):
-        x = f(a.x.astype(dtype.held), b.x.astype(dtype.held))
-    return Value(x, result or (FLOAT32 if f is _true else dtype))
+    x, y = (v.x if v.dtype.held is dtype.held else v.x.astype(dtype.held) for v in (a, b))
+    return Value(f(x, y), result or (FLOAT32 if f is _true else dtype))
 
 
 def _install() -> None:
