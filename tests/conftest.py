@@ -84,7 +84,7 @@ def interpret_triton() -> None:
 
     knobs.runtime.interpret = True  # holds whatever the environment says later
     del os.environ["TRITON_INTERPRET"]
-    interpreted.patch_once()
+    interpreted.quicken()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
