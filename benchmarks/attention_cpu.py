@@ -42,6 +42,7 @@ SECONDS_A_PAIR = {"forward": 1.9e-9, "backward": 7.2e-9}  # and head, of dense a
 TOLERANCE = {"fp32": 2e-6, "bf16": 1e-2}
 
 Tensors = tuple[torch.Tensor, ...]  # q, k and v [1, heads, tokens, head_dim]
+Packages = dict[tuple[int, int], ModuleType]  # by local blocks and stride
 
 
 def run(
@@ -50,10 +51,16 @@ def run(
     """One row a length, pattern and dtype: seconds of all, speed-up over dense, share of the ideal, peak memory. The
     patterns of a length run in alternation with one dense attention. Backward is forward and backward together.
     Dense attention that would run past the deadline (`time.perf_counter`) is left out, and past it everything is."""
+    direction = "backward" if backward else "forward"
     for tokens, shapes in (BACKWARD if backward else FORWARD).items():
-        packages = {shape: _package(folder, *shape) for shape in shapes}
+        packages: Packages = {}
         for dtype in DTYPES:
-            yield from _rows(packages, tokens, dtype, "backward" if backward else "forward", turns, deadline)
+            cells = {shape: _cell(direction, tokens, shape, dtype) for shape in shapes}
+            if time.perf_counter() > deadline:
+                yield from ({**cell, "note": "not measured: the suite's time was over"} for cell in cells.values())
+                continue
+            packages = packages or {shape: _package(folder, *shape) for shape in shapes}
+            yield from _rows(packages, cells, dtype, turns, deadline)
             gc.collect()
 
 
@@ -67,17 +74,9 @@ def _package(folder: Path, local: int, stride: int) -> ModuleType:
 
 
 def _rows(
-    packages: dict[tuple[int, int], ModuleType],
-    tokens: int,
-    dtype: str,
-    direction: str,
-    turns: int,
-    deadline: float,
+    packages: Packages, cells: dict[tuple[int, int], dict[str, Any]], dtype: str, turns: int, deadline: float
 ) -> Iterator[dict[str, Any]]:
-    cells: dict[tuple[int, int], dict[str, Any]] = {shape: _cell(direction, tokens, shape, dtype) for shape in packages}
-    if time.perf_counter() > deadline:
-        yield from ({**cell, "note": "not measured: the suite's time was over"} for cell in cells.values())
-        return
+    tokens, direction = (next(iter(cells.values()))[name] for name in ("tokens", "direction"))
     torch.manual_seed(0)
     inputs = tuple(torch.randn(1, HEADS, tokens, HEAD_DIM, dtype=DTYPES[dtype]) for _ in range(3))
     calls: dict[str, Callable[[], object]] = {}
