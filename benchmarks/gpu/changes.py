@@ -59,11 +59,13 @@ STEP = "                n = n_all - 1 - i"
 WALK = "far slots of the forward and of dQ walked up: `n` in kernels/hopper/produce.py"
 UP = f"{STEP}\n                n = gl.where(n < far, far - 1 - n, n)"
 FUSED = "FUSED_BY_DEFAULT of launch/hopper_fused.py: True"  # five products instead of seven
+TOGETHER = "TOGETHER of launch/items.py: all heads at a time, the longest items of dK and dV first"
 REGISTERS = "{64: (144, 80), 128: (232, 40), 256: (232, 40)}"
 
 
 def _variants() -> tuple[Variant, ...]:
     walked = "kernels/hopper/produce.py", re.escape(STEP), UP
+    longest = "launch/items.py", "TOGETHER = .*", "TOGETHER = 1 << 20"
     return (
         Variant("ancestor", "fused", BACKWARD, FUSED, family="fused"),
         Variant("dim64", "fused", BACKWARD, FUSED, family="fused"),
@@ -71,6 +73,7 @@ def _variants() -> tuple[Variant, ...]:
         Variant("ancestor", "up", ("forward", "backward"), WALK, *walked),
         Variant("dense", "up", FORWARD, WALK, *walked, batch=1),
         Variant("block16", "up", FORWARD, WALK, *walked),
+        Variant("ancestor", "longest", BACKWARD, TOGETHER, *longest),
         Variant(
             "ancestor", "registers", FORWARD, "REGISTERS[128] of launch/hopper.py: 232 and 40",
             "launch/hopper.py", "REGISTERS = .*", f"REGISTERS = {REGISTERS}",

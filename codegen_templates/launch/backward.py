@@ -188,7 +188,7 @@ def _fill_dkdv(dk: torch.Tensor, dv: torch.Tensor, given: told.Backward, config:
         keys = min(keys, BLOCK)
     columns, many_processors = (requests.kv_start // BLOCK, requests.columns), processors(device)
     about = heads[1], places, requests.rows, columns, keys, requests.count, many_processors, requests.are_packed
-    work = items.work(arrays.present(*heads), *about, None, device)
+    work = items.work(arrays.present(*heads), *about, False, None, device)
     sums = [dk, dv]
     if (len(work.launches) > 1 and k.dtype != torch.float32) or not told.lie_alike(dk, dv):  # launches add to them
         made = torch.zeros if many else torch.empty

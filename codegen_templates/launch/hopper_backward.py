@@ -98,7 +98,7 @@ def work_of(
     else:
         pattern, _, places = arrays.column_arrays(classes, requests.rows, requests.columns, q.device)
     about = places, requests.rows, columns, KEYS, requests.count, processors(q.device), requests.are_packed
-    return items.work(classes, heads[1], *about, span, q.device), (pattern, lists)
+    return items.work(classes, heads[1], *about, True, span, q.device), (pattern, lists)
 
 
 def items_of(
@@ -166,6 +166,7 @@ def dkdv_arguments(
         "q_starts": table if requests.q_starts is None else requests.q_starts,
         "kv_starts": table if requests.kv_starts is None else requests.kv_starts,
         "taken": zeros(table.device) if named["total"] > programs else table,
+        "lead": work.lead,
         "s_members": work.members.stride(0),
         "HAS_NEAR": has_near,
         "HAS_STRIDES": has_strides,

@@ -23,6 +23,7 @@ from .graphs import tables
 SHARE = 4  # an item has at most this part of what a processor has to do: the rest fills up what long ones leave
 LEAST_ROWS = 16  # blocks of rows that are worth an item of their own
 MOST_SLOTS = 4  # for each column there is; where more were needed, launches add to each other's sums instead
+TOGETHER = 1  # KV heads that are worked on at a time: their rows stay in L2
 NOWHERE = (1 << 31) // BLOCK - 1  # a column behind all keys
 NEAR = 0, 0, 0  # the launch of near items
 KEPT = 128  # lengths and layers that are remembered
@@ -38,6 +39,7 @@ class Work:
     members: Tensor  # [groups, 2 + 2 * most heads]: KV head, number of heads, of each the head and its class's place
     columns: Tensor  # [.., 4], those that have slots: KV head, column, first slot, how many
     slots: int
+    lead: int = 0  # items of the only launch that are taken of one request after the other
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,13 @@ def work(
     batch: int,
     processors: int,
     in_rounds: bool,
+    by_heads: bool,
     span: slot_lists.Span | None,
     device: torch.device,
 ) -> Work:
     """For these rows and columns of blocks, from and to, in tiles of `width` keys. `span`: the slots of rows, where
-    these are listed for each tile, as for the Hopper kernel where the pattern is a table.
+    these are listed for each tile, as for the Hopper kernel where the pattern is a table. `by_heads`: whether a
+    processor takes one item at a time, and those that lead of one request after the other.
 
     In rounds there are no slots and no parts: near items are one launch, and each stride's another, which adds to what
     is there. So are packed requests, of which the device alone knows the lengths; `columns` are those of the longest.
@@ -96,11 +100,12 @@ def work(
         slots.fill_(-1)
         listed = listed[:0]
     elif int(listed[:, 3].sum()) > MOST_SLOTS * (columns[1] - columns[0]) * (1 + int(kv_head.max())):
-        return work(classes, head_offset, places, rows, columns, width, batch, processors, True, span, device)
+        return work(classes, head_offset, places, rows, columns, width, batch, processors, True, by_heads, span, device)
 
     table = torch.stack([words[:, 0], group, first, words[:, 1], 0 * first, *words[:, 2:].T, part, parts, *slots.T], 1)
     several = BLOCK // min(width, BLOCK)  # tiles of a column
-    order = torch.sort(weight, descending=True, stable=True).indices
+    enough = float(weight.max()) * processors / batch if len(weight) else 0.0
+    order, lead = order_of(weight, kv_head // TOGETHER, enough if by_heads and not in_rounds else float("inf"))
     launches = []
     for launch in sorted({group.launch for group in groups}) if in_rounds else [None]:
         chosen = torch.tensor([launch in (None, own.launch) for own in groups])[group]
@@ -111,7 +116,8 @@ def work(
         is_near = not in_rounds or launch == NEAR
         launches.append((items.int().to(device), is_near, bool(STRIDES) and not (in_rounds and is_near)))
     total = int(listed[:, 3].sum())
-    return Work(tuple(launches), members_of(groups, classes, places).to(device), listed.int().to(device), total)
+    members = members_of(groups, classes, places).to(device)
+    return Work(tuple(launches), members, listed.int().to(device), total, lead * several)
 
 
 @cache
@@ -189,6 +195,22 @@ def within(j: Tensor, low: int | None, high: int | None, rows: tuple[int, int]) 
     first = first.clamp(min=rows[0]) if low is None else torch.maximum(first, j + low).clamp(min=rows[0])
     stop = torch.full_like(j, rows[1]) if high is None else (j + high).clamp(max=rows[1])
     return (stop - first).clamp(min=0).float()
+
+
+def order_of(weight: Tensor, head: Tensor, enough: float) -> tuple[Tensor, int]:
+    """The order in which items are taken: of one head after the other, of each the longest first; but the last heads,
+    which have `enough` to do for all programs to end alike, are one. And how many items are before these."""
+    own = torch.bincount(head, weights=weight)
+    is_last = (own.sum() - own.cumsum(0) < enough)[head]
+    return sorted_by(-weight, torch.where(is_last, len(own), head)), int((~is_last).sum())
+
+
+def sorted_by(*keys: Tensor) -> Tensor:
+    """The order by the last key; where that is equal, by the one before it; at last, that which is."""
+    order = torch.arange(len(keys[0]))
+    for key in keys:
+        order = order[torch.argsort(key[order], stable=True)]
+    return order
 
 
 def slots_of(kv_head: Tensor, j: Tensor, columns: tuple[int, int]) -> tuple[Tensor, Tensor]:

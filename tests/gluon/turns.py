@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 FIXED = 1.5  # slots that an item's keys and sums take
@@ -63,12 +63,18 @@ def simulated(work: Any, batch: int, programs: int, in_cache: int) -> tuple[floa
         if (found := waiting.pop((tile, turn + 1), None)) is not None:
             heapq.heappush(due, (max(found[0], at - 1), found[1]))
     assert not waiting and taken == len(items), "programs that wait for ever"
-    cache: OrderedDict[tuple[int, ...], None] = OrderedDict()
+    misses = brought((tile for _, tile in sorted(events)), in_cache)
+    return busy / (programs * end), misses / len(added)
+
+
+def brought(loads: Iterable[Hashable], room: int) -> int:
+    """How many of these are not among the `room` different ones before them."""
+    cache: OrderedDict[Hashable, None] = OrderedDict()
     misses = 0
-    for _, tile in sorted(events):
+    for tile in loads:
         misses += tile not in cache
         cache[tile] = None
         cache.move_to_end(tile)
-        if len(cache) > in_cache:
+        if len(cache) > room:
             cache.popitem(last=False)
-    return busy / (programs * end), misses / len(added)
+    return misses

@@ -186,7 +186,7 @@ def made(of: Held, rows: tuple[int, int], columns: tuple[int, int], width: int, 
     items, arrays = of.part("launch.items"), of.part("launch.arrays")
     classes = arrays.present(0, 0, of.pattern.heads)
     _, _, places = arrays.column_arrays(classes, rows, columns[1], CPU)
-    return items.work.__wrapped__(classes, 0, places, rows, columns, width, batch, processors, False, None, CPU)
+    return items.work.__wrapped__(classes, 0, places, rows, columns, width, batch, processors, False, False, None, CPU)
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "offset"), [(16, 16, "h"), (32, 8, "g"), (32, 8, "h")])
@@ -210,7 +210,7 @@ def test_tables_are_remembered_and_forgotten() -> None:
     items, arrays = of.part("launch.items"), of.part("launch.arrays")
     classes = arrays.present(0, 0, 4)
     _, _, places = arrays.column_arrays(classes, (0, 9), 9, CPU)
-    about = classes, 0, places, (0, 9), (0, 9), 16, 1, 64, False, None, CPU
+    about = classes, 0, places, (0, 9), (0, 9), 16, 1, 64, False, False, None, CPU
     assert items.work(*about) is items.work(*about)
     for n in range(2 * items.KEPT):
         items.work(*about[:3], (0, 10 + n), *about[4:])

@@ -1,6 +1,6 @@
 """Block-sparse attention, backward, for Hopper: dK and dV over the rows of a column.
 
-A program takes items of the table that `items.py` makes, the longest first. A producer warp loads an item's 128 keys
+A program takes items of the table that `items.py` makes, in its order. A producer warp loads an item's 128 keys
 and values, which stay, and the rows that read them in slots of 64; each of two consumers has 64 of the keys, multiplies
 them with every slot whose rows keep some, and stores their sums: in dk and dv, or as a part of them that
 `backward_sum.py` adds in a fixed order. So results repeat bit for bit.
@@ -129,8 +129,8 @@ def consume_rows(W: gl.constexpr, dk, dv, parts, pattern, rows, scale, keys_of, 
 
 # fmt: off
 DKDV_INTS = [
-    "total", "count", "q_start", "q_stop", "kv_start", "kv_stop", "s_lb", "s_lh", "s_db", "s_dh", "s_dn", "s_items",
-    "s_members", "slots",
+    "total", "lead", "count", "q_start", "q_stop", "kv_start", "kv_stop", "s_lb", "s_lh", "s_db", "s_dh", "s_dn",
+    "s_items", "s_members", "slots",
 ]
 # fmt: on
 
@@ -161,6 +161,7 @@ def attn_bwd_dkdv_hopper(
     taken,  # [1] zero: items that programs took after their first
     scale,  # times log2(e)
     total,  # items of all requests
+    lead,  # items that are taken of one request after the other
     count,  # requests
     q_start,  # the position of the first query; not read when packed, nor are the next three
     q_stop,
@@ -212,8 +213,8 @@ def attn_bwd_dkdv_hopper(
             1, dk, dv, parts, pattern, rows, scale, kv_views, ring, lines, words, kv_bars, boxes, s_out, ALIGN, IS_MORE,
             STAGES))),
         (run_producer, (flag, gl.constexpr(produce_items), (
-            keys_of, rows_of, slot_rows, words, kv_bars, box, lanes, notes, full, empty, taken, total, count, tables,
-            (q_starts, kv_starts), ends, (s_lb, s_lh), (s_items, s_members), HAS_NEAR, HAS_STRIDES, IS_PACKED,
+            keys_of, rows_of, slot_rows, words, kv_bars, box, lanes, notes, full, empty, taken, total, lead, count,
+            tables, (q_starts, kv_starts), ends, (s_lb, s_lh), (s_items, s_members), HAS_NEAR, HAS_STRIDES, IS_PACKED,
             STAGES))),
     ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])
     # fmt: on

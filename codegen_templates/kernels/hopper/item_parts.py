@@ -13,6 +13,7 @@ from .notes import (
     EDGE,
     FAR,
     FAR_SLOTS,
+    FIRST,
     HEAD,
     HEADS,
     IS_EDGE,
@@ -20,11 +21,11 @@ from .notes import (
     LOAD_KEYS,
     MEMBER,
     MEMBERS,
+    NEXT,
     PLACES,
     Q_ROW,
     ROUND,
     SLOTS,
-    STOP,
     SUMS,
     ends_noted,
     note_all,
@@ -97,7 +98,7 @@ def begin_part(notes, tables, s_sums, IS_STRIDE: gl.constexpr, IS_ALL: gl.conste
 
 @gluon.jit
 def count_part(start, stop, notes):
-    """Note the slot behind the last of a part that is to be loaded: none while slots are counted.
+    """Note the first slot of a part that is to be loaded, `stop` while slots are counted: the last one is loaded first.
 
     Keys are loaded behind the slots that do not wait for those of the item before. An item without slots has one that
     is not loaded, so that its keys are.
@@ -106,13 +107,14 @@ def count_part(start, stop, notes):
     n = EDGE + (turn & 1)
     if turn < 2:
         write(notes, n, noted(notes, n) + stop - start)
-        stop = start
+        start = stop
     else:
         total, done = noted(notes, EDGE) + noted(notes, FAR), noted(notes, DONE)
-        write(notes, LOAD_KEYS, start + gl.maximum(gl.minimum(total, 2) - 1, 0) - done)
+        write(notes, LOAD_KEYS, stop - 1 - gl.maximum(gl.minimum(total, 2) - 1, 0) + done)
         write(notes, DONE, done + gl.maximum(stop - start, 0))
-        stop = gl.where((turn == 2) & (m == 0) & (total == 0), start + 1, stop)
-    write(notes, STOP, stop)
+        start = gl.where((turn == 2) & (m == 0) & (total == 0), stop - 1, start)
+    write(notes, FIRST, start)
+    write(notes, NEXT, stop)
     write(notes, IS_EDGE, (turn & 1) ^ 1)
     is_last = m + 1 == noted(notes, HEADS)
     write(notes, MEMBER, gl.where(is_last, 0, m + 1))

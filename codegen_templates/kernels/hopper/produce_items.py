@@ -18,6 +18,7 @@ from .notes import (
     EDGE,
     EVERY,
     FAR,
+    FIRST,
     FIRST_COLUMN,
     FIRST_KEY,
     HEADS,
@@ -27,16 +28,17 @@ from .notes import (
     KV_ROW,
     KV_START,
     KV_STOP,
+    LEAD,
     LOAD_KEYS,
     MEMBER,
     MEMBERS,
+    NEXT,
     PROGRAMS,
     Q_ROW,
     Q_START,
     Q_STOP,
     REQUEST,
     ROUND,
-    STOP,
     TAILS,
     TWO,
     WHICH,
@@ -62,9 +64,14 @@ def walk(keys_of, rows_of, cleared, words, kv_bars, box, lanes, full, empty, sta
     write(notes, DONE, 0)
     barrier()
     while noted(notes, ROUND) < 4:
-        n, stop = begin_part(notes, tables, s_sums, IS_STRIDE, IS_ALL, IS_PACKED)
-        count_part(n, stop, notes)
-        while n < noted(notes, STOP):
+        first, stop = begin_part(notes, tables, s_sums, IS_STRIDE, IS_ALL, IS_PACKED)
+        count_part(first, stop, notes)
+        # the last slots first: items whose rows end alike read the same ones at a time
+        while noted(notes, NEXT) > noted(notes, FIRST):
+            n = noted(notes, NEXT) - 1
+            barrier()
+            write(notes, NEXT, n)
+            barrier()
             if noted(notes, EDGE) + noted(notes, FAR) > 0:
                 wait(empty.index(place), phase ^ 1)
                 bar = place
@@ -90,7 +97,6 @@ def walk(keys_of, rows_of, cleared, words, kv_bars, box, lanes, full, empty, sta
                 place, phase = after(place, phase, STAGES)
             if n == noted(notes, LOAD_KEYS):
                 load_keys(keys_of, kv_bars, box, items, notes)
-            n += 1
     barrier()
     write(notes, WHICH, noted(notes, WHICH) ^ 1)
     barrier()
@@ -99,12 +105,19 @@ def walk(keys_of, rows_of, cleared, words, kv_bars, box, lanes, full, empty, sta
 
 @gluon.jit
 def begin_item(number, notes, tables, starts, ends, sizes, IS_PACKED: gl.constexpr):
-    """Note what there is to know of an item and its request, but for its heads; whether it has keys."""
+    """Note what there is to know of an item and its request, but for its heads; whether it has keys.
+
+    The first items are taken of one request after the other, the others of all requests at a time.
+    """
     items, members, _pattern, _rows = tables
     q_starts, kv_starts = starts
     s_items, s_members = sizes
-    i_item = number // noted(notes, COUNT)  # the longest first, of all requests
-    i_batch = number - i_item * noted(notes, COUNT)
+    is_lead = number < noted(notes, LEAD) * noted(notes, COUNT)
+    of_each = gl.where(is_lead, noted(notes, LEAD), noted(notes, COUNT))
+    whole = number // of_each
+    rest = number - whole * of_each
+    i_item = gl.where(is_lead, rest, whole)
+    i_batch = gl.where(is_lead, whole, rest)
     q_start, q_stop, kv_start, kv_stop = ends
     q_first, kv_first = late_zero(number), late_zero(number)
     barrier()  # what was noted of the item before has been read
@@ -142,8 +155,8 @@ def begin_item(number, notes, tables, starts, ends, sizes, IS_PACKED: gl.constex
 
 
 @gluon.jit
-def produce_items(keys_of, rows_of, cleared, words, kv_bars, box, lanes, notes, full, empty, taken, total, count,
-                  tables, starts, ends, s_sums, sizes, HAS_NEAR: gl.constexpr, HAS_STRIDES: gl.constexpr,
+def produce_items(keys_of, rows_of, cleared, words, kv_bars, box, lanes, notes, full, empty, taken, total, lead,
+                  count, tables, starts, ends, s_sums, sizes, HAS_NEAR: gl.constexpr, HAS_STRIDES: gl.constexpr,
                   IS_PACKED: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
     """`keys_of` and `rows_of`: descriptors and what they fill, as `load_keys` and `load_rows` take them. `cleared`: the
     same slots as rows; where requests are packed, rows of none are set to zero in them."""
@@ -151,6 +164,7 @@ def produce_items(keys_of, rows_of, cleared, words, kv_bars, box, lanes, notes, 
     items = tables[0]
     place, phase = 0, 0
     write(notes, COUNT, count)
+    write(notes, LEAD, lead)
     write(notes, PROGRAMS, gl.num_programs(0))
     write(notes, TWO, 2)
     write(notes, WHICH, 0)
