@@ -1,8 +1,10 @@
 """The items of the fused backward for Hopper: what is loaded for each, and in which order they add to dQ.
 
 An item is a tile of 128 keys and the slots of 64 rows that keep any of them, of all query heads of a KV head that keep
-it in the same way. All of it is listed here. Long items are cut at rows that are multiples of one number: all items of
-a head that are cut are cut at the same rows, and walk them downwards, so that they add to dQ one behind the other.
+it in the same way. All of it is listed here. Long items are cut between heads, and what is still long at rows that are
+multiples of one number: all items of a head that are cut are cut at the same rows, and walk them downwards, so that
+they add to dQ one behind the other. Items of several heads that were cut between rows would wait for one another at
+each of their heads.
 
 Items are taken in the order in which they stand here. How many of those before it add to the same slot of the same
 head is a slot's rank: the item's turn to add to dQ.
@@ -24,7 +26,7 @@ from .requests import Requests
 
 SHARE = 16  # an item has at most this part of what a processor has to do
 LEAST_SLOTS = 16  # that are worth an item of their own
-TOGETHER = 4  # query heads that are worked on at a time: their dQ stays in L2 while items add to it
+TOGETHER = 4  # query heads that are worked on at a time, of two KV heads at least: their dQ stays in L2 meanwhile
 MOST_ENTRIES = 1 << 24  # slots of all items and heads: a rank of each is kept, and more while they are made
 ACROSS = max(1, KEYS // BLOCK)  # columns of a tile
 FIELDS = 10  # of an item, before its slots in `parts`
@@ -57,14 +59,14 @@ def work_of(requests: Requests, heads: arrays.Heads, processors: int, device: to
 def _entries(
     groups: list[items.Group], classes: tuple[int, ...], ends: Ends, columns: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of all slots of all groups' tiles and heads: group, tile, head, number, place in `lists` [entries, 5]; `lists`;
-    and of all tiles: group, first column, which pieces are kept [tiles, 3]."""
+    """Of all slots of all groups' tiles and heads: group, tile, head, number, place in `lists`, which of the group's
+    heads it is [entries, 6]; `lists`; and of all tiles: group, first column, which pieces are kept [tiles, 3]."""
     known: dict[tuple[int, items.Stride | None], tuple[Tensor, ...]] = {}
     entries, lists, tiles, taken = [], [], [], 0
     for number, group in enumerate(groups):
         first = first_columns(group, columns)
         present = torch.zeros(len(first), dtype=torch.int64)
-        for head in group.heads:
+        for member, head in enumerate(group.heads):
             key = classes[head], group.stride
             if key not in known:
                 count, slots, words, kept = item_slots(*key, first, group.words[1], ends)
@@ -73,7 +75,8 @@ def _entries(
                 known[key] = torch.arange(len(first)).repeat_interleave(count), slots.long(), place, kept
                 taken += len(slots)
             tile, slots, place, kept = known[key]
-            entries.append(torch.stack([0 * tile + number, tile, 0 * tile + head, slots, place], 1))
+            group_of, head_of, member_of = (torch.full_like(tile, n) for n in (number, head, member))
+            entries.append(torch.stack([group_of, tile, head_of, slots, place, member_of], 1))
             present |= kept
         tiles.append(torch.stack([0 * first + number, first, present], 1))
     return torch.cat(entries), torch.cat(lists), torch.cat(tiles)
@@ -108,25 +111,23 @@ def work(
     before = torch.tensor([0, *(len(first_columns(group, columns)) for group in groups)]).cumsum(0)
     tile = before[entries[:, 0]] + entries[:, 1]  # among all of them
     weight = torch.bincount(tile, minlength=len(tiles))
-    heads_of = torch.tensor([len(group.heads) for group in groups])[tiles[:, 0]]
-    length = (limit // heads_of).clamp(min=1)  # slots between two cuts
-    part = torch.where(weight[tile] > limit, -(entries[:, 3] // length[tile]), 0)
+    share, part = _parts(entries, tile, limit, groups)
 
     # an item for each tile and part, and one for tiles that nobody keeps
     empty = (weight == 0).nonzero()[:, 0]
-    key = torch.stack([torch.cat([tile, empty]), torch.cat([part, 0 * empty])], 1)
+    key = torch.stack([torch.cat([x, none]) for x, none in ((tile, empty), (share, 0 * empty), (part, 0 * empty))], 1)
     found, own = key.unique(dim=0, return_inverse=True)
     own = own[: len(tile)]  # the item of each entry
     count = torch.bincount(own, minlength=len(found))
     group, first, present = tiles[found[:, 0]].unbind(1)
-    order = order_of(group, first, found[:, 1], groups)
+    order = order_of(group, first, found[:, 1], found[:, 2], groups)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order))  # of each item among those that are taken
     group, first, present, count, own = group[order], first[order], present[order], count[order], place[own]
 
     # entries by item, head and slot, the last first; ranks by the order of items
     by_item = torch.argsort(own * len(classes) + entries[:, 2], stable=True)
-    own, head, slot, listed = own[by_item], *entries[by_item][:, 2:].unbind(1)
+    own, head, slot, listed = own[by_item], *entries[by_item][:, 2:5].unbind(1)
     rows = -(-ends[1] // 64) - ends[0] // 64
     ranks, adds = nth(head * rows + slot - ends[0] // 64, len(classes) * rows)
 
@@ -155,15 +156,23 @@ def work(
     return (Work(table, members, lists, ranks, pattern, columns_of, adds.view(len(classes), rows)),)
 
 
-def order_of(group: Tensor, first: Tensor, part: Tensor, groups: list[items.Group]) -> Tensor:
+def _parts(entries: Tensor, tile: Tensor, limit: int, groups: list[items.Group]) -> tuple[Tensor, Tensor]:
+    """Which part of its tile each entry is of: by heads, and by rows, of which the last are the first part. A tile that
+    has more slots than `limit` is cut between heads, and where a head has more, between rows."""
+    _, _, _, slot, _, member = entries.unbind(1)
+    heads = torch.tensor([len(group.heads) for group in groups])[entries[:, 0]]
+    of_head = -(-torch.bincount(tile)[tile] // heads)
+    shares = -(-heads // (limit // of_head).clamp(min=1))
+    return member // -(-heads // shares), torch.where(of_head > limit, -(slot // limit), 0)
+
+
+def order_of(group: Tensor, first: Tensor, share: Tensor, part: Tensor, groups: list[items.Group]) -> Tensor:
     """The order in which items are taken: a few heads after the other, of these near items first, then those of the
-    last rows, of these the first columns."""
-    together = torch.tensor([own.heads[0] // TOGETHER for own in groups])[group]
+    first heads of each, of these those of the last rows, at last the first columns."""
+    several = max(2, TOGETHER // max(len(own.heads) for own in groups))
+    together = torch.tensor([own.kv_head // several for own in groups])[group]
     is_stride = torch.tensor([own.stride is not None for own in groups])[group]
-    order = torch.arange(len(group))
-    for key in (group, first, part, is_stride.int(), together):
-        order = order[torch.argsort(key[order], stable=True)]
-    return order
+    return items.sorted_by(group, first, part, share, is_stride.int(), together)
 
 
 def nth(keys: Tensor, most: int) -> tuple[Tensor, Tensor]:
