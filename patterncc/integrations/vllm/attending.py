@@ -39,7 +39,7 @@ class PatternImpl(AttentionImpl[PatternMetadata]):
         self.num_kv_heads = num_kv_heads or num_heads
         self.kv_cache_dtype, self.sinks = kv_cache_dtype, sinks
         self.config = config = get_current_vllm_config()
-        self.source = source_of(config.additional_config)
+        self.source = source_of(config.additional_config, config.model_config.hf_config)
         self.package = package_of(self.source)
         check_layer(
             self.package,

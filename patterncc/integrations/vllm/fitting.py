@@ -13,14 +13,20 @@ from patterncc.integrations.place import place
 from patterncc.integrations.scale import check_scale
 from patterncc.integrations.sizes import has_sinks, sizes
 
-KEY = "patterncc"  # of additional_config
+KEY = "patterncc"  # of additional_config, and of the config.json of a model that was saved with its pattern
 
 
-def source_of(additional_config: Any) -> str:
-    """The pattern that `additional_config` names, as text that each process of the engine can load: a name, an absolute
-    path, or the text of a pattern. Raises UsageError where it names none."""
-    how = 'LLM(..., additional_config={"patterncc": "s2_hybrid"}), a shipped name, a path or the text of a pattern'
+def named(additional_config: Any, model: Any = None) -> Any:
+    """The pattern that `additional_config` gives, else the one of the model's configuration; None without either."""
     given = additional_config.get(KEY) if isinstance(additional_config, Mapping) else None
+    return getattr(model, KEY, None) if given is None else given
+
+
+def source_of(additional_config: Any, model: Any = None) -> str:
+    """The pattern that is `named`, as text that each process of the engine can load: a name, an absolute path, or the
+    text of a pattern. Raises UsageError where none is."""
+    how = 'LLM(..., additional_config={"patterncc": "s2_hybrid"}), a shipped name, a path or the text of a pattern'
+    given = named(additional_config, model)
     if isinstance(given, Mapping):
         return json.dumps(given, indent=1)
     if not isinstance(given, str | os.PathLike) or not os.fspath(given):

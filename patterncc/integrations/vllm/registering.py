@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from functools import wraps
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from patterncc.errors import UsageError
-from patterncc.integrations.vllm.fitting import KEY
+from patterncc.integrations.vllm.fitting import named
 
 OLDEST, NEXT = "0.28", "0.34"  # of [OLDEST, NEXT) those were run that the guide names
 BACKEND = "patterncc.integrations.vllm.backend.PatternBackend"
@@ -70,18 +69,20 @@ def _watch(custom: Any) -> None:
     @wraps(check)
     def checked(self: Any) -> None:
         check(self)
-        check_chosen(self.additional_config, self.attention_config, custom)
+        model = getattr(self.model_config, "hf_config", None)
+        check_chosen(named(self.additional_config, model), self.attention_config, custom)
 
     checked.is_watched = True  # type: ignore[attr-defined]
     VllmConfig.__post_init__ = checked
 
 
-def check_chosen(additional: Any, attention: Any, custom: Any) -> None:
-    """Raise UsageError where vLLM's additional_config names a pattern, and its attention_config another backend."""
+def check_chosen(pattern: Any, attention: Any, custom: Any) -> None:
+    """Raise UsageError where a pattern is named, and vLLM's attention_config takes another backend."""
     chosen = (attention.backend, *getattr(attention, "backend_per_kind", {}).values())
-    if isinstance(additional, Mapping) and KEY in additional and custom not in chosen:
+    if pattern is not None and custom not in chosen:
         raise UsageError(
-            f"additional_config names a pattern, which the attention backend {attention.backend or 'of vLLM'} does not "
-            "read: the model would be dense",
-            'attention_config={"backend": "CUSTOM"} too, or leave the pattern out',
+            "additional_config, or the model's config.json, names a pattern, which the attention backend "
+            f"{attention.backend or 'of vLLM'} does not read: the model would be dense",
+            'attention_config={"backend": "CUSTOM"} too; for the dense model leave the pattern out, or say '
+            'hf_overrides={"patterncc": None}',
         )

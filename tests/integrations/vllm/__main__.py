@@ -130,6 +130,14 @@ CASES = {
         options=plain(),
         refused="the model has 6 heads, the pattern tiny has 8 (line 4: heads: 8)",
     ),
+    "named": Case(
+        "a model whose config.json says its pattern, and nobody else does",
+        STRIDED,
+        [300, 77],
+        lambda r, _: r["left"] == 0 and r["peak"] < 20,
+        plain(additional_config={}),
+        {"attached": True},
+    ),
     "unread": Case(
         "a pattern, and vLLM left to choose another backend, which would be dense",
         STRIDED,

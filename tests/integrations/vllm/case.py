@@ -157,6 +157,11 @@ def run(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     import torch
 
     model = model_in(folder / "model")
+    if case.get("attached"):
+        from patterncc.integrations.transformers import attach
+        from patterncc.pipeline import load
+
+        attach(model, load(case["pattern"])).save_pretrained(folder / "model")
     draw = torch.Generator().manual_seed(3)
     rounds = [[torch.randint(3, VOCABULARY, (n,), generator=draw).tolist() for n in case["prompts"]]]
     rounds += [[[*prompt[: case["shared"]], 5, 6, 7] for prompt in rounds[0]]] if case.get("shared") else []

@@ -14,6 +14,7 @@ import pytest
 
 from patterncc.errors import UsageError
 from patterncc.integrations.vllm import register, registering
+from patterncc.integrations.vllm.fitting import named
 
 
 def test_the_entry_point_is_this_function() -> None:
@@ -56,20 +57,27 @@ def test_versions_that_fit(version: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("additional", "backend", "of_kinds", "refused"),
+    ("pattern", "backend", "of_kinds", "refused"),
     [
-        ({"patterncc": "s2_hybrid"}, None, {}, True),
-        ({"patterncc": "s2_hybrid"}, "FLASH_ATTN", {}, True),
-        ({"patterncc": "s2_hybrid"}, "CUSTOM", {}, False),
-        ({"patterncc": "s2_hybrid"}, None, {"full_attention": "CUSTOM"}, False),
-        ({"other": 1}, None, {}, False),
-        (object(), None, {}, False),
+        ("s2_hybrid", None, {}, True),
+        ("s2_hybrid", "FLASH_ATTN", {}, True),
+        ("s2_hybrid", "CUSTOM", {}, False),
+        ("s2_hybrid", None, {"full_attention": "CUSTOM"}, False),
+        (None, None, {}, False),
     ],
 )
 def test_a_pattern_that_no_backend_reads_is_refused(
-    additional: object, backend: str | None, of_kinds: dict[str, str], refused: bool
+    pattern: str | None, backend: str | None, of_kinds: dict[str, str], refused: bool
 ) -> None:
     """vLLM computed dense attention, in silence. The engine's case `unread` is the same with vLLM."""
     attention = SimpleNamespace(backend=backend, backend_per_kind=of_kinds)
     with pytest.raises(UsageError, match="does not read: the model would be dense") if refused else nullcontext():
-        registering.check_chosen(additional, attention, "CUSTOM")
+        registering.check_chosen(pattern, attention, "CUSTOM")
+
+
+def test_who_names_a_pattern() -> None:
+    """The call, else the model; a configuration of another kind than a dict names none."""
+    model = SimpleNamespace(patterncc="pattern: 1")
+    assert named({"patterncc": "mine"}, model) == "mine"
+    assert named({}, model) == named(object(), model) == "pattern: 1"
+    assert named({"other": 1}, SimpleNamespace()) is named({}, None) is None
