@@ -41,20 +41,9 @@ def run(
 ) -> int:
     """A table of candidates, the recommended one's YAML in `file`; 1 where none fits the budget."""
     shape = _shape(model, heads, kv_heads, head_dim, v_head_dim, layers)
-    if coverage is not None and coverage not in COVERAGE:
-        raise UsageError(f"--coverage is {quote(coverage)}; one of {', '.join(COVERAGE)}")
-    if not 1 <= batch <= 2**20:
-        raise UsageError(f"--batch is {batch}; it takes 1 to {2**20:,}")
-    if dense_layers is not None and not 0 <= dense_layers < shape.layers:
-        raise UsageError(
-            f"--dense-layers is {dense_layers}; the model has {counted(shape.layers, 'layer')}, and one must be left"
-        )
+    wish = _wish(shape, length, kv_budget, batch, density, coverage, dense_layers, arch)
     if plot is not None and plot.suffix != ".svg":
         raise UsageError(f"--plot is {quote(str(plot), 200)}; it writes .svg")
-    if len(targets(arch)) > 1:
-        raise UsageError(f"--arch is {quote(arch or '', 60)}; seconds are told for one GPU at a time")
-    budget = memory(kv_budget, "--kv-budget") if kv_budget is not None else None
-    wish = Wish(tokens(length), budget, batch, _share(density), coverage, dense_layers, arch)
     candidates, speed = suggest(shape, wish)
     chosen = next((one for one in candidates if one.recommended), None)
     if file is not None and chosen is not None:
@@ -77,6 +66,31 @@ def run(
     print(f"\nrecommended: {chosen.why}")
     print(chosen.yaml if file is None else f"written to {file}")
     return 0
+
+
+def _wish(
+    shape: ModelShape,
+    length: str,
+    kv_budget: str | None,
+    batch: int,
+    density: str | None,
+    coverage: str | None,
+    dense_layers: int | None,
+    arch: str | None,
+) -> Wish:
+    """What the options ask for; UsageError for one that cannot be."""
+    if coverage is not None and coverage not in COVERAGE:
+        raise UsageError(f"--coverage is {quote(coverage)}; one of {', '.join(COVERAGE)}")
+    if not 1 <= batch <= 2**20:
+        raise UsageError(f"--batch is {batch}; it takes 1 to {2**20:,}")
+    if dense_layers is not None and not 0 <= dense_layers < shape.layers:
+        raise UsageError(
+            f"--dense-layers is {dense_layers}; the model has {counted(shape.layers, 'layer')}, and one must be left"
+        )
+    if len(targets(arch)) > 1:
+        raise UsageError(f"--arch is {quote(arch or '', 60)}; seconds are told for one GPU at a time")
+    budget = memory(kv_budget, "--kv-budget") if kv_budget is not None else None
+    return Wish(tokens(length), budget, batch, _share(density), coverage, dense_layers, arch)
 
 
 def _tell(candidates: list[Candidate], shape: ModelShape, wish: Wish) -> None:
