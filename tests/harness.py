@@ -26,6 +26,20 @@ Attend = Callable[[Tensor, Tensor, Tensor], "tuple[Tensor, Tensor]"]  # output a
 Weights = tuple[Tensor, "Tensor | None"]  # gradients of output and LSE; None: the LSE is not used
 
 
+def small(name: str, head_dim: int, block: int) -> str:
+    """A small pattern as a file: two query heads for each KV head, and other blocks for each head."""
+    return f"""\
+pattern: 1
+name: {name}
+heads: 4
+kv_heads: 2
+head_dim: {head_dim}
+block: {block}
+shards: [{{heads: all, local: 2, stride: 4, offset: h}}]
+promises: {{}}
+"""
+
+
 class Made(NamedTuple):
     """A compiled pattern and what it means."""
 

@@ -16,7 +16,7 @@ from .kept import only_meanwhile, that_was_all
 from .outputs import WIDEST
 from .requests import MOST_TOGETHER, Requests, arch, in_line, in_units, processors
 from .sinks import gradient
-from .sums import add_parts, prepare, rounded
+from .sums import finish, prepare
 
 Grads = tuple[torch.Tensor, ...]
 binaries.use(
@@ -210,10 +210,4 @@ def _fill_dkdv(dk: torch.Tensor, dv: torch.Tensor, given: told.Backward, config:
             grid = (len(table), 1, some.count)
             numbers = *told.lengths(requests, scale), *strides, *told.row_strides(requests, log_sum), *sizes
             launch(attn_bwd_dkdv, grid, pointers, numbers)
-    if work.slots:
-        add_parts(parts, work, sums, requests)
-    only_meanwhile(parts)
-    if sums[0] is not dk:
-        only_meanwhile(*sums)
-        rounded(sums[0], dk)
-        rounded(sums[1], dv)
+    finish(parts, work, sums, (dk, dv), requests)

@@ -12,9 +12,9 @@ from . import arrays, hopper, items, slot_lists
 from .boxes import Boxes
 from .clearing import clear_rows
 from .hopper import ROWS
-from .kept import only_meanwhile, zeros
+from .kept import zeros
 from .requests import LOG2_E, Requests, processors
-from .sums import add_parts, rounded
+from .sums import finish
 from .told import Backward, Rows
 
 # Whether it is taken unasked. Not before tests/gpu has passed with it on an sm_90: so far it ran emulated only. The
@@ -196,13 +196,7 @@ def fill_dkdv(given: Backward, dk: torch.Tensor, dv: torch.Tensor) -> None:
     parts = torch.empty(requests.count, work.slots, 2, BLOCK, HEAD_DIM, dtype=torch.float32, device=q.device)
     for number in range(len(work.launches)):
         launch_dkdv(*dkdv_arguments(given, sums, parts, work, of_pattern, number))
-    if work.slots:
-        add_parts(parts, work, sums, requests)
-    only_meanwhile(parts)
-    if sums[0] is not dk:
-        only_meanwhile(*sums)
-        rounded(sums[0], dk)
-        rounded(sums[1], dv)
+    finish(parts, work, sums, (dk, dv), requests)
 
 
 def launch_dq(programs: int, named: dict[str, Any]) -> None:

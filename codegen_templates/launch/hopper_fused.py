@@ -12,7 +12,7 @@ from . import arrays, fused_items, hopper, hopper_backward
 from .hopper import ROWS
 from .kept import Launch, only_meanwhile, zeros
 from .requests import MOST_TOGETHER, Requests, processors
-from .sums import add_parts
+from .sums import finish
 from .told import Backward
 
 # Whether it is taken where the Hopper backward is. Not before it has run on an sm_90 and was faster than dQ, dK and dV
@@ -83,9 +83,8 @@ def fill(given: Backward, dq: torch.Tensor, dk: torch.Tensor, dv: torch.Tensor) 
     clear_counts(counts)
     launch(*arguments(given, [dk, dv], (parts, dq_sums, counts), work))
     round_dq(dq_sums, counts, dq, requests, given.scale)
-    if work.parts.slots:
-        add_parts(parts, work.parts, [dk, dv], requests)
-    only_meanwhile(parts, dq_sums, counts)
+    finish(parts, work.parts, [dk, dv], (dk, dv), requests)
+    only_meanwhile(dq_sums, counts)
     return True
 
 

@@ -15,7 +15,7 @@ from ..kernels.backward_sum import (
 )
 from ..pattern import BLOCK, HEAD_DIM, V_HEAD_DIM
 from . import binaries, items
-from .kept import Launch
+from .kept import Launch, only_meanwhile
 from .requests import Requests, in_units
 
 PREPARED_ROWS = 16
@@ -47,6 +47,24 @@ def prepare(
 @cache
 def _prepare_launch(device: torch.device, dtypes: tuple[torch.dtype | None, ...], align: int) -> Launch:
     return Launch(device, BLOCK_M=PREPARED_ROWS, ALIGN=align, num_warps=4, enable_fp_fusion=True)
+
+
+def finish(
+    parts: torch.Tensor,
+    work: items.Work,
+    sums: list[torch.Tensor],
+    grads: tuple[torch.Tensor, torch.Tensor],
+    requests: Requests,
+) -> None:
+    """Fill dk and dv, `grads`, from what the items of `work` have left in `sums`, which may be the same tensors, and
+    `parts`."""
+    if work.slots:
+        add_parts(parts, work, sums, requests)
+    only_meanwhile(parts)
+    if sums[0] is not grads[0]:
+        only_meanwhile(*sums)
+        for x, y in zip(sums, grads, strict=True):
+            rounded(x, y)
 
 
 def add_parts(parts: torch.Tensor, work: items.Work, sums: list[torch.Tensor], requests: Requests) -> None:

@@ -11,18 +11,10 @@ import pytest
 
 import patterncc
 from patterncc.pipeline import Compiled
+from tests.harness import small
 
 ROOT = Path(__file__).parents[2]
-TEXT = """\
-pattern: 1
-name: small
-heads: 4
-kv_heads: 2
-head_dim: 64
-block: 64
-shards: [{heads: all, local: 2, stride: 4, offset: h}]
-promises: {}
-"""
+TEXT = small("small", head_dim=64, block=64)
 CACHES = {f"attn_cache_{kernel}_small" for kernel in ("put", "read")}  # not AMD's: torch's operators do it there
 KERNELS = {f"attn_{kernel}_small" for kernel in ("fwd", "bwd_prepare", "bwd_dq", "bwd_dkdv", "bwd_sum", "bwd_round")}
 KERNELS |= CACHES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -146,15 +147,20 @@ def backward(
     given = told(launcher, inputs, sums, requests)
     with (
         launched(kernels, launcher, lambda x: all(x is not grad for grad in grads), **more) as found,
-        mock.patch.object(launcher, "add_parts", add_parts),
+        adding_quickly(launcher),
     ):
         launcher.fill_dq(given, grads[0])
         launcher.fill_dkdv(given, *grads[1:])
     return len(found)
 
 
+def adding_quickly(launcher: ModuleType) -> Any:
+    """While it lasts, parts of columns are added by torch, and not by the kernel, whose interpreter takes long."""
+    return mock.patch.object(sys.modules[launcher.finish.__module__], "add_parts", add_parts)
+
+
 def add_parts(parts: torch.Tensor, work: Any, sums: list[torch.Tensor], requests: Any) -> None:
-    """Add what several items have of a column, as `backward_sum.py` does, and quicker than it is interpreted."""
+    """Add what several items have of a column, as `backward_sum.py` does."""
     block = parts.shape[3]
     for kv, j, first, count in work.columns.tolist():
         rows = slice(j * block - requests.kv_start, min((j + 1) * block - requests.kv_start, requests.kv_len))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -53,7 +52,7 @@ def differentiate(
     requests = launcher.Requests(q.shape[0], q.shape[2], k.shape[2], *starts)
     with (
         hopper.launched((None, kernel), launcher, lambda x: all(x is not grad for grad in grads), **more) as found,
-        mock.patch.object(launcher, "add_parts", hopper.add_parts),
+        hopper.adding_quickly(launcher),
     ):
         launcher.fill_dkdv(hopper.told(launcher, inputs, sums, requests), *grads)
     assert found == [kernel]

@@ -16,18 +16,11 @@ from patterncc.codegen.specialise import set_index_map
 from patterncc.codegen.template import templates
 from patterncc.passes import lower
 from patterncc.passes.choose_plan import choose_plan
+from tests.harness import small
 from tests.kernels.held import HEAD, Held, check_backward, check_forward, held, tensors
 
 ROOT = Path(__file__).parents[2]
-OF_TEMPLATES = """\
-pattern: 1
-name: template
-heads: 4
-kv_heads: 2
-head_dim: 32
-block: 16
-shards: [{heads: all, local: 2, stride: 4, offset: h}]
-"""
+OF_TEMPLATES = small("template", head_dim=32, block=16)
 
 
 @pytest.mark.interpret
