@@ -178,7 +178,7 @@ def attention(
         is_one = (sinks != -math.inf)[:, None, None].expand(*kept.shape[:2], 1)
         kept = torch.cat([kept, is_one.to(kept.device)], -1)
         empty = ~kept.any(-1, keepdim=True)
-        v = torch.cat([v, torch.zeros_like(v[:, :, :1])], 2)
+        v = torch.cat([v, v.new_zeros(*v.shape[:2], 1, v.shape[3])], 2)  # also where no key is there
     scores = scores.masked_fill(~kept, -math.inf).masked_fill(empty, 0.0)  # an empty row must not make NaN gradients
     lse = torch.logsumexp(scores, -1, keepdim=True)
     out = (scores - lse).exp() @ v

@@ -40,6 +40,17 @@ def test_attention_and_its_gradients(text: str) -> None:
     assert off(found[0], without) > 0.05  # negative control: the sinks matter
 
 
+def test_no_keys_at_all(path: str) -> None:
+    """The sinks alone are then in the sums, and have a gradient through the LSE."""
+    pattern, package = compiled(SUNK)
+    inputs = *(torch.randn(2, heads, rows, 16) for heads, rows in ((4, 5), (2, 0), (2, 0))), SINKS
+    found = graded(lambda q, k, v, s: package.attention(q, k, v, sinks=s, return_lse=True), inputs)
+    true = graded(lambda q, k, v, s: reference.attention(pattern, q, k, v, sinks=s), tuple(x.double() for x in inputs))
+    assert not found[0].any() and found[1][:, 0].eq(SINKS[0]).all()
+    assert max(off(x, y) for x, y in zip(found, true, strict=True)) <= FP32
+    assert found[-1].abs().max() > 0.05
+
+
 def test_packed_sequences_and_rows_of_none() -> None:
     """Three sequences, one of them empty, and rows before and after all of them, which have no softmax."""
     pattern, package = compiled(STARVED)
