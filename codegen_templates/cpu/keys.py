@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..checks.values import numbered
 from ..pattern import BLOCK
-from .pieces import KEYS_TOGETHER, Step
+from .pieces import KEYS_TOGETHER, Step, known
 
 
 class Rows:
@@ -29,11 +29,12 @@ class Rows:
         """(memory, indices) of a step's keys, for the sequences from `first` on: indices [batch * items * n] of blocks
         in memory [.., BLOCK, dim], or [batch * items * keys] of rows in [.., dim] where a block is cut short."""
         by_batch, by_head, by_token = self.strides
-        if self.strides not in step.starts:
+
+        def make() -> Tensor:
             batch = torch.arange(step.sequences, device="cpu")[:, None, None]
-            starts = batch * by_batch + step.heads[:, None] * by_head + step.columns * (BLOCK * by_token)
-            step.starts[self.strides] = starts.flatten()
-        starts = step.starts[self.strides]
+            return (batch * by_batch + step.heads[:, None] * by_head + step.columns * (BLOCK * by_token)).flatten()
+
+        starts = known(step.starts, self.strides, make)
         if first:
             starts = starts + first * by_batch
         if not step.is_cut:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from .plan import Call, Group, Segment
 
 KEYS_TOGETHER = 1 << 13  # gathered for one step
 QUERIES_TOGETHER = 1 << 12  # attended in one step
+MOST_KEPT = 8  # layouts of memory, and sizes of a batch, for which places are kept
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -168,11 +171,12 @@ class Step:
 
     def _blocks(self, units: int, blocks: int) -> Tensor:
         """The numbers of the items' blocks among those of all sequences and units: [batch * items * n]."""
-        key = units, blocks
-        if key not in self.starts:
+
+        def make() -> Tensor:
             batch = torch.arange(self.sequences, device="cpu")[:, None, None]
-            self.starts[key] = ((batch * units + self._units[:, None]) * blocks + self.columns).flatten()
-        return self.starts[key]
+            return ((batch * units + self._units[:, None]) * blocks + self.columns).flatten()
+
+        return known(self.starts, (units, blocks), make)
 
     def _tiles(self, x: Tensor) -> Tensor:
         """x cut into the call's tiles, of a box only its own: [batch, units, tiles, heads, tokens, …]."""
@@ -187,9 +191,18 @@ class Step:
 
 def steps(call: Call, group: Group, sequences: int) -> tuple[Step, ...]:
     """A call's items, cut so that no step takes too much."""
-    if sequences not in call.steps:
-        call.steps[sequences] = tuple(_cut(call, group.kv_heads, sequences))
-    return call.steps[sequences]
+    return known(call.steps, sequences, lambda: tuple(_cut(call, group.kv_heads, sequences)))
+
+
+def known(kept: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
+    """What is kept for a key, else what `make` makes, which is kept from then on; of MOST_KEPT keys at most. Other
+    threads may clear all at any moment."""
+    found = kept.get(key)
+    if found is None:
+        if len(kept) >= MOST_KEPT:
+            kept.clear()
+        found = kept[key] = make()
+    return found
 
 
 def _cut(call: Call, kv_heads: Tensor, sequences: int) -> Iterator[Step]:

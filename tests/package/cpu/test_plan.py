@@ -12,7 +12,7 @@ from torch import Tensor
 
 from patterncc import reference
 from patterncc.language.model import Pattern
-from tests.package.made import HEAD, PATTERNS, TOLERANCE, check, compiled, exact, run, tensors, weights_like
+from tests.package.made import HEAD, PATTERNS, TOLERANCE, check, compiled, exact, off, run, tensors, weights_like
 
 WIDE = HEAD.replace("small", "wide") + "shards: [{heads: all, local: 40, stride: 5, offset: h}]"
 NARROW = (
@@ -173,3 +173,24 @@ def test_first_rows_that_keep_everything_are_one_call() -> None:
     later = plan_of(pattern, package, 1000, 2048)  # these queries are not the first
     assert not any(call.causal for _, _, call in calls_of(later))
     assert not any(call.causal for _, _, call in calls_of(plan_of(pattern, package, 1000, 1000, q_start=16)))
+
+
+def test_ever_new_layouts_and_batches_keep_little() -> None:
+    """What a plan knows of memory follows from strides and batch, and is kept for few of them. Results stay right."""
+    pattern, package = compiled(NARROW)
+    most, queries = part(package, "cpu.pieces").MOST_KEPT, torch.randn(3, pattern.heads, 300, 16)
+    keys = torch.randn(2, 3, pattern.kv_heads, 340, 16)
+    true = reference.attention(pattern, queries, *keys[:, :, :, :300])[0]
+    for n in range(2 * most):
+        k, v = (x[:, :, : 300 + n].contiguous()[:, :, :300] for x in keys)
+        batch = 1 if n else 3
+        assert off(package.attention(queries[:batch], k[:batch], v[:batch]), true[:batch]) <= TOLERANCE[torch.float32]
+    calls = [
+        call
+        for group in part(package, "cpu.plan").plan(0, pattern.heads, 0, 0, 300, 0, 300, ())
+        for span in group.spans
+        for call in (*span.first_calls, *span.more_calls)
+    ]
+    kept = [step.starts for call in calls for steps in call.steps.values() for step in steps]
+    assert most > 3 and max(map(len, kept)) <= most and any(len(x) > 3 for x in kept)
+    assert max(len(call.steps) for call in calls) == 2
