@@ -19,12 +19,14 @@ from triton.compiler import CompiledKernel
 from triton.runtime import driver
 
 from ..checks.values import MOST_TOKENS
+from ..pattern import NAME
 from . import graphs
 from .boxes import Boxes
 from .descriptors import Box, as_box, encoded, kind_of
 
 TRIED = ("3.6.", "3.9.")  # versions of Triton: how a compiled kernel is run is nothing that it promises
 IS_TRIED = triton.__version__.startswith(TRIED) and torch.version.hip is None
+MOST_PROGRAMS = (1 << 31) - 1  # of a launch: Triton multiplies the grid in 32 bits, and launches nothing beyond
 current_device = torch.cuda.current_device
 Numbers = tuple[float, ...]
 RUNTIME = triton.knobs.runtime
@@ -99,6 +101,12 @@ class Launch:
         if current_device() != self.device.index:
             with torch.cuda.device(self.device):
                 return self(kernel, grid, tensors, numbers)
+        x, y, z = grid
+        if x * y * z > MOST_PROGRAMS:
+            raise ValueError(
+                f"{NAME}: {x} x {y} x {z} programs in one launch, and Triton counts {MOST_PROGRAMS:,} at most: "
+                "give fewer sequences in one call, or shorter ones"
+            )
         if (recording := _here.recording) is not None:
             recording.launches.append((self, kernel, grid, tensors, numbers))
         joined = 0
