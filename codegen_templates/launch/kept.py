@@ -119,6 +119,7 @@ class Launch:
             prepared(grid, stream(self.device.index), (*given, *numbers, *prepared.constants))
             return
         given = [x.descriptor() if isinstance(x, Boxes) else x for x in tensors]
+        hashed(kernel, set())
         compiled = kernel[grid](*given, *numbers, **self.constants)
         if IS_TRIED and is_usual:
             names = kernel.arg_names[len(tensors) + len(numbers) :]
@@ -129,6 +130,17 @@ class Launch:
     def prepared(self, kernel: Any) -> Prepared | None:
         """What an earlier launch of this kernel has found; None where each one is Triton's own."""
         return self._kept[1] if self._kept and self._kept[0] is kernel else None
+
+
+def hashed(function: Any, seen: set[int]) -> None:
+    """Have Triton hash a kernel, once it has hashed all that the kernel calls, but for the functions that are `seen`.
+    Triton 3.6 takes the constants of a called function into the hash only if it has hashed that one before: then what
+    one process has compiled is not found by another, which launches in another order."""
+    if getattr(function, "hash", "") is None and id(function) not in seen:
+        seen.add(id(function))
+        for name in function.fn.__code__.co_names:
+            hashed(function.fn.__globals__.get(name), seen)
+        _ = function.cache_key
 
 
 class Recording:

@@ -1,8 +1,12 @@
-"""Launches that Triton would drop without a word."""
+"""Launches that Triton would drop without a word, and kernels that it would compile again."""
 
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,3 +26,35 @@ def test_more_programs_than_triton_counts_are_refused(monkeypatch: pytest.Monkey
         launch(None, (1 << 15, 1 << 8, 1 << 8), (), (0,))
     with pytest.raises(TypeError):  # negative control: as many as there may be get as far as the kernel, which is none
         launch(None, ((1 << 31) - 1, 1, 1), (), (0,))
+
+
+KEYS = """\
+import importlib, sys
+sys.path.insert(0, sys.argv[1])
+package = sys.argv[2]
+kept = importlib.import_module(f"{package}.launch.kept")
+found = {}
+for name in sys.argv[3:]:
+    module = importlib.import_module(f"{package}.kernels.{name}")
+    for title, kernel in vars(module).items():
+        if title.startswith("attn_") and kernel.fn.__module__ == module.__name__:
+            kept.hashed(kernel, set())
+            found[title] = kernel.cache_key
+print(sorted(found.items()))
+"""
+
+
+def test_kernels_are_found_compiled_whichever_was_first() -> None:
+    """By other processes, that is, which ask for them in another order; under Triton 3.6 they were not."""
+    pytest.importorskip("triton")
+    _, package = compiled(HEAD + "shards: [{heads: all, local: 1}]")
+    folder = str(Path(str(package.__file__)).parents[1])
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    names = "forward", "backward_dq", "hopper.forward"
+    found: list[str] = []
+    for order in (names, names[::-1]):
+        command = [sys.executable, "-c", KEYS, folder, package.__name__, *order]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout)
+    assert found[0] == found[1] and "attn_fwd_hopper" in found[0]
