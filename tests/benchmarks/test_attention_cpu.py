@@ -57,7 +57,7 @@ def test_a_peer_that_does_not_compile_leaves_its_cell_empty(toy, tmp_path, monke
 
     monkeypatch.setattr(attention_cpu, "flex", flex)
     monkeypatch.setattr(attention_cpu, "FLEX_MOST", 192)
-    (row, *_) = attention_cpu.run(tmp_path, turns=1)
+    (row, *_) = attention_cpu.run(tmp_path, turns=5)  # the median of one may be a pause
     assert "no C++ compiler" in row["flex_note"] and "over_flex" not in row
     assert row["speedup"] > 0 and row["path"] in ("compiled", "torch")
 
