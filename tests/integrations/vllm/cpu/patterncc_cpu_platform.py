@@ -38,9 +38,13 @@ def _slots(query_start_loc: Tensor, positions: Tensor, block_table: Tensor, slot
 
 
 def _launched(
-    _t: int, _m: int, starts: Tensor, positions: Tensor, table: Tensor, _s: int, slots: Tensor, size: int, *_: object
-) -> None:
-    """The same in the order in which vLLM 0.32's kernel is launched; its own stand-in for a CPU takes another one."""
+    _t: int, _m: int, starts: Tensor, positions: Tensor, table: Tensor, _s: int, a: int | Tensor, b: int | Tensor,
+    *_: object,
+) -> None:  # fmt: skip
+    """The same as vLLM 0.31 and 0.32 launch it: the size of a page before the slots, and behind them, where 0.32's own
+    stand-in for a CPU takes it before."""
+    slots, size = (a, b) if isinstance(a, Tensor) else (b, a)
+    assert isinstance(slots, Tensor) and isinstance(size, int)
     _slots(starts, positions, table, slots, size)
 
 
@@ -57,7 +61,7 @@ except ImportError:  # vLLM looks at the plugin before it can be imported whole
 else:
     from vllm.utils import cpu_triton_utils
 
-    if "BLOCKS_PER_KV_BLOCK" in signature(cpu_triton_utils._compute_slot_mapping_kernel_impl).parameters:  # 0.32
+    if "BLOCKS_PER_KV_BLOCK" in signature(cpu_triton_utils._compute_slot_mapping_kernel_impl).parameters:  # to 0.32
         cpu_triton_utils._compute_slot_mapping_kernel_impl = _launched
 
     class Platform(CpuPlatform):
