@@ -14,7 +14,7 @@ from . import arrays
 from .boxes import CHUNK as CHUNK
 from .boxes import Boxes
 from .clearing import clear_rows
-from .kept import Launch, zeros
+from .kept import Launch, hashed, zeros
 from .requests import LOG2_E, Requests, arch, processors
 from .told import Rows
 
@@ -213,6 +213,7 @@ def forward(given: Rows) -> None:
 
 def launch(kernel: Any, programs: int, named: dict[str, Any]) -> None:
     """Launch a kernel of this family with its arguments by name: tensors and `Boxes` first, then numbers, constants."""
+    hashed(kernel, set())  # before `cache` asks for its hash
     constants = tuple((name, x) for name, x in named.items() if name.isupper())
     others = [named[name] for name in kernel.arg_names[: -len(constants)]]
     tensors = tuple(x for x in others if isinstance(x, torch.Tensor | Boxes))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -58,3 +59,14 @@ def test_kernels_are_found_compiled_whichever_was_first() -> None:
         assert done.returncode == 0, done.stderr
         found.append(done.stdout)
     assert found[0] == found[1] and "attn_fwd_hopper" in found[0]
+
+
+def test_a_kernel_is_hashed_before_it_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks for it in a dictionary has Triton hash it."""
+    pytest.importorskip("triton")
+    _, package = compiled(HEAD + "shards: [{heads: all, local: 1}]")
+    hopper, asked = importlib.import_module(f"{package.__name__}.launch.hopper"), list[str]()
+    monkeypatch.setattr(hopper, "hashed", lambda kernel, seen: asked.append("hashed"))
+    monkeypatch.setattr(hopper, "_launch", lambda *key: asked.append("key") or (lambda *given: None))
+    hopper.launch(SimpleNamespace(arg_names=["x", "N"]), 1, {"x": torch.empty(1), "N": 1})
+    assert asked == ["hashed", "key"]
