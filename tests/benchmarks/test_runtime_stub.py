@@ -83,7 +83,7 @@ def test_what_the_device_would_refuse_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, str(tmp_path / "script.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    said = dict(line.split(" refused: ") if " refused: " in line else (line, "") for line in done.stdout.splitlines())
+    said = {what: why for what, _, why in (line.partition(" refused: ") for line in done.stdout.splitlines())}
     assert {what for what, why in said.items() if not why} == {
         "a launch taken", "a graph taken", "a replay taken", "another stream beside a graph taken",
     }  # fmt: skip
