@@ -40,10 +40,12 @@ class Gpu:
         modules = [
             importlib.import_module(f"{launch.__name__}.{x.name}") for x in pkgutil.iter_modules(launch.__path__)
         ]
-        for name, found in (("arch", arch), ("processors", 132)):
+        # a kernel's hash is of all that it calls, which cannot be told where others of these are interpreted
+        patch.setattr(GluonJITFunction, "__hash__", object.__hash__)
+        for name, found in (("arch", arch), ("processors", 132), ("hashed", None)):
             for module in modules:
                 if hasattr(module, name):
-                    patch.setattr(module, name, lambda device, found=found: found)
+                    patch.setattr(module, name, lambda *given, found=found: found)
         parts = ("launch.kept", "launch.descriptors", "launch.boxes", "api.again", "api.recipe")
         self.kept, descriptors, boxes, self.again, recipe = (
             importlib.import_module(f"{package.__name__}.{part}") for part in parts
@@ -65,8 +67,6 @@ class Gpu:
         patch.setattr(self.kept, "stream", lambda device: 0)
         patch.setattr(recipe.Recipe, "__call__", again)
         patch.setattr(recipe, "torch", self._holding())
-        # its own hash is of all that it calls, which cannot be told where others of these are interpreted
-        patch.setattr(GluonJITFunction, "__hash__", object.__hash__)
         patch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
         patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
         self.forget()
