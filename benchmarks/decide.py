@@ -103,7 +103,7 @@ def present(constant: str, file: str) -> str:
 
 
 def _place(row: Mapping[str, Any]) -> str:
-    named = row.get("cell") or row.get("what") or "grouped heads over others, 1 x 16384"
+    named = row.get("cell") or row.get("what")
     extra = row.get("direction") or (row.get("what") if row.get("cell") == "host" else None)
     return f"{named}, {extra}" if extra else str(named)
 

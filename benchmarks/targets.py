@@ -73,7 +73,7 @@ def of_gpu(results: Mapping[str, Rows]) -> list[Target]:
     rows, peers = results.get("attention", ()), results.get("peers", ())
     far = [row for row in rows if row.get("tokens", 0) >= 16384]
     thin = [row for row in rows if row.get("tokens") == 131072 and row.get("density", 1) <= 1 / 32]
-    both = [{"over_flash": _both_ways(thin)}] if thin else []
+    both = [{"cell": "forward and backward, 1 x 131072", "over_flash": _both_ways(thin)}] if thin else []
     steps = _of(results.get("serving", ()), what="decode")
     large = [row for row in steps if row.get("kept_bytes", LARGE) >= LARGE]
     small = [row for row in steps if row.get("kept_bytes", 0) < LARGE]
@@ -112,7 +112,9 @@ def _grouped(rows: Rows) -> Rows:
     found = {
         row["case"]: row["tflops"] for row in one if row.get("tflops") and row.get("case") in ("grouped", "ancestor")
     }
-    return [{"over_ungrouped": found["grouped"] / found["ancestor"]}] if len(found) == 2 else []
+    if len(found) < 2:
+        return []
+    return [{"cell": "grouped heads over others, 1 x 16384", "over_ungrouped": found["grouped"] / found["ancestor"]}]
 
 
 def _both_ways(rows: Rows) -> float | None:

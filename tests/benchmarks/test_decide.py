@@ -44,6 +44,13 @@ def test_goals_are_met_missed_or_not_measured_with_their_numbers() -> None:
     assert said.count("what it waits for") == 1  # what Python takes is no kernel's
 
 
+def test_a_goal_about_several_cells_is_named_by_what_it_is_about() -> None:
+    row = {**WHOLE, "batch": 1, "case": "thin", "tokens": 131072, "density": 0.02, "flash_ms": 30.0}
+    both = [{**row, "direction": direction, "cell": "thin, 1 x 131072"} for direction in ("forward", "backward")]
+    said = "\n".join(decide.goals({"attention": both}))
+    assert "the same, forward and backward > 25.3\n    30  forward and backward, 1 x 131072\n" in said
+
+
 def test_two_calls_are_read_together(tmp_path: Path) -> None:
     """Each result of one, the later one's where both have a cell; the constants as they are here."""
     for name, rows in (
