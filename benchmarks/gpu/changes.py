@@ -41,7 +41,7 @@ class Variant:
 
     @property
     def changed(self) -> str:
-        """What is to be written where it was faster: the line as it is, and what it becomes."""
+        """The instruction for whoever adopts the change: its file, the line as it is, and the new line."""
         line = re.sub(r"\\(.)", r"\1", self.line).strip()
         return f"{self.file}: the line `{line}` becomes\n{self.becomes}"
 

@@ -104,7 +104,8 @@ def _steps(what: str) -> list[str]:
 
 
 def _numbers(row: Mapping[str, Any]) -> int:
-    """What the programs of a tile have to merge, as MOST_MERGED counts it."""
+    """The numbers that the last program of a tile merges, in the unit of MOST_MERGED: programs * query heads of a KV
+    head * head_dim."""
     case = by_name(row["case"])
     return row["splits"] * case.heads // case.kv_heads * case.head_dim
 

@@ -1,4 +1,4 @@
-"""What is said of one open constant."""
+"""A decision: an open constant, its present value, the value that the cells support, and how sure that is."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Empty:
 
 
 def empty(wanted: Collection[str], rows: Rows, notes: Mapping[str, str]) -> Empty:
-    """Of the cells that are wanted those without a row."""
+    """The wanted cells that have no row in the results, with the notes that say why."""
     measured = {row.get("cell") for row in rows}
     return Empty(tuple(cell for cell in wanted if cell not in measured), notes)
 

@@ -195,8 +195,8 @@ def steps(call: Call, group: Group, sequences: int) -> tuple[Step, ...]:
 
 
 def known(kept: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
-    """What is kept for a key, else what `make` makes, which is kept from then on; of MOST_KEPT keys at most. Other
-    threads may clear all at any moment."""
+    """The value that is kept for a key. Where there is none, it is made by `make()` and kept; before there are more
+    than MOST_KEPT, all are forgotten. Another thread may do that at any moment."""
     found = kept.get(key)
     if found is None:
         if len(kept) >= MOST_KEPT:

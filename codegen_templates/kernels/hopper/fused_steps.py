@@ -75,7 +75,8 @@ def end_slot(W: gl.constexpr, b_dq, place, turn, left, k_empty, empty, words, ti
 
 @gluon.jit
 def pass_rows(W: gl.constexpr, keys_of, ring, place, turn, left, k_empty, words, tiles, s_layout: gl.constexpr):
-    """The same of a slot of which this consumer's keys are not kept: half of dQ is made of the other's."""
+    """Make this consumer's half of dQ for a slot whose rows keep none of its own keys. It writes zeros for its own dS,
+    so that dQ comes from the other consumer's keys alone."""
     qview, _gview, _full, empty = ring
     kview, _vview = keys_of
     grads, _halves, _told_tile, made, _tile_full, _tile_empty = tiles
